@@ -1,0 +1,1 @@
+"""Evaluation faces: known data sets, their readers, and balanced draws."""

@@ -1,0 +1,1 @@
+"""From a face to a low-resolution input: downscaling operators and corruptions."""

@@ -1,0 +1,1 @@
+"""Face generators written for search: frozen weights, Gaussian latents, noise from outside."""

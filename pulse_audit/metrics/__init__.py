@@ -1,0 +1,1 @@
+"""What is measured on an output beside its original."""

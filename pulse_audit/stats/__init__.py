@@ -1,0 +1,1 @@
+"""Intervals and tests that respect faces and seeds. Numpy and scipy only."""

@@ -1,0 +1,235 @@
+"""The contracts every room of the house keeps. No torch at import time.
+
+Images are NCHW float32 RGB in [0, 1] everywhere; labels are strings of the data set's own
+vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from pulse_audit.seeding import fingerprint
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+class InputError(Exception):
+    """Something the user gave cannot be used; the message is one line: what, where, what to do.
+
+    The command line prints it on stderr and exits with code 2.
+    """
+
+
+class Status(StrEnum):
+    """What became of one draw. Infeasible outcomes are data, not missing data."""
+
+    OK = "ok"
+    INFEASIBLE = "infeasible"
+    NO_FACE = "no_face"
+    ERROR = "error"
+
+
+class ImageSource(Protocol):
+    """Where the encoded bytes of one photo come from; cheap to hold and to pickle."""
+
+    def read(self) -> bytes:
+        """Return the encoded image (JPEG, PNG, WebP, ...).
+
+        Raises
+        ------
+        OSError
+            If the bytes cannot be read.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Face:
+    """One evaluation face: the data set's own relative file name, its photo and its labels."""
+
+    id: str
+    source: ImageSource
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One attempt at one face under one condition and scale."""
+
+    face_id: str
+    condition: str
+    scale: int
+    index: int
+
+    def seed(self, run_seed: int) -> int:
+        """Seed of this draw; no arm and no path in it, so arms share their random numbers."""
+        return fingerprint(run_seed, self.face_id, self.condition, self.scale, self.index)
+
+
+@dataclass(frozen=True)
+class GeneratorCard:
+    """What is known of a generator; enters every manifest.
+
+    ``crop`` is one of ``ffhq``, ``fairface-0.25``, ``fairface-1.25``, ``celeba``, ``as-is``.
+    ``training_data``, ``licence`` and ``sha256`` are None where nothing is known.
+    """
+
+    name: str
+    family: str
+    resolution: int
+    crop: str
+    n_latents: int
+    latent_dim: int
+    prior: str
+    parameters: int
+    training_data: str | None = None
+    licence: str | None = None
+    sha256: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the card as plain JSON values."""
+        return asdict(self)
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """A face generator whose prior is a standard Gaussian, so that the sphere argument holds.
+
+    Latents are (n, ``card.n_latents``, ``card.latent_dim``): ``n_latents`` spheres an image, each
+    of radius about sqrt(latent_dim). Noise maps are one tensor (n, 1, r, r) per entry of
+    ``noise_shapes``; families without noise have none and ignore what they are given.
+    """
+
+    card: GeneratorCard
+    noise_shapes: tuple[tuple[int, int], ...]
+
+    def styles(self, latents: Tensor) -> Tensor:
+        """Map Gaussian latents (n, L, D) to the network's own input, on which GEOCROSS acts."""
+        ...
+
+    def images(self, styles: Tensor, noise: Sequence[Tensor]) -> Tensor:
+        """Render styles to images (n, 3, R, R), nominally in [0, 1] and not clamped."""
+        ...
+
+    def synthesize(self, latents: Tensor, noise: Sequence[Tensor]) -> Tensor:
+        """Render latents: ``images(styles(latents), noise)``."""
+        ...
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> Generator:
+        """Move to a device and floating-point type; returns the generator itself."""
+        ...
+
+
+class Degradation(Protocol):
+    """From a face to the low-resolution input: HR -> corruption -> downscale -> corruption.
+
+    ``downscale`` alone is the operator DS that the search inverts: differentiable and without
+    noise.
+    """
+
+    condition: str
+    scale: int
+
+    def downscale(self, images: Tensor, scale: int | None = None) -> Tensor:
+        """Downscale (n, 3, H, W) by ``scale`` (default: the degradation's own)."""
+        ...
+
+    def __call__(self, images: Tensor, seeds: Sequence[int]) -> Tensor:
+        """Degrade (n, 3, H, W) to (n, 3, H/scale, W/scale); random parts use one seed an image."""
+        ...
+
+    def describe(self) -> str:
+        """One sentence for the report."""
+        ...
+
+
+@dataclass(frozen=True)
+class Request:
+    """One input to an upsampler: ``lr`` is (3, h, w) in [0, 1]."""
+
+    lr: Tensor
+    face_id: str
+    labels: Mapping[str, str]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Upsampled:
+    """One answer of an upsampler.
+
+    ``image`` is (3, H, W) in [0, 1] or None; ``downscale_error`` is the MSE between DS(image) and
+    the LR input on the [0, 1] scale; ``steps`` counts optimisation steps, ``seconds`` is the
+    image's share of the wall time.
+    """
+
+    image: Tensor | None
+    downscale_error: float | None
+    feasible: bool | None
+    steps: int
+    seconds: float
+    status: Status
+    reason: str | None = None
+
+
+class Upsampler(Protocol):
+    """A method on trial. ``promises_feasibility`` arms may return infeasible; others are ok."""
+
+    name: str
+    promises_feasibility: bool
+    resolution: int | None
+
+    def __call__(self, requests: Sequence[Request], degradation: Degradation) -> list[Upsampled]:
+        """Answer every request, in order."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Return settings, weights and their SHA-256, as plain JSON values for the manifest."""
+        ...
+
+
+@dataclass(frozen=True)
+class Unavailable:
+    """A measurement that cannot be taken, and why; never a silent gap, never a fake number."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One value per image: ``compute(sr, hr)`` maps two (n, 3, R, R) batches to (n,) values."""
+
+    name: str
+    higher_is_better: bool
+    compute: Callable[[Tensor, Tensor], Tensor]
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its interval at ``confidence``, the sample behind it and how it was made."""
+
+    value: float
+    low: float
+    high: float
+    n_faces: int
+    n_draws: int
+    method: str
+    confidence: float = 0.95
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome of one rule on one arm: ``pass``, ``fail`` or ``inconclusive``."""
+
+    rule: str
+    arm: str
+    outcome: str
+    estimate: Estimate | None
+    allowed: float
+    reason: str
+    detail: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""The methods on trial, other than PULSE itself."""
