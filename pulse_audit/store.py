@@ -150,7 +150,8 @@ class Run:
         schema = sample_schema(self.attributes)
         tables = [pq.read_table(self._shard(unit)).cast(schema) for unit in finished]
         table = pa.concat_tables(tables) if tables else schema.empty_table()
-        return table.to_pandas()
+        frame: pd.DataFrame = table.to_pandas()
+        return frame
 
     def is_finished(self, unit: str) -> bool:
         """Whether a unit's shard is there and matches its checksum."""

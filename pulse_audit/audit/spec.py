@@ -1,0 +1,166 @@
+"""What an audit is asked to do: one flat model, from flags or YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from pulse_audit.seeding import hexdigest
+from pulse_audit.types import InputError
+
+Search = Literal["official", "paper"]
+Split = Literal["val", "train", "all"]
+KeepImages = Literal["all", "sample", "none"]
+Kernel = Literal["pulse", "bicubic", "lanczos", "bilinear", "area", "nearest"]
+Positive = Annotated[int, Field(ge=1)]
+
+#: Where things lie and how fast they go: not part of what is asked.
+PLACES = frozenset({"data_root", "datasets_file"})
+
+
+class AuditSpec(BaseModel):
+    """An audit, completely specified.
+
+    Attributes
+    ----------
+    dataset : str
+        Name in ``datasets.yaml`` or in the user's own ``datasets_file``.
+    arms : list of str
+        ``pulse | nearest | bicubic | lanczos | FILE.py:FACTORY``.
+    generators : list of str
+        ``FILE.py:FACTORY`` or a checkpoint file; each makes a pulse arm.
+    scales : list of int
+        Downscaling factors.
+    conditions : list of str
+        ``clean | gaussian:SIGMA | saltpepper:P | motion:LENGTH | jpeg:Q``.
+    kernel : str
+        The downscaling operator DS; ``pulse`` is the bicubic of the official code.
+    resolution, crop : int, str or None
+        Where outputs are compared; None means the smallest generator's.
+    group_by : list of str or None
+        Groupings; ``"race,gender"`` is an intersection; None means the data set's own.
+        The first one over label columns is balanced by ``per_group``.
+    limit : int or None
+        Cut the balanced order after this many faces (a trial run; gates refuse it).
+    seed : int
+        Run seed; every draw's seed is made from it.
+    threads, batch : int or None
+        None: this machine's cores, and a batch that suits the device.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dataset: str
+    data_root: Path | None = None
+    datasets_file: Path | None = None
+    split: Split = "val"
+    arms: list[str] = []
+    generators: list[str] = []
+    search: Search = "official"
+    scales: Annotated[list[Positive], Field(min_length=1)] = [8]
+    conditions: Annotated[list[str], Field(min_length=1)] = ["clean"]
+    kernel: Kernel = "pulse"
+    resolution: Positive | None = None
+    crop: str | None = None
+    group_by: list[str] | None = None
+    per_group: Positive = 10
+    draws: Positive = 2
+    limit: Positive | None = None
+    seed: int = 0
+    keep_images: KeepImages = "sample"
+    device: str = "auto"
+    precision: Literal["auto", "fp32"] = "auto"
+    threads: Positive | None = None
+    batch: Positive | None = None
+
+    @field_validator("arms", "generators", "scales", "conditions", "group_by")
+    @classmethod
+    def _without_repeats(cls, value: list[Any] | None) -> list[Any] | None:
+        return None if value is None else list(dict.fromkeys(value))
+
+    def asked(self) -> dict[str, Any]:
+        """Return what is asked, as plain JSON values, without the places where data lies."""
+        return self.model_dump(mode="json", exclude=set(PLACES))
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over what is asked, in hex."""
+        return hexdigest(self.asked())
+
+    @property
+    def default_out(self) -> Path:
+        """Where the run goes without ``--out``, so that the same command resumes."""
+        return Path("runs") / f"{self.dataset}-{self.fingerprint[:8]}"
+
+
+def make_spec(values: Mapping[str, Any], where: str = "the audit") -> AuditSpec:
+    """Validate values into a spec.
+
+    Raises
+    ------
+    InputError
+        With one line that names the first field at fault.
+    """
+    try:
+        return AuditSpec.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "spec"
+        hint = _field_hint(field) if first["type"] == "extra_forbidden" else ""
+        raise InputError(f"{where}: {field}: {first['msg']}{hint}") from None
+
+
+def _field_hint(field: str) -> str:
+    return f" (known: {', '.join(sorted(AuditSpec.model_fields))})" if "." not in field else ""
+
+
+def read_spec(text_or_path: str) -> dict[str, Any]:
+    """Read a spec from a YAML file, or by the name of one that ships with the package.
+
+    Raises
+    ------
+    InputError
+        If there is no such file or name, or it is not a YAML mapping.
+    """
+    path = Path(text_or_path)
+    if path.suffix in {".yaml", ".yml"}:
+        return _read_yaml(path)
+    shipped = {p.stem: p for p in _shipped_specs()}
+    if text_or_path not in shipped:
+        known = ", ".join(sorted(shipped))
+        raise InputError(f"unknown spec {text_or_path!r}: name a .yaml file, or one of {known}")
+    return _read_yaml(shipped[text_or_path])
+
+
+def _shipped_specs() -> list[Path]:
+    folder = Path(str(resources.files("pulse_audit"))) / "specs"
+    return sorted(folder.glob("*.yaml"))
+
+
+def shipped_specs() -> dict[str, str]:
+    """Names of the specs that ship with the package, each with its first comment line."""
+    return {p.stem: p.read_text().splitlines()[0].lstrip("# ") for p in _shipped_specs()}
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such spec file") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: not a readable YAML spec ({reason})") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: a spec is a YAML mapping of options to values")
+    return content
+
+
+KEEP_IMAGES: tuple[str, ...] = get_args(KeepImages)
+KERNELS: tuple[str, ...] = get_args(Kernel)
+SEARCHES: tuple[str, ...] = get_args(Search)
+SPLITS: tuple[str, ...] = get_args(Split)
