@@ -1,0 +1,48 @@
+# The habits of this house. `make run` and `make test` rest on `make install`.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+UV     := $(BIN)/python -m uv pip
+
+# Buffers of a search step are large and short-lived: keep them in the process (glibc's malloc
+# hands them back to the kernel at every step, which costs a third of the time on a CPU).
+export MALLOC_MMAP_MAX_ ?= 0
+export MALLOC_TRIM_THRESHOLD_ ?= 100000000000
+
+.PHONY: install run test lint bench report lock clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml requirements.lock .ci/requirements-uv.lock
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r .ci/requirements-uv.lock
+	$(UV) install -q --require-hashes -r requirements.lock \
+	  || $(BIN)/python -m pip install -q --require-hashes -r requirements.lock
+	$(UV) install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+run: install
+	@$(BIN)/pulse-audit run
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: install
+	$(BIN)/python -m benchmarks
+
+report: install
+	@for run in runs/*/; do $(BIN)/pulse-audit report "$$run"; done
+
+lock:
+	uv pip compile -q --universal --generate-hashes --python-version 3.11 --custom-compile-command "make lock" \
+	  --extra dev --extra onnx --extra ray --extra hub pyproject.toml -o requirements.lock
+	uv pip compile -q --universal --generate-hashes --python-version 3.11 --custom-compile-command "make lock" \
+	  .ci/requirements-uv.in -o .ci/requirements-uv.lock
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
