@@ -6,7 +6,8 @@ vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -23,6 +24,14 @@ class InputError(Exception):
 
     The command line prints it on stderr and exits with code 2.
     """
+
+    @classmethod
+    def unknown(cls, kind: str, name: str, known: Iterable[str]) -> InputError:
+        """Build the answer to a name that is not known: the nearest known ones, else all."""
+        names = list(known)
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"
+        return cls(f"unknown {kind} {name!r}; {hint}")
 
 
 class Status(StrEnum):
@@ -201,11 +210,14 @@ class Unavailable:
 
 @dataclass(frozen=True)
 class Metric:
-    """One value per image: ``compute(sr, hr)`` maps two (n, 3, R, R) batches to (n,) values."""
+    """One value per image: ``compute(sr, hr)`` maps two (n, 3, R, R) batches to (n,) values.
+
+    Where the batch cannot be measured at all, ``compute`` answers with the reason instead.
+    """
 
     name: str
     higher_is_better: bool
-    compute: Callable[[Tensor, Tensor], Tensor]
+    compute: Callable[[Tensor, Tensor], Tensor | Unavailable]
     unit: str = ""
 
 
