@@ -6,8 +6,7 @@ vocabulary.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -24,14 +23,6 @@ class InputError(Exception):
 
     The command line prints it on stderr and exits with code 2.
     """
-
-    @classmethod
-    def unknown(cls, kind: str, name: str, known: Iterable[str]) -> InputError:
-        """Build the answer to a name that is not known: the nearest known ones, else all."""
-        names = list(known)
-        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"
-        return cls(f"unknown {kind} {name!r}; {hint}")
 
 
 class Status(StrEnum):
