@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import sys
 from collections.abc import Callable, Sequence
@@ -11,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pulse_audit.seeding import hexdigest
-from pulse_audit.store import sha256
+from pulse_audit.names import nearest
+from pulse_audit.seeding import hexdigest, sha256
 from pulse_audit.types import Generator, InputError, Upsampler
 
 if TYPE_CHECKING:
@@ -92,12 +91,6 @@ def reference_sha256(reference: str) -> str:
         return sha256(path.read_bytes())
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """Return the end of a line about an unknown name: the nearest known ones, or all of them."""
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(close)}?" if close else f"; known: {', '.join(known)}"
 
 
 def load_factory(reference: str) -> Any:

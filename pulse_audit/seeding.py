@@ -14,6 +14,11 @@ Part: TypeAlias = (
 )
 
 
+def sha256(data: bytes) -> str:
+    """SHA-256 of bytes, in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
 def hexdigest(*parts: Part) -> str:
     """SHA-256 of the parts, in hex.
 

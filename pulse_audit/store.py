@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import re
@@ -24,7 +23,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pulse_audit.seeding import hexdigest
+from pulse_audit.seeding import hexdigest, sha256
 from pulse_audit.types import InputError
 
 SCHEMA_VERSION = 1
@@ -77,11 +76,6 @@ def sample_schema(attributes: Sequence[str]) -> pa.Schema:
         for suffix, kind in (("", _TEXT), ("_p", pa.list_(pa.float64())))
     ]
     return pa.schema([*COLUMNS.items(), *labelled, *predicted])
-
-
-def sha256(data: bytes) -> str:
-    """SHA-256 of bytes, in hex."""
-    return hashlib.sha256(data).hexdigest()
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -1,0 +1,3 @@
+"""The public facade: what ``import pulse_audit as pa`` offers."""
+
+from __future__ import annotations

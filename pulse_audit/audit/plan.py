@@ -1,0 +1,293 @@
+"""The plan: which faces, which arms, and work units that nothing re-cuts afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+import pulse_audit
+from pulse_audit import catalogue, store
+from pulse_audit.audit.spec import AuditSpec
+from pulse_audit.datasets.balance import Skipped, balanced_draw, readable
+from pulse_audit.datasets.images import decode
+from pulse_audit.datasets.readers import read_faces
+from pulse_audit.datasets.registry import DatasetCard, load_registry
+from pulse_audit.degrade.corrupt import parse_condition
+from pulse_audit.degrade.resample import check_factor
+from pulse_audit.faces.align import CROPS
+from pulse_audit.names import nearest
+from pulse_audit.seeding import sha256
+from pulse_audit.types import Face, InputError, Upsampler
+
+#: Distributions whose version can change a result; recorded in the manifest.
+RECORDED = ("pulse-audit", "torch", "torchvision", "numpy", "scipy", "scikit-image", "pillow")
+MEASURED_GROUPS = ("skin_tone", "monk")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A planned audit: the manifest it will be stored with, and the objects that carry it out."""
+
+    manifest: dict[str, Any]
+    faces: Mapping[str, Face]
+    arms: Mapping[str, Upsampler]
+    card: DatasetCard
+
+
+def plan_audit(spec: AuditSpec, execution: Mapping[str, Any] | None = None) -> Plan:
+    """Plan an audit; deterministic in the spec and the data.
+
+    Parameters
+    ----------
+    spec : AuditSpec
+    execution : mapping, optional
+        Device, precision, threads and batch of a run to resume; None resolves the spec's.
+
+    Raises
+    ------
+    InputError
+        If anything the spec names cannot be used.
+    """
+    references = catalogue.expand_arms(spec.arms, spec.generators)
+    for condition in spec.conditions:
+        parse_condition(condition)
+    card = load_registry(spec.datasets_file).get(spec.dataset)
+    groupings = check_groupings(spec, card)
+    chosen, skipped, label_files = choose_faces(spec, card, groupings)
+    execution = execution or resolve_execution(spec)
+    device = check_device(str(execution["device"]))
+    torch.set_num_threads(int(execution["threads"]))
+    arms = {r.name: catalogue.build_arm(r, spec.search, device) for r in references}
+    resolution, crop = compared_at(spec, arms, card)
+    check_geometry(spec, arms, resolution)
+    manifest = {
+        "schema": store.SCHEMA_VERSION,
+        "status": "planned",
+        "package_version": pulse_audit.__version__,
+        "spec": {**spec.asked(), "group_by": [",".join(g) for g in groupings]},
+        "fingerprint": spec.fingerprint,
+        "execution": dict(execution),
+        "versions": versions(),
+        "platform": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        "dataset": {**describe_dataset(card, chosen), "label_files": label_files},
+        "prepared": {
+            "resolution": resolution,
+            "crop": crop,
+            "aligned": needs_alignment(card, crop),
+        },
+        "faces": [
+            {"id": face.id, "labels": dict(face.labels), "sha256": digest}
+            for face, digest in chosen
+        ],
+        "skipped": [
+            {"id": s.face.id, "labels": dict(s.face.labels), "reason": s.reason} for s in skipped
+        ],
+        "arms": {r.name: describe_arm(r, arms[r.name], resolution, crop) for r in references},
+        "units": cut_units(
+            [face.id for face, _ in chosen], list(arms), spec, int(execution["batch"])
+        ),
+        "unavailable": {},
+        "notes": [],
+    }
+    return Plan(manifest, {face.id: face for face, _ in chosen}, arms, card)
+
+
+def check_groupings(spec: AuditSpec, card: DatasetCard) -> list[list[str]]:
+    """Split the groupings into columns and check them against the data set.
+
+    Raises
+    ------
+    InputError
+        If a column is neither a label of the data set nor a measured skin tone.
+    """
+    asked = spec.group_by if spec.group_by is not None else [",".join(card.group_by)]
+    groupings = [[c.strip() for c in g.split(",") if c.strip()] for g in asked]
+    known = [*card.vocabulary, *MEASURED_GROUPS]
+    for column in (c for grouping in groupings for c in grouping):
+        if column not in known and not card.open_vocabulary:
+            hint = nearest(column, known)
+            raise InputError(f"--group-by {column}: not a label of data set {card.name!r}{hint}")
+    return [g for g in groupings if g]
+
+
+def choose_faces(
+    spec: AuditSpec, card: DatasetCard, groupings: Sequence[Sequence[str]]
+) -> tuple[list[tuple[Face, str]], list[Skipped], dict[str, str]]:
+    """Draw the balanced sample; every chosen photo has been decoded once.
+
+    Returns
+    -------
+    chosen : list of (Face, SHA-256 of its bytes)
+    skipped : unreadable photos, replaced from the balanced reserve
+    label_files : file name -> SHA-256
+    """
+    index = read_faces(card, spec.data_root, spec.split)
+    balanced = next((g for g in groupings if not set(g) & set(MEASURED_GROUPS)), [])
+    draw = balanced_draw(index.faces, balanced, spec.per_group, spec.seed)
+    digests: dict[str, str] = {}
+
+    def verify(face: Face) -> None:
+        data = face.source.read()
+        decode(data)
+        digests[face.id] = sha256(data)
+
+    faces, skipped = readable(draw, verify)
+    chosen = [(face, digests[face.id]) for face in faces[: spec.limit]]
+    return chosen, skipped, dict(index.source_files)
+
+
+def compared_at(
+    spec: AuditSpec, arms: Mapping[str, Upsampler], card: DatasetCard
+) -> tuple[int, str]:
+    """Resolution and crop at which outputs are compared: the smallest generator's by default."""
+    searched = [arm for arm in arms.values() if arm.resolution is not None]
+    smallest = min(searched, key=lambda arm: arm.resolution or 0, default=None)
+    native = smallest.resolution if smallest is not None else card.resolution
+    resolution = spec.resolution or native
+    if resolution is None:
+        raise InputError(
+            f"data set {card.name!r} has no native size and no arm has one: add --resolution"
+        )
+    crop = spec.crop or getattr(smallest, "crop", None) or card.crop
+    if crop not in (known := ["as-is", *CROPS]):
+        raise InputError(f"--crop {crop}: unknown{nearest(crop, known)}")
+    return resolution, crop
+
+
+def check_geometry(spec: AuditSpec, arms: Mapping[str, Upsampler], resolution: int) -> None:
+    """Check that every scale divides the resolution, and every arm's own size.
+
+    Raises
+    ------
+    InputError
+        Naming the scale, and the arm where one is at fault.
+    """
+    for scale in spec.scales:
+        check_factor(resolution, scale, spec.kernel)
+        lr_size = resolution // scale
+        for name, arm in arms.items():
+            if arm.resolution is None:
+                continue
+            if arm.resolution % lr_size:
+                raise InputError(
+                    f"{name}: its {arm.resolution} px are no whole multiple of the {lr_size} px "
+                    f"input at --scale {scale} and --resolution {resolution}"
+                )
+            check_factor(arm.resolution, arm.resolution // lr_size, spec.kernel)
+
+
+def describe_arm(
+    reference: catalogue.ArmReference, arm: Upsampler, resolution: int, crop: str
+) -> dict[str, Any]:
+    """Say what the manifest holds of an arm, with notes where it is compared off its own ground."""
+    notes = []
+    if arm.resolution not in (None, resolution):
+        notes.append(f"native size {arm.resolution} px, resampled to {resolution} px")
+    if getattr(arm, "crop", "as-is") not in ("as-is", crop):
+        notes.append(f"made for crop {getattr(arm, 'crop', None)}, compared at crop {crop}")
+    notes.extend(getattr(arm, "caveats", ()))
+    described = {**arm.describe(), "notes": notes}
+    if reference.kind != "interpolation":
+        described["file_sha256"] = catalogue.reference_sha256(reference.reference)
+    return described
+
+
+def describe_dataset(card: DatasetCard, chosen: Sequence[tuple[Face, str]]) -> dict[str, Any]:
+    """Say what the manifest holds of the data set; open vocabularies are those of the sample."""
+    found: dict[str, list[str]] = {}
+    for face, _ in chosen:
+        for column, word in face.labels.items():
+            if word not in found.setdefault(column, []):
+                found[column].append(word)
+    vocabulary = {
+        column: [
+            *(known := list(card.vocabulary.get(column, ()))),
+            *sorted(set(words) - set(known)),
+        ]
+        for column, words in found.items()
+    }
+    fields = ("name", "title", "licence", "terms", "citation", "labels_from", "crop")
+    return {
+        **{field: getattr(card, field) for field in fields},
+        "may_publish_images": card.may_publish_images,
+        "vocabulary": vocabulary,
+    }
+
+
+def needs_alignment(card: DatasetCard, crop: str) -> bool:
+    """Whether faces of the data set must be aligned to get the run's crop."""
+    return crop not in ("as-is", card.crop)
+
+
+def cut_units(
+    face_ids: Sequence[str], arms: Sequence[str], spec: AuditSpec, batch: int
+) -> list[dict[str, Any]]:
+    """Cut the work into units of at most ``batch`` draws (one face's draws stay together).
+
+    Faces come in balanced random order and every arm sees a face before the next face starts,
+    so what is finished at any time is balanced.
+    """
+    width = max(1, batch // spec.draws)
+    cells = [
+        (face_ids[start : start + width], condition, scale, arm)
+        for start in range(0, len(face_ids), width)
+        for condition in spec.conditions
+        for scale in spec.scales
+        for arm in arms
+    ]
+    return [
+        {
+            "id": f"u{number:05d}",
+            "arm": arm,
+            "condition": condition,
+            "scale": scale,
+            "draws": [[face_id, draw] for face_id in faces for draw in range(spec.draws)],
+        }
+        for number, (faces, condition, scale, arm) in enumerate(cells)
+    ]
+
+
+def resolve_execution(spec: AuditSpec) -> dict[str, Any]:
+    """Settle device, precision, threads and batch on this machine."""
+    device = str(check_device(spec.device))
+    return {
+        "device": device,
+        "precision": "fp32",
+        "threads": spec.threads or torch.get_num_threads(),
+        "batch": spec.batch or (64 if device.startswith("cuda") else 8),
+    }
+
+
+def check_device(name: str) -> torch.device:
+    """Turn ``auto | cpu | cuda[:i]`` into a device that is there.
+
+    Raises
+    ------
+    InputError
+        If the device is unknown or not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        if device.type not in ("cpu", "cuda"):
+            raise InputError(f"--device {name}: not supported; use auto, cpu, cuda or cuda:N")
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError):
+        raise InputError(f"--device {name}: not available here; use cpu") from None
+    return device
+
+
+def versions() -> dict[str, str]:
+    """Versions of what can change a result."""
+    found = {}
+    for name in RECORDED:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

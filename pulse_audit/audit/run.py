@@ -1,0 +1,162 @@
+"""Carry an audit out: plan, work, resume, finish."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+
+from pulse_audit import store, summary
+from pulse_audit.audit.plan import Plan, plan_audit
+from pulse_audit.audit.spec import AuditSpec
+from pulse_audit.audit.work import Workbench
+from pulse_audit.metrics.fidelity import METRICS
+from pulse_audit.report import html
+from pulse_audit.types import InputError, Unavailable
+
+NOT_MEASURED = "not measured by this version"
+
+
+class Progress(Protocol):
+    """Hears how far a run is."""
+
+    def __call__(self, done: int, total: int, restored: int) -> None:
+        """``done`` of ``total`` draws are finished, ``restored`` of them by an earlier process."""
+        ...
+
+
+def run_audit(spec: AuditSpec, out: Path, progress: Progress | None = None) -> store.Run:
+    """Run an audit into a directory, or resume the one that is there.
+
+    Interrupt it at any instant: finished units stay, the one in flight is made again by the
+    same call.
+
+    Parameters
+    ----------
+    spec : AuditSpec
+    out : Path
+        The run directory; made if missing.
+    progress : callable, optional
+        Called as ``progress(done, total, restored)`` in draws.
+
+    Returns
+    -------
+    store.Run
+        Complete, with ``summary.json`` and ``report/``.
+
+    Raises
+    ------
+    InputError
+        If the spec, its data or the directory cannot be used.
+    """
+    with store.locked(out):
+        existing = store.open_run(out) if (out / "manifest.json").exists() else None
+        if existing is not None:
+            check_same_spec(existing.manifest, spec, out)
+        plan = plan_audit(spec, existing.manifest["execution"] if existing else None)
+        if existing is None:
+            run = store.create_run(out, plan.manifest)
+        else:
+            run = existing
+            check_same_plan(run.manifest, plan.manifest, out)
+        if not all(run.is_finished(unit["id"]) for unit in run.manifest["units"]):
+            work_off(run, plan, progress or (lambda done, total, restored: None))
+        return finish(run)
+
+
+def work_off(run: store.Run, plan: Plan, progress: Progress) -> None:
+    """Carry out every unit that is not finished."""
+    units = run.manifest["units"]
+    total = sum(len(unit["draws"]) for unit in units)
+    waiting = [unit for unit in units if not run.is_finished(unit["id"])]
+    done = restored = total - sum(len(unit["draws"]) for unit in waiting)
+    bench = Workbench(plan, run)
+    started = time.monotonic()
+    run.write_manifest(status="running", started=run.manifest.get("started") or _now())
+    progress(done, total, restored)
+    for unit in waiting:
+        run.write_unit(unit["id"], bench.measure(unit))
+        done += len(unit["draws"])
+        progress(done, total, restored)
+    spent = run.manifest.get("seconds", 0.0) + time.monotonic() - started
+    run.write_manifest(seconds=round(spent, 3))
+
+
+def finish(run: store.Run) -> store.Run:
+    """Mark a run complete, sum it up and render its report."""
+    samples = run.samples()
+    run.write_manifest(
+        status="complete",
+        finished=run.manifest.get("finished") or _now(),
+        unavailable=unavailable(samples, run.manifest),
+    )
+    summary.write(run, summary.summarise(run.manifest, samples))
+    html.render(run)
+    return run
+
+
+def unavailable(samples: pd.DataFrame, manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Say why each column without a single value has none."""
+    resolution = manifest["prepared"]["resolution"]
+    reasons = {
+        metric.name: verdict.reason
+        for metric in METRICS
+        if isinstance(verdict := metric.available(resolution), Unavailable)
+    }
+    if not manifest["prepared"]["aligned"]:
+        reasons["hr_face_found"] = "the faces came in the run's crop, so no detector ran"
+    tones = [f"{side}_{name}" for side in ("hr", "sr") for name in ("ita", "hue", "lightness")]
+    for column in (*tones, "hr_monk", "sr_monk"):
+        reasons[column] = "no skin was found in any image (greyscale photos have no skin colour)"
+    reasons["image"] = "images were not kept (--keep-images none)"
+    reasons["reason"] = "no draw needed one"
+    empty = [column for column in samples if samples[column].isna().all()]
+    return {column: reasons.get(column, NOT_MEASURED) for column in empty}
+
+
+def check_same_spec(manifest: Mapping[str, Any], spec: AuditSpec, out: Path) -> None:
+    """Refuse to resume a run that was asked something else, and show the difference."""
+    if manifest.get("fingerprint") == spec.fingerprint:
+        return
+    stored, asked = manifest["spec"], spec.asked()
+    differing = [
+        f"{key} {stored.get(key)!r} -> {asked.get(key)!r}"
+        for key in sorted({*stored, *asked})
+        if stored.get(key) != asked.get(key) and not (key == "group_by" and asked[key] is None)
+    ]
+    raise InputError(
+        f"{out}: holds another audit ({'; '.join(differing) or 'another version wrote it'}); "
+        "choose another --out, or give the same options to resume"
+    )
+
+
+def check_same_plan(stored: Mapping[str, Any], planned: Mapping[str, Any], out: Path) -> None:
+    """Refuse to resume where faces, weights or units are no longer those of the manifest."""
+    for key, what in (
+        ("faces", "the faces on disk"),
+        ("skipped", "the unreadable faces"),
+        ("arms", "an arm or its weights"),
+        ("units", "the work units"),
+    ):
+        if stored[key] != planned[key]:
+            raise InputError(
+                f"{out}: {what} changed since this run was planned{_first_change(stored, planned, key)}; "
+                "choose another --out"
+            )
+
+
+def _first_change(stored: Mapping[str, Any], planned: Mapping[str, Any], key: str) -> str:
+    before, after = stored[key], planned[key]
+    if isinstance(before, dict):
+        changed = [name for name in {*before, *after} if before.get(name) != after.get(name)]
+        return f" ({', '.join(sorted(changed))})"
+    changed = [b["id"] for b, a in zip(before, after, strict=False) if b != a]
+    return f" ({changed[0]})" if changed else f" ({len(before)} -> {len(after)})"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,333 @@
+"""The command line: parse, call, exit code."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+import pulse_audit
+from pulse_audit.names import nearest
+from pulse_audit.types import InputError
+
+DONE, RULE_FAILED, BAD_INPUT, INCOMPLETE = 0, 1, 2, 3
+
+
+class House(click.Group):
+    """A group of commands whose unknown names answer with the nearest known ones."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a command, or suggest one."""
+        if self.get_command(ctx, args[0]) is None:
+            hint = nearest(args[0], self.list_commands(ctx))
+            raise InputError(f"unknown command {args[0]!r}{hint}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=House, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(pulse_audit.__version__, prog_name="pulse-audit")
+def commands() -> None:
+    """Put face upsamplers on trial: whom they turn into whom, how often, and how sure that is."""
+
+
+@commands.command()
+@click.argument("spec", required=False, metavar="[SPEC.yaml | NAME]")
+@click.option("--dataset", metavar="NAME", help="A data set of datasets.yaml.")
+@click.option(
+    "--data-root",
+    type=click.Path(path_type=Path),
+    envvar="PULSE_AUDIT_DATA",
+    help="Where its files lie [env: PULSE_AUDIT_DATA].",
+)
+@click.option(
+    "--datasets",
+    "datasets_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Your own datasets.yaml, read over the built-in one.",
+)
+@click.option("--split", metavar="val|train|all", help="[default: val]")
+@click.option(
+    "--arm",
+    "arms",
+    multiple=True,
+    metavar="ARM",
+    help="pulse | nearest | bicubic | lanczos | FILE.py:FACTORY (repeatable).",
+)
+@click.option(
+    "--generator",
+    "generators",
+    multiple=True,
+    metavar="GEN",
+    help="A checkpoint file or FILE.py:FACTORY; each makes a pulse arm (repeatable).",
+)
+@click.option(
+    "--search", metavar="official|paper", help="100 steps to eps 2e-3 or 1e-3 [default: official]"
+)
+@click.option(
+    "--scale",
+    "scales",
+    multiple=True,
+    type=int,
+    metavar="N",
+    help="Downscaling factor (repeatable) [default: 8]",
+)
+@click.option(
+    "--condition",
+    "conditions",
+    multiple=True,
+    metavar="C",
+    help="clean | gaussian:SIGMA | saltpepper:P | motion:LENGTH | jpeg:Q (repeatable).",
+)
+@click.option(
+    "--kernel",
+    metavar="NAME",
+    help="Downscaling operator: pulse | bicubic | lanczos | bilinear | area | nearest.",
+)
+@click.option(
+    "--resolution",
+    type=int,
+    metavar="R",
+    help="Where outputs are compared [default: the smallest generator's].",
+)
+@click.option(
+    "--crop", metavar="CROP", help="as-is | ffhq | fairface-0.25 | fairface-1.25 | celeba"
+)
+@click.option(
+    "--group-by",
+    multiple=True,
+    metavar="A[,B]",
+    help="race | gender | age | any label | skin_tone | monk; A,B = the intersection.",
+)
+@click.option("--per-group", type=int, metavar="N", help="Faces a group [default: 10]")
+@click.option("--draws", type=int, metavar="N", help="Seeds a face [default: 2]")
+@click.option("--limit", type=int, metavar="N", help="Stop after N faces (a trial run).")
+@click.option("--seed", type=int, metavar="N", help="[default: 0]")
+@click.option("--keep-images", metavar="all|sample|none", help="[default: sample]")
+@click.option("--device", metavar="auto|cpu|cuda[:i]", help="[default: auto]")
+@click.option("--precision", metavar="auto|fp32", help="[default: auto]")
+@click.option("--batch", type=int, metavar="N", help="Draws a work unit.")
+@click.option("--threads", type=int, metavar="N", help="CPU threads; they are part of the result.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="[default: runs/<dataset>-<fingerprint>]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def run(spec: str | None, out: Path | None, as_json: bool, quiet: bool, **flags: Any) -> int:
+    """Run an audit, or resume it: the same command goes on where it was interrupted."""
+    from pulse_audit import terminal
+    from pulse_audit.audit.spec import make_spec, read_spec
+
+    given = {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in flags.items()
+        if value not in (None, ())
+    }
+    named = spec or (None if "dataset" in given else "default")
+    values = {**(read_spec(named) if named else {}), **given}
+    audit = make_spec(values, named or "run")
+    from pulse_audit.audit.run import run_audit
+
+    with terminal.progress("upsampling", "draws", quiet) as progress:
+        finished = run_audit(audit, out or audit.default_out, progress)
+    _show_run(finished.path, as_json)
+    return DONE
+
+
+def _show_run(path: Path, as_json: bool) -> None:
+    """Print what a run found, as tables or as JSON."""
+    from pulse_audit import terminal
+
+    summary = json.loads((path / "summary.json").read_text())
+    page = path / "report" / "index.html"
+    if as_json:
+        click.echo(json.dumps({"run": str(path), "report": str(page), **summary}, indent=1))
+        return
+    terminal.show_summary(summary)
+    click.echo(f"report: {page}")
+
+
+@commands.command()
+@click.argument(
+    "images", nargs=-1, required=True, metavar="IMAGE...", type=click.Path(path_type=Path)
+)
+@click.option("--generator", required=True, metavar="GEN", help="A checkpoint or FILE.py:FACTORY.")
+@click.option("--scale", type=click.IntRange(min=1), default=8, show_default=True)
+@click.option("--draws", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--search", default="official", show_default=True, metavar="official|paper")
+@click.option("--align", is_flag=True, help="Align the face to the generator's crop first.")
+@click.option("--is-lr", is_flag=True, help="The images are low-resolution inputs already.")
+@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:i]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("upsampled"),
+    show_default=True,
+    metavar="DIR",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def upsample(images: tuple[Path, ...], as_json: bool, quiet: bool, **options: Any) -> int:
+    """Upsample photos with PULSE. What it returns never reveals who someone is."""
+    from pulse_audit import terminal
+    from pulse_audit.audit.single import upsample_photos
+
+    with terminal.progress("searching", "images", quiet) as progress:
+        rows = upsample_photos(images, progress=progress, **options)
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+    else:
+        terminal.table(
+            "PULSE: images that downscale to the input; none of them is who was in the photo",
+            ("photo", "seed", "status", "downscale error", "steps", "written"),
+            [
+                [
+                    r["photo"],
+                    str(r["seed"]),
+                    r["status"],
+                    f"{r['downscale_error']:.2e}",
+                    str(r["steps"]),
+                    r["image"],
+                ]
+                for r in rows
+            ],
+        )
+    return DONE
+
+
+@commands.command()
+@click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+def report(run_dir: Path, as_json: bool) -> int:
+    """Sum up and render a run again from its stored samples; needs no torch."""
+    from pulse_audit import store, summary
+    from pulse_audit.report import html
+
+    with store.locked(run_dir):
+        stored = store.open_run(run_dir)
+        summary.write(stored, summary.summarise(stored.manifest, stored.samples()))
+        html.render(stored)
+    _show_run(run_dir, as_json)
+    return DONE if stored.complete else INCOMPLETE
+
+
+@commands.command()
+@click.argument("dataset")
+@click.option(
+    "--data-root",
+    type=click.Path(path_type=Path),
+    envvar="PULSE_AUDIT_DATA",
+    help="Where its files lie [env: PULSE_AUDIT_DATA].",
+)
+@click.option(
+    "--datasets",
+    "datasets_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Your own datasets.yaml, read over the built-in one.",
+)
+@click.option("--split", metavar="val|train|all", default="all", show_default=True)
+@click.option("--subset", is_flag=True, help="A deliberate subset: fewer faces are no defect.")
+@click.option("--repair", is_flag=True, help="Repair spreadsheet-damaged labels (keeps a .bak).")
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def validate(dataset: str, as_json: bool, quiet: bool, **options: Any) -> int:
+    """Check a data set: counts, vocabulary, unreadable files, duplicates, damaged labels."""
+    from pulse_audit import terminal
+    from pulse_audit.datasets.registry import load_registry
+    from pulse_audit.datasets.validate import validate as check
+
+    card = load_registry(options.pop("datasets_file")).get(dataset)
+    root = options.pop("data_root")
+    with terminal.progress("reading", "photos", quiet) as progress:
+        found = check(card, root, progress=progress, **options)
+    terminal.show_validation(found, as_json)
+    return BAD_INPUT if found.defects else DONE
+
+
+@commands.command("list")
+@click.argument("what", metavar="datasets|generators|arms|metrics|conditions|specs")
+@click.option(
+    "--datasets",
+    "datasets_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Your own datasets.yaml, read over the built-in one.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def list_(what: str, datasets_file: Path | None, as_json: bool) -> int:
+    """List what is known by name."""
+    from pulse_audit import listing, terminal
+
+    title, rows = listing.rows_of(what, datasets_file)
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+    else:
+        terminal.table(title, list(rows[0]), [[str(v) for v in row.values()] for row in rows])
+    return DONE
+
+
+@commands.command()
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def doctor(as_json: bool) -> int:
+    """Say what is installed, on which device it runs, and what is missing and what that costs."""
+    from pulse_audit import listing, terminal
+
+    rows = listing.doctor()
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+    else:
+        terminal.table(
+            "pulse-audit doctor",
+            ("part", "state", "what it means"),
+            [list(row.values()) for row in rows],
+        )
+    return DONE
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    """Let SIGTERM end a run like Ctrl-C does: in order, resumable."""
+    raise KeyboardInterrupt
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the program and exit with its code."""
+    sys.exit(outcome(arguments))
+
+
+def outcome(arguments: Sequence[str] | None = None) -> int:
+    """Run the program and return its exit code; every failure is one line on stderr."""
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        code = commands.main(arguments, prog_name="pulse-audit", standalone_mode=False)
+        return code if isinstance(code, int) else DONE
+    except InputError as error:
+        return _complain(str(error), BAD_INPUT)
+    except click.ClickException as error:
+        return _complain(error.format_message(), BAD_INPUT)
+    except (KeyboardInterrupt, click.Abort):
+        return _complain("interrupted; the same command resumes", INCOMPLETE)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return DONE
+
+
+def _complain(text: str, code: int) -> int:
+    click.echo(f"pulse-audit: {' '.join(text.split())}", err=True)
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""What ``list`` and ``doctor`` say."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+from pulse_audit import catalogue
+from pulse_audit.names import nearest
+from pulse_audit.types import InputError
+
+Rows = list[dict[str, str]]
+
+DEPENDENCIES = (
+    "torch torchvision numpy pandas scipy scikit-image lpips facenet-pytorch seaborn statsmodels"
+)
+EXTRAS = {
+    "onnxruntime": "the `onnx` extra: other people's models as ONNX files",
+    "ray": "the `ray` extra: audits over many machines",
+}
+
+
+def rows_of(what: str, datasets_file: Path | None) -> tuple[str, Rows]:
+    """Title and rows of a listing.
+
+    Raises
+    ------
+    InputError
+        If there is no such listing.
+    """
+    listings: dict[str, Callable[[], Rows]] = {
+        "datasets": lambda: _datasets(datasets_file),
+        "generators": _generators,
+        "arms": _arms,
+        "metrics": _metrics,
+        "conditions": _conditions,
+        "specs": _specs,
+    }
+    if what not in listings:
+        raise InputError(f"list {what}: unknown{nearest(what, list(listings))}")
+    return what, listings[what]()
+
+
+def _datasets(datasets_file: Path | None) -> Rows:
+    from pulse_audit.datasets.registry import load_registry
+
+    return [
+        {
+            "name": card.name,
+            "title": card.title,
+            "groups": " x ".join(card.group_by) or "-",
+            "crop": card.crop,
+            "licence": card.licence,
+        }
+        for card in load_registry(datasets_file)
+    ]
+
+
+def _generators() -> Rows:
+    return [
+        {"name": "FILE.py:FACTORY", "what": "your own code that returns a generator"},
+        {"name": "FILE.pt", "what": "a StyleGAN 1 checkpoint in PULSE's layout"},
+    ]
+
+
+def _arms() -> Rows:
+    return [
+        {"name": "pulse", "what": "searches each --generator for faces that downscale to the input"},
+        *({"name": n, "what": "interpolation"} for n in catalogue.INTERPOLATING),
+        {"name": "FILE.py:FACTORY", "what": "your own code that returns an upsampler"},
+    ]
+
+
+def _metrics() -> Rows:
+    from pulse_audit.summary import METRICS
+
+    return [
+        {"name": m.name, "unit": m.unit or "-", "better": m.better, "what": m.what}
+        for m in METRICS
+    ]
+
+
+def _conditions() -> Rows:
+    from pulse_audit.degrade.corrupt import CONDITIONS
+
+    return [{"form": form, "what": what} for form, what in CONDITIONS.items()]
+
+
+def _specs() -> Rows:
+    from pulse_audit.audit.spec import shipped_specs
+
+    return [{"name": name, "what": what} for name, what in shipped_specs().items()]
+
+
+def doctor() -> Rows:
+    """State of this installation, a row a part, with what a missing part costs."""
+    python = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    rows = [
+        _row("pulse-audit", version("pulse-audit"), "this program"),
+        _row("python", python, sys.executable),
+    ]
+    rows += [_row(name, _installed(name), "needed") for name in DEPENDENCIES.split()]
+    rows += [_row(name, _installed(name), what) for name, what in EXTRAS.items()]
+    rows += [_device(), *_places()]
+    return rows
+
+
+def _row(part: str, state: str, meaning: str) -> dict[str, str]:
+    return {"part": part, "state": state, "meaning": meaning}
+
+
+def _installed(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "missing"
+
+
+def _device() -> dict[str, str]:
+    import torch
+
+    if torch.cuda.is_available():
+        return _row("device", f"cuda, {torch.cuda.get_device_name()}", "searches run on it")
+    threads = torch.get_num_threads()
+    return _row("device", f"cpu, {threads} threads", "no GPU: fine for small nets and samples")
+
+
+def _places() -> Rows:
+    from pulse_audit.generators.gaussianise import cache_folder
+
+    data = os.environ.get("PULSE_AUDIT_DATA")
+    weights = find_spec("facenet_pytorch")
+    folder = Path(weights.origin).parent / "data" if weights and weights.origin else Path()
+    detector = (folder / "pnet.pt").is_file()
+    return [
+        _row("cache", str(cache_folder()), "set PULSE_AUDIT_HOME to move it"),
+        _row("data", data or "not set", "PULSE_AUDIT_DATA, the default of --data-root"),
+        _row(
+            "MTCNN weights",
+            "in the facenet-pytorch wheel" if detector else "missing",
+            "without them no face can be found or aligned",
+        ),
+    ]
