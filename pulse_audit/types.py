@@ -204,12 +204,22 @@ class Metric:
     """One value per image: ``compute(sr, hr)`` maps two (n, 3, R, R) batches to (n,) values.
 
     Where the batch cannot be measured at all, ``compute`` answers with the reason instead.
+    ``smallest`` is the side in pixels from which on the metric is defined.
     """
 
     name: str
     higher_is_better: bool
     compute: Callable[[Tensor, Tensor], Tensor | Unavailable]
     unit: str = ""
+    smallest: int = 1
+
+    def available(self, resolution: int) -> Unavailable | None:
+        """Why images of this many pixels a side cannot be measured, or None if they can."""
+        if resolution >= self.smallest:
+            return None
+        return Unavailable(
+            f"{self.name} needs images of at least {self.smallest} px, not {resolution}"
+        )
 
 
 @dataclass(frozen=True)
