@@ -1,0 +1,262 @@
+"""The command line: exit codes, one line for bad input, nothing half-written."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pulse_audit.cli import BAD_INPUT, DONE, outcome
+
+Capture = pytest.CaptureFixture[str]
+
+
+def audit(root: Path, out: Path, *more: str) -> list[str]:
+    """Arguments of a small audit; later ones win."""
+    return [
+        "run", "--dataset", "fairface", "--data-root", str(root), "--out", str(out),
+        "--resolution", "32", "--scale", "4", "--per-group", "2", "--draws", "1",
+        "--arm", "bicubic", "--quiet", *more,
+    ]  # fmt: skip
+
+
+def refused(arguments: list[str], capture: Capture) -> str:
+    """Run, and return the one line on stderr of a refusal."""
+    code = outcome(arguments)
+    printed = capture.readouterr()
+    assert code == BAD_INPUT, printed
+    lines = printed.err.strip().splitlines()
+    assert len(lines) == 1, printed.err
+    assert lines[0].startswith("pulse-audit: ")
+    assert "Traceback" not in printed.err
+    return lines[0]
+
+
+def test_a_missing_root_is_named(tmp_path: Path, capsys: Capture) -> None:
+    line = refused(audit(tmp_path / "nowhere", tmp_path / "out"), capsys)
+    assert "nowhere" in line
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_no_root_at_all_says_how_to_get_the_data(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PULSE_AUDIT_DATA", raising=False)
+    line = refused(["run", "--dataset", "fairface", "--out", str(tmp_path / "out")], capsys)
+    assert "--data-root" in line
+
+
+def test_no_csv(fairface_root: Path, tmp_path: Path, capsys: Capture) -> None:
+    (fairface_root / "fairface_label_val.csv").unlink()
+    assert "fairface_label_val.csv" in refused(audit(fairface_root, tmp_path / "out"), capsys)
+
+
+Edit = Callable[[Callable[[str], str]], None]
+
+
+def test_wrong_columns(
+    fairface_root: Path, tmp_path: Path, edit_csv: Edit, capsys: Capture
+) -> None:
+    edit_csv(lambda text: text.replace("race", "ethnicity", 1))
+    assert "race" in refused(audit(fairface_root, tmp_path / "out"), capsys)
+
+
+def test_unknown_label(
+    fairface_root: Path, tmp_path: Path, edit_csv: Edit, capsys: Capture
+) -> None:
+    edit_csv(lambda text: text.replace("Indian", "Indain", 1))
+    line = refused(audit(fairface_root, tmp_path / "out"), capsys)
+    assert "Indain" in line and "Indian" in line
+
+
+def test_spreadsheet_damage_is_named(
+    fairface_root: Path, tmp_path: Path, edit_csv: Edit, capsys: Capture
+) -> None:
+    edit_csv(lambda text: text.replace("20-29", "03-Sep", 1))
+    line = refused(audit(fairface_root, tmp_path / "out"), capsys)
+    assert "03-Sep" in line and "--repair" in line
+
+
+def test_a_path_that_climbs_out(
+    fairface_root: Path, tmp_path: Path, edit_csv: Edit, capsys: Capture
+) -> None:
+    Image.new("RGB", (48, 48)).save(tmp_path / "1.jpg")
+    edit_csv(lambda text: text.replace("val/1.jpg", "val/../../1.jpg", 1))
+    assert "../" in refused(audit(fairface_root, tmp_path / "out"), capsys)
+
+
+def test_scale_that_does_not_divide(fairface_root: Path, tmp_path: Path, capsys: Capture) -> None:
+    line = refused([*audit(fairface_root, tmp_path / "out"), "--scale", "5"], capsys)
+    assert "5" in line and "32" in line
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("--generator", "styelgan", "styelgan"),
+        ("--generator", "missing.py:build", "missing.py"),
+        ("--arm", "bicubbic", "bicubic"),
+        ("--dataset", "fairfcae", "fairface"),
+        ("--condition", "gausian:3", "gaussian"),
+        ("--group-by", "rcae", "race"),
+        ("--split", "test", "val"),
+        ("--search", "quick", "official"),
+        ("--device", "tpu", "cpu"),
+        ("--crop", "tight", "ffhq"),
+        ("--per-group", "0", "per_group"),
+        ("--per-group", "9", "4"),
+        ("--keep-images", "some", "sample"),
+        ("--wrong", "x", "--wrong"),
+    ],
+)
+def test_unknown_values_cost_one_line(
+    fairface_root: Path, tmp_path: Path, capsys: Capture, option: str, value: str, expected: str
+) -> None:
+    line = refused([*audit(fairface_root, tmp_path / "out"), option, value], capsys)
+    assert expected in line
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("raise RuntimeError('no weights here')", "no weights here"),
+        ("raise SystemExit(5)", "SystemExit"),
+        ("return 5", "int"),
+        ("import pulse_audit as pa; return pa.as_generator("
+         "lambda z: z[:, :1, None, None].expand(-1, 3, 32, 32) * float('nan'),"
+         " name='nan', latent_dim=64)", "finite"),
+    ],
+)  # fmt: skip
+def test_factories_that_misbehave(
+    fairface_root: Path, tmp_path: Path, capsys: Capture, body: str, expected: str
+) -> None:
+    (tmp_path / "bad.py").write_text(f"def build():\n    {body}\n")
+    given = ["--generator", f"{tmp_path / 'bad.py'}:build"]
+    line = refused([*audit(fairface_root, tmp_path / "out"), *given], capsys)
+    assert expected in line
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_a_factory_file_with_a_syntax_error(
+    fairface_root: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    (tmp_path / "bad.py").write_text("def build(:\n")
+    given = ["--generator", f"{tmp_path / 'bad.py'}:build"]
+    assert "SyntaxError" in refused([*audit(fairface_root, tmp_path / "out"), *given], capsys)
+
+
+def test_an_out_directory_that_cannot_be_made(
+    fairface_root: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    line = refused(audit(fairface_root, tmp_path / "file" / "out"), capsys)
+    assert "cannot be written" in line
+
+
+def test_an_out_directory_with_other_files_is_left_alone(
+    fairface_root: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.tex").write_text("years of work")
+    assert "thesis.tex" in refused(audit(fairface_root, out), capsys)
+    assert (out / "thesis.tex").read_text() == "years of work"
+
+
+def test_unknown_commands_get_the_nearest(capsys: Capture) -> None:
+    assert "validate" in refused(["validat", "fairface"], capsys)
+
+
+def test_a_finished_run_can_be_shown_as_json_and_rendered_again(
+    fairface_root: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    out = tmp_path / "out"
+    assert outcome([*audit(fairface_root, out), "--json"]) == DONE
+    shown = json.loads(capsys.readouterr().out)
+    assert {e["arm"] for e in shown["estimates"]} == {"bicubic"}
+    before = (out / "summary.json").read_bytes()
+    shutil.rmtree(out / "report")
+    assert outcome(["report", str(out)]) == DONE
+    assert (out / "summary.json").read_bytes() == before
+    assert (out / "report" / "index.html").is_file()
+
+
+def test_a_report_of_what_is_no_run_is_refused(tmp_path: Path, capsys: Capture) -> None:
+    assert "not a run" in refused(["report", str(tmp_path)], capsys)
+
+
+def test_a_foreign_manifest_is_not_trusted(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "manifest.json").write_text('{"schema": 1, "units": "../../etc"}')
+    assert "missing or damaged" in refused(["report", str(tmp_path)], capsys)
+
+
+def test_the_same_directory_with_another_spec_is_refused_with_the_difference(
+    fairface_root: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    assert outcome(audit(fairface_root, tmp_path / "out")) == DONE
+    capsys.readouterr()
+    line = refused([*audit(fairface_root, tmp_path / "out"), "--seed", "5"], capsys)
+    assert "seed 0 -> 5" in line
+
+
+def test_changed_photos_are_not_mixed_into_a_run(
+    fairface_root: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    assert outcome(audit(fairface_root, tmp_path / "out")) == DONE
+    capsys.readouterr()
+    for photo in (fairface_root / "val").iterdir():
+        Image.new("RGB", (48, 48), "tan").save(photo)
+    assert "changed" in refused(audit(fairface_root, tmp_path / "out"), capsys)
+
+
+def test_upsample_writes_the_input_and_every_draw(
+    fairface_root: Path, tiny_generator: str, tmp_path: Path, capsys: Capture
+) -> None:
+    out = tmp_path / "up"
+    arguments = ["upsample", str(fairface_root / "val" / "1.jpg"), "--generator", tiny_generator,
+                 "--scale", "4", "--draws", "2", "--out", str(out), "--json", "--quiet"]  # fmt: skip
+    assert outcome(arguments) == DONE
+    rows = json.loads(capsys.readouterr().out)
+    assert [Path(row["image"]).name for row in rows] == ["1_0.png", "1_1.png"]
+    assert Image.open(out / "1_lr.png").size == (8, 8)
+    assert Image.open(out / "1_0.png").size == (32, 32)
+    assert (out / "1_0.png").read_bytes() != (out / "1_1.png").read_bytes()
+
+
+def test_upsample_takes_a_low_resolution_input_as_it_is(
+    tiny_generator: str, tmp_path: Path, capsys: Capture
+) -> None:
+    Image.new("RGB", (8, 8), (170, 130, 110)).save(tmp_path / "small.png")
+    given = ["upsample", str(tmp_path / "small.png"), "--is-lr", "--generator", tiny_generator,
+             "--out", str(tmp_path / "up"), "--json", "--quiet"]  # fmt: skip
+    assert outcome(given) == DONE
+    row = json.loads(capsys.readouterr().out)[0]
+    assert row["status"] == "ok"
+    assert row["downscale_error"] <= 2e-3
+
+
+def test_upsample_refuses_what_is_no_image(
+    tiny_generator: str, tmp_path: Path, capsys: Capture
+) -> None:
+    (tmp_path / "x.jpg").write_bytes(b"not an image")
+    given = ["upsample", str(tmp_path / "x.jpg"), "--generator", tiny_generator, "--quiet"]
+    assert "x.jpg" in refused(given, capsys)
+
+
+@pytest.mark.parametrize(
+    "what", ["datasets", "generators", "arms", "metrics", "conditions", "specs"]
+)
+def test_lists_have_rows_in_both_forms(what: str, capsys: Capture) -> None:
+    assert outcome(["list", what, "--json"]) == DONE
+    rows = json.loads(capsys.readouterr().out)
+    assert rows and all(rows[0].keys() == row.keys() for row in rows)
+    assert outcome(["list", what]) == DONE
+    assert next(iter(rows[0].values())) in capsys.readouterr().out
+
+
+def test_doctor_names_the_device(capsys: Capture) -> None:
+    assert outcome(["doctor", "--json"]) == DONE
+    assert any(row["part"] == "device" for row in json.loads(capsys.readouterr().out))
