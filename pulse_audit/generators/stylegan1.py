@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Mapping as MappingType
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -40,28 +40,31 @@ class StyleGAN1(nn.Module):
         Sizes of z, of w and of the class label (always 0: StyleGAN 1 has no classes).
     noise_shapes : tuple of (int, int)
         Height and width of each noise map, one for each layer.
-    mapping : nn.Module
-        ``mapping(z (n, z_dim), labels=None, truncation=1.0) -> w (n, num_ws, w_dim)``. A network
-        loaded from a lone synthesis file has none, and calling it raises `InputError`.
+    dtype : torch.dtype
+        Type of the feature maps: float32 or float64 for exact results, bfloat16 for speed.
+        Weights, styles and images stay in float32 in the bfloat16 mode.
     """
+
+    family = "stylegan1"
 
     def __init__(self, synthesis: StateDict, mapping: StateDict | None = None) -> None:
         super().__init__()
-        self._synthesis = Synthesis(synthesis)
-        self.resolution = self._synthesis.resolution
-        self.noise_shapes = self._synthesis.noise_shapes
+        self.syn = Synthesis(synthesis)
+        self.resolution = self.syn.resolution
+        self.noise_shapes = self.syn.noise_shapes
         self.num_ws = len(self.noise_shapes)
-        self.w_dim = self._synthesis.w_dim
-        self.mapping: nn.Module = NoMapping()
+        self.w_dim = self.z_dim = self.syn.w_dim
+        self.c_dim = 0
+        self.dtype = torch.float32
+        self.map: MappingNetwork | None = None
         if mapping is not None:
-            self.mapping = MappingNetwork(mapping, self.num_ws)
-            if self.mapping.w_dim != self.w_dim:
+            self.map = MappingNetwork(mapping, self.num_ws)
+            self.z_dim = self.map.z_dim
+            if self.map.w_dim != self.w_dim:
                 raise InputError(
-                    f"the mapping network gives {self.mapping.w_dim} values but the synthesis "
+                    f"the mapping network gives {self.map.w_dim} values but the synthesis "
                     f"network takes {self.w_dim}: the two files do not belong together"
                 )
-        self.z_dim = self.mapping.z_dim if isinstance(self.mapping, MappingNetwork) else self.w_dim
-        self.c_dim = 0
         given = [*synthesis.items(), *(mapping or {}).items()]
         self.parameter_count = sum(t.numel() for key, t in given if not key.endswith(".kernel"))
         self.requires_grad_(False).eval()
@@ -83,6 +86,48 @@ class StyleGAN1(nn.Module):
             If a tensor is missing or does not fit the others.
         """
         return cls(synthesis, mapping)
+
+    def to(  # type: ignore[override]
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Self:
+        """Move to a device and choose the type of the feature maps."""
+        if dtype == torch.float16:
+            raise InputError("precision: float16 overflows in StyleGAN; choose bfloat16")
+        if dtype is not None:
+            self.dtype = dtype
+            super().to(dtype=torch.float32 if dtype == torch.bfloat16 else dtype)
+        if device is not None:
+            super().to(device=device)
+        return self
+
+    def mapping(self, z: Tensor, labels: Tensor | None = None, truncation: float = 1.0) -> Tensor:
+        """Map z (n, z_dim) to w (n, num_ws, w_dim).
+
+        Parameters
+        ----------
+        z : Tensor
+            Gaussian latents (n, z_dim).
+        labels : None
+            StyleGAN 1 has no classes.
+        truncation : float
+            Only 1 (none): truncation pulls towards the mean of w, which PULSE's files lack.
+
+        Raises
+        ------
+        InputError
+            If the network was loaded without its mapping file, or for labels or a truncation.
+        """
+        if self.map is None:
+            raise InputError(
+                "this StyleGAN 1 was loaded without its mapping network: give mapping.pt too, "
+                "or search with a gaussian fit (gaussian_fit.pt), which does not need it"
+            )
+        if labels is not None:
+            raise InputError("this StyleGAN 1 has no classes: call mapping without labels")
+        if truncation != 1.0:
+            raise InputError("PULSE's mapping file stores no mean of w: truncation must be 1")
+        out: Tensor = self.map(z)
+        return out
 
     def synthesis(self, w: Tensor, noise: str | Sequence[Tensor] = "const") -> Tensor:
         """Render styles w (n, num_ws, w_dim) to raw images (n, 3, R, R), about [-1, 1].
@@ -106,7 +151,8 @@ class StyleGAN1(nn.Module):
                 f"styles have shape {tuple(w.shape)}, this network takes "
                 f"(n, {self.num_ws}, {self.w_dim})"
             )
-        return cast(Tensor, self._synthesis(w, self._noise_maps(noise, w)))
+        out: Tensor = self.syn(w, self._noise_maps(noise, w), self.dtype)
+        return out
 
     def _noise_maps(self, noise: str | Sequence[Tensor], w: Tensor) -> Sequence[Tensor | None]:
         if not isinstance(noise, str):
@@ -133,31 +179,12 @@ class MappingNetwork(nn.Module):
         self.z_dim, self.w_dim = layers[0].in_features, layers[-1].out_features
         self.num_ws = num_ws
 
-    def forward(self, z: Tensor, labels: Tensor | None = None, truncation: float = 1.0) -> Tensor:
-        """Map z (n, z_dim) to w (n, num_ws, w_dim).
-
-        Truncation pulls w towards the mean of w, which PULSE's files do not store: only 1.0 (no
-        truncation) can be had. ``labels`` must be None: StyleGAN 1 has no classes.
-        """
-        if labels is not None:
-            raise InputError("this StyleGAN 1 has no classes: call mapping without labels")
-        if truncation != 1.0:
-            raise InputError("PULSE's mapping file stores no mean of w: truncation must be 1.0")
+    def forward(self, z: Tensor) -> Tensor:
+        """Map z (n, z_dim) to w (n, num_ws, w_dim)."""
         x = z * (z.square().mean(1, keepdim=True) + 1e-8).rsqrt()
         for layer in self.layers:
             x = F.leaky_relu(layer(x), SLOPE)
         return x[:, None].expand(-1, self.num_ws, -1)
-
-
-class NoMapping(nn.Module):
-    """Stands where a lone synthesis file has no mapping network."""
-
-    def forward(self, z: Tensor, labels: Tensor | None = None, truncation: float = 1.0) -> Tensor:
-        """Raise `InputError`."""
-        raise InputError(
-            "this StyleGAN 1 was loaded without its mapping network: give mapping.pt too, "
-            "or search with a gaussian fit (gaussian_fit.pt), which does not need it"
-        )
 
 
 class Synthesis(nn.Module):
@@ -183,13 +210,13 @@ class Synthesis(nn.Module):
         self.torgb = _conv(weights, "torgb", channels, size=1, gain=1.0)
         self.w_dim = cast(Layer, self.layers[0]).style.in_features
 
-    def forward(self, w: Tensor, noise: Sequence[Tensor | None]) -> Tensor:
-        """Run all layers; each takes its own style vector and its own noise map."""
-        x = self.start.expand(len(w), -1, -1, -1)
+    def forward(self, w: Tensor, noise: Sequence[Tensor | None], dtype: torch.dtype) -> Tensor:
+        """Run all layers, feature maps in ``dtype``; each takes its own style and noise map."""
+        x = self.start.to(dtype).expand(len(w), -1, -1, -1)
         x = x.contiguous(memory_format=torch.channels_last)
         for i, layer in enumerate(self.layers):
             x = layer(x, w[:, i], noise[i])
-        return cast(Tensor, self.torgb(x)).contiguous()
+        return cast(Tensor, self.torgb(x)).to(w.dtype).contiguous()
 
 
 class Layer(nn.Module):
@@ -205,9 +232,22 @@ class Layer(nn.Module):
         """Take features (n, c_in, h, w) and styles (n, w_dim)."""
         x = self.conv(x)
         if noise is not None:
-            x = torch.addcmul(x, self.noise_strength, noise)
+            x = torch.addcmul(x, self.noise_strength.to(x.dtype), noise.to(x.dtype))
         scale, shift = self.style(w).chunk(2, dim=1)
         return cast(Tensor, StyledNorm.apply(x, scale + 1, shift))
+
+
+class Conv(nn.Module):
+    """Convolution that keeps the size, in the type of its input."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(_channels_last(weight)), nn.Parameter(bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Take (n, c_in, h, w), return (n, c_out, h, w)."""
+        padding = self.weight.shape[-1] // 2
+        return F.conv2d(x, self.weight.to(x.dtype), self.bias.to(x.dtype), padding=padding)
 
 
 class UpConv(nn.Module):
@@ -229,8 +269,9 @@ class UpConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Take (n, c_in, h, w), return (n, c_out, 2h, 2w)."""
-        x = F.conv_transpose2d(x, self.kernel, stride=2, padding=1)
-        return F.conv2d(x, self.blur, self.bias, padding=1, groups=len(self.bias))
+        x = F.conv_transpose2d(x, self.kernel.to(x.dtype), stride=2, padding=1)
+        blur, bias = self.blur.to(x.dtype), self.bias.to(x.dtype)
+        return F.conv2d(x, blur, bias, padding=1, groups=len(bias))
 
 
 class StyledNorm(torch.autograd.Function):
@@ -296,13 +337,10 @@ def _layer(weights: StateDict, key: str, conv: nn.Module, channels: int) -> Laye
 
 def _conv(
     weights: StateDict, key: str, c_in: int, size: int = 3, gain: float = math.sqrt(2)
-) -> nn.Conv2d:
+) -> Conv:
     bias = _get(weights, f"{key}.bias", None)
     weight = _get(weights, f"{key}.weight", len(bias), c_in, size, size)
-    conv = nn.Conv2d(c_in, len(bias), size, padding=size // 2, device="meta")
-    conv.weight = nn.Parameter(_channels_last(weight * gain / math.sqrt(c_in * size**2)))
-    conv.bias = nn.Parameter(bias.clone())
-    return conv
+    return Conv(weight * gain / math.sqrt(c_in * size**2), bias.clone())
 
 
 def _up_conv(weights: StateDict, key: str, c_in: int, fused: bool) -> UpConv:
