@@ -1,0 +1,167 @@
+"""From z to w: the mapping network that StyleGAN 2 and 3 share, truncation and style mixing.
+
+Key names of the state dict are those of the stylegan2-ada-pytorch and stylegan3 repositories.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pulse_audit.types import InputError
+
+AVERAGE_SAMPLES = 10_000
+
+
+class FullyConnected(nn.Module):
+    """Linear layer with equalised learning rate: stored weights are scaled when used.
+
+    Parameters
+    ----------
+    n_in, n_out : int
+        Features.
+    lr_multiplier : float
+        Factor on the weight (over sqrt(n_in)) and on the bias.
+    bias : bool
+        Whether the layer has a bias.
+    """
+
+    def __init__(self, n_in: int, n_out: int, lr_multiplier: float = 1.0, bias: bool = True):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(n_out, n_in))
+        self.bias = nn.Parameter(torch.empty(n_out)) if bias else None
+        self.weight_gain = lr_multiplier / math.sqrt(n_in)
+        self.bias_gain = lr_multiplier
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (n, n_in) to (n, n_out)."""
+        out = F.linear(x, self.weight) * self.weight_gain
+        return out if self.bias is None else out + self.bias * self.bias_gain
+
+
+def normalize_second_moment(x: Tensor) -> Tensor:
+    """Scale each row of (n, d) to a mean square of one."""
+    return x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
+
+
+def truncate(w: Tensor, w_avg: Tensor, truncation: float, cutoff: int | None) -> Tensor:
+    """Pull the first ``cutoff`` styles (default all) of (n, num_ws, d) towards the average.
+
+    The truncation trick (Karras et al. 2019, arXiv:1812.04948, appendix B):
+    ``w_avg + truncation * (w - w_avg)``.
+    """
+    if truncation == 1:
+        return w
+    cutoff = w.shape[1] if cutoff is None else cutoff
+    return torch.cat([w_avg.lerp(w[:, :cutoff], truncation), w[:, cutoff:]], dim=1)
+
+
+def mix_styles(coarse: Tensor, fine: Tensor, crossover: int) -> Tensor:
+    """Style mixing: the first ``crossover`` styles of ``coarse``, the others of ``fine``.
+
+    Both are (n, num_ws, w_dim); 0 <= crossover <= num_ws.
+    """
+    if coarse.shape != fine.shape or not 0 <= crossover <= coarse.shape[1]:
+        raise InputError(
+            f"style mixing: cannot cross {tuple(coarse.shape)} with {tuple(fine.shape)} at layer "
+            f"{crossover}; give styles of one shape and a layer from 0 to {coarse.shape[1]}"
+        )
+    return torch.cat([coarse[:, :crossover], fine[:, crossover:]], dim=1)
+
+
+class MappingNetwork(nn.Module):
+    """Normalised z (and an embedded class) through leaky-ReLU layers to w.
+
+    Parameters
+    ----------
+    z_dim, c_dim, w_dim : int
+        Sizes of the latent, of the one-hot label (0: unconditional) and of the style.
+    num_ws : int
+        Styles per image.
+    hidden : tuple of int
+        Widths between the first input and w; one layer more than widths.
+    embed_dim : int
+        Width of the embedded class.
+    lr_multiplier : float
+        Equalised learning rate of the layers.
+    joint_norm : bool
+        Whether z and the embedding are normalised together (StyleGAN 2 in TensorFlow, genforce)
+        or one by one (ADA and later).
+    """
+
+    def __init__(
+        self,
+        z_dim: int,
+        c_dim: int,
+        w_dim: int,
+        num_ws: int,
+        hidden: tuple[int, ...],
+        embed_dim: int,
+        lr_multiplier: float = 0.01,
+        joint_norm: bool = False,
+    ):
+        super().__init__()
+        self.z_dim, self.c_dim, self.num_ws, self.joint_norm = z_dim, c_dim, num_ws, joint_norm
+        widths = [z_dim + (embed_dim if c_dim else 0), *hidden, w_dim]
+        if c_dim:
+            self.embed = FullyConnected(c_dim, embed_dim, bias=not joint_norm)
+        self.num_layers = len(widths) - 1
+        for index in range(self.num_layers):
+            layer = FullyConnected(widths[index], widths[index + 1], lr_multiplier)
+            setattr(self, f"fc{index}", layer)
+        self.register_buffer("w_avg", torch.zeros(w_dim))
+
+    w_avg: Tensor
+
+    def forward(
+        self,
+        z: Tensor,
+        labels: Tensor | None = None,
+        truncation: float = 1.0,
+        cutoff: int | None = None,
+    ) -> Tensor:
+        """Map z (n, z_dim) and one-hot labels (n, c_dim) to styles (n, num_ws, w_dim)."""
+        w = self.single(z, labels).unsqueeze(1).repeat(1, self.num_ws, 1)
+        return truncate(w, self.w_avg, truncation, cutoff)
+
+    def single(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Map z (n, z_dim) to one style an image (n, w_dim), without truncation."""
+        x = self._inputs(z.to(self.w_avg.dtype), labels)
+        for index in range(self.num_layers):
+            x = F.leaky_relu(getattr(self, f"fc{index}")(x), 0.2) * math.sqrt(2)
+        return x
+
+    def _inputs(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        self._check(z, labels)
+        if labels is None:
+            return normalize_second_moment(z)
+        embedded = self.embed(labels.to(z.dtype))
+        if self.joint_norm:
+            return normalize_second_moment(torch.cat([z, embedded], dim=1))
+        return torch.cat([normalize_second_moment(z), normalize_second_moment(embedded)], dim=1)
+
+    def _check(self, z: Tensor, labels: Tensor | None) -> None:
+        if z.ndim != 2 or z.shape[1] != self.z_dim:
+            raise InputError(f"mapping: z is {tuple(z.shape)}, needs to be (n, {self.z_dim})")
+        if self.c_dim and labels is None:
+            raise InputError(
+                f"mapping: this generator is conditional on {self.c_dim} classes; "
+                f"give one-hot labels (n, {self.c_dim})"
+            )
+        if labels is not None and labels.shape != (z.shape[0], self.c_dim):
+            wanted = f"({z.shape[0]}, {self.c_dim})" if self.c_dim else "none: it is unconditional"
+            raise InputError(
+                f"mapping: labels are {tuple(labels.shape)}; the generator takes {wanted}"
+            )
+
+    @torch.no_grad()
+    def estimate_average(self) -> None:
+        """Set ``w_avg`` to the mean of w over a fixed sample of z, for files that store none."""
+        generator = torch.Generator().manual_seed(0)
+        z = torch.randn(AVERAGE_SAMPLES, self.z_dim, generator=generator)
+        classes = torch.arange(AVERAGE_SAMPLES) % max(self.c_dim, 1)
+        labels = F.one_hot(classes, self.c_dim).float() if self.c_dim else None
+        self.w_avg.copy_(self.single(z, labels).mean(dim=0))

@@ -1,0 +1,204 @@
+"""The layers of StyleGAN 2, written for search: no grouped convolution.
+
+Weight modulation is done on the activations: scale the input, convolve with the shared weight,
+scale the output. That is the same function as equation 3 of Karras et al. 2020
+(arXiv:1912.04958), and its gradient with respect to the styles never passes through a weight
+gradient, as it does with one modulated weight per image.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pulse_audit.generators.mapping import FullyConnected
+from pulse_audit.generators.resample import upfirdn2d, upsample2d
+from pulse_audit.types import InputError
+
+ARCHITECTURES = ("skip", "orig", "resnet")
+
+
+@dataclass(frozen=True)
+class StyleGAN2Config:
+    """The shape of a StyleGAN 2.
+
+    ``channels`` are the feature maps at 4, 8, 16, ... px; ``hidden`` the widths inside the mapping
+    network; ``joint_norm`` as in the mapping network; ``conv_clamp`` bounds the activations (None:
+    unbounded); ``noise`` says whether the layers take noise; ``filter_size`` is the number of
+    resampling taps.
+    """
+
+    channels: tuple[int, ...]
+    z_dim: int = 512
+    w_dim: int = 512
+    c_dim: int = 0
+    hidden: tuple[int, ...] = (512,) * 7
+    embed_dim: int = 512
+    architecture: str = "skip"
+    img_channels: int = 3
+    lr_multiplier: float = 0.01
+    joint_norm: bool = False
+    conv_clamp: float | None = None
+    noise: bool = True
+    filter_size: int = 4
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown architecture."""
+        if self.architecture not in ARCHITECTURES:
+            known = ", ".join(ARCHITECTURES)
+            raise InputError(
+                f"StyleGAN 2 architecture {self.architecture!r} is unknown; use {known}"
+            )
+
+    @property
+    def resolution(self) -> int:
+        """Height and width of the images."""
+        return int(4 * 2 ** (len(self.channels) - 1))
+
+
+def _scaled(x: Tensor, style: Tensor) -> Tensor:
+    """Multiply the channels of (n, c, h, w) by (n, c)."""
+    return x * style.to(x.dtype)[:, :, None, None]
+
+
+def _clamped(x: Tensor, bound: float | None) -> Tensor:
+    return x if bound is None else x.clamp(-bound, bound)
+
+
+def _conv_weight(n_out: int, n_in: int, size: int) -> nn.Parameter:
+    shape = (n_out, n_in, size, size)
+    return nn.Parameter(torch.empty(shape, memory_format=torch.channels_last))
+
+
+class SynthesisLayer(nn.Module):
+    """Modulated 3 x 3 convolution, optionally after doubling the size, noise, bias, leaky ReLU."""
+
+    def __init__(self, n_in: int, n_out: int, size: int, up: bool, config: StyleGAN2Config):
+        super().__init__()
+        self.up, self.clamp = up, config.conv_clamp
+        self.affine = FullyConnected(config.w_dim, n_in)
+        self.weight = _conv_weight(n_out, n_in, 3)
+        self.bias = nn.Parameter(torch.empty(n_out))
+        if config.noise:
+            self.noise_strength = nn.Parameter(torch.empty(()))
+            self.register_buffer("noise_const", torch.empty(size, size))
+
+    noise_const: Tensor
+
+    def forward(
+        self, x: Tensor, w: Tensor, taps: Tensor, noise: Tensor | None, gain: float = 1.0
+    ) -> Tensor:
+        """Map (n, n_in, h, h) with styles (n, w_dim) and noise (n or 1, 1, size, size)."""
+        style = self.affine(w)
+        energy = self.weight.square().sum(dim=(2, 3))
+        # A positive gain commutes with the leaky ReLU, so the small factors carry it.
+        total = gain * math.sqrt(2)
+        scale = (style.square() @ energy.T + 1e-8).rsqrt() * total
+        x = self._convolve(_scaled(x, style), taps)
+        bias = (self.bias * total).to(x.dtype)[:, None, None]
+        x = torch.addcmul(bias, x, scale.to(x.dtype)[:, :, None, None])
+        if noise is not None:
+            x = x.add_((noise * (self.noise_strength * total)).to(x.dtype))
+        x = F.leaky_relu(x, 0.2, inplace=True)
+        return x if self.clamp is None else _clamped(x, self.clamp * gain)
+
+    def _convolve(self, x: Tensor, taps: Tensor) -> Tensor:
+        weight = self.weight.to(x.dtype)
+        if not self.up:
+            return F.conv2d(x, weight, padding=1)
+        x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
+        before, after = (taps.shape[-1] + 1) // 2 - 1, (taps.shape[-1] - 2) // 2
+        return upfirdn2d(x, taps, padding=(before, after, before, after), gain=4.0)
+
+
+class ToRGB(nn.Module):
+    """Modulated 1 x 1 convolution to the colour channels, without demodulation."""
+
+    def __init__(self, n_in: int, config: StyleGAN2Config):
+        super().__init__()
+        self.clamp, self.gain = config.conv_clamp, 1 / math.sqrt(n_in)
+        self.affine = FullyConnected(config.w_dim, n_in)
+        self.weight = _conv_weight(config.img_channels, n_in, 1)
+        self.bias = nn.Parameter(torch.empty(config.img_channels))
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """Map (n, n_in, h, h) with styles (n, w_dim) to colours, in the type of ``w``."""
+        x = F.conv2d(_scaled(x, self.affine(w) * self.gain), self.weight.to(x.dtype))
+        return _clamped(x.to(w.dtype) + self.bias[:, None, None], self.clamp)
+
+
+class ResnetSkip(nn.Module):
+    """The shortcut of the resnet architecture: 1 x 1 convolution, then doubling."""
+
+    def __init__(self, n_in: int, n_out: int):
+        super().__init__()
+        self.gain = 1 / math.sqrt(2 * n_in)
+        self.weight = _conv_weight(n_out, n_in, 1)
+
+    def forward(self, x: Tensor, taps: Tensor) -> Tensor:
+        """Map (n, n_in, h, h) to (n, n_out, 2h, 2h), scaled by sqrt(1/2)."""
+        return upsample2d(F.conv2d(x, (self.weight * self.gain).to(x.dtype)), taps)
+
+
+class SynthesisBlock(nn.Module):
+    """The layers of one resolution; the first block starts from its learned constant."""
+
+    def __init__(self, index: int, config: StyleGAN2Config):
+        super().__init__()
+        size, n_out = 4 * 2**index, config.channels[index]
+        n_in = config.channels[max(index - 1, 0)]
+        self.residual = index > 0 and config.architecture == "resnet"
+        self.colours = config.architecture == "skip" or size == config.resolution
+        if index == 0:
+            self.const = nn.Parameter(torch.empty(n_out, size, size))
+        else:
+            self.conv0 = SynthesisLayer(n_in, n_out, size, True, config)
+        self.conv1 = SynthesisLayer(n_out, n_out, size, False, config)
+        if self.colours:
+            self.torgb = ToRGB(n_out, config)
+        if self.residual:
+            self.skip = ResnetSkip(n_in, n_out)
+
+    @property
+    def layers(self) -> list[SynthesisLayer]:
+        """The convolutions in order."""
+        return [self.conv0, self.conv1] if hasattr(self, "conv0") else [self.conv1]
+
+    def forward(self, x: Tensor, w: Tensor, taps: Tensor, noise: Iterator[Tensor | None]) -> Tensor:
+        """Map features (n, c, h, h) to (n, c', 2h, 2h), or the constant at its own size.
+
+        ``w`` holds this block's styles first: (n, at least len(layers), w_dim).
+        """
+        if self.residual:
+            shortcut = self.skip(x, taps)
+            x = self.conv0(x, w[:, 0], taps, next(noise))
+            out: Tensor = self.conv1(x, w[:, 1], taps, next(noise), math.sqrt(0.5)) + shortcut
+            return out
+        for index, layer in enumerate(self.layers):
+            x = layer(x, w[:, index], taps, next(noise))
+        return x
+
+
+class SynthesisBlocks(nn.ModuleDict):
+    """The blocks by name (b4, b8, ...) and the low-pass filter they share."""
+
+    def __init__(self, blocks: dict[str, SynthesisBlock], resample_filter: Tensor):
+        super().__init__(blocks)
+        self.register_buffer("resample_filter", resample_filter)
+
+    resample_filter: Tensor
+
+    @property
+    def blocks(self) -> dict[str, SynthesisBlock]:
+        """The blocks in order of resolution."""
+        return {name: b for name, b in self.items() if isinstance(b, SynthesisBlock)}
+
+    @property
+    def layers(self) -> list[SynthesisLayer]:
+        """All convolutions in order."""
+        return [layer for block in self.blocks.values() for layer in block.layers]
