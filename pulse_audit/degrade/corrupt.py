@@ -1,0 +1,282 @@
+"""Corruptions of an image: noise, blur and compression.
+
+Every random corruption takes one integer seed per image and draws on the CPU, so that an image's
+corruption depends neither on its batch mates nor on the device.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from pulse_audit.names import nearest
+from pulse_audit.types import InputError
+
+#: How finely the stroke of a motion blur is drawn.
+POINTS_PER_PIXEL = 64
+
+Corruption = Callable[[Tensor, float, Sequence[int]], Tensor]
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def add_gaussian_noise(images: Tensor, sigma: float, seeds: Sequence[int]) -> Tensor:
+    """Add independent Gaussian noise to every value.
+
+    Parameters
+    ----------
+    images : Tensor, (n, c, h, w)
+        In [0, 1].
+    sigma : float
+        Standard deviation on the 0-255 scale.
+    seeds : sequence of int
+        One per image.
+
+    Returns
+    -------
+    Tensor, (n, c, h, w)
+        Not clamped.
+    """
+    noise = [torch.randn(images.shape[1:], generator=_generator(seed)) for seed in seeds]
+    return images + torch.stack(noise).to(images) * (sigma / 255)
+
+
+def add_salt_and_pepper(images: Tensor, share: float, seeds: Sequence[int]) -> Tensor:
+    """Turn a share of the pixels white or black, with equal chances, all channels together.
+
+    Parameters
+    ----------
+    images : Tensor, (n, c, h, w)
+        In [0, 1].
+    share : float
+        Probability, in [0, 1], that a pixel is hit.
+    seeds : sequence of int
+        One per image.
+
+    Returns
+    -------
+    Tensor, (n, c, h, w)
+        Pixels that are not hit keep their values exactly.
+    """
+    drawn = [torch.rand((1, *images.shape[2:]), generator=_generator(seed)) for seed in seeds]
+    uniform = torch.stack(drawn).to(images.device)
+    salted = torch.where(uniform < share / 2, torch.ones_like(images), images)
+    return torch.where(uniform >= 1 - share / 2, torch.zeros_like(images), salted)
+
+
+def motion_kernel(length: float, angle: float) -> Tensor:
+    """Draw a straight, centred stroke: each pixel weighs the share of the stroke inside it.
+
+    Parameters
+    ----------
+    length : float
+        Of the stroke, in pixels, at least 1; an odd length at angle 0 gives equal weights.
+    angle : float
+        In radians.
+
+    Returns
+    -------
+    Tensor, (k, k)
+        float64 with sum 1; k is the smallest odd size that holds the stroke in any direction.
+    """
+    radius = math.ceil((length - 1) / 2)
+    points = POINTS_PER_PIXEL * math.ceil(length)
+    along = length * ((torch.arange(points, dtype=torch.float64) + 0.5) / points - 0.5)
+    columns = (along * math.cos(angle)).round().long() + radius
+    rows = (along * math.sin(angle)).round().long() + radius
+    kernel = torch.zeros(2 * radius + 1, 2 * radius + 1, dtype=torch.float64)
+    share = torch.full((points,), 1 / points, dtype=torch.float64)
+    return kernel.index_put_((rows, columns), share, accumulate=True)
+
+
+def blur_by_motion(images: Tensor, length: float, seeds: Sequence[int]) -> Tensor:
+    """Blur along a straight stroke in a random direction; the image is mirrored at its edge.
+
+    Parameters
+    ----------
+    images : Tensor, (n, c, h, w)
+        In [0, 1], float32 or float64.
+    length : float
+        Length of the stroke in pixels of ``images``; 1 leaves them unblurred.
+    seeds : sequence of int
+        One per image; the direction is uniform over the half circle.
+
+    Returns
+    -------
+    Tensor, (n, c, h, w)
+
+    Raises
+    ------
+    InputError
+        If the stroke is longer than the shorter side.
+    """
+    if length > min(images.shape[-2:]):
+        raise InputError(
+            f"motion:{length:g} is longer than the {min(images.shape[-2:])} pixels of the images: "
+            "use a shorter length or a higher resolution"
+        )
+    angles = [math.pi * float(torch.rand((), generator=_generator(seed))) for seed in seeds]
+    kernels = torch.stack([motion_kernel(length, angle) for angle in angles])
+    return _convolve_each(images, kernels.to(images))
+
+
+def _convolve_each(images: Tensor, kernels: Tensor) -> Tensor:
+    """Convolve every image with its own (k, k) kernel, by way of the Fourier transform."""
+    height, width = images.shape[-2:]
+    radius = kernels.shape[-1] // 2
+    padded = functional.pad(images, [radius] * 4, mode="reflect")
+    size = padded.shape[-2:]
+    spectrum = torch.fft.rfft2(padded) * torch.fft.rfft2(kernels, s=size)[:, None]
+    blurred = torch.fft.irfft2(spectrum, s=size)
+    # The kernel's centre sits at index radius, which shifts the result by another radius.
+    return blurred[..., 2 * radius : 2 * radius + height, 2 * radius : 2 * radius + width]
+
+
+def compress_jpeg(images: Tensor, quality: float, seeds: Sequence[int]) -> Tensor:
+    """Store as 8-bit JPEG (Pillow's encoder, 4:2:0 chroma) and read back.
+
+    Nothing is random, and no gradient passes.
+
+    Parameters
+    ----------
+    images : Tensor, (n, 3, h, w)
+        In [0, 1].
+    quality : float
+        Whole number from 1 to 100, of libjpeg's scale.
+    seeds : sequence of int
+        Unused; every corruption has them.
+
+    Returns
+    -------
+    Tensor, (n, 3, h, w)
+        In [0, 1].
+    """
+    levels = (images.detach().clamp(0, 1) * 255).round().to("cpu", torch.uint8)
+    decoded = [_jpeg_round_trip(image.permute(1, 2, 0).numpy(), int(quality)) for image in levels]
+    stacked = torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2)
+    return stacked.to(images) / 255
+
+
+def _jpeg_round_trip(pixels: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
+    return np.asarray(Image.open(buffer))
+
+
+@dataclass(frozen=True)
+class ConditionKind:
+    """A kind of corruption: the numbers it takes, when it strikes and how it is described.
+
+    ``words`` has a place for the number.
+    """
+
+    form: str
+    low: float
+    high: float
+    before_downscaling: bool
+    apply: Corruption
+    words: str
+    meaning: str
+    whole: bool = False
+
+    def accepts(self, amount: float) -> bool:
+        """Whether the number is allowed (NaN never is)."""
+        return self.low <= amount <= self.high and not (self.whole and amount % 1)
+
+
+_KINDS = {
+    "gaussian": ConditionKind(
+        form="gaussian:SIGMA",
+        low=0,
+        high=255,
+        before_downscaling=False,
+        apply=add_gaussian_noise,
+        words="Gaussian noise of standard deviation {:g} (0-255 scale)",
+        meaning="Gaussian noise after downscaling; SIGMA on the 0-255 scale (paper: 25, 50)",
+    ),
+    "saltpepper": ConditionKind(
+        form="saltpepper:P",
+        low=0,
+        high=1,
+        before_downscaling=False,
+        apply=add_salt_and_pepper,
+        words="salt-and-pepper noise on a share {:g} of the pixels",
+        meaning="share P of the pixels turned black or white after downscaling (paper: 0.05)",
+    ),
+    "motion": ConditionKind(
+        form="motion:LENGTH",
+        low=1,
+        high=4096,
+        before_downscaling=True,
+        apply=blur_by_motion,
+        words="motion blur over {:g} pixels in a random direction",
+        meaning="motion blur in a random direction before downscaling; LENGTH in pixels of the "
+        "run's resolution (paper: 100 at 1024)",
+    ),
+    "jpeg": ConditionKind(
+        form="jpeg:Q",
+        low=1,
+        high=100,
+        before_downscaling=False,
+        apply=compress_jpeg,
+        words="JPEG compression of quality {:g}",
+        meaning="JPEG of quality Q, 1 to 100, after downscaling",
+        whole=True,
+    ),
+}
+
+CONDITIONS: dict[str, str] = {
+    "clean": "downscaling alone",
+    **{kind.form: kind.meaning for kind in _KINDS.values()},
+}
+"""The forms a condition can take, with their meaning."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A parsed condition; ``kind`` is None for ``clean``."""
+
+    kind: ConditionKind | None
+    amount: float
+
+
+def parse_condition(text: str) -> Condition:
+    """Parse ``clean | gaussian:SIGMA | saltpepper:P | motion:LENGTH | jpeg:Q``.
+
+    Raises
+    ------
+    InputError
+        With the known forms if the name is unknown, or with the allowed numbers.
+    """
+    if text == "clean":
+        return Condition(None, 0.0)
+    name, _, number = text.partition(":")
+    if name not in _KINDS:
+        hint = nearest(name, ["clean", *_KINDS])
+        raise InputError(f"unknown condition {text!r}{hint} (forms: {', '.join(CONDITIONS)})")
+    kind = _KINDS[name]
+    amount = _number(number)
+    if not kind.accepts(amount):
+        numbers = "whole number" if kind.whole else "number"
+        raise InputError(
+            f"condition {text!r}: {kind.form} takes a {numbers} from {kind.low:g} to {kind.high:g}"
+        )
+    return Condition(kind, amount)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

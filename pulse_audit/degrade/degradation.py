@@ -1,0 +1,110 @@
+"""The whole path from a face to the low-resolution input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from pulse_audit.degrade.corrupt import Condition, parse_condition
+from pulse_audit.degrade.resample import KERNELS, check_kernel, downscale
+from pulse_audit.types import InputError
+
+
+@dataclass
+class Degradation:
+    """HR -> motion blur -> downscaling -> noise or JPEG -> clamp to [0, 1].
+
+    The order is that of the robustness experiments of Menon et al. 2020. Motion blur's length is
+    in pixels of the run's resolution: the paper's 100 pixels at 1024 are 6 at 64.
+
+    Parameters
+    ----------
+    condition : str
+        ``clean | gaussian:SIGMA | saltpepper:P | motion:LENGTH | jpeg:Q``.
+    scale : int
+        Downscaling factor.
+    kernel : str
+        A name of `resample.KERNELS`.
+
+    Raises
+    ------
+    InputError
+        If the condition, the scale or the kernel is unknown or out of range.
+    """
+
+    condition: str
+    scale: int
+    kernel: str = "pulse"
+    _parsed: Condition = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Check everything that does not depend on an image."""
+        self._parsed = parse_condition(self.condition)
+        check_kernel(self.kernel)
+        if self.scale < 1:
+            raise InputError(f"scale {self.scale}: must be a positive whole number")
+
+    def downscale(self, images: Tensor, scale: int | None = None) -> Tensor:
+        """Apply the operator DS that the search inverts: linear, without noise, not clamped.
+
+        Parameters
+        ----------
+        images : Tensor, (n, 3, H, W)
+        scale : int, optional
+            Factor to use instead of the degradation's own, for generators of another size.
+
+        Returns
+        -------
+        Tensor, (n, 3, H / scale, W / scale)
+
+        Raises
+        ------
+        InputError
+            If the images cannot be downscaled by the factor.
+        """
+        return downscale(images, self.scale if scale is None else scale, self.kernel)
+
+    def __call__(self, images: Tensor, seeds: Sequence[int]) -> Tensor:
+        """Degrade a batch.
+
+        Parameters
+        ----------
+        images : Tensor, (n, 3, H, W)
+            In [0, 1].
+        seeds : sequence of int
+            One per image; an image's noise depends on nothing else.
+
+        Returns
+        -------
+        Tensor, (n, 3, H / scale, W / scale)
+            In [0, 1].
+
+        Raises
+        ------
+        InputError
+            If the images cannot be downscaled by the factor, or are smaller than the blur.
+        """
+        if len(seeds) != len(images):
+            raise ValueError(f"{len(images)} images need as many seeds, not {len(seeds)}")
+        kind, amount = self._parsed.kind, self._parsed.amount
+        if kind is None:
+            return self.downscale(images).clamp(0, 1)
+        if kind.before_downscaling:
+            return self.downscale(kind.apply(images, amount, seeds)).clamp(0, 1)
+        # The corruption is that of an image, so it starts from values an image can hold.
+        return kind.apply(self.downscale(images).clamp(0, 1), amount, seeds).clamp(0, 1)
+
+    def describe(self) -> str:
+        """Say in one sentence what is done to a face, in order."""
+        small = f"{KERNELS[self.kernel]} by a factor of {self.scale}"
+        if self._parsed.kind is None:
+            return _sentence(small)
+        corruption = self._parsed.kind.words.format(self._parsed.amount)
+        steps = (corruption, small) if self._parsed.kind.before_downscaling else (small, corruption)
+        return _sentence(", then ".join(steps))
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."

@@ -1,0 +1,110 @@
+import pytest
+import torch
+
+from pulse_audit.degrade.corrupt import add_gaussian_noise, blur_by_motion
+from pulse_audit.degrade.degradation import Degradation
+from pulse_audit.degrade.resample import downscale
+from pulse_audit.types import InputError
+
+CONDITIONS = ["clean", "gaussian:50", "saltpepper:0.05", "motion:12", "jpeg:30"]
+
+
+def faces(n=3, size=64):
+    return torch.rand((n, 3, size, size), generator=torch.Generator().manual_seed(0))
+
+
+def hard_edges(n=1):
+    """Black and white blocks: every cubic kernel overshoots [0, 1] beside their edges."""
+    return faces(n).gt(0.5).float().repeat_interleave(4, -1).repeat_interleave(4, -2)
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_the_input_is_a_small_image_in_range(condition):
+    lr = Degradation(condition, 8)(hard_edges(), [7])
+    assert lr.shape == (1, 3, 32, 32)
+    assert float(lr.min()) >= 0
+    assert float(lr.max()) <= 1
+
+
+def test_clean_is_the_clamped_operator():
+    x = hard_edges()
+    expected = downscale(x, 4, "lanczos").clamp(0, 1)
+    assert torch.equal(Degradation("clean", 4, "lanczos")(x, [0]), expected)
+
+
+def test_noise_comes_after_downscaling():
+    x = faces()
+    small = downscale(x, 8).clamp(0, 1)
+    expected = add_gaussian_noise(small, 25, [1, 2, 3]).clamp(0, 1)
+    assert torch.equal(Degradation("gaussian:25", 8)(x, [1, 2, 3]), expected)
+
+
+def test_motion_comes_before_downscaling():
+    x = faces()
+    expected = downscale(blur_by_motion(x, 20, [1, 2, 3]), 8).clamp(0, 1)
+    assert torch.equal(Degradation("motion:20", 8)(x, [1, 2, 3]), expected)
+
+
+def test_the_operator_to_invert_has_no_noise_and_no_clamp():
+    x = hard_edges()
+    assert torch.equal(Degradation("gaussian:50", 8).downscale(x), downscale(x, 8))
+
+
+def test_the_operator_takes_another_scale_for_a_generator_of_another_size():
+    found = Degradation("clean", 8).downscale(faces(size=128), scale=16)
+    assert found.shape[-1] == 8
+
+
+def test_the_operator_is_differentiable():
+    x = faces().double().requires_grad_()
+    Degradation("clean", 8).downscale(x).square().sum().backward()
+    assert float(x.grad.abs().min()) >= 0
+    assert float(x.grad.abs().sum()) > 0
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_a_face_is_degraded_alike_alone_and_in_a_batch(condition):
+    degradation = Degradation(condition, 8)
+    together = degradation(faces(), [5, 6, 7])
+    alone = degradation(faces()[1:2], [6])
+    torch.testing.assert_close(together[1:2], alone, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("condition", "kernel", "sentence"),
+    [
+        ("clean", "area", "Averaging over blocks of pixels by a factor of 8."),
+        (
+            "gaussian:25",
+            "pulse",
+            "Bicubic downscaling with reflected edges (PULSE's operator) by a factor of 8, "
+            "then Gaussian noise of standard deviation 25 (0-255 scale).",
+        ),
+        (
+            "motion:100",
+            "nearest",
+            "Motion blur over 100 pixels in a random direction, "
+            "then keeping the pixel nearest to each block's centre by a factor of 8.",
+        ),
+    ],
+)
+def test_the_description_names_the_steps_in_order(condition, kernel, sentence):
+    assert Degradation(condition, 8, kernel).describe() == sentence
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("cleen", 8), "did you mean clean"),
+        (("clean", 0), "scale 0: must be a positive whole number"),
+        (("clean", 8, "puls"), "did you mean pulse"),
+    ],
+)
+def test_bad_settings_are_refused_before_any_image_is_seen(arguments, message):
+    with pytest.raises(InputError, match=message):
+        Degradation(*arguments)
+
+
+def test_a_seed_is_needed_for_every_image():
+    with pytest.raises(ValueError, match="3 images need as many seeds, not 2"):
+        Degradation("gaussian:25", 8)(faces(), [1, 2])
