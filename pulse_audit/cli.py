@@ -253,8 +253,11 @@ def validate(dataset: str, as_json: bool, quiet: bool, **options: Any) -> int:
     root = options.pop("data_root")
     with terminal.progress("reading", "photos", quiet) as progress:
         found = check(card, root, progress=progress, **options)
-    terminal.show_validation(found, as_json)
-    return BAD_INPUT if found.defects else DONE
+    if as_json:
+        click.echo(json.dumps(found.as_dict(), indent=1))
+    else:
+        terminal.show_validation(found.as_dict())
+    return DONE if found.ok else BAD_INPUT
 
 
 @commands.command("list")

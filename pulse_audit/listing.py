@@ -57,7 +57,7 @@ def _datasets(datasets_file: Path | None) -> Rows:
             "crop": card.crop,
             "licence": card.licence,
         }
-        for card in load_registry(datasets_file)
+        for card in load_registry(datasets_file).cards.values()
     ]
 
 
@@ -70,7 +70,10 @@ def _generators() -> Rows:
 
 def _arms() -> Rows:
     return [
-        {"name": "pulse", "what": "searches each --generator for faces that downscale to the input"},
+        {
+            "name": "pulse",
+            "what": "searches each --generator for faces that downscale to the input",
+        },
         *({"name": n, "what": "interpolation"} for n in catalogue.INTERPOLATING),
         {"name": "FILE.py:FACTORY", "what": "your own code that returns an upsampler"},
     ]
@@ -80,8 +83,7 @@ def _metrics() -> Rows:
     from pulse_audit.summary import METRICS
 
     return [
-        {"name": m.name, "unit": m.unit or "-", "better": m.better, "what": m.what}
-        for m in METRICS
+        {"name": m.name, "unit": m.unit or "-", "better": m.better, "what": m.what} for m in METRICS
     ]
 
 

@@ -90,8 +90,10 @@ def _bar(what: str, unit: str) -> Iterator[Report]:
         yield report
 
 
-def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table on stdout; the first column is left-aligned, the others are figures."""
+def table(
+    title: str, header: Sequence[str], rows: Sequence[Sequence[str]], figures: bool = False
+) -> None:
+    """Print a table on stdout; with ``figures``, all columns but the first are right-aligned."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -99,7 +101,7 @@ def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> N
 
     grid = Table(title=Text(title), box=SIMPLE_HEAD, title_justify="left", pad_edge=False)
     for number, name in enumerate(header):
-        grid.add_column(Text(name), justify="left" if number == 0 else "right")
+        grid.add_column(Text(name), justify="right" if figures and number else "left")
     for row in rows:
         grid.add_row(*(Text(cell) for cell in row))
     width = None if sys.stdout.isatty() else 120
@@ -115,3 +117,59 @@ def interval(estimate: Mapping[str, Any], scale: float = 1, digits: int = 2) -> 
         for key in ("value", "low", "high")
     )
     return f"{value} [{low}, {high}]"
+
+
+#: Columns of the table that ends a run: metric, heading, factor to the unit shown, decimals.
+SHOWN = (
+    ("feasible_rate", "feasible %", 100.0, 0),
+    ("downscale_rmse", "DS error /255", 1.0, 1),
+    ("psnr", "PSNR dB", 1.0, 1),
+    ("ssim", "SSIM", 1.0, 3),
+    ("lightness_shift", "L* shift", 1.0, 1),
+)
+
+
+def show_summary(summary: Mapping[str, Any]) -> None:
+    """Print what a run found: the findings, then a table per arm, condition and scale."""
+    for sentence in summary["findings"]:
+        print(f"- {sentence}")
+    print()
+    settings: dict[tuple[str, str, int], list[Mapping[str, Any]]] = {}
+    for row in summary["estimates"]:
+        settings.setdefault((row["arm"], row["condition"], row["scale"]), []).append(row)
+    for (arm, condition, scale), rows in settings.items():
+        by = next((row["group_by"] for row in rows if row["group_by"] != "all"), "all")
+        faces = max(row["n_faces"] for row in rows)
+        title = f"{arm}, x{scale}, {condition}: by {by}, {faces} faces, 95 % intervals"
+        _show_setting(title, [row for row in rows if row["group_by"] in ("all", by)])
+
+
+def _show_setting(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    cells = {(row["group_by"], row["group"], row["metric"]): row for row in rows}
+    order = list(dict.fromkeys((row["group_by"], row["group"]) for row in rows))
+    groups = sorted(order, key=lambda key: key[0] == "all")
+    shown = [column for column in SHOWN if any(key[2] == column[0] for key in cells)]
+    table(
+        title,
+        ("group", *(heading for _, heading, _, _ in shown)),
+        [
+            [group, *(interval(cells.get((by, group, metric), {}), factor, digits)
+                      for metric, _, factor, digits in shown)]
+            for by, group in groups
+        ],
+        figures=True,
+    )  # fmt: skip
+
+
+def show_validation(found: Mapping[str, Any]) -> None:
+    """Print what ``validate`` found: counts, notes, and one line a defect."""
+    for column, counts in found["counts"].items():
+        if len(counts) <= 20:
+            print(f"{column}: " + ", ".join(f"{word} {count}" for word, count in counts.items()))
+    for kind in ("repaired", "notes", "warnings"):
+        for line in found[kind]:
+            print(f"{kind.removesuffix('s')}: {line}")
+    for defect in found["defects"]:
+        print(f"DEFECT {defect['kind']}: {defect['where']}: {defect['what_to_do']}")
+    print(f"{found['dataset']}, split {found['split']}: {found['n_faces']} faces, "
+          f"{len(found['defects'])} defects")  # fmt: skip

@@ -216,7 +216,8 @@ def test_upsample_writes_the_input_and_every_draw(
     fairface_root: Path, tiny_generator: str, tmp_path: Path, capsys: Capture
 ) -> None:
     out = tmp_path / "up"
-    arguments = ["upsample", str(fairface_root / "val" / "1.jpg"), "--generator", tiny_generator,
+    photo = str(fairface_root / "val" / "1.jpg")
+    arguments = ["upsample", photo, "--generator", tiny_generator,
                  "--scale", "4", "--draws", "2", "--out", str(out), "--json", "--quiet"]  # fmt: skip
     assert outcome(arguments) == DONE
     rows = json.loads(capsys.readouterr().out)

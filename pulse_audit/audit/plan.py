@@ -16,7 +16,7 @@ from pulse_audit import catalogue, store
 from pulse_audit.audit.spec import AuditSpec
 from pulse_audit.datasets.balance import Skipped, balanced_draw, readable
 from pulse_audit.datasets.images import decode
-from pulse_audit.datasets.readers import read_faces
+from pulse_audit.datasets.readers import FaceIndex, read_faces
 from pulse_audit.datasets.registry import DatasetCard, load_registry
 from pulse_audit.degrade.corrupt import parse_condition
 from pulse_audit.degrade.resample import check_factor
@@ -58,8 +58,9 @@ def plan_audit(spec: AuditSpec, execution: Mapping[str, Any] | None = None) -> P
     for condition in spec.conditions:
         parse_condition(condition)
     card = load_registry(spec.datasets_file).get(spec.dataset)
-    groupings = check_groupings(spec, card)
-    chosen, skipped, label_files = choose_faces(spec, card, groupings)
+    index = read_faces(card, spec.data_root, spec.split)
+    groupings = check_groupings(spec, index)
+    chosen, skipped = choose_faces(spec, index, groupings)
     execution = execution or resolve_execution(spec)
     device = check_device(str(execution["device"]))
     torch.set_num_threads(int(execution["threads"]))
@@ -75,7 +76,7 @@ def plan_audit(spec: AuditSpec, execution: Mapping[str, Any] | None = None) -> P
         "execution": dict(execution),
         "versions": versions(),
         "platform": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        "dataset": {**describe_dataset(card, chosen), "label_files": label_files},
+        "dataset": describe_dataset(index),
         "prepared": {
             "resolution": resolution,
             "crop": crop,
@@ -93,43 +94,43 @@ def plan_audit(spec: AuditSpec, execution: Mapping[str, Any] | None = None) -> P
             [face.id for face, _ in chosen], list(arms), spec, int(execution["batch"])
         ),
         "unavailable": {},
-        "notes": [],
+        "notes": list(index.notes),
     }
     return Plan(manifest, {face.id: face for face, _ in chosen}, arms, card)
 
 
-def check_groupings(spec: AuditSpec, card: DatasetCard) -> list[list[str]]:
-    """Split the groupings into columns and check them against the data set.
+def check_groupings(spec: AuditSpec, index: FaceIndex) -> list[list[str]]:
+    """Split the groupings into columns and check them against the faces' labels.
 
     Raises
     ------
     InputError
         If a column is neither a label of the data set nor a measured skin tone.
     """
-    asked = spec.group_by if spec.group_by is not None else [",".join(card.group_by)]
+    asked = spec.group_by if spec.group_by is not None else [",".join(index.card.group_by)]
     groupings = [[c.strip() for c in g.split(",") if c.strip()] for g in asked]
-    known = [*card.vocabulary, *MEASURED_GROUPS]
+    known = [*index.vocabulary, *MEASURED_GROUPS]
     for column in (c for grouping in groupings for c in grouping):
-        if column not in known and not card.open_vocabulary:
+        if column not in known:
             hint = nearest(column, known)
-            raise InputError(f"--group-by {column}: not a label of data set {card.name!r}{hint}")
+            raise InputError(f"--group-by {column}: no label of {index.card.name!r}{hint}")
     return [g for g in groupings if g]
 
 
 def choose_faces(
-    spec: AuditSpec, card: DatasetCard, groupings: Sequence[Sequence[str]]
-) -> tuple[list[tuple[Face, str]], list[Skipped], dict[str, str]]:
+    spec: AuditSpec, index: FaceIndex, groupings: Sequence[Sequence[str]]
+) -> tuple[list[tuple[Face, str]], list[Skipped]]:
     """Draw the balanced sample; every chosen photo has been decoded once.
+
+    Skin tone is measured, not labelled, so only groupings over label columns can be balanced.
 
     Returns
     -------
     chosen : list of (Face, SHA-256 of its bytes)
     skipped : unreadable photos, replaced from the balanced reserve
-    label_files : file name -> SHA-256
     """
-    index = read_faces(card, spec.data_root, spec.split)
     balanced = next((g for g in groupings if not set(g) & set(MEASURED_GROUPS)), [])
-    draw = balanced_draw(index.faces, balanced, spec.per_group, spec.seed)
+    draw = balanced_draw(index.faces, balanced, spec.per_group, spec.seed, index.vocabulary)
     digests: dict[str, str] = {}
 
     def verify(face: Face) -> None:
@@ -138,8 +139,7 @@ def choose_faces(
         digests[face.id] = sha256(data)
 
     faces, skipped = readable(draw, verify)
-    chosen = [(face, digests[face.id]) for face in faces[: spec.limit]]
-    return chosen, skipped, dict(index.source_files)
+    return [(face, digests[face.id]) for face in faces[: spec.limit]], skipped
 
 
 def compared_at(
@@ -198,25 +198,16 @@ def describe_arm(
     return described
 
 
-def describe_dataset(card: DatasetCard, chosen: Sequence[tuple[Face, str]]) -> dict[str, Any]:
-    """Say what the manifest holds of the data set; open vocabularies are those of the sample."""
-    found: dict[str, list[str]] = {}
-    for face, _ in chosen:
-        for column, word in face.labels.items():
-            if word not in found.setdefault(column, []):
-                found[column].append(word)
-    vocabulary = {
-        column: [
-            *(known := list(card.vocabulary.get(column, ()))),
-            *sorted(set(words) - set(known)),
-        ]
-        for column, words in found.items()
-    }
-    fields = ("name", "title", "licence", "terms", "citation", "labels_from", "crop")
+def describe_dataset(index: FaceIndex) -> dict[str, Any]:
+    """Say what the manifest holds of the data set."""
+    card = index.card
+    fields = ("name", "title", "licence", "terms", "citation", "labels_from", "labels_note", "crop")
     return {
         **{field: getattr(card, field) for field in fields},
         "may_publish_images": card.may_publish_images,
-        "vocabulary": vocabulary,
+        "split": index.split,
+        "vocabulary": {column: list(words) for column, words in index.vocabulary.items()},
+        "label_files": {file.name: file.sha256 for file in index.source_files},
     }
 
 

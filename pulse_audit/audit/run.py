@@ -144,13 +144,12 @@ def check_same_plan(stored: Mapping[str, Any], planned: Mapping[str, Any], out: 
     ):
         if stored[key] != planned[key]:
             raise InputError(
-                f"{out}: {what} changed since this run was planned{_first_change(stored, planned, key)}; "
-                "choose another --out"
+                f"{out}: {what} changed since this run was planned"
+                f"{_first_change(stored[key], planned[key])}; choose another --out"
             )
 
 
-def _first_change(stored: Mapping[str, Any], planned: Mapping[str, Any], key: str) -> str:
-    before, after = stored[key], planned[key]
+def _first_change(before: Any, after: Any) -> str:
     if isinstance(before, dict):
         changed = [name for name in {*before, *after} if before.get(name) != after.get(name)]
         return f" ({', '.join(sorted(changed))})"

@@ -64,7 +64,9 @@ def upsample_photos(
     size, crop = loaded.card.resolution, loaded.card.crop
     aligner = FaceAligner(on) if align else None
     inputs = [
-        _as_input(photo, pixels, size) if is_lr else _degraded(photo, pixels, size, crop, scale, aligner)
+        _as_input(photo, pixels, size)
+        if is_lr
+        else _degraded(photo, pixels, size, crop, scale, aligner)
         for photo, pixels in decoded
     ]
     arm = PulseUpsampler(loaded, PRESETS[search], name="pulse")
