@@ -137,8 +137,7 @@ def repair_csv(path: Path, damages: Iterable[Damage]) -> Path:
     text = read_text(path)
     repaired = _restored(path, text, damages)
     try:
-        shutil.copy2(path, backup)
-        _replace(path, repaired)
+        _replace(path, repaired, backup)
     except OSError as error:
         raise InputError(f"{path}: cannot be repaired ({error.strerror})") from error
     return backup
@@ -159,7 +158,7 @@ def _restored(path: Path, text: str, damages: Iterable[Damage]) -> str:
     return bom + buffer.getvalue()
 
 
-def _replace(path: Path, text: str) -> None:
+def _replace(path: Path, text: str, backup: Path) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
@@ -167,6 +166,7 @@ def _replace(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         shutil.copymode(path, temporary)
+        shutil.copy2(path, backup)
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)

@@ -1,0 +1,235 @@
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass
+from itertools import product
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pulse_audit.datasets.balance import (
+    BalancedDraw,
+    balanced_draw,
+    cell_of,
+    readable,
+)
+from pulse_audit.datasets.images import UnreadableImage
+from pulse_audit.datasets.readers import read_faces
+from pulse_audit.datasets.registry import Registry
+from pulse_audit.types import Face, InputError
+
+
+@dataclass(frozen=True)
+class Nothing:
+    def read(self) -> bytes:
+        raise OSError("nothing here")
+
+
+def crowd(per_cell: int = 20, races: str = "ABC", genders: str = "MF") -> list[Face]:
+    return [
+        Face(f"{race}{gender}{i}.jpg", Nothing(), {"race": race, "gender": gender})
+        for race, gender in product(races, genders)
+        for i in range(per_cell)
+    ]
+
+
+def ids(draw: BalancedDraw) -> list[str]:
+    return [face.id for face in draw.chosen]
+
+
+@pytest.mark.parametrize("group_by", [("race",), ("gender",), ("race", "gender")])
+def test_every_cell_gives_the_same_number(group_by: tuple[str, ...]) -> None:
+    draw = balanced_draw(crowd(), group_by, 7, seed=0)
+    cells = Counter(cell_of(face, group_by) for face in draw.chosen)
+    assert set(cells.values()) == {7}
+    assert len(set(ids(draw))) == len(draw.chosen)
+
+
+def test_no_grouping_is_one_cell() -> None:
+    draw = balanced_draw(crowd(), (), 7, seed=0)
+    assert len(draw.chosen) == 7 and set(draw.reserve) == {()}
+
+
+def test_chosen_and_reserve_are_all_faces() -> None:
+    faces = crowd()
+    draw = balanced_draw(faces, ["race"], 7, seed=0)
+    rest = [face.id for members in draw.reserve.values() for face in members]
+    assert sorted(ids(draw) + rest) == sorted(face.id for face in faces)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**31), few=st.integers(1, 10), shuffle=st.randoms())
+def test_a_draw_is_the_beginning_of_a_larger_one(seed: int, few: int, shuffle: object) -> None:
+    faces = crowd()
+    small = balanced_draw(faces, ["race"], few, seed)
+    shuffle.shuffle(faces)  # type: ignore[attr-defined]
+    large = balanced_draw(faces, ["race"], 20, seed)
+    assert ids(large)[: len(small.chosen)] == ids(small)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**31), limit=st.integers(0, 60))
+def test_any_beginning_is_balanced_to_within_one(seed: int, limit: int) -> None:
+    draw = balanced_draw(crowd(10, genders="M"), ["race"], 10, seed)
+    counts = Counter(face.labels["race"] for face in draw.chosen[:limit])
+    sizes = [counts[race] for race in "ABC"]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_faces_added_to_another_cell_change_nothing() -> None:
+    faces = crowd()
+    before = balanced_draw(faces, ["race"], 5, seed=1)
+    more = [Face(f"new{i}", Nothing(), {"race": "C", "gender": "M"}) for i in range(50)]
+    after = balanced_draw([*more, *faces], ["race"], 5, seed=1)
+    for race in "AB":
+        kept = [face.id for face in before.chosen if face.labels["race"] == race]
+        assert kept == [face.id for face in after.chosen if face.labels["race"] == race]
+
+
+def test_another_seed_draws_other_faces() -> None:
+    draws = {tuple(ids(balanced_draw(crowd(), ["race"], 5, seed))) for seed in range(20)}
+    assert len(draws) == 20
+
+
+def by_hand(face: Face) -> str:
+    """The order of a cell, without the package: SHA-256 of [seed, "draw", id] as JSON."""
+    return hashlib.sha256(
+        json.dumps([3, "draw", face.id], separators=(",", ":")).encode()
+    ).hexdigest()
+
+
+def test_the_draw_of_a_seed_never_changes() -> None:
+    draw = balanced_draw(crowd(), ["race"], 4, seed=3)
+    for race in "ABC":
+        cell = sorted((f for f in crowd() if f.labels["race"] == race), key=by_hand)
+        assert [f for f in draw.chosen if f.labels["race"] == race] == cell[:4]
+
+
+def test_every_face_is_drawn_equally_often() -> None:
+    faces = crowd(6, genders="M")
+    drawn = Counter(i for seed in range(400) for i in ids(balanced_draw(faces, ["race"], 2, seed)))
+    expected = 400 * 2 / 6
+    statistic = sum((drawn[face.id] - expected) ** 2 / expected for face in faces)
+    assert statistic < 37.7  # chi-squared, 15 degrees of freedom, p = 0.001
+
+
+def test_every_cell_comes_first_equally_often() -> None:
+    firsts = Counter(
+        balanced_draw(crowd(1, genders="M"), ["race"], 1, seed).chosen[0].labels["race"]
+        for seed in range(600)
+    )
+    assert all(abs(firsts[race] - 200) < 60 for race in "ABC")  # five standard deviations
+
+
+def refusal(*args: object, **more: object) -> str:
+    with pytest.raises(InputError) as caught:
+        balanced_draw(*args, **more)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_short_cell_is_named_with_its_count() -> None:
+    faces = [*crowd(5, "AB", "M"), *crowd(3, "C", "M")]
+    line = refusal(faces, ["race"], 5, 0)
+    assert "race=C" in line and "3 faces" in line and "5 are needed" in line
+    assert "--per-group to 3" in line
+
+
+def test_a_group_of_the_vocabulary_without_faces_is_an_error() -> None:
+    line = refusal(crowd(5), ["race"], 5, 0, vocabulary={"race": ("A", "B", "C", "D")})
+    assert "race=D" in line and "0 faces" in line
+
+
+def test_an_empty_intersection_is_an_error() -> None:
+    faces = [*crowd(5, "AB", "MF"), *crowd(5, "C", "M")]
+    line = refusal(faces, ["race", "gender"], 5, 0)
+    assert "race=C, gender=F" in line
+
+
+def test_further_short_cells_are_counted() -> None:
+    assert "2 more cells" in refusal(crowd(2, "ABC", "M"), ["race"], 5, 0)
+
+
+@pytest.mark.parametrize(
+    ("group_by", "per_group", "expected"),
+    [
+        (["rcae"], 2, "race"),
+        (["race", "race"], 2, "twice"),
+        (["race"], 0, "at least 1"),
+        (["race"], -3, "at least 1"),
+    ],
+)
+def test_what_cannot_be_drawn_costs_one_line(
+    group_by: list[str], per_group: int, expected: str
+) -> None:
+    assert expected in refusal(crowd(), group_by, per_group, 0)
+
+
+def test_faces_without_labels_cannot_be_grouped() -> None:
+    faces = [Face(f"{i}.jpg", Nothing(), {}) for i in range(5)]
+    assert "no labels" in refusal(faces, ["race"], 2, 0)
+
+
+def test_a_face_without_the_label_is_named() -> None:
+    faces = [*crowd(), Face("bare.jpg", Nothing(), {"gender": "M"})]
+    assert "bare.jpg" in refusal(faces, ["race"], 2, 0)
+
+
+# -- Unreadable photos -----------------------------------------------------------------------
+
+
+def failing(*bad: str, error: type[Exception] = UnreadableImage) -> object:
+    def verify(face: Face) -> None:
+        if face.id in bad:
+            raise error("truncated")
+
+    return verify
+
+
+def test_nothing_is_skipped_where_all_can_be_read() -> None:
+    draw = balanced_draw(crowd(), ["race"], 5, 0)
+    assert readable(draw, failing()) == (draw.chosen, [])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("error", [UnreadableImage, OSError])
+def test_an_unreadable_face_is_replaced_from_its_own_cell(error: type[Exception]) -> None:
+    draw = balanced_draw(crowd(), ["race", "gender"], 5, 0)
+    victim = draw.chosen[8]
+    cell = cell_of(victim, draw.group_by)
+    chosen, skipped = readable(draw, failing(victim.id, error=error))  # type: ignore[arg-type]
+    assert [(skip.face, skip.cell, skip.reason) for skip in skipped] == [
+        (victim, cell, "truncated")
+    ]
+    assert {face.id for face in chosen} - set(ids(draw)) == {draw.reserve[cell][0].id}
+    assert set(Counter(cell_of(face, draw.group_by) for face in chosen).values()) == {5}
+
+
+def test_replacement_keeps_draws_nested() -> None:
+    bad = {face.id for face in balanced_draw(crowd(), ["race"], 20, 0).chosen[::3]}
+    verify = failing(*bad)
+    few, _ = readable(balanced_draw(crowd(), ["race"], 5, 0), verify)  # type: ignore[arg-type]
+    more, _ = readable(balanced_draw(crowd(), ["race"], 9, 0), verify)  # type: ignore[arg-type]
+    assert more[: len(few)] == few
+
+
+def test_faces_that_are_not_needed_are_not_opened() -> None:
+    seen: list[str] = []
+    draw = balanced_draw(crowd(), ["race"], 5, 0)
+    readable(draw, lambda face: seen.append(face.id))
+    assert sorted(seen) == sorted(ids(draw))
+
+
+def test_a_cell_that_runs_out_is_named() -> None:
+    faces = crowd(6)
+    bad = [face.id for face in faces if face.labels["race"] == "B"][:-3]
+    with pytest.raises(InputError, match=r"race=B: 3 readable.*5 are needed.*9 are unreadable"):
+        readable(balanced_draw(faces, ["race"], 5, 0), failing(*bad))  # type: ignore[arg-type]
+
+
+def test_photos_are_decoded_by_default(registry: Registry) -> None:
+    faces = read_faces(registry.get("skimage-faces"), None).faces
+    broken = [Face(f"{i}", Nothing(), {}) for i in range(100)]
+    chosen, skipped = readable(balanced_draw([*faces, *broken], (), 20, 0))
+    assert len(chosen) == 20 and skipped
+    assert {skip.reason for skip in skipped} == {"nothing here"}

@@ -1,0 +1,171 @@
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import yaml
+
+from pulse_audit.datasets.layouts import LAYOUTS
+from pulse_audit.datasets.registry import LayoutName, Registry, builtin_file, load_registry
+from pulse_audit.types import InputError
+
+MINIMAL = {
+    "title": "Mine",
+    "layout": "folder",
+    "vocabulary": {"race": ["A", "B"]},
+    "labels_from": "people",
+    "group_by": ["race"],
+    "crop": "as-is",
+    "licence": "mine",
+    "terms": "mine",
+    "may_publish_images": False,
+    "citation": "none",
+    "obtain": "ask me",
+}
+CROPS = {"ffhq", "fairface-0.25", "fairface-1.25", "celeba", "as-is"}
+
+
+def user_file(tmp_path: Path, entries: object) -> Path:
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(entries), encoding="utf-8")
+    return path
+
+
+def refusal(tmp_path: Path, entries: object) -> str:
+    with pytest.raises(InputError) as caught:
+        load_registry(user_file(tmp_path, entries))
+    line = str(caught.value)
+    assert "\n" not in line and "mine.yaml" in line
+    return line
+
+
+def test_every_promised_data_set_is_there(registry: Registry) -> None:
+    assert set(registry.names()) >= {
+        "fairface", "fairface-1.25", "fairface-hf", "utkface", "celeba", "celeba-hq", "ffhq",
+        "rfw", "bupt-balancedface", "lfw", "folder", "skimage-faces",
+    }  # fmt: skip
+
+
+def test_every_layout_has_a_reader() -> None:
+    assert set(get_args(LayoutName)) == set(LAYOUTS)
+
+
+def test_every_card_is_one_line_each(registry: Registry) -> None:
+    for card in registry:
+        for text in (card.title, card.licence, card.terms, card.citation, card.obtain):
+            assert text.strip() and "\n" not in text
+        assert card.crop in CROPS
+        assert (card.labels_from == "none") == (not card.vocabulary and card.name != "folder")
+
+
+def test_the_groups_of_fairface_add_up_to_its_size(registry: Registry) -> None:
+    for expected in registry.get("fairface").expected.values():
+        assert all(sum(words.values()) == expected.count for words in expected.groups.values())
+
+
+def test_a_whole_copy_is_the_sum_of_its_splits(registry: Registry) -> None:
+    whole = registry.get("fairface").expected_for("all")
+    assert whole is not None and whole.count == 86744 + 10954
+    assert whole.groups["race"]["White"] == 16527 + 2085
+    assert set(whole.groups) == {"race"}  # the ages of the training split are not known
+
+
+def test_race_ids_of_the_hub_are_not_in_the_order_of_the_classifier(registry: Registry) -> None:
+    card = registry.get("fairface-hf")
+    assert card.class_ids["race"].index("East Asian") == 0
+    assert card.class_ids["race"].index("Black") == 2
+    assert card.class_ids["race"].index("White") == 3
+    assert card.vocabulary["race"][0] == "White"
+
+
+def test_forty_attributes_of_celeba(registry: Registry) -> None:
+    vocabulary = registry.get("celeba").vocabulary
+    assert len(vocabulary) == 40 and set(vocabulary.values()) == {("-1", "1")}
+
+
+def test_unknown_name_is_answered_with_the_nearest(registry: Registry) -> None:
+    with pytest.raises(InputError, match=r"'fairfcae'.*fairface"):
+        registry.get("fairfcae")
+
+
+def test_iterates_over_cards_in_the_order_of_the_file(registry: Registry) -> None:
+    assert [card.name for card in registry] == registry.names()
+
+
+def test_the_file_is_found_beside_the_package() -> None:
+    assert builtin_file().is_file()
+
+
+def test_a_users_data_set_is_added(tmp_path: Path) -> None:
+    card = load_registry(user_file(tmp_path, {"mine": MINIMAL})).get("mine")
+    assert card.vocabulary == {"race": ("A", "B")}
+
+
+def test_a_users_entry_replaces_just_the_keys_it_gives(tmp_path: Path) -> None:
+    changed = load_registry(user_file(tmp_path, {"fairface": {"licence": "other"}}))
+    card, before = changed.get("fairface"), load_registry().get("fairface")
+    assert card.licence == "other"
+    assert card.model_copy(update={"licence": before.licence}) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"licenze": "x"}, ["'mine'", "licenze", "licence"]),
+        ({"crop": "tight"}, ["'mine'", "'crop'", "ffhq"]),
+        ({"layout": "magic"}, ["'mine'", "'layout'"]),
+        ({"vocabulary": {"race": ["A", 3]}}, ["vocabulary.race.1", "quotes"]),
+        ({"vocabulary": {"race": ["A", "A"]}}, ["race", "twice"]),
+        ({"labels_from": "god"}, ["labels_from"]),
+        ({"expected": {"all": {"count": 0}}}, ["expected.all.count"]),
+        ({"expected": {"val": {"count": 3}}}, ["'val'", "splits"]),
+        ({"expected": {"all": {"count": 3, "groups": {"race": {"C": 3}}}}}, ["race"]),
+        ({"splits": {"dev": "dev"}}, ["splits.dev"]),
+        ({"layout": "lfw", "group_by": ["colour"]}, ["group_by", "colour"]),
+        ({"class_ids": {"race": ["A", "C"]}}, ["class_ids", "race"]),
+        ({"files": [{"name": "x", "confirmed": True, "source": "y"}]}, ["md5", "sha256"]),
+        ({"name": "other"}, ["'name'"]),
+    ],
+)
+def test_a_bad_entry_costs_one_line(
+    tmp_path: Path, change: dict[str, object], expected: list[str]
+) -> None:
+    line = refusal(tmp_path, {"mine": {**MINIMAL, **change}})
+    assert all(word in line for word in expected), line
+
+
+def test_a_missing_key_is_named(tmp_path: Path) -> None:
+    entry = {key: value for key, value in MINIMAL.items() if key != "licence"}
+    assert "'licence'" in refusal(tmp_path, {"mine": entry})
+
+
+def test_a_bad_name_is_refused(tmp_path: Path) -> None:
+    assert "../mine" in refusal(tmp_path, {"../mine": MINIMAL})
+
+
+@pytest.mark.parametrize("entries", [[], ["a"], "text", None, {"mine": 3}, {"mine": {3: 4}}])
+def test_a_file_of_another_shape_is_refused(tmp_path: Path, entries: object) -> None:
+    refusal(tmp_path, entries)
+
+
+@pytest.mark.parametrize(
+    "data", [b"a: [1, 2", b"\xff\xfe\x00", b"a: !!python/object/apply:os.getcwd []", b"\x00"]
+)
+def test_a_file_that_is_no_plain_yaml_is_refused(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"^[^\n]*mine\.yaml[^\n]*$"):
+        load_registry(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere.yaml"):
+        load_registry(tmp_path / "nowhere.yaml")
+
+
+def test_an_alias_bomb_ends_in_one_short_line(tmp_path: Path) -> None:
+    levels = "\n".join(f"  k{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12))
+    path = tmp_path / "bomb.yaml"
+    path.write_text(f"bomb:\n  k0: &a0 [x, x]\n{levels}\n")
+    with pytest.raises(InputError) as caught:
+        load_registry(path)
+    assert len(str(caught.value)) < 400
