@@ -121,7 +121,9 @@ def scan(card: DatasetCard, root: Path | None, split: str) -> Scan:
     try:
         return LAYOUTS[card.layout](card, root, split)
     except OSError as error:
-        raise InputError(f"{error.filename or root}: cannot be read ({error.strerror})") from error
+        raise InputError(
+            f"{error.filename or root}: cannot be read ({error.strerror or error}); check it"
+        ) from error
 
 
 def index(

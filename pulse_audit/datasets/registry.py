@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from pulse_audit.types import InputError
 FILE_NAME = "datasets.yaml"
 
 Word = Annotated[str, StringConstraints(strict=True, min_length=1)]
+PlainName = Annotated[str, StringConstraints(strict=True, pattern=r"^\w[\w .-]*$")]
 Column = Annotated[str, StringConstraints(strict=True, min_length=1)]
 LayoutName = Literal[
     "bundled",
@@ -41,6 +43,10 @@ LayoutName = Literal[
 Split = Annotated[str, StringConstraints(pattern="^(train|val|test)$")]
 SplitOrAll = Annotated[str, StringConstraints(pattern="^(train|val|test|all)$")]
 Crop = Literal["ffhq", "fairface-0.25", "fairface-1.25", "celeba", "as-is"]
+
+
+# File names of these layouts hold the ids 0 to size - 1.
+_CLASS_IDS_NEEDED = {"utkface": {"race": 5, "gender": 2}}
 
 
 class Strict(BaseModel):
@@ -64,7 +70,7 @@ class Expected(Strict):
 class Checksum(Strict):
     """The published checksum of one file; ``sha256`` may be a leading part of the digest."""
 
-    name: Word
+    name: PlainName
     md5: str | None = Field(default=None, pattern=r"^[0-9a-f]{32}$")
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{16,64}$")
     confirmed: bool
@@ -114,8 +120,8 @@ class DatasetCard(Strict):
     labels_from: Literal["people", "model", "none"]
     labels_note: str = ""
     group_by: tuple[Column, ...]
-    splits: dict[Split, Word] = {}
-    folder: Word | None = None
+    splits: dict[Split, PlainName] = {}
+    folder: str | None = Field(default=None, pattern=r"^\w[\w .-]*(/\w[\w .-]*)*$")
     crop: Crop
     resolution: PositiveInt | None = None
     licence: Word
@@ -150,6 +156,16 @@ class DatasetCard(Strict):
         for column, words in self.class_ids.items():
             if set(words) != set(self.vocabulary.get(column, ())):
                 raise ValueError(f"class_ids of {column!r} are not its vocabulary, reordered")
+        return self
+
+    @model_validator(mode="after")
+    def _layout_has_what_it_needs(self) -> Self:
+        for column, size in _CLASS_IDS_NEEDED.get(self.layout, {}).items():
+            if len(self.class_ids.get(column, ())) != size:
+                raise ValueError(f"layout {self.layout} needs {size} class_ids for {column!r}")
+        ranges = self.splits.values() if self.layout.startswith("ffhq") else ()
+        if not all(re.fullmatch(r"\d+-\d+", own) for own in ranges):
+            raise ValueError("splits of FFHQ are ranges of photo numbers, such as 00000-59999")
         return self
 
     @model_validator(mode="after")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import posixpath
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -100,13 +101,17 @@ def images_below(base: Path) -> Iterator[str]:
 
     Symbolic links to folders are not followed: they could leave the data folder.
     """
-    for folder, subfolders, files in os.walk(base):
+    for folder, subfolders, files in os.walk(base, onerror=_raise):
         subfolders.sort()
         inner = os.path.relpath(folder, base).replace(os.sep, "/")
         prefix = "" if inner == "." else f"{inner}/"
         for name in sorted(files):
             if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
                 yield prefix + name
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def images_in(root: Path, folder: str) -> Iterator[str]:
@@ -143,9 +148,10 @@ class Names:
                 f"the path {name!r} leaves the data folder; "
                 "name files below it, with forward slashes",
             )
-        if name in self.seen:
-            return "duplicate_row", f"{name!r} is listed again after {self.seen[name]}; keep one"
-        self.seen[name] = where
+        plain = posixpath.normpath(name) if "./" in name or "//" in name else name
+        if plain in self.seen:
+            return "duplicate_row", f"{name!r} is listed again after {self.seen[plain]}; keep one"
+        self.seen[plain] = where
         return None
 
     def _folder_inside(self, folder: str) -> bool:

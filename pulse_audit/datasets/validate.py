@@ -52,7 +52,7 @@ class ValidationReport:
 
     dataset: str
     split: str
-    root: str | None
+    root: str | None = None
     n_faces: int = 0
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     defects: list[Defect] = field(default_factory=list)
@@ -112,11 +112,12 @@ def validate(
     """
     resolved, notes = resolve_split(card, split)
     found = scan(card, root, resolved)
-    report = ValidationReport(card.name, resolved, str(root) if root else None, notes=list(notes))
+    report = ValidationReport(card.name, resolved, notes=list(notes))
     if repair and found.damages:
         report.repaired = [_repair(path, cells) for path, cells in _by_file(found.damages)]
         found = scan(card, root, resolved)
     faces = index(card, root, resolved, found)
+    report.root = str(faces.root) if faces.root else None
     report.n_faces, report.counts = len(faces.faces), faces.counts()
     _check_problems(report, found)
     _check_counts(report, faces, subset)

@@ -205,6 +205,13 @@ def test_the_first_of_several_frames_counts() -> None:
     check(data, np.zeros((4, 4, 3)))
 
 
+def test_phones_store_several_pictures_in_one_jpeg() -> None:
+    second = Image.new("RGB", (16, 16), (0, 0, 255))
+    data = encode(Image.new("RGB", (16, 16), (255, 0, 0)), "MPO", save_all=True,
+                  append_images=[second])  # fmt: skip
+    check(data, np.broadcast_to([1, 0, 0], (16, 16, 3)), atol=0.02)
+
+
 def test_a_photo_of_one_pixel() -> None:
     check(encode(Image.new("RGB", (1, 1), (255, 0, 51))), np.array([[[1, 0, 0.2]]]))
 

@@ -142,6 +142,8 @@ def test_a_lacking_column_is_named_with_those_there(registry: Registry, fairface
         ("val/2.jpg,Oct-19,Male,White,True", ["Oct-19", "10-19", "--repair"]),
         ("val/2.jpg,2019-10-01,Male,White,True", ["2019-10-01", "10-19", "--repair"]),
         ("val/1.jpg,20-29,Male,White,True", ["val/1.jpg", "again", "row 2"]),
+        ("val/./1.jpg,20-29,Male,White,True", ["val/./1.jpg", "again", "row 2"]),
+        ("val//1.jpg,20-29,Male,White,True", ["again"]),
         ("../1.jpg,20-29,Male,White,True", ["../1.jpg", "leaves"]),
         ("val/../../1.jpg,20-29,Male,White,True", ["leaves"]),
         ("/etc/passwd,20-29,Male,White,True", ["/etc/passwd", "leaves"]),

@@ -124,6 +124,11 @@ def test_a_users_entry_replaces_just_the_keys_it_gives(tmp_path: Path) -> None:
         ({"class_ids": {"race": ["A", "C"]}}, ["class_ids", "race"]),
         ({"files": [{"name": "x", "confirmed": True, "source": "y"}]}, ["md5", "sha256"]),
         ({"name": "other"}, ["'name'"]),
+        ({"folder": "../elsewhere"}, ["'folder'"]),
+        ({"folder": "/etc"}, ["'folder'"]),
+        ({"splits": {"val": "../v.csv"}}, ["splits.val"]),
+        ({"layout": "ffhq-aging", "splits": {"val": "last"}}, ["splits", "00000-59999"]),
+        ({"layout": "utkface"}, ["class_ids", "race"]),
     ],
 )
 def test_a_bad_entry_costs_one_line(
