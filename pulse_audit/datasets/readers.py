@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,6 +157,6 @@ def _vocabulary(card: DatasetCard, faces: list[Face]) -> dict[str, tuple[str, ..
 
 def _words(faces: list[Face], column: str) -> tuple[str, ...]:
     words = {face.labels[column] for face in faces if column in face.labels}
-    if all(word.isascii() and word.isdigit() for word in words):
+    if all(re.fullmatch(r"[0-9]{1,18}", word) for word in words):
         return tuple(sorted(words, key=lambda word: (int(word), word)))
     return tuple(sorted(words))

@@ -91,6 +91,11 @@ def listed(words: Sequence[str], at_most: int = 3) -> str:
     return ", ".join(words[:at_most]) + (f", and {rest:,} more" if rest > 0 else "")
 
 
+def shown(text: str, at_most: int = 80) -> str:
+    """Quote a text from outside for a message: on one line, cut where it is long."""
+    return repr(text if len(text) <= at_most else f"{text[:at_most]}...")
+
+
 def relative(path: Path, root: Path) -> str:
     """Return ``path`` below ``root`` with forward slashes."""
     return path.relative_to(root).as_posix()
@@ -145,12 +150,15 @@ class Names:
         if _OUTSIDE.search(name) or not self._folder_inside(os.path.dirname(name)):
             return (
                 "outside_root",
-                f"the path {name!r} leaves the data folder; "
+                f"the path {shown(name)} leaves the data folder; "
                 "name files below it, with forward slashes",
             )
         plain = posixpath.normpath(name) if "./" in name or "//" in name else name
         if plain in self.seen:
-            return "duplicate_row", f"{name!r} is listed again after {self.seen[plain]}; keep one"
+            return (
+                "duplicate_row",
+                f"{shown(name)} is listed again after {self.seen[plain]}; keep one",
+            )
         self.seen[plain] = where
         return None
 
@@ -176,7 +184,7 @@ def check_word(card: DatasetCard, column: str, word: str) -> tuple[str, str, str
         return None
     meant = undamaged(word, vocabulary)
     if meant is None:
-        return "unknown_label", f"unknown {column} {word!r}{nearest(word, vocabulary)}", None
+        return "unknown_label", f"unknown {column} {shown(word)}{nearest(word, vocabulary)}", None
     repair = f"pulse-audit validate {card.name} --repair"
     message = f"{column} {word!r} is {meant!r} turned into a date by a spreadsheet; run {repair}"
     return "damaged_label", message, meant
@@ -186,7 +194,8 @@ def need_columns(path: Path, header: Sequence[str], needed: Iterable[str]) -> No
     """Raise InputError unless the header holds every needed column."""
     lacking = [column for column in needed if column not in header]
     if lacking:
+        columns = listed([shown(column, 30) for column in header], 12)
         raise InputError(
-            f"{path}: lacks the column {lacking[0]!r} (it has: {', '.join(header)}); "
+            f"{path}: lacks the column {lacking[0]!r} (it has: {columns}); "
             "use the unchanged label file"
         )

@@ -60,7 +60,8 @@ class ParquetImage:
         OSError
             If the file cannot be read, or the row holds no bytes.
         """
-        data = _image_column(self.path, self.group)[self.row].as_py()
+        column = _image_column(self.path, self.group)
+        data = column[self.row].as_py() if self.row < len(column) else None
         if not data:
             raise OSError("the row holds no image bytes")
         return bytes(data)
@@ -75,7 +76,7 @@ def _image_column(path: str, group: int) -> Any:
     try:
         with pq.ParquetFile(path) as file:
             table = file.read_row_group(group, columns=["image.bytes"])
-    except (pa.ArrowException, IndexError) as error:
+    except (pa.ArrowException, IndexError, ValueError) as error:
         raise OSError(f"the Parquet file cannot be read: {error}") from error
     image = table.column("image").combine_chunks()
     return image.field("bytes")

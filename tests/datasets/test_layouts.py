@@ -237,6 +237,8 @@ def test_celeba_attributes_are_words(registry: Registry, tmp_path: Path, photo: 
         ("Young", "Old", "Young"),
         ("3\n", "x\n", "count"),
         ("3\n", "9\n", "promises 9"),
+        ("3\n", "²\n", "count"),
+        ("3\n", "9" * 5000 + "\n", "count"),
         ("000003.jpg", "000001.jpg", "promises|again"),
         ("000002.jpg -1", "000002.jpg", "row 4: has 39 labels"),
     ],
@@ -250,6 +252,13 @@ def test_bad_attribute_lists_cost_one_line(
     with pytest.raises(InputError, match=expected) as caught:
         read_faces(registry.get("celeba"), root, "all")
     assert "\n" not in str(caught.value)
+
+
+def test_blank_lines_in_celebas_lists(registry: Registry, tmp_path: Path, photo: Write) -> None:
+    root = celeba(registry, tmp_path, photo)
+    for path in (root / "celeba").glob("*.txt"):
+        path.write_text(path.read_text() + "\n \n")
+    assert len(read_faces(registry.get("celeba"), root, "val").faces) == 1
 
 
 @pytest.mark.parametrize(
@@ -458,6 +467,11 @@ def test_any_column_of_a_folders_csv_is_a_label(
     ]  # fmt: skip
     assert index.vocabulary == {"hat": ("blue", "red"), "score": ("9", "10")}
     assert load(index.faces[0].source).shape == (8, 8, 3)
+
+
+def test_very_long_numbers_are_words(registry: Registry, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text(f"file,x\n1.jpg,{'9' * 5000}\n2.jpg,3\n")
+    assert len(read_faces(registry.get("folder"), tmp_path).vocabulary["x"]) == 2
 
 
 @pytest.mark.parametrize(

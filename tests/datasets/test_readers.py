@@ -165,6 +165,11 @@ def test_further_bad_rows_are_counted(registry: Registry, fairface: Write) -> No
     assert "3 more" in refusal(registry, fairface(GOOD, *bad))
 
 
+def test_a_long_label_is_cut_in_the_message(registry: Registry, fairface: Write) -> None:
+    root = fairface(GOOD, f"val/2.jpg,20-29,Male,{'x' * 100_000},True")
+    assert len(refusal(registry, root)) < 500
+
+
 def test_reading_changes_nothing(registry: Registry, fairface: Write) -> None:
     root = fairface("val/1.jpg,03-Sep,Male,White,True")
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from pulse_audit.datasets.layouts.rows import RowReader
@@ -51,9 +52,9 @@ def _members(partition: Path, own: str) -> set[str]:
     members = set()
     for number, line in enumerate(read_text(partition).splitlines(), start=1):
         cells = line.split()
-        if len(cells) != 2:
+        if cells and len(cells) != 2:
             raise InputError(f"{partition}, row {number}: is not 'file partition'; get it again")
-        if cells[1] == own:
+        if cells and cells[1] == own:
             members.add(cells[0])
     return members
 
@@ -62,7 +63,7 @@ def _read_attributes(
     reader: RowReader, path: Path, wanted: set[str] | None, prefix: str
 ) -> set[str]:
     lines = read_text(path).splitlines()
-    if len(lines) < 3 or not lines[0].strip().isdigit():
+    if len(lines) < 3 or not re.fullmatch(r"[0-9]{1,9}", lines[0].strip()):
         raise InputError(f"{path}: does not start with a count and a header; get it again")
     header = lines[1].split()
     need_columns(path, header, reader.card.vocabulary)
@@ -71,8 +72,8 @@ def _read_attributes(
     # One string object for each word, not one for each of the 8 million cells.
     shared = {word: word for words in reader.card.vocabulary.values() for word in words}
     for number, line in enumerate(lines[2:], start=3):
-        name, *words = line.split()
-        if wanted is None or name in wanted:
+        name, *words = line.split() or [""]
+        if name and (wanted is None or name in wanted):
             _add_row(reader, path, number, name, header, [shared.get(w, w) for w in words])
     return {f"{prefix}/{name}" for name in names}
 

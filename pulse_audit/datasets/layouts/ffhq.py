@@ -23,6 +23,7 @@ from pulse_audit.datasets.scan import (
     need_columns,
     relative,
     sha256_file,
+    shown,
 )
 from pulse_audit.datasets.tables import read_csv
 from pulse_audit.types import InputError
@@ -80,7 +81,7 @@ def scan_features(card: DatasetCard, root: Path, split: str) -> Scan:
 
 def _number(text: str, where: Path) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 5):
-        raise InputError(f"{where}: {text!r} is not the number of an FFHQ photo; get it again")
+        raise InputError(f"{where}: {shown(text)} is not the number of an FFHQ photo; get it again")
     return int(text)
 
 

@@ -55,6 +55,23 @@ def scan(card: DatasetCard, root: Path, split: str) -> Scan:
 
 
 def _rows(card: DatasetCard, path: Path) -> list[_Row]:
+    sizes, names, words = _read(card, path)
+    places = ((group, row) for group, size in enumerate(sizes) for row in range(size))
+    return [
+        _Row(
+            file=names[i] or "",
+            source=ParquetImage(str(path), group, row),
+            where=f"{path.name}, row {i}",
+            labels={column: cells[i] for column, cells in words.items()},
+        )
+        for i, (group, row) in enumerate(places)
+    ]
+
+
+def _read(
+    card: DatasetCard, path: Path
+) -> tuple[list[int], list[str | None], dict[str, list[str]]]:
+    """Sizes of the row groups, names of the photos, and the words of every label column."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -63,21 +80,14 @@ def _rows(card: DatasetCard, path: Path) -> list[_Row]:
             columns = _columns(card, path, file.schema_arrow)
             table = file.read(columns=[*columns, "image.path"])
             sizes = [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)]
-    except (pa.ArrowException, OSError) as error:
+        if sum(sizes) != table.num_rows:
+            raise ValueError("its row groups do not add up")
+        images = table.column("image").to_pylist()
+        words = {c: _words(card, c, table.column(c).to_pylist()) for c in columns}
+    except (pa.ArrowException, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:120]
         raise InputError(f"{path}: is no readable Parquet file ({reason}); get it again") from error
-    places = [(group, row) for group, size in enumerate(sizes) for row in range(size)]
-    names = [image.get("path") if image else None for image in table.column("image").to_pylist()]
-    words = [_words(card, column, table.column(column).to_pylist()) for column in columns]
-    return [
-        _Row(
-            file=names[i] or "",
-            source=ParquetImage(str(path), group, row),
-            where=f"{path.name}, row {i}",
-            labels={column: words[c][i] for c, column in enumerate(columns)},
-        )
-        for i, (group, row) in enumerate(places)
-    ]
+    return sizes, [image.get("path") if image else None for image in images], words
 
 
 def _columns(card: DatasetCard, path: Path, schema: Any) -> list[str]:
@@ -87,7 +97,7 @@ def _columns(card: DatasetCard, path: Path, schema: Any) -> list[str]:
         path, schema.names, ["image", *(c for c in card.vocabulary if c not in card.optional)]
     )
     image = schema.field("image").type
-    if not pa.types.is_struct(image) or {"bytes", "path"} - {field.name for field in image}:
+    if not image.equals(pa.struct({"bytes": pa.binary(), "path": pa.string()})):
         raise InputError(f"{path}: its column 'image' does not hold bytes and path; get it again")
     return [column for column in card.vocabulary if column in schema.names]
 
