@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from pulse_audit.seeding import fingerprint
 from pulse_audit.stats.bootstrap import cluster_bca
@@ -19,26 +20,30 @@ from pulse_audit.summary.measures import METRICS, PSNR_CEILING, Measure, numbers
 from pulse_audit.summary.schema import EstimateRow, Summary
 from pulse_audit.types import Estimate
 
+Whole: TypeAlias = NDArray[np.int64]
+
 ALL = "all"
 
 
 @dataclass(frozen=True)
 class Grouping:
-    """A partition of the draws: its name, its groups in order, and the group of each draw."""
+    """A partition of the draws: its name, its groups in order, and the group number of each."""
 
     name: str
     order: Sequence[str]
-    of_draw: pd.Series[str]
+    of_draw: Whole
 
 
 @dataclass(frozen=True)
 class Cell:
-    """The draws of one arm under one condition and scale."""
+    """The draws of one arm under one condition and scale; ``rows`` are their places in all."""
 
     arm: str
     condition: str
     scale: int
     samples: pd.DataFrame
+    faces: Whole
+    rows: Whole
 
 
 def summarise(manifest: Mapping[str, Any], samples: pd.DataFrame) -> Summary:
@@ -88,18 +93,19 @@ def _sort_out(
 
 
 def _partitions(manifest: Mapping[str, Any], samples: pd.DataFrame) -> list[Grouping]:
-    everyone = Grouping(ALL, [ALL], pd.Series(ALL, index=samples.index, dtype=object))
-    partitions = [everyone]
+    partitions = [Grouping(ALL, [ALL], np.zeros(len(samples), dtype=np.int64))]
     for columns in groups.groupings(manifest):
         of_draw = groups.assign(samples, columns)
         order = groups.ordered(of_draw, columns, manifest)
-        partitions.append(Grouping(",".join(columns), order, of_draw))
+        numbers = of_draw.map({group: number for number, group in enumerate(order)})
+        partitions.append(Grouping(",".join(columns), order, np.asarray(numbers, dtype=np.int64)))
     return partitions
 
 
 def _cells(manifest: Mapping[str, Any], samples: pd.DataFrame) -> Iterator[Cell]:
     """Cells that have draws, in the order of the manifest."""
     spec = manifest["spec"]
+    faces, _ = pd.factorize(samples["face_id"], sort=True)
     for condition in _in_order(samples["condition"], spec.get("conditions", [])):
         for scale in _in_order(samples["scale"], spec.get("scales", [])):
             for arm in _in_order(samples["arm"], manifest["arms"]):
@@ -108,8 +114,9 @@ def _cells(manifest: Mapping[str, Any], samples: pd.DataFrame) -> Iterator[Cell]
                     & (samples["condition"] == condition)
                     & (samples["scale"] == scale)
                 )
-                if chosen.any():
-                    yield Cell(arm, condition, int(scale), samples[chosen])
+                rows = np.flatnonzero(chosen)
+                if len(rows):
+                    yield Cell(arm, condition, int(scale), samples.iloc[rows], faces[rows], rows)
 
 
 def _in_order(column: pd.Series[Any], known: Any) -> list[Any]:
@@ -121,52 +128,43 @@ def _in_order(column: pd.Series[Any], known: Any) -> list[Any]:
 def _rows(
     cell: Cell, measure: Measure, partitions: Sequence[Grouping], seed: int
 ) -> Iterator[EstimateRow]:
-    values = pd.Series(measure.values(cell.samples), index=cell.samples.index)
-    faces = cell.samples["face_id"]
+    values = measure.values(cell.samples)
     for grouping in partitions:
-        of_draw = grouping.of_draw[cell.samples.index]
-        pooled = _pooled(measure, values, faces, of_draw)
-        for group in grouping.order:
-            inside = of_draw == group
+        of_draw = grouping.of_draw[cell.rows]
+        pooled = _pooled(measure, values, cell.faces, of_draw)
+        for number, group in enumerate(grouping.order):
+            inside = of_draw == number
             if not inside.any():
                 continue
-            key = (seed, cell.arm, cell.condition, cell.scale, measure.name, grouping.name, group)
-            estimate = _estimate(measure, values[inside], faces[inside], pooled, fingerprint(*key))
+            # no arm in the key: arms share their random numbers
+            key = (seed, cell.condition, cell.scale, measure.name, grouping.name, group)
+            estimate = _estimate(
+                measure, values[inside], cell.faces[inside], pooled, fingerprint(*key)
+            )
             method = estimate.method + _caveat(measure, cell.samples, inside)
             yield _row(cell, measure, grouping.name, group, estimate, method)
 
 
-def _pooled(
-    measure: Measure, values: pd.Series[float], faces: pd.Series[str], of_draw: pd.Series[str]
-) -> float | None:
-    if measure.kind != "proportion":
+def _pooled(measure: Measure, values: Floats, faces: Whole, of_draw: Whole) -> float | None:
+    measured = ~np.isnan(values)
+    if measure.kind != "proportion" or not measured.any():
         return None
-    measured = values.notna()
-    if not measured.any():
-        return None
-    parts = (column[measured].to_numpy() for column in (values, faces, of_draw))
-    return intraclass_correlation(*parts)
+    return intraclass_correlation(values[measured], faces[measured], of_draw[measured])
 
 
 def _estimate(
-    measure: Measure,
-    values: pd.Series[float],
-    faces: pd.Series[str],
-    pooled: float | None,
-    seed: int,
+    measure: Measure, values: Floats, faces: Whole, pooled: float | None, seed: int
 ) -> Estimate:
-    measured = values.notna().to_numpy()
-    kept: Floats = np.asarray(values, dtype=np.float64)[measured]
-    clusters = faces.to_numpy()[measured]
-    if not len(kept):
+    measured = ~np.isnan(values)
+    if not measured.any():
         reason = f"not measured: none of {len(values)} draws has a value"
         return Estimate(math.nan, math.nan, math.nan, 0, 0, reason)
     if measure.kind == "proportion":
-        return proportion_interval(kept, clusters, pooled)
-    return cluster_bca(kept, clusters, seed=seed, statistic=measure.statistic)
+        return proportion_interval(values[measured], faces[measured], pooled)
+    return cluster_bca(values[measured], faces[measured], seed=seed, statistic=measure.statistic)
 
 
-def _caveat(measure: Measure, samples: pd.DataFrame, inside: pd.Series[bool]) -> str:
+def _caveat(measure: Measure, samples: pd.DataFrame, inside: NDArray[np.bool_]) -> str:
     """Say how many draws were identical to their original, where that bounds a mean."""
     if measure.name != "psnr":
         return ""

@@ -190,9 +190,9 @@ def _precision(rows: Sequence[EstimateRow]) -> Iterator[str]:
         return
     width, row = max(rates, key=lambda pair: pair[0])
     yield (
-        f"With {_count(row.n_faces, 'face')} in {row.group}, its feasible rate is only known to "
-        f"within an interval {100 * width:.0f} points wide: smaller differences between groups "
-        "cannot be told from chance here."
+        f"With {_count(row.n_faces, 'face')} in group {row.group}, its feasible rate is only "
+        f"known to within an interval {100 * width:.0f} points wide: smaller differences "
+        "between groups cannot be told from chance here."
     )
 
 

@@ -1,0 +1,265 @@
+"""Figures of the report: estimates with their intervals, one panel an arm.
+
+Drawn without pyplot's global state. Colours are from the colour-blind safe palette of seaborn
+(Okabe and Ito's), and shape carries what colour does. Equal input gives equal bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import matplotlib
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+
+from pulse_audit.summary.schema import EstimateRow, Summary
+
+INK, MUTED, GRID = "#1c2430", "#5b6675", "#dde2e8"
+DARK = {INK: "#e6eaf0", MUTED: "#9aa6b5", GRID: "#323b48"}
+ORIGINAL, OUTPUT = (sns.color_palette("colorblind").as_hex()[i] for i in (1, 0))
+#: The dark page needs a lighter blue to keep its contrast.
+DARK_MARKS = {OUTPUT: "#56b4e9", ORIGINAL: ORIGINAL}
+PAGE_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', Arial, sans-serif"
+MOST_GROUPS = 30
+
+_TONES = ("hr_lightness", "sr_lightness", "lightness_shift", "hr_ita", "sr_ita")
+_TONE_LABELS = ("lightness, L*", "lightness shift, L*", "individual typology angle, °")
+
+_STYLE: dict[Any, Any] = {
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": MUTED,
+    "axes.titlecolor": INK,
+    "axes.linewidth": 0.8,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": INK,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": INK,
+    "font.family": "DejaVu Sans",
+    "font.size": 8.5,
+    "axes.titlesize": 9,
+    "axes.labelsize": 8.5,
+    "figure.facecolor": "white",
+    "axes.facecolor": "none",
+    "svg.fonttype": "none",
+    "svg.hashsalt": "pulse-audit",
+    "pdf.fonttype": 42,
+    "savefig.dpi": 160,
+    "text.parse_math": False,  # labels are text
+}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A finished figure as bytes; ``page`` and ``page_dark`` are SVGs in the reader's own font."""
+
+    svg: bytes
+    png: bytes
+    pdf: bytes
+    page: bytes
+    page_dark: bytes
+
+
+def feasibility(
+    summary: Summary, arms: Sequence[str], condition: str, scale: int, group_by: str
+) -> Figure | None:
+    """Feasible rate of every group with its interval; None where there is nothing to draw."""
+    panels = _panels(summary, "feasible_rate", arms, condition, scale, group_by)
+    if not panels:
+        return None
+    columns = min(len(panels), 4)
+    lines = -(-len(panels) // columns)
+    with _style():
+        figure, axes = _grid(lines, columns, _most(panels), width=10.0 if columns > 1 else 6.5)
+        for axis, (arm, rows) in zip(axes, panels.items(), strict=False):
+            _rates(axis, arm, rows, _whole(summary, "feasible_rate", arm, condition, scale))
+        for axis in axes[len(panels) :]:
+            axis.remove()
+        for axis in axes[len(panels) - columns : len(panels)]:
+            axis.set_xlabel("feasible draws, %")
+            axis.tick_params(labelbottom=True)
+    return figure
+
+
+def skin_tone(
+    summary: Summary, arms: Sequence[str], condition: str, scale: int, group_by: str
+) -> Figure | None:
+    """Skin tone of originals and outputs per group, and the paired shift: a line an arm.
+
+    Columns: lightness of both, lightness shift (output minus original), ITA of both.
+    """
+    cells = {
+        arm: [summary.select(name, arm, condition, scale, group_by) for name in _TONES]
+        for arm in arms
+    }
+    drawn = {arm: found for arm, found in cells.items() if 0 < len(found[2]) <= MOST_GROUPS}
+    if not drawn:
+        return None
+    with _style():
+        most = max(len(found[2]) for found in drawn.values())
+        figure, axes = _grid(len(drawn), 3, most, width=10.0, share_x="col")
+        for line, (arm, (light_hr, light_sr, shift, ita_hr, ita_sr)) in enumerate(drawn.items()):
+            left, middle, right = axes[3 * line : 3 * line + 3]
+            _both(left, arm, light_hr, light_sr)
+            _shift(middle, shift)
+            _both(right, "", ita_hr, ita_sr)
+            middle.set_title("shift of lightness", loc="left", color=MUTED)
+            right.set_title("ITA", loc="left", color=MUTED)
+        for column, label in enumerate(_TONE_LABELS):
+            axes[column - 3].set_xlabel(label)
+        _legend(figure)
+    return figure
+
+
+def draw(figure: Figure) -> Drawing:
+    """Render a figure to every format, without dates."""
+    with _style():
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # laid out once, not once a format
+        png = _save(figure, "png", {"Software": None})
+        pdf = _save(figure, "pdf", {"CreationDate": None, "Creator": None, "Producer": None})
+        figure.patch.set_alpha(0)
+        svg = _save(figure, "svg", {"Date": None, "Creator": None})
+        figure.patch.set_alpha(1)
+    page = _page_font(svg.decode())
+    return Drawing(svg, png, pdf, page.encode(), _darkened(page).encode())
+
+
+def _style() -> AbstractContextManager[None]:
+    seaborn_style: dict[Any, Any] = sns.axes_style("whitegrid")
+    return matplotlib.rc_context({**seaborn_style, **_STYLE})
+
+
+def _grid(
+    lines: int, columns: int, groups: int, width: float, share_x: Literal["all", "col"] = "all"
+) -> tuple[Figure, list[Axes]]:
+    height = lines * (0.27 * groups + 0.55) + 0.5
+    layout = ConstrainedLayoutEngine(wspace=0.05)
+    figure = Figure(figsize=(width, height), layout=layout)
+    axes = figure.subplots(lines, columns, sharex=share_x, sharey="row", squeeze=False)
+    return figure, list(axes.flat)
+
+
+def _rates(axis: Axes, arm: str, rows: Sequence[EstimateRow], whole: EstimateRow | None) -> None:
+    _points(axis, rows, 0.0, 100.0, OUTPUT, "o")
+    if whole is not None and whole.value is not None:
+        axis.axvline(100 * whole.value, color=MUTED, linewidth=1, linestyle=(0, (3, 3)), zorder=1)
+    axis.set_xlim(-3, 103)
+    _dress(axis, arm, rows)
+
+
+def _both(
+    axis: Axes, title: str, before: Sequence[EstimateRow], after: Sequence[EstimateRow]
+) -> None:
+    starts, ends = ([_number(row.value) for row in rows] for rows in (before, after))
+    axis.hlines(range(len(before)), starts, ends, color=GRID, linewidth=3, zorder=1)
+    _points(axis, before, -0.13, 1.0, ORIGINAL, "D", filled=False)
+    _points(axis, after, 0.13, 1.0, OUTPUT, "o")
+    _dress(axis, title, before)
+
+
+def _shift(axis: Axes, rows: Sequence[EstimateRow]) -> None:
+    axis.axvline(0, color=MUTED, linewidth=1, linestyle=(0, (3, 3)), zorder=1)
+    _points(axis, rows, 0.0, 1.0, INK, "s")
+    _dress(axis, "", rows)
+
+
+def _points(
+    axis: Axes,
+    rows: Sequence[EstimateRow],
+    offset: float,
+    times: float,
+    colour: str,
+    marker: str,
+    filled: bool = True,
+) -> None:
+    """Values with their intervals, a line a group; what was not measured is left out."""
+    values, lows, highs = (
+        times * np.array([_number(getattr(row, name)) for row in rows])
+        for name in ("value", "low", "high")
+    )
+    axis.errorbar(
+        values,
+        np.arange(len(rows)) + offset,
+        xerr=np.clip(np.nan_to_num([values - lows, highs - values]), 0, None),
+        fmt=marker,
+        color=colour,
+        markersize=5.5,
+        markerfacecolor=colour if filled else "white",
+        markeredgewidth=1.4,
+        elinewidth=1.6,
+        zorder=3,
+    )
+
+
+def _number(value: float | None) -> float:
+    return np.nan if value is None else value
+
+
+def _dress(axis: Axes, title: str, rows: Sequence[EstimateRow]) -> None:
+    axis.set_title(_one_line(title), loc="left", fontweight="bold")
+    axis.set_yticks(range(len(rows)), [_one_line(f"{r.group} ({r.n_faces})") for r in rows])
+    axis.set_ylim(len(rows) - 0.4, -0.6)
+    axis.grid(visible=False, axis="y")
+    axis.tick_params(length=0)
+    sns.despine(ax=axis, left=True, bottom=True)
+
+
+def _legend(figure: Figure) -> None:
+    original = Line2D(
+        [], [], color=ORIGINAL, marker="D", markerfacecolor="white", label="originals"
+    )
+    output = Line2D([], [], color=OUTPUT, marker="o", label="outputs")
+    shift = Line2D([], [], color=INK, marker="s", label="output minus original")
+    figure.legend(
+        handles=[original, output, shift], loc="outside upper left", ncols=3, frameon=False
+    )
+
+
+def _panels(
+    summary: Summary, metric: str, arms: Sequence[str], condition: str, scale: int, group_by: str
+) -> dict[str, list[EstimateRow]]:
+    rows = {arm: summary.select(metric, arm, condition, scale, group_by) for arm in arms}
+    return {arm: found for arm, found in rows.items() if 0 < len(found) <= MOST_GROUPS}
+
+
+def _whole(
+    summary: Summary, metric: str, arm: str, condition: str, scale: int
+) -> EstimateRow | None:
+    return next(iter(summary.select(metric, arm, condition, scale)), None)
+
+
+def _most(panels: Mapping[str, Sequence[EstimateRow]]) -> int:
+    return max(len(rows) for rows in panels.values())
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _save(figure: Figure, kind: str, metadata: dict[str, None]) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, metadata=metadata)
+    return buffer.getvalue()
+
+
+def _page_font(svg: str) -> str:
+    """Let the page's SVGs use the reader's own font, as the page does."""
+    return re.sub(r"'DejaVu Sans'(, [^;\"]*)?", PAGE_FONT, svg)
+
+
+def _darkened(svg: str) -> str:
+    for light, dark in {**DARK, **DARK_MARKS, "fill: #ffffff": "fill: #161b22"}.items():
+        svg = svg.replace(light, dark)
+    return svg

@@ -1,0 +1,187 @@
+"""The page: one self-contained file without scripts, and the tables, figures and data beside it.
+
+Labels, ids, notes and paths of a run are not trusted: the templates escape every text, images
+are decoded and encoded anew, and the page's policy lets it load nothing from anywhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from pulse_audit import store
+from pulse_audit.report.content import NamedFigure, Setting, flattened, left_out, settings
+from pulse_audit.report.figures import Drawing
+from pulse_audit.report.tables import arrow, estimates_csv, to_csv, to_latex
+from pulse_audit.summary import METRICS, Summary, summarise
+from pulse_audit.summary.groups import groupings
+
+PAGE = "index.html"
+
+
+def render(
+    run: store.Run,
+    out_dir: Path | None = None,
+    *,
+    public: bool = False,
+    summary: Summary | None = None,
+) -> Path:
+    """Render the report of a run from its stored samples.
+
+    Parameters
+    ----------
+    run : store.Run
+        Open for reading; an unfinished run gives a report that says so.
+    out_dir : Path, optional
+        Default ``report/`` in the run. Files of the same name are replaced, others are left.
+    public : bool
+        Leaves out every photo of a data set whose terms do not allow publishing them.
+    summary : Summary, optional
+        Of these samples, where it is at hand; else it is computed.
+
+    Returns
+    -------
+    Path
+        ``index.html``. Beside it: ``tables/*.csv`` and ``*.tex``, ``figures/*.svg``, ``*.png``
+        and ``*.pdf``, ``data/estimates.csv`` and ``data/summary.json``.
+
+    Raises
+    ------
+    InputError
+        If the stored samples cannot be read or do not fit the manifest.
+    """
+    folder = out_dir if out_dir is not None else run.path / "report"
+    samples = run.samples()
+    summary = summary if summary is not None else summarise(run.manifest, samples)
+    shown = bool(run.manifest["dataset"].get("may_publish_images")) or not public
+    cells = settings(run.path, run.manifest, samples, summary, with_gallery=shown)
+    _write_data(folder, summary)
+    for cell in cells:
+        _write_setting(folder, cell)
+    page = page_text(run.manifest, samples, summary, cells, images_shown=shown)
+    store.write_whole(folder / PAGE, page.encode())
+    return folder / PAGE
+
+
+def page_text(
+    manifest: Mapping[str, Any],
+    samples: pd.DataFrame,
+    summary: Summary,
+    cells: Sequence[Setting],
+    images_shown: bool,
+) -> str:
+    """Fill the template."""
+    environment = Environment(
+        loader=PackageLoader("pulse_audit.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style = environment.get_template("style.css").render()
+    return environment.get_template("page.html.j2").render(
+        style=Markup(style),
+        manifest=manifest,
+        dataset=manifest["dataset"],
+        title=manifest["dataset"].get("title") or manifest["dataset"].get("name") or "faces",
+        summary=summary,
+        settings=cells,
+        facts=_facts(manifest, samples, cells),
+        progress=_progress(manifest, samples),
+        images_shown=images_shown,
+        left_out=left_out(manifest, samples),
+        skipped=manifest.get("skipped", []),
+        metrics=[m for m in METRICS if m.name not in summary.unavailable],
+        arrow=arrow,
+        figure_uri=_figure_uri,
+        unbroken=unbroken,
+        grouped_by={column for columns in groupings(manifest) for column in columns},
+        provenance=_provenance(manifest),
+    )
+
+
+def _facts(
+    manifest: Mapping[str, Any], samples: pd.DataFrame, cells: Sequence[Setting]
+) -> list[tuple[str, str]]:
+    """Numbers of the first screen: (number, what it counts)."""
+    per_face = samples.groupby(["face_id", "arm", "condition", "scale"]).size()
+    draws = f"{int(per_face.max())}" if len(per_face) else "0"
+    return [
+        (f"{samples['face_id'].nunique():,}", "faces"),
+        (str(len(manifest["arms"])), "arms"),
+        (draws, "draws a face and arm"),
+        (str(len(cells)), "conditions × scales"),
+        (f"{len(samples):,}", "outputs judged"),
+    ]
+
+
+def _progress(manifest: Mapping[str, Any], samples: pd.DataFrame) -> tuple[int, int]:
+    """Finished and planned draws."""
+    return len(samples), sum(len(unit.get("draws", [])) for unit in manifest["units"])
+
+
+def _provenance(manifest: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Sections of the last chapter: (title, (name, text) pairs)."""
+    run_keys = ("package_version", "status", "fingerprint", "started", "finished", "seconds")
+    arms = [(f"Arm {name}", flattened(card)) for name, card in manifest["arms"].items()]
+    sections = [
+        ("Run", flattened({k: manifest[k] for k in run_keys if k in manifest})),
+        ("Specification", flattened(manifest["spec"])),
+        *arms,
+        ("Data set", flattened(_without_vocabulary(manifest["dataset"]))),
+        ("Preparation of faces", flattened(_counted(manifest.get("prepared", {})))),
+        ("Execution", flattened(manifest.get("execution", {}))),
+        ("Versions", flattened(manifest.get("versions", {}))),
+        ("Platform", flattened({"platform": manifest.get("platform", "unknown")})),
+    ]
+    return [(title, pairs) for title, pairs in sections if pairs]
+
+
+def _without_vocabulary(dataset: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in dataset.items() if key != "vocabulary"}
+
+
+def _counted(prepared: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the length of the list of faces instead of the list."""
+    return {k: f"{len(v)} faces" if isinstance(v, list) else v for k, v in prepared.items()}
+
+
+def unbroken(sentence: str) -> str:
+    """Keep numbers with their units and intervals on one line."""
+    space = "\N{NO-BREAK SPACE}"
+    with_units = re.sub(r"(?<=[\d\]]) (?=%|L\*)", space, sentence)
+    return re.sub(r"(?<=\d), (?=[+-]?[\d.]+\])", f",{space}", with_units)
+
+
+def _figure_uri(svg: bytes) -> str:
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+
+
+def _write_data(folder: Path, summary: Summary) -> None:
+    document = json.dumps(summary.as_json(), indent=1, ensure_ascii=False, allow_nan=False)
+    store.write_whole(folder / "data" / "summary.json", f"{document}\n".encode())
+    store.write_whole(folder / "data" / "estimates.csv", estimates_csv(summary).encode())
+
+
+def _write_setting(folder: Path, cell: Setting) -> None:
+    for named in [cell.overview, *(table for part in cell.parts for table in part.tables)]:
+        path = folder / "tables" / named.stem
+        store.write_whole(path.with_name(f"{named.stem}.csv"), to_csv(named.table).encode())
+        store.write_whole(path.with_name(f"{named.stem}.tex"), to_latex(named.table).encode())
+    for part in cell.parts:
+        for figure in part.figures:
+            _write_figure(folder / "figures", figure)
+
+
+def _write_figure(folder: Path, figure: NamedFigure) -> None:
+    drawing: Drawing = figure.drawing
+    for suffix, data in (("svg", drawing.svg), ("png", drawing.png), ("pdf", drawing.pdf)):
+        store.write_whole(folder / f"{figure.stem}.{suffix}", data)

@@ -1,0 +1,65 @@
+import pandas as pd
+
+from pulse_audit.report.content import Stems, flattened, left_out
+
+
+def test_file_names_made_of_labels_are_harmless():
+    stem = Stems().make("../../etc/passwd", "a b:c", "x8", "race,gender")
+    assert stem == "etc-passwd_a-b-c_x8_race-gender"
+
+
+def test_file_names_never_repeat():
+    stems = Stems()
+    assert [stems.make("pulse:a"), stems.make("pulse-a"), stems.make("pulse/a")] == [
+        "pulse-a",
+        "pulse-a-2",
+        "pulse-a-3",
+    ]
+    assert stems.make("///") == "table"
+
+
+def test_nested_values_become_named_lines():
+    nested = {"search": {"steps": 100, "noise": [1, 2]}, "keep": True, "n": 1, "limit": None}
+    assert flattened(nested) == [
+        ("search.steps", "100"),
+        ("search.noise", "1, 2"),
+        ("keep", "yes"),
+        ("n", "1"),
+        ("limit", "none"),
+    ]
+    assert flattened({"layers": [{"a": 0}, {"a": False}]}) == [
+        ("layers.0.a", "0"),
+        ("layers.1.a", "no"),
+    ]
+
+
+def manifest(**changes):
+    return {
+        "spec": {"group_by": [["skin_tone"], ["race"]]},
+        "faces": [
+            {"id": "1", "labels": {"race": "White"}},
+            {"id": "2", "labels": {"race": "Black"}},
+        ],
+        "skipped": [{"id": "3", "labels": {"race": "Black"}, "reason": "broken"}],
+        "prepared": {},
+        **changes,
+    }
+
+
+def test_faces_left_out_are_counted_by_the_first_label_grouping():
+    samples = pd.DataFrame({"face_id": ["1", "1", "2"], "hr_face_found": [True, True, False]})
+    assert left_out(manifest(), samples) == [
+        {"group": "White", "faces": 1, "unreadable": 0, "no_face": 0},
+        {"group": "Black", "faces": 1, "unreadable": 1, "no_face": 1},
+    ]
+
+
+def test_a_detector_that_did_not_run_is_not_a_count_of_zero():
+    samples = pd.DataFrame({"face_id": ["1"], "hr_face_found": [None]})
+    assert {row["no_face"] for row in left_out(manifest(), samples)} == {None}
+
+
+def test_faces_listed_in_the_manifest_count_too():
+    listed = manifest(prepared={"no_face": ["2"]})
+    samples = pd.DataFrame({"face_id": ["1"], "hr_face_found": [None]})
+    assert [row["no_face"] for row in left_out(listed, samples)] == [0, 1]

@@ -1,0 +1,114 @@
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from pulse_audit.report import figures
+from pulse_audit.summary import EstimateRow, Summary
+
+GROUPS = ("White", "Black", "cost $x$ & <b>")
+
+
+def row(metric, value, low, high, group, arm="pulse:g"):
+    return EstimateRow(
+        arm=arm,
+        condition="clean",
+        scale=8,
+        metric=metric,
+        group_by="all" if group == "all" else "race",
+        group=group,
+        value=value,
+        low=low,
+        high=high,
+        n_faces=10,
+        n_draws=20,
+        method="",
+    )
+
+
+def summary(groups=GROUPS):
+    rows = [row("feasible_rate", 0.8, 0.7, 0.9, "all")]
+    for index, group in enumerate(groups):
+        share = 0.5 + index / (3 * len(groups))
+        rows.append(row("feasible_rate", share, share - 0.2, share + 0.1, group))
+        for name, value in (
+            ("hr_lightness", 50.0),
+            ("sr_lightness", 55.0),
+            ("lightness_shift", 5.0),
+            ("hr_ita", 10.0),
+            ("sr_ita", 20.0),
+        ):
+            rows.append(row(name, value + index, value + index - 2, value + index + 3, group))
+    return Summary(schema=1, estimates=rows, unavailable={}, findings=[])
+
+
+def spans(axis):
+    """Ends of the intervals drawn in an axis."""
+    segments = [s for c in axis.collections for s in c.get_segments() if s[0][1] == s[1][1]]
+    return np.array([[s[0][0], s[1][0]] for s in segments])
+
+
+def test_intervals_are_drawn_where_the_estimates_put_them():
+    figure = figures.feasibility(summary(), ["pulse:g"], "clean", 8, "race")
+    rates = summary().select("feasible_rate", "pulse:g", "clean", 8, "race")
+    expected = [[100 * r.low, 100 * r.high] for r in rates]
+    assert_allclose(spans(figure.axes[0]), expected)
+
+
+def test_skin_tone_shows_levels_and_the_paired_shift():
+    figure = figures.skin_tone(summary(), ["pulse:g"], "clean", 8, "race")
+    assert [a.get_xlabel() for a in figure.axes] == [
+        "lightness, L*",
+        "lightness shift, L*",
+        "individual typology angle, °",
+    ]
+    assert_allclose(spans(figure.axes[1]), [[3, 8], [4, 9], [5, 10]])
+
+
+def test_a_group_without_interval_is_drawn_as_a_point():
+    rows = [row("feasible_rate", 0.5, None, None, "White"), row("feasible_rate", 1, 0.7, 1, "x")]
+    one_face = Summary(schema=1, estimates=rows, unavailable={}, findings=[])
+    figure = figures.feasibility(one_face, ["pulse:g"], "clean", 8, "race")
+    assert_allclose(spans(figure.axes[0]), [[50, 50], [70, 100]])
+
+
+def test_nothing_measured_gives_no_figure():
+    empty = Summary(schema=1, estimates=[], unavailable={}, findings=[])
+    assert figures.feasibility(empty, ["pulse:g"], "clean", 8, "race") is None
+    assert figures.skin_tone(empty, ["pulse:g"], "clean", 8, "race") is None
+
+
+def test_too_many_groups_give_no_figure():
+    many = summary([f"g{i}" for i in range(figures.MOST_GROUPS + 1)])
+    assert figures.feasibility(many, ["pulse:g"], "clean", 8, "race") is None
+
+
+@pytest.fixture(scope="module")
+def drawing():
+    return figures.draw(figures.skin_tone(summary(), ["pulse:g"], "clean", 8, "race"))
+
+
+def test_equal_estimates_give_equal_bytes(drawing):
+    again = figures.draw(figures.skin_tone(summary(), ["pulse:g"], "clean", 8, "race"))
+    assert again == drawing
+
+
+def test_files_are_of_their_kind_and_undated(drawing):
+    assert drawing.png.startswith(b"\x89PNG") and drawing.pdf.startswith(b"%PDF")
+    assert b"CreationDate" not in drawing.pdf
+    assert b"dc:date" not in drawing.svg
+    assert b"matplotlib" not in drawing.png
+
+
+def test_labels_are_text_and_not_mathematics_or_markup(drawing):
+    tree = ElementTree.fromstring(drawing.svg)
+    words = [e.text for e in tree.iter("{http://www.w3.org/2000/svg}text")]
+    assert "cost $x$ & <b> (10)" in words
+
+
+def test_the_page_s_figures_use_the_reader_s_font_and_the_dark_one_dark_colours(drawing):
+    assert b"system-ui" in drawing.page and b"DejaVu" not in drawing.page
+    assert figures.INK.encode() in drawing.page
+    assert figures.INK.encode() not in drawing.page_dark
+    ElementTree.fromstring(drawing.page_dark)

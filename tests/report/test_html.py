@@ -1,0 +1,249 @@
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from importlib import resources
+
+import pytest
+
+from pulse_audit import store
+from pulse_audit.report import figures
+from pulse_audit.report.html import render, unbroken
+from pulse_audit.summary import Summary
+
+RACES = ("White", "Black", "Indian")
+VOID = {"meta", "img", "source", "br", "link", "input", "hr"}
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, the text, and whether tags nest."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", "".join(self.words))
+
+    def all(self, name):
+        return [attributes for tag, attributes in self.tags if tag == name]
+
+
+@pytest.fixture(scope="module")
+def run(write_run, tmp_path_factory):
+    path = tmp_path_factory.mktemp("run")
+    return write_run(path, per_group=3, races=RACES)
+
+
+@pytest.fixture(scope="module")
+def text(run):
+    return render(run).read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(text):
+    return Page(text)
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Leave the drawing of figures to the tests that look at them."""
+    blank = figures.Drawing(b"<svg/>", b"png", b"pdf", b"<svg/>", b"<svg/>")
+    monkeypatch.setattr(figures, "draw", lambda figure: blank)
+
+
+def test_every_tag_is_closed_and_every_id_is_one(page):
+    assert page.open == []
+    ids = [a["id"] for _, a in page.tags if "id" in a]
+    assert len(ids) == len(set(ids))
+    references = {a["aria-labelledby"] for _, a in page.tags if "aria-labelledby" in a}
+    assert references <= set(ids)
+    assert {a["href"][1:] for a in page.all("a")} <= set(ids)
+
+
+def test_the_page_loads_nothing_and_runs_nothing(page):
+    policies = [m["content"] for m in page.all("meta") if "http-equiv" in m]
+    assert policies == [POLICY]
+    sources = [a.get("src") or a.get("srcset") for t, a in page.tags if t in ("img", "source")]
+    assert sources and all(s.startswith("data:image/") for s in sources)
+    assert not {"script", "link", "iframe", "object", "form"} & {tag for tag, _ in page.tags}
+    assert not [name for _, a in page.tags for name in a if name.startswith("on")]
+
+
+def test_pictures_have_words_and_headers_have_scopes(page):
+    assert all(image.get("alt") for image in page.all("img"))
+    assert {h.get("scope") for h in page.all("th")} <= {"col", "row", "colgroup", "rowgroup"}
+    assert page.all("html")[0]["lang"] == "en"
+
+
+def test_the_first_screen_says_what_was_found_and_what_it_cannot_say(page, run):
+    stored = json.loads((run.path / "report" / "data" / "summary.json").read_text())
+    for sentence in stored["findings"]:
+        assert sentence in page.text.replace("\N{NO-BREAK SPACE}", " ")
+    assert "Upsampling never reveals who someone is." in page.text
+    assert "apparent" in page.text
+    assert page.text.index("Findings") < page.text.index("Results")
+
+
+def test_every_group_is_shown_with_interval_and_sample(page, run):
+    summary = Summary.model_validate_json(
+        (run.path / "report" / "data" / "summary.json").read_text("utf-8")
+    )
+    for row in summary.select("feasible_rate", "pulse:celeba-dcgan32", "clean", 8, "race"):
+        assert row.group in page.text
+        assert f"[{100 * row.low:.1f}, {100 * row.high:.1f}]" in page.text
+
+
+def test_what_is_missing_is_listed_with_its_reason(page):
+    assert "weights not fetched: pulse-audit fetch lpips" in page.text
+    assert "truncated JPEG" in page.text
+    assert "no detector ran" in page.text
+
+
+def test_provenance_holds_weights_data_licence_seed_and_versions(page):
+    for word in ("ab" * 32, "cd" * 32, "CC BY 4.0", "Karkkainen and Joo 2021", "2.6.0", "search"):
+        assert word in page.text
+
+
+def test_pictures_are_embedded_and_say_what_became_of_the_draw(page):
+    outputs = [i for i in page.all("img") if i["alt"].startswith("output of pulse")]
+    assert len(outputs) == 2 * len(RACES) * 2
+    assert any("feasible" in i["alt"] for i in outputs)
+
+
+def test_tables_figures_and_data_lie_beside_the_page(run, text):
+    folder = run.path / "report"
+    names = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+    for stem in ("arms_clean_x8", "pulse-celeba-dcgan32_clean_x8_race-gender"):
+        assert {f"tables/{stem}.csv", f"tables/{stem}.tex"} <= names
+    for kind in ("svg", "png", "pdf"):
+        assert f"figures/skin-tone_clean_x8_race.{kind}" in names
+    assert {"index.html", "data/estimates.csv", "data/summary.json"} <= names
+    assert not [name for name in names if name.endswith(".tmp")]
+
+
+def test_rendering_again_gives_the_same_bytes(run, text, tmp_path):
+    render(store.open_run(run.path), tmp_path)
+    first = {p.relative_to(run.path / "report"): p for p in (run.path / "report").rglob("*.*")}
+    again = {p.relative_to(tmp_path): p for p in tmp_path.rglob("*.*")}
+    assert first.keys() == again.keys()
+    assert all(first[name].read_bytes() == again[name].read_bytes() for name in first)
+
+
+def test_words_of_the_data_are_text_wherever_they_stand(write_run, tmp_path, undrawn):
+    evil = "<script>alert(1)</script>"
+    quote = '"><img src=x onerror=alert(1)>'
+    made = write_run(tmp_path, per_group=1, draws=1, races=(evil, quote, "=cmd()"), images=True)
+    manifest = made.manifest
+    manifest["notes"] = [evil]
+    manifest["dataset"] |= {"title": evil, "terms": quote, "may_publish_images": False}
+    manifest["unavailable"] = {evil: quote, "sr_face_found": evil}
+    manifest["skipped"] = [{"id": evil, "labels": {"race": evil}, "reason": quote}]
+    made.write_manifest()
+    text = render(store.open_run(tmp_path)).read_text("utf-8")
+    page = Page(text)
+    assert "<script" not in text and not page.all("script")
+    assert not [name for _, a in page.tags for name in a if name.startswith("on")]
+    assert page.text.count(evil) > 5
+    assert "'=cmd()" in (tmp_path / "report/tables/bicubic_clean_x8_race.csv").read_text()
+
+
+def test_a_path_in_the_samples_cannot_show_what_lies_outside(write_run, tmp_path, undrawn):
+    write_run(tmp_path / "run", per_group=1, draws=1, races=("A", "B"), images=True)
+    kept = tmp_path / "run" / "images"
+    shutil.move(kept, tmp_path / "elsewhere")
+    kept.symlink_to(tmp_path / "elsewhere")
+    page = Page(render(store.open_run(tmp_path / "run")).read_text("utf-8"))
+    assert not [i for i in page.all("img") if not i["src"].startswith("data:image/svg")]
+
+
+def restricted(write_run, path):
+    made = write_run(path, per_group=1, draws=1, races=("A", "B"), images=True)
+    made.manifest["dataset"]["may_publish_images"] = False
+    made.write_manifest()
+    return made
+
+
+def test_faces_under_terms_come_with_a_visible_notice(write_run, tmp_path, undrawn):
+    page = Page(render(restricted(write_run, tmp_path)).read_text("utf-8"))
+    assert "Keep this file to yourself." in page.text
+    assert [i for i in page.all("img") if i["src"].startswith("data:image/png")]
+
+
+def test_the_public_edition_shows_no_face_under_terms(write_run, tmp_path, undrawn):
+    page = Page(render(restricted(write_run, tmp_path), public=True).read_text("utf-8"))
+    assert "Public edition." in page.text
+    assert not [i for i in page.all("img") if i["src"].startswith("data:image/png")]
+
+
+def test_an_unfinished_run_says_so(write_run, tmp_path, undrawn):
+    made = write_run(tmp_path, per_group=1, draws=1, races=("A", "B"), images=False)
+    made.write_manifest(status="running")
+    (tmp_path / "samples" / "u00001.parquet").unlink()
+    page = Page(render(store.open_run(tmp_path)).read_text("utf-8"))
+    assert "Unfinished run." in page.text and "2 of 4 draws are done" in page.text
+
+
+def test_a_run_without_any_result_renders(write_run, tmp_path, undrawn):
+    made = write_run(tmp_path, per_group=1, draws=1, races=("A", "B"), images=False)
+    made.write_manifest(status="planned")
+    for shard in (tmp_path / "samples").glob("*.parquet"):
+        shard.unlink()
+    page = Page(render(store.open_run(tmp_path)).read_text("utf-8"))
+    assert "No unit of work is finished yet." in page.text
+
+
+def test_a_trial_run_says_that_gates_refuse_it(write_run, tmp_path, undrawn):
+    made = write_run(tmp_path, per_group=1, draws=1, races=("A", "B"), images=False)
+    made.write_manifest(spec={**made.manifest["spec"], "limit": 2})
+    page = Page(render(store.open_run(tmp_path)).read_text("utf-8"))
+    assert "Trial run." in page.text
+
+
+def test_each_condition_has_a_section_and_the_first_is_open(write_run, tmp_path, undrawn):
+    conditions = ("clean", "gaussian:25")
+    made = write_run(tmp_path, per_group=1, draws=1, races=("A", "B"), conditions=conditions)
+    page = Page(render(made).read_text("utf-8"))
+    sections = [a for a in page.all("details") if a.get("class") == "setting"]
+    assert ["open" in a for a in sections] == [True, False]
+    assert (tmp_path / "report/tables/bicubic_gaussian-25_x8_race.csv").is_file()
+
+
+def test_numbers_stay_with_their_units():
+    space = "\N{NO-BREAK SPACE}"
+    assert unbroken("98 % [95, 99] of") == f"98{space}% [95,{space}99] of"
+    assert unbroken("+3.1 [+2.0, +4.2] L* on") == f"+3.1 [+2.0,{space}+4.2]{space}L* on"
+
+
+def luminance(colour: str) -> float:
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_text_has_the_contrast_of_wcag_aa(scheme):
+    style = (resources.files("pulse_audit.report") / "templates" / "style.css").read_text()
+    block = re.findall(r":root \{(.*?)\}", style, re.S)[scheme]
+    colour = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", block))
+    for ground in ("paper", "warn"):
+        for ink in ("ink", "muted", "accent", "bad"):
+            high, low = sorted((luminance(colour[ink]), luminance(colour[ground])), reverse=True)
+            assert (high + 0.05) / (low + 0.05) >= 4.5, (ink, ground)

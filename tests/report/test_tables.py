@@ -1,0 +1,160 @@
+import csv
+import io
+
+import pytest
+
+from pulse_audit.report.tables import (
+    Cell,
+    arm_table,
+    escape_latex,
+    estimates_csv,
+    group_table,
+    neutralised,
+    to_csv,
+    to_latex,
+)
+from pulse_audit.summary import EstimateRow, Summary
+from pulse_audit.summary.measures import BY_NAME
+
+
+def row(metric="feasible_rate", value=0.9, low=0.8, high=0.95, group="Black", **changes):
+    return EstimateRow(
+        **{
+            "arm": "pulse:g_1",
+            "condition": "clean",
+            "scale": 8,
+            "metric": metric,
+            "group_by": "all" if group == "all" else "race",
+            "group": group,
+            "value": value,
+            "low": low,
+            "high": high,
+            "n_faces": 10,
+            "n_draws": 20,
+            "method": "Wilson",
+            **changes,
+        }
+    )
+
+
+def summary(*rows):
+    return Summary(schema=1, estimates=list(rows), unavailable={}, findings=[])
+
+
+def table(*rows):
+    return group_table(summary(*rows), "pulse:g_1", "clean", 8, "race")
+
+
+def lines(text):
+    return list(csv.reader(io.StringIO(text)))
+
+
+def test_shares_are_shown_in_per_cent_with_their_interval():
+    cell = table(row()).rows[0].cells[0]
+    assert (cell.value, cell.interval) == ("90.0", "[80.0, 95.0]")
+
+
+def test_groups_keep_their_order_and_the_whole_sample_comes_last():
+    rows = table(row(group="all"), row(group="White"), row(group="Black")).rows
+    assert [r.label for r in rows] == ["White", "Black", "all"]
+    assert [r.whole for r in rows] == [False, False, True]
+
+
+def test_a_table_has_a_column_for_each_measured_metric_in_reading_order():
+    rows = [row("ssim"), row("feasible_rate"), row("psnr"), row("hr_ita"), row("hue_shift", None)]
+    assert [m.name for m in table(*rows).columns] == ["feasible_rate", "psnr", "ssim"]
+
+
+def test_error_rates_have_a_column_only_where_there_are_errors():
+    none = table(row(), row("error_rate", 0.0, 0.0, 0.1))
+    some = table(row(), row("error_rate", 0.1, 0.0, 0.3))
+    assert [m.name for m in none.columns] == ["feasible_rate"]
+    assert [m.name for m in some.columns] == ["feasible_rate", "error_rate"]
+
+
+def test_arms_are_compared_over_the_whole_sample():
+    rows = [row(group="all"), row(group="all", arm="bicubic", value=1.0), row()]
+    compared = arm_table(summary(*rows), "clean", 8)
+    assert [(r.label, r.cells[0].value) for r in compared.rows] == [
+        ("pulse:g_1", "90.0"),
+        ("bicubic", "100.0"),
+    ]
+
+
+def test_corrected_and_shift_matrix_rows_do_not_mix_with_raw_ones():
+    rows = [row(), row(correction="corrected", value=0.1), row(to_group="White", value=0.2)]
+    assert [c.value for r in table(*rows).rows for c in r.cells] == ["90.0"]
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "shown", "interval"),
+    [
+        (-3.14, -5.0, -1.0, "−3.1", "[−5.0, −1.0]"),
+        (-0.01, -1.0, 1.0, "0.0", "[−1.0, 1.0]"),
+        (2.0, None, None, "2.0", ""),
+        (2.0, 2.0, 2.0, "2.0", ""),
+        (None, None, None, "–", ""),
+    ],
+)
+def test_numbers_are_written_with_a_true_minus_and_no_empty_interval(
+    value, low, high, shown, interval
+):
+    cell = Cell(BY_NAME["lightness_shift"], row("lightness_shift", value, low, high))
+    assert (cell.value, cell.interval) == (shown, interval)
+
+
+def test_a_missing_cell_says_that_it_was_not_measured():
+    cell = Cell(BY_NAME["psnr"], None)
+    assert (cell.value, cell.interval, cell.reason) == ("–", "", "not measured")
+
+
+def test_csv_holds_stored_units_and_the_ends_of_intervals():
+    header, line = lines(to_csv(table(row(), row("psnr", 20.5, None, None))))
+    assert header[:6] == [
+        "race", "faces", "draws", "feasible_rate", "feasible_rate_low", "feasible_rate_high"
+    ]  # fmt: skip
+    assert line == ["Black", "10", "20", "0.9", "0.8", "0.95", "20.5", "", ""]
+
+
+@pytest.mark.parametrize("text", ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)", "\t=x", "\r\n-x"])
+def test_no_label_becomes_a_spreadsheet_formula(text):
+    written = lines(to_csv(table(row(group=text))))
+    assert written[1][0] == neutralised(text) == f"'{text.strip()}"
+
+
+def test_negative_numbers_stay_numbers_in_csv():
+    written = lines(estimates_csv(summary(row("lightness_shift", -1.5, -2.0, -1.0))))
+    named = dict(zip(*written, strict=True))
+    assert (named["value"], named["low"], named["to_group"]) == ("-1.5", "-2.0", "")
+
+
+def test_every_estimate_is_a_line_of_the_csv():
+    written = lines(estimates_csv(summary(row(), row("psnr"), row(group='a,b\n"c"'))))
+    assert len(written) == 4
+    assert written[3][5] == 'a,b "c"'
+
+
+def test_latex_escapes_every_special_character():
+    assert escape_latex(r"50% & $x_1^2$ #~{\a}") == (
+        r"50\% \& \$x\_1\textasciicircum{}2\$ \#\textasciitilde{}\{\textbackslash{}a\}"
+    )
+
+
+def test_latex_rows_have_as_many_cells_as_columns_and_rules_of_booktabs():
+    text = to_latex(table(row(), row("psnr", 20.0, 19.0, 21.0), row(group="all", metric="psnr")))
+    body = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert {line.count(" & ") for line in body} == {4}
+    assert [text.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [1, 2, 1]
+    assert r"\begin{tabular}{lrrrr}" in text
+
+
+def test_a_hostile_label_cannot_leave_its_latex_cell():
+    text = to_latex(table(row(group="x \\\\ \\input{/etc/passwd} & y\n% z")))
+    assert r"\input" not in text
+    assert "etc/passwd" in text and "\n% z" not in text
+
+
+def test_a_hostile_caption_stays_in_its_latex_comment():
+    hostile = row(condition="clean\n\\input{x}")
+    text = to_latex(group_table(summary(hostile), "pulse:g_1", hostile.condition, 8, "race"))
+    assert not any(line.startswith("\\input") for line in text.splitlines())
