@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from pulse_audit import catalogue
+from pulse_audit.files import cache_folder
 from pulse_audit.names import nearest
 from pulse_audit.types import InputError
 
@@ -133,8 +134,6 @@ def _device() -> dict[str, str]:
 
 
 def _places() -> Rows:
-    from pulse_audit.generators.gaussianise import cache_folder
-
     data = os.environ.get("PULSE_AUDIT_DATA")
     weights = find_spec("facenet_pytorch")
     folder = Path(weights.origin).parent / "data" if weights and weights.origin else Path()

@@ -11,9 +11,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +21,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pulse_audit.files import write_whole as write_whole
 from pulse_audit.seeding import hexdigest, sha256
 from pulse_audit.types import InputError
 
@@ -76,22 +75,6 @@ def sample_schema(attributes: Sequence[str]) -> pa.Schema:
         for suffix, kind in (("", _TEXT), ("_p", pa.list_(pa.float64())))
     ]
     return pa.schema([*COLUMNS.items(), *labelled, *predicted])
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all (temporary name, fsync, rename)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _slug(text: str) -> str:

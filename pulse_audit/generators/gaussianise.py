@@ -19,11 +19,11 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from platformdirs import user_cache_dir
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from pulse_audit.files import cache_folder
 from pulse_audit.seeding import hexdigest
 from pulse_audit.types import InputError
 
@@ -108,7 +108,7 @@ def cached_fit(
     label : int, optional
         The class for which ``mapping`` is fixed, if any.
     cache : Path, optional
-        Folder of the fits; default: ``gaussian-fits`` in `cache_folder`.
+        Folder of the fits; default: ``gaussian-fits`` in the cache folder.
 
     Raises
     ------
@@ -126,11 +126,6 @@ def cached_fit(
         raise InputError("the mapping network gives values that are not finite: damaged weights")
     _store(fit, path)
     return fit
-
-
-def cache_folder() -> Path:
-    """Where this program keeps what it can make again: PULSE_AUDIT_HOME, or the platform's."""
-    return Path(os.environ.get("PULSE_AUDIT_HOME") or user_cache_dir("pulse-audit"))
 
 
 def read_gaussian_fit(path: str | Path) -> GaussianFit:

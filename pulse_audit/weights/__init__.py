@@ -1,0 +1,1 @@
+"""Weights known by name: where they are, what is claimed of them, and fetching them."""
