@@ -23,6 +23,7 @@ from pulse_audit.report.figures import Drawing
 from pulse_audit.report.tables import arrow, estimates_csv, to_csv, to_latex
 from pulse_audit.summary import METRICS, Summary, summarise
 from pulse_audit.summary.groups import groupings
+from pulse_audit.types import InputError
 
 PAGE = "index.html"
 
@@ -58,6 +59,7 @@ def render(
     InputError
         If the stored samples cannot be read or do not fit the manifest.
     """
+    _check(run.manifest)
     folder = out_dir if out_dir is not None else run.path / "report"
     samples = run.samples()
     summary = summary if summary is not None else summarise(run.manifest, samples)
@@ -69,6 +71,24 @@ def render(
     page = page_text(run.manifest, samples, summary, cells, images_shown=shown)
     store.write_whole(folder / PAGE, page.encode())
     return folder / PAGE
+
+
+def _check(manifest: Mapping[str, Any]) -> None:
+    """Refuse, in one line, a manifest that no run wrote (its outer shape is checked by store)."""
+    whole = {
+        "arms": all(isinstance(card, Mapping) for card in manifest["arms"].values()),
+        "faces": all(_names_a_face(face) for face in manifest["faces"]),
+        "skipped": all(_names_a_face(face) for face in manifest.get("skipped", [])),
+        "unavailable": isinstance(manifest.get("unavailable", {}), Mapping),
+        "spec.group_by": isinstance(manifest["spec"].get("group_by") or [], list),
+    }
+    damaged = [entry for entry, fine in whole.items() if not fine]
+    if damaged:
+        raise InputError(f"manifest.json: entry {damaged[0]!r} is damaged; take the original run")
+
+
+def _names_a_face(face: object) -> bool:
+    return isinstance(face, Mapping) and isinstance(face.get("id"), str)
 
 
 def page_text(
@@ -97,6 +117,7 @@ def page_text(
         facts=_facts(manifest, samples, cells),
         progress=_progress(manifest, samples),
         images_shown=images_shown,
+        missing=_by_reason(summary.unavailable),
         left_out=left_out(manifest, samples),
         skipped=manifest.get("skipped", []),
         metrics=[m for m in METRICS if m.name not in summary.unavailable],
@@ -126,6 +147,14 @@ def _facts(
 def _progress(manifest: Mapping[str, Any], samples: pd.DataFrame) -> tuple[int, int]:
     """Finished and planned draws."""
     return len(samples), sum(len(unit.get("draws", [])) for unit in manifest["units"])
+
+
+def _by_reason(unavailable: Mapping[str, str]) -> dict[str, list[str]]:
+    """Metrics and columns that could not be taken, under their reason."""
+    reasons: dict[str, list[str]] = {}
+    for name, reason in unavailable.items():
+        reasons.setdefault(reason, []).append(name)
+    return reasons
 
 
 def _provenance(manifest: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:

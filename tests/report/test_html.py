@@ -10,6 +10,7 @@ from pulse_audit import store
 from pulse_audit.report import figures
 from pulse_audit.report.html import render, unbroken
 from pulse_audit.summary import Summary
+from pulse_audit.types import InputError
 
 RACES = ("White", "Black", "Indian")
 VOID = {"meta", "img", "source", "br", "link", "input", "hr"}
@@ -224,6 +225,17 @@ def test_each_condition_has_a_section_and_the_first_is_open(write_run, tmp_path,
     sections = [a for a in page.all("details") if a.get("class") == "setting"]
     assert ["open" in a for a in sections] == [True, False]
     assert (tmp_path / "report/tables/bicubic_gaussian-25_x8_race.csv").is_file()
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [("arms", {"x": []}), ("faces", ["a"]), ("skipped", [{}]), ("unavailable", [1])],
+)
+def test_a_damaged_manifest_is_refused_in_one_line(run, tmp_path, entry, value):
+    damaged = store.Run(run.path, {**run.manifest, entry: value})
+    with pytest.raises(InputError, match=entry):
+        render(damaged, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_numbers_stay_with_their_units():

@@ -110,5 +110,7 @@ def test_several_settings_are_compared_and_the_first_is_named():
 def test_the_width_of_the_widest_group_interval_says_what_cannot_be_seen():
     groups = [("White", 0.95, 0.8, 1.0), ("Black", 0.85, 0.5, 0.95)]
     said = findings(MANIFEST, rates(*groups))[-1]
-    assert said.startswith("With 10 faces in group Black, its feasible rate is only known to within")
+    assert said.startswith(
+        "With 10 faces in group Black, its feasible rate is only known to within"
+    )
     assert "45 points wide" in said
