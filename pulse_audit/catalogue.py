@@ -17,6 +17,8 @@ from pulse_audit.types import Generator, InputError, Upsampler
 if TYPE_CHECKING:
     import torch
 
+    from pulse_audit.weights.registry import WeightCard
+
 INTERPOLATING = ("nearest", "bicubic", "lanczos")
 ARM_FORMS = ("pulse", *INTERPOLATING, "FILE.py:FACTORY")
 
@@ -84,13 +86,67 @@ def reference_sha256(reference: str) -> str:
     Raises
     ------
     InputError
-        If it cannot be read.
+        If it cannot be read, or is known by name and not fetched.
     """
+    known = generator_card(reference)
+    if known is not None:
+        return fetched(known)[1]
     path = Path(reference.rsplit(":", 1)[0] if is_factory(reference) else reference)
     try:
         return sha256(path.read_bytes())
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def generator_names() -> list[str]:
+    """Return the names under which generators can be fetched."""
+    from pulse_audit.weights.registry import cards
+
+    return [card.name for card in cards().values() if card.kind == "generator"]
+
+
+def generator_card(reference: str) -> WeightCard | None:
+    """Return the card behind a reference that is the name of a generator's weights, else None."""
+    from pulse_audit.weights.registry import cards
+
+    return cards()[reference] if reference in generator_names() else None
+
+
+def fetched(card: WeightCard) -> tuple[Path, str]:
+    """Return the file of a card, and its SHA-256.
+
+    Raises
+    ------
+    InputError
+        If it is not there, or no longer what was fetched; the line names the command that helps.
+    """
+    from pulse_audit.weights import cache
+
+    path, seen = cache.located(card.name), cache.seen(card)
+    if path is None or seen is None:
+        found = cache.state(card)
+        state = "not fetched" if found == "missing" else f"its file is {found}"
+        raise InputError(f"{card.name} is known but {state}: pulse-audit fetch {card.name}")
+    return path, seen.sha256
+
+
+def to_fetch(names: Sequence[str]) -> list[WeightCard]:
+    """Return the cards of weights by name, each followed by the Gaussian fit it needs, if any.
+
+    Raises
+    ------
+    InputError
+        If a name is unknown, or is a data set, which has to be obtained by hand.
+    """
+    from pulse_audit.datasets.registry import load_registry
+    from pulse_audit.weights.registry import get
+
+    datasets = load_registry().cards
+    for name in names:
+        if name in datasets:
+            raise InputError(f"{name} is a data set without a direct link: {datasets[name].obtain}")
+    wanted = [also for name in names for also in (name, get(name).gaussian_fit) if also]
+    return [get(name) for name in dict.fromkeys(wanted)]
 
 
 def load_factory(reference: str) -> Any:
@@ -130,12 +186,12 @@ def _call_plugin(call: Callable[[], Any], reference: str) -> Any:
 
 
 def load_generator(reference: str) -> Generator:
-    """Load a generator: ``FILE.py:FACTORY`` or a checkpoint file.
+    """Load a generator: ``FILE.py:FACTORY``, a name of the catalogue or a checkpoint file.
 
     Raises
     ------
     InputError
-        If there is no such thing, or it is not a generator.
+        If there is no such thing, it is not fetched, or it is not a generator.
     """
     if is_factory(reference):
         made = load_factory(reference)
@@ -145,8 +201,30 @@ def load_generator(reference: str) -> Generator:
                 "(wrap a network with pulse_audit.as_generator)"
             )
         return made
+    known = generator_card(reference)
+    if known is not None:
+        return _load_named(known)
     raise InputError(
-        f"unknown generator {reference!r}; known: a checkpoint file or FILE.py:FACTORY"
+        f"unknown generator {reference!r}{nearest(reference, generator_names())}; also known: a "
+        "checkpoint file or FILE.py:FACTORY"
+    )
+
+
+def _load_named(card: WeightCard) -> Generator:
+    from pulse_audit.generators.adapt import as_generator
+    from pulse_audit.generators.checkpoints import load_generator as load_file
+    from pulse_audit.weights.registry import get
+
+    path, digest = fetched(card)
+    fit = fetched(get(card.gaussian_fit))[0] if card.gaussian_fit else None
+    return as_generator(
+        load_file(path),
+        name=card.name,
+        crop=card.crop or "as-is",
+        gaussian_fit=fit,
+        training_data=card.trained_on,
+        licence=card.licence.name,
+        sha256=digest,
     )
 
 

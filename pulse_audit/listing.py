@@ -14,6 +14,8 @@ from pulse_audit import catalogue
 from pulse_audit.files import cache_folder
 from pulse_audit.names import nearest
 from pulse_audit.types import InputError
+from pulse_audit.weights import cache
+from pulse_audit.weights.registry import WeightCard, cards
 
 Rows = list[dict[str, str]]
 
@@ -37,6 +39,7 @@ def rows_of(what: str, datasets_file: Path | None) -> tuple[str, Rows]:
     listings: dict[str, Callable[[], Rows]] = {
         "datasets": lambda: _datasets(datasets_file),
         "generators": _generators,
+        "weights": lambda: [_weights_row(card) for card in cards().values()],
         "arms": _arms,
         "metrics": _metrics,
         "conditions": _conditions,
@@ -63,10 +66,37 @@ def _datasets(datasets_file: Path | None) -> Rows:
 
 
 def _generators() -> Rows:
-    return [
-        {"name": "FILE.py:FACTORY", "what": "your own code that returns a generator"},
-        {"name": "FILE.pt", "what": "a StyleGAN 1 checkpoint in PULSE's layout"},
-    ]
+    own = {
+        "FILE.py:FACTORY": "your own code that returns a generator",
+        "FILE.pt": "a StyleGAN 1 checkpoint in PULSE's layout",
+    }
+    named = [_weights_row(card) for card in cards().values() if card.kind == "generator"]
+    blank = dict.fromkeys(named[0], "-")
+    return [*({**blank, "name": name, "what": what} for name, what in own.items()), *named]
+
+
+def fetched_row(card: WeightCard) -> dict[str, str]:
+    """Say where the file of a fetched card is, and what its SHA-256 is worth."""
+    seen = cache.seen(card)
+    return {
+        "name": card.name,
+        "file": str(cache.path_of(card)),
+        "sha256": seen.sha256 if seen else "-",
+        "which is": cache.hash_state(card),
+    }
+
+
+def _weights_row(card: WeightCard) -> dict[str, str]:
+    return {
+        "name": card.name,
+        "what": card.title,
+        "resolution": str(card.resolution or "-"),
+        "crop": card.crop or "-",
+        "licence": card.licence.name,
+        "size": f"{card.size / 1e6:,.0f} MB" if card.size else "unknown",
+        "sha256": cache.hash_state(card),
+        "state": cache.state(card),
+    }
 
 
 def _arms() -> Rows:
@@ -104,12 +134,12 @@ def doctor() -> Rows:
     """State of this installation, a row a part, with what a missing part costs."""
     python = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     rows = [
-        _row("pulse-audit", version("pulse-audit"), "this program"),
+        _row("pulse-audit", _installed("pulse-audit"), "this program"),
         _row("python", python, sys.executable),
     ]
     rows += [_row(name, _installed(name), "needed") for name in DEPENDENCIES.split()]
     rows += [_row(name, _installed(name), what) for name, what in EXTRAS.items()]
-    rows += [_device(), *_places()]
+    rows += [_device(), *_places(), *_weights()]
     return rows
 
 
@@ -131,6 +161,25 @@ def _device() -> dict[str, str]:
         return _row("device", f"cuda, {torch.cuda.get_device_name()}", "searches run on it")
     threads = torch.get_num_threads()
     return _row("device", f"cpu, {threads} threads", "no GPU: fine for small nets and samples")
+
+
+def _weights() -> Rows:
+    """State of the fetchable weights: all generators in one row, the others one by one."""
+    generators = [card for card in cards().values() if card.kind == "generator"]
+    there = [card.name for card in generators if cache.state(card) == "fetched"]
+    what = "named with --generator; `pulse-audit list generators` shows all"
+    counted = f"{len(there)} of {len(generators)} fetched"
+    others = [card for card in cards().values() if card.kind != "generator"]
+    return [
+        _row("generators", ", ".join([counted, *there]), what),
+        *(_weight(card, cache.state(card)) for card in others),
+    ]
+
+
+def _weight(card: WeightCard, state: str) -> dict[str, str]:
+    if state == "fetched":
+        return _row(card.name, f"fetched, SHA-256 {cache.hash_state(card)}", card.title)
+    return _row(card.name, state, f"{card.without}; pulse-audit fetch {card.name}")
 
 
 def _places() -> Rows:

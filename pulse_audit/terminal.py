@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 Report = Callable[[int, int, int], None]
 
@@ -101,7 +101,9 @@ def table(
 
     grid = Table(title=Text(title), box=SIMPLE_HEAD, title_justify="left", pad_edge=False)
     for number, name in enumerate(header):
-        grid.add_column(Text(name), justify="right" if figures and number else "left")
+        # The first column names the rows: other columns give way to it.
+        justify: Literal["left", "right"] = "right" if figures and number else "left"
+        grid.add_column(Text(name), justify=justify, no_wrap=number == 0)
     for row in rows:
         grid.add_row(*(Text(cell) for cell in row))
     width = None if sys.stdout.isatty() else 120

@@ -131,15 +131,16 @@ def located(name: str, *, rehash: bool = False) -> Path | None:
 
 
 def hash_state(card: WeightCard) -> str:
-    """Say in words what the SHA-256 of a card's file is worth."""
+    """Say in a word or two what the SHA-256 of a card's file is worth.
+
+    ``confirmed``, ``claimed`` or ``unknown`` before the first download; after it ``confirmed``,
+    ``as claimed``, ``NOT as claimed``, or ``recorded on`` its date.
+    """
     known = seen(card)
-    if card.sha256_status == "confirmed":
-        return "confirmed"
-    if known is None:
-        claimed = f"claimed by {card.sha256_source}"
-        return claimed if card.sha256_status == "claimed" else "unknown until fetched"
+    if card.sha256_status == "confirmed" or known is None:
+        return card.sha256_status
     if card.sha256 is None:
-        return f"recorded on {known.date}, confirmed by nobody"
+        return f"recorded on {known.date}"
     return "as claimed" if known.sha256 == card.sha256 else "NOT as claimed"
 
 

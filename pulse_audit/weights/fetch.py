@@ -72,6 +72,24 @@ def terms(card: WeightCard) -> str:
     )
 
 
+def doubt(card: WeightCard) -> str | None:
+    """Say why the SHA-256 of a fetched file proves little, or None where it is a confirmed one."""
+    known = cache.seen(card)
+    if known is None or card.sha256_status == "confirmed":
+        return None
+    if card.sha256 is None:
+        return (
+            f"{card.name}: nobody has published a SHA-256; {known.sha256} is recorded, and later "
+            "downloads have to match it"
+        )
+    if known.sha256 == card.sha256:
+        return f"{card.name}: SHA-256 as claimed by {card.sha256_source}"
+    return (
+        f"{card.name}: SHA-256 {known.sha256} is NOT the {card.sha256} claimed by "
+        f"{card.sha256_source}; recorded as it is, trust it accordingly"
+    )
+
+
 def by_hand(card: WeightCard) -> str:
     """Say how to come by a file that has no direct link."""
     return (

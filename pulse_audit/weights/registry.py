@@ -63,8 +63,9 @@ class WeightCard(Strict):
         outcome shown), or ``unknown`` (recorded at the first download).
     sha256_prefix : str or None
         Leading digits that the publisher wrote into the file's name; always checked.
-    companions : tuple of str
-        Entries fetched along with it, because it cannot be used without them.
+    gaussian_fit : str or None
+        The entry of PULSE's fit for a synthesis network that comes without its mapping network;
+        it is fetched along.
     without : str
         What a user misses where it is not fetched.
     """
@@ -86,7 +87,7 @@ class WeightCard(Strict):
     licence: Licence
     trained_on: Word
     obtain: Word | None = None
-    companions: tuple[Word, ...] = ()
+    gaussian_fit: Word | None = None
     without: Word = "this generator cannot be named"
     notes: str = ""
 

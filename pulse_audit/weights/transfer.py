@@ -112,7 +112,10 @@ def copy(source: Path, part: Path, progress: Progress) -> None:
                     done += len(chunk)
                     progress(done, total, 0)
     except OSError as error:
-        raise InputError(f"{source}: cannot be read ({error.strerror})") from None
+        raise InputError(
+            f"{source}: cannot be read ({error.strerror}); it is looked for there because of "
+            "PULSE_AUDIT_MIRROR"
+        ) from None
 
 
 def looks_like_html(beginning: bytes) -> bool:
