@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import json
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 import pulse_audit
 from pulse_audit.names import nearest
 from pulse_audit.types import InputError
-
-if TYPE_CHECKING:
-    from pulse_audit.weights.registry import WeightCard
 
 DONE, RULE_FAILED, BAD_INPUT, INCOMPLETE = 0, 1, 2, 3
 
@@ -275,11 +270,11 @@ def fetch(names: tuple[str, ...], accept_licence: bool, as_json: bool, quiet: bo
 
     PULSE_AUDIT_MIRROR, a folder or an address, is used in place of the publishers' sites.
     """
-    from pulse_audit import catalogue, listing
+    from pulse_audit import catalogue, listing, terminal
 
     rows = []
     for card in catalogue.to_fetch(names):
-        _fetch(card, accept_licence, quiet)
+        terminal.fetch(card, accept_licence, quiet)
         rows.append(listing.fetched_row(card))
     if as_json:
         click.echo(json.dumps(rows, indent=1))
@@ -287,45 +282,6 @@ def fetch(names: tuple[str, ...], accept_licence: bool, as_json: bool, quiet: bo
         for row in rows:
             click.echo(f"{row['name']}: {row['file']}")
     return DONE
-
-
-def _fetch(card: WeightCard, accept_licence: bool, quiet: bool) -> None:
-    """Fetch one file; the bar starts with the first byte, after what was asked."""
-    from pulse_audit import terminal
-    from pulse_audit.weights import cache
-    from pulse_audit.weights.fetch import doubt, terms
-    from pulse_audit.weights.fetch import fetch as bring
-
-    if cache.located(card.name) is not None:
-        return
-    terminal.say(terms(card))
-    with contextlib.ExitStack() as stack:
-        bar = functools.cache(
-            lambda: stack.enter_context(terminal.progress(f"fetching {card.name}", "MB", quiet))
-        )
-        bring(
-            card,
-            lambda text: accept_licence or _asked(card),
-            lambda done, total, restored: bar()(*_megabytes(done, total, restored)),
-        )
-    if line := doubt(card):
-        terminal.say(line)
-
-
-def _megabytes(done: int, total: int, restored: int) -> tuple[int, int, int]:
-    """Round so that all is done only when all is done."""
-    whole = -(-total // 10**6)
-    return (whole if done >= total else done // 10**6), whole, restored // 10**6
-
-
-def _asked(card: WeightCard) -> bool:
-    """Ask whether a licence, just shown, is accepted."""
-    if not sys.stdin.isatty():
-        raise InputError(
-            f"{card.name}: its licence ({card.licence.name}, {card.licence.url}) has to be "
-            "accepted once: add --accept-licence"
-        )
-    return click.confirm("accept this licence?", err=True)
 
 
 @commands.command("list")

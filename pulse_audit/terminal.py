@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, Literal
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from pulse_audit.types import InputError
+
+if TYPE_CHECKING:
+    from pulse_audit.weights.registry import WeightCard
 
 Report = Callable[[int, int, int], None]
 
@@ -88,6 +96,56 @@ def _bar(what: str, unit: str) -> Iterator[Report]:
             bar.update(task, completed=done, total=total, pace=text)
 
         yield report
+
+
+def fetch(card: WeightCard, accept_licence: bool, quiet: bool) -> None:
+    """Fetch one file, its licence shown before; the bar starts with the first byte.
+
+    Raises
+    ------
+    InputError
+        If it cannot be had, or its licence is not accepted.
+    """
+    from pulse_audit.weights import cache
+    from pulse_audit.weights.fetch import doubt, terms
+    from pulse_audit.weights.fetch import fetch as bring
+
+    if cache.located(card.name) is not None:
+        return
+    show_terms = functools.cache(lambda: say(terms(card)))
+
+    def accept(text: str) -> bool:
+        _require_terminal(card, accept_licence)
+        show_terms()
+        return accept_licence or click.confirm("accept this licence?", err=True)
+
+    with ExitStack() as stack:
+        bar = functools.cache(
+            lambda: stack.enter_context(progress(f"fetching {card.name}", "MB", quiet))
+        )
+
+        def report(done: int, total: int, restored: int) -> None:
+            show_terms()
+            bar()(*_megabytes(done, total, restored))
+
+        bring(card, accept, report)
+    show_terms()
+    if line := doubt(card):
+        say(line)
+
+
+def _megabytes(done: int, total: int, restored: int) -> tuple[int, int, int]:
+    """Round so that all is done only when all is done."""
+    whole = -(-total // 10**6)
+    return (whole if done >= total else done // 10**6), whole, restored // 10**6
+
+
+def _require_terminal(card: WeightCard, accept_licence: bool) -> None:
+    if not accept_licence and not sys.stdin.isatty():
+        raise InputError(
+            f"{card.name}: its licence ({card.licence.name}, {card.licence.url}) has to be "
+            "accepted once: add --accept-licence"
+        )
 
 
 def table(
