@@ -1,0 +1,225 @@
+"""The photos a shipped model is trained on: which ones, in which order, at which size."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from pulse_audit.seeding import fingerprint
+from pulse_audit.types import InputError
+
+COLUMNS = ("file", "image", "age", "gender", "race")
+#: photos whose mean luma (ITU-R 601, 0 to 255) is below this show no face that could be learned.
+DARKEST = 20.0
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Photos ready for training.
+
+    ``images`` are (n, R, R, 3) uint8, ``files`` the data set's names, ``races`` their labels and
+    ``digests`` the SHA-256 of each photo's encoded bytes.
+    """
+
+    images: NDArray[np.uint8]
+    files: tuple[str, ...]
+    races: tuple[str, ...]
+    digests: tuple[str, ...]
+
+    def batch(self, start: int, size: int, seed: int) -> NDArray[np.uint8]:
+        """Return the photos at positions start ... start + size of the endless shuffled stream.
+
+        Every epoch is a fresh permutation that follows from the seed and the epoch alone, so a
+        resumed run sees what an undisturbed one sees.
+        """
+        n = len(self.images)
+        epochs = range(start // n, (start + size - 1) // n + 1)
+        order = np.concatenate([_permutation(n, seed, epoch) for epoch in epochs])
+        offset = start - epochs[0] * n
+        return self.images[order[offset : offset + size]]
+
+
+def _permutation(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    source = np.random.default_rng(fingerprint(seed, "epoch", epoch))
+    return source.permutation(n)
+
+
+def read_faces(path: Path) -> pd.DataFrame:
+    """Read the Parquet table of faces: file, image (encoded bytes), age, gender, race.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read or lacks a column.
+    """
+    try:
+        return pd.read_parquet(path, columns=list(COLUMNS))
+    except (OSError, ValueError, KeyError) as error:
+        line = str(error).splitlines()[0]
+        raise InputError(f"{path}: cannot be read as a table of faces ({line})") from error
+
+
+def held_out(faces: pd.DataFrame, per_cell: int, seed: int) -> list[str]:
+    """Set faces aside that no shipped model is trained on.
+
+    Each race and gender gives ``per_cell`` faces, as evenly over the ages as can be while every
+    age keeps at least half of its faces for training. Within an age the choice follows the
+    fingerprint of the file name, not the order of the file.
+
+    Parameters
+    ----------
+    faces : DataFrame
+        Columns file, age, gender and race.
+    per_cell : int
+        Faces for each pair of race and gender.
+    seed : int
+        Of the choice.
+
+    Returns
+    -------
+    list of str
+        File names, sorted.
+
+    Raises
+    ------
+    InputError
+        If a pair of race and gender has fewer than twice that many faces.
+    """
+    chosen: list[str] = []
+    for (race, gender), cell in faces.groupby(["race", "gender"]):
+        by_age = {age: _ordered(group["file"], seed) for age, group in cell.groupby("age")}
+        shares = even_shares({age: len(files) // 2 for age, files in by_age.items()}, per_cell)
+        if sum(shares.values()) < per_cell:
+            raise InputError(
+                f"held out: {race}, {gender} has {len(cell)} faces, too few to set {per_cell} aside"
+            )
+        chosen += [file for age, files in by_age.items() for file in files[: shares[age]]]
+    return sorted(chosen)
+
+
+def even_shares(limits: Mapping[str, int], total: int) -> dict[str, int]:
+    """Divide ``total`` as evenly as the limits allow; remainders go to the names in order."""
+    shares = dict.fromkeys(sorted(limits), 0)
+    left = total
+    while left > 0 and (open_ := [k for k in shares if shares[k] < limits[k]]):
+        level = max(left // len(open_), 1)
+        for name in open_:
+            step = min(level, limits[name] - shares[name], left)
+            shares[name] += step
+            left -= step
+    return shares
+
+
+def choose(faces: pd.DataFrame, composition: Mapping[str, int], seed: int) -> pd.DataFrame:
+    """Choose the faces of a composition, without those held out or too dark to learn from.
+
+    Groups are taken in one seeded order of file names, so the smaller of two compositions' shares
+    of a group is part of the larger.
+
+    Parameters
+    ----------
+    faces : DataFrame
+        Columns file, image and race; those that may be used.
+    composition : mapping of str to int
+        Number of faces for each race.
+    seed : int
+        Of the order.
+
+    Raises
+    ------
+    InputError
+        If a group has fewer usable faces than the composition wants.
+    """
+    chosen = []
+    for race, wanted in composition.items():
+        group = faces[faces["race"] == race]
+        order = sorted(group.index, key=lambda i: fingerprint(seed, group.at[i, "file"]))
+        bright = [i for i in order if luma(group.at[i, "image"]) >= DARKEST]
+        if len(bright) < wanted:
+            raise InputError(
+                f"composition: {wanted} faces of {race!r} are wanted, {len(bright)} may be used"
+            )
+        chosen += bright[:wanted]
+    return faces.loc[chosen].reset_index(drop=True)
+
+
+def luma(encoded: bytes) -> float:
+    """Mean luma (ITU-R 601) of an encoded photo, 0 to 255."""
+    return float(np.asarray(Image.open(io.BytesIO(encoded)).convert("L")).mean())
+
+
+def pack(faces: pd.DataFrame, resolution: int) -> TrainingSet:
+    """Decode and resize photos (Lanczos, antialiased), and list their SHA-256."""
+    images = np.stack([_decoded(encoded, resolution) for encoded in faces["image"]])
+    digests = tuple(hashlib.sha256(encoded).hexdigest() for encoded in faces["image"])
+    return TrainingSet(images, tuple(faces["file"]), tuple(faces["race"]), digests)
+
+
+def _decoded(encoded: bytes, resolution: int) -> NDArray[np.uint8]:
+    image = Image.open(io.BytesIO(encoded)).convert("RGB")
+    if image.size != (resolution, resolution):
+        image = image.resize((resolution, resolution), Image.Resampling.LANCZOS)
+    return np.asarray(image)
+
+
+def training_set(
+    path: Path,
+    composition: Mapping[str, int],
+    resolution: int,
+    held_out_per_cell: int,
+    seed: int,
+) -> TrainingSet:
+    """Read a table of faces and pack the chosen ones; see `held_out` and `choose`."""
+    faces = read_faces(path)
+    apart = held_out(faces, held_out_per_cell, seed)
+    return pack(choose(faces[~faces["file"].isin(apart)], composition, seed), resolution)
+
+
+def save_set(training: TrainingSet, path: Path) -> None:
+    """Write a packed set to an ``.npz`` file."""
+    names = {key: np.array(getattr(training, key)) for key in ("files", "races", "digests")}
+    with path.open("wb") as file:
+        np.savez(file, images=training.images, **names)
+
+
+def load_set(path: Path) -> TrainingSet:
+    """Read what `save_set` wrote.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            names = [tuple(map(str, stored[key])) for key in ("files", "races", "digests")]
+            return TrainingSet(stored["images"], *names)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: not a packed training set; delete it to repack") from error
+
+
+def counts(training: TrainingSet) -> dict[str, int]:
+    """Faces for each race."""
+    return dict(sorted(Counter(training.races).items()))
+
+
+def to_range(images: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """Map (n, R, R, 3) uint8 to (n, 3, R, R) float32 in [-1, 1]."""
+    pixels = torch.from_numpy(images).to(device).permute(0, 3, 1, 2)
+    return pixels.float() / 127.5 - 1
+
+
+def _ordered(files: Sequence[str], seed: int) -> list[str]:
+    """Sort file names by their seeded fingerprint."""
+    return sorted(files, key=lambda file: fingerprint(seed, file))

@@ -1,0 +1,131 @@
+"""The discriminator of StyleGAN 2 (residual), with which the shipped generators were trained.
+
+Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN" (arXiv:1912.04958),
+section 4.1 and figure 7c.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pulse_audit.generators.mapping import FullyConnected
+from pulse_audit.generators.resample import setup_filter, upfirdn2d
+
+GROUP = 4
+
+
+class EqualizedConv(nn.Module):
+    """Convolution with equalised learning rate, after a low-pass filter where it halves the size.
+
+    Parameters
+    ----------
+    n_in, n_out, size : int
+        Features and side of the kernel, which is 1 or 3.
+    bias : bool
+        Whether a bias and a leaky ReLU of gain sqrt(2) follow.
+    """
+
+    def __init__(self, n_in: int, n_out: int, size: int, bias: bool = True):
+        super().__init__()
+        shape = (n_out, n_in, size, size)
+        self.weight = nn.Parameter(torch.empty(shape, memory_format=torch.channels_last))
+        self.bias = nn.Parameter(torch.empty(n_out)) if bias else None
+        self.size, self.weight_gain = size, 1 / math.sqrt(n_in * size * size)
+
+    def forward(self, x: Tensor, gain: float = 1.0, stride: int = 1) -> Tensor:
+        """Map (n, n_in, h, h) to (n, n_out, h / stride, h / stride); ``gain`` is on the result."""
+        # A positive gain commutes with the leaky ReLU, so the small tensors carry it.
+        gain = gain if self.bias is None else gain * math.sqrt(2)
+        weight = (self.weight * (self.weight_gain * gain)).to(x.dtype)
+        if self.bias is None:
+            return F.conv2d(x, weight, stride=stride)
+        padding = 0 if stride == 2 else self.size // 2
+        x = F.conv2d(x, weight, (self.bias * gain).to(x.dtype), stride=stride, padding=padding)
+        return F.leaky_relu(x, 0.2, inplace=True)
+
+
+class DiscriminatorBlock(nn.Module):
+    """Two convolutions and a shortcut, halving the size: (n, c, h, h) to (n, c', h / 2, h / 2)."""
+
+    def __init__(self, n_in: int, n_out: int):
+        super().__init__()
+        self.conv0 = EqualizedConv(n_in, n_in, 3)
+        self.conv1 = EqualizedConv(n_in, n_out, 3)
+        self.skip = EqualizedConv(n_in, n_out, 1, bias=False)
+
+    def forward(self, x: Tensor, taps: Tensor) -> Tensor:
+        """Both paths are scaled by sqrt(1/2), which keeps their variance."""
+        # Filtering with stride 2 would be the same, but its gradient is ten times slower on CPUs.
+        smooth = upfirdn2d(x, taps, padding=(1, 1, 1, 1))[:, :, ::2, ::2]
+        shortcut = self.skip(smooth, math.sqrt(0.5))
+        x = upfirdn2d(self.conv0(x), taps, padding=(2, 2, 2, 2))
+        out: Tensor = self.conv1(x, math.sqrt(0.5), stride=2) + shortcut
+        return out
+
+
+class Discriminator(nn.Module):
+    """From images to one logit each; positive says real.
+
+    Parameters
+    ----------
+    channels : sequence of int
+        Feature maps at 4, 8, 16, ... px, as for the generator.
+    seed : int
+        Of the initial weights: standard normal, biases zero.
+    """
+
+    taps: Tensor
+
+    def __init__(self, channels: Sequence[int], seed: int):
+        super().__init__()
+        self.dtype = torch.float32
+        self.colours = EqualizedConv(3, channels[-1], 1)
+        pairs = zip(channels[:0:-1], channels[-2::-1], strict=True)
+        self.blocks = nn.ModuleList(DiscriminatorBlock(*pair) for pair in pairs)
+        self.conv = EqualizedConv(channels[0] + 1, channels[0], 3)
+        self.hidden = FullyConnected(channels[0] * 16, channels[0])
+        self.out = FullyConnected(channels[0], 1)
+        self.register_buffer("taps", setup_filter())
+        _initialise(self, torch.Generator().manual_seed(seed))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (n, 3, R, R) in [-1, 1] to logits (n,) in float32.
+
+        Groups of four neighbours share a statistic, so n has to be a multiple of four.
+        """
+        x = images.to(self.dtype).contiguous(memory_format=torch.channels_last)
+        x = self.colours(x)
+        for block in self.blocks:
+            x = block(x, self.taps)
+        x = self.conv(with_group_deviation(x)).float()
+        x = F.leaky_relu(self.hidden(x.flatten(1)), 0.2) * math.sqrt(2)
+        logits: Tensor = self.out(x)[:, 0]
+        return logits
+
+
+def with_group_deviation(x: Tensor) -> Tensor:
+    """Append one feature map: how much each group of four neighbours differs.
+
+    Minibatch standard deviation (Karras et al. 2018, arXiv:1710.10196, section 3), over groups of
+    neighbours so that real and generated images may share a batch.
+    """
+    n, _, height, width = x.shape
+    groups = x.float().reshape(n // GROUP, GROUP, -1)
+    centred = groups - groups.mean(dim=1, keepdim=True)
+    deviation = (centred.square().mean(dim=1) + 1e-8).sqrt().mean(dim=1)
+    plane = deviation.repeat_interleave(GROUP).to(x.dtype)[:, None, None, None]
+    return torch.cat([x, plane.expand(n, 1, height, width)], dim=1)
+
+
+@torch.no_grad()
+def _initialise(network: nn.Module, generator: torch.Generator) -> None:
+    for name, parameter in network.named_parameters():
+        if name.endswith("bias"):
+            parameter.zero_()
+        else:
+            parameter.normal_(generator=generator)
