@@ -7,7 +7,7 @@ published files and for our own.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
 import torch
@@ -36,6 +36,7 @@ class MappedNetwork(nn.Module):
     c_dim: int
     noise_shapes: tuple[tuple[int, int], ...] = ()
     family: str
+    derived: tuple[str, ...] = ()
     map: MappingNetwork
     syn: nn.ModuleDict
 
@@ -102,12 +103,24 @@ class MappedNetwork(nn.Module):
         """Return every tensor under its public key (``mapping.*``, ``synthesis.*``)."""
         return {PUBLIC[key[:4]] + key[4:]: value for key, value in self.state_dict().items()}
 
-    def load_frozen(self, state: Mapping[str, Tensor]) -> Self:
-        """Take every tensor from ``state`` (public keys, nothing else), freeze, return self."""
-        check_state(self.weights(), state)
-        own = {key: state[PUBLIC[key[:4]] + key[4:]] for key in self.state_dict()}
-        self.load_state_dict(own)
-        return self.eval().requires_grad_(False)
+    @classmethod
+    def _checked(cls, make: Callable[[], Self], state: Mapping[str, Tensor]) -> Self:
+        """Fill and freeze the network that ``make`` makes, once every shape is known to fit.
+
+        A missing average of w is estimated, ``derived`` tensors are computed anew.
+        """
+        with torch.device("meta"):
+            shapes = make().weights()
+        optional = {k: v for k, v in shapes.items() if k.endswith((*cls.derived, ".w_avg"))}
+        check_state(shapes, {**optional, **state})
+        network = make()
+        own = {
+            key: state.get(PUBLIC[key[:4]] + key[4:], v) for key, v in network.state_dict().items()
+        }
+        network.load_state_dict(own)
+        if "mapping.w_avg" not in state:
+            network.map.estimate_average()
+        return network.eval().requires_grad_(False)
 
 
 def needed(state: Mapping[str, Tensor], key: str) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Self
 
 import torch
@@ -90,11 +91,7 @@ class StyleGAN2(MappedNetwork):
         """
         state = _one_filter(state)
         config = infer_config(state, lr_multiplier, conv_clamp, joint_norm)
-        average = "mapping.w_avg" in state
-        network = cls(config).load_frozen({"mapping.w_avg": torch.zeros(config.w_dim), **state})
-        if not average:
-            network.map.estimate_average()
-        return network
+        return cls._checked(partial(cls, config), state)
 
     @classmethod
     def fresh(cls, config: StyleGAN2Config, seed: int) -> Self:

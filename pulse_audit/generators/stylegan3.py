@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 import numpy as np
@@ -44,6 +45,13 @@ class SignalConfig:
     conv_clamp: float | None = 256.0
     lr_multiplier: float = 0.01
 
+    def __post_init__(self) -> None:
+        """Refuse settings no network was ever built with, whose filters would fill the memory."""
+        whole = (self.critical, self.margin, self.filter_size, self.lrelu_upsampling)
+        rising = 0 < self.first_cutoff < self.first_stopband < 2**10 and self.last_stopband_rel > 1
+        if not all(0 <= n <= 64 for n in whole) or not rising:
+            raise InputError(f"StyleGAN 3: the signal settings {self} make no sense")
+
 
 @dataclass(frozen=True)
 class StyleGAN3Config:
@@ -63,6 +71,13 @@ class StyleGAN3Config:
     kernel: int = 3
     radial: bool = False
     signal: SignalConfig = SignalConfig()
+
+    def __post_init__(self) -> None:
+        """Refuse a size or a number of layers no network was ever built with."""
+        sizes = [4 * 2**i for i in range(11)]
+        if self.resolution not in sizes or len(self.channels) <= self.signal.critical + 1:
+            count = len(self.channels)
+            raise InputError(f"StyleGAN 3: {count} layers for {self.resolution} px make no sense")
 
     def layers(self) -> list[LayerSpec]:
         """Signal specification of every layer (section 3.2 of the paper)."""
@@ -92,6 +107,7 @@ class StyleGAN3(MappedNetwork):
     """
 
     family = "stylegan3"
+    derived = ("_filter", "_ema")
 
     def __init__(self, config: StyleGAN3Config):
         super().__init__()
@@ -127,14 +143,8 @@ class StyleGAN3(MappedNetwork):
         InputError
             If tensors are missing or do not fit together.
         """
-        network = cls(infer_config(state, signal or SignalConfig()))
-        designed = {k: v for k, v in network.weights().items() if k.endswith(("_filter", "_ema"))}
-        average = "mapping.w_avg" in state
-        zero = {"mapping.w_avg": torch.zeros(network.w_dim)}
-        network.load_frozen({**designed, **zero, **state})
-        if not average:
-            network.map.estimate_average()
-        return network
+        config = infer_config(state, signal or SignalConfig())
+        return cls._checked(partial(cls, config), state)
 
     def synthesis(self, w: Tensor, noise: Noise = "const") -> Tensor:
         """Render styles.

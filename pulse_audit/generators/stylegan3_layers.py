@@ -112,7 +112,7 @@ class FourierInput(nn.Module):
     def _amplitudes(self, freqs: Tensor) -> Tensor:
         """Fade out frequencies that the transform moved out of the band: (n, channels)."""
         band = self.spec.rate / 2 - self.spec.cutoff
-        radius = torch.linalg.vector_norm(freqs, dim=2)
+        radius: Tensor = torch.linalg.vector_norm(freqs, dim=2)
         return (1 - (radius - self.spec.cutoff) / band).clamp(0, 1)
 
     def _grid(self, like: Tensor) -> Tensor:

@@ -1,4 +1,8 @@
-"""Weights and expected pixels of the public reference implementations (tests/data/*.npz)."""
+"""Weights and expected pixels of the public reference implementations (tests/data/*.npz).
+
+The stylegan*_genforce and stylegan1_rosinality files were made as the others: by running the public
+implementation (CPU, float32) with weights drawn by the rule, and keeping numbers only.
+"""
 
 import functools
 import json
@@ -42,18 +46,22 @@ class Conformance:
         return float(np.abs(values.numpy() - wanted).max() / np.abs(wanted).max())
 
 
-def _kept(key: str, arrays: dict[str, np.ndarray]) -> Tensor:
+def _kept(key: str, shape: list[int], arrays: dict[str, np.ndarray]) -> Tensor:
+    """A constant of the implementation: stored, or a low-pass filter known from its size."""
     if f"keep/{key}" in arrays:
         return torch.from_numpy(np.asarray(arrays[f"keep/{key}"]))
-    taps = torch.outer(torch.tensor([1.0, 3, 3, 1]), torch.tensor([1.0, 3, 3, 1])) / 64
-    return taps * 4 if key.endswith(".kernel") else taps
+    line = torch.tensor([1.0, 2, 1] if shape[-1] == 3 else [1.0, 3, 3, 1])
+    taps = torch.outer(line, line) / line.sum() ** 2
+    # Both rosinality and genforce store the upsampling filter times four.
+    taps = taps * 4 if shape[-1] == 4 and key.endswith(".kernel") else taps
+    return taps.expand(shape).clone()
 
 
 def read_conformance(name: str) -> Conformance:
     arrays = dict(np.load(DATA / f"{name}.npz"))
     meta = json.loads(str(arrays.pop("meta")))
     state = {
-        key: _kept(key, arrays) if scale == "keep" else draw(key, tuple(shape), scale)
+        key: _kept(key, shape, arrays) if scale == "keep" else draw(key, tuple(shape), scale)
         for key, (scale, shape) in meta["rule"].items()
     }
     return Conformance(meta.get("init", {}), arrays, state)

@@ -1,0 +1,139 @@
+"""Tensors and objects as a file describes them, before any of it is believed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+MAX_DIMENSIONS = 8
+MAX_SIZE = 2**40
+
+
+class Damaged(Exception):
+    """The file does not make sense; the message says where."""
+
+
+class Source(Protocol):
+    """Bytes that can be read when needed."""
+
+    def read(self) -> bytes | memoryview:
+        """Return the bytes of one storage."""
+        ...
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """Bytes already in memory, or a view into a mapped file."""
+
+    data: bytes | memoryview
+
+    def read(self) -> bytes | memoryview:
+        """Return them."""
+        return self.data
+
+
+@dataclass
+class Storage:
+    """A run of ``count`` numbers somewhere in a file."""
+
+    dtype: torch.dtype
+    count: int
+    source: Source | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return self.count * self.dtype.itemsize
+
+    def numbers(self) -> Tensor:
+        """Read the values (count,).
+
+        Raises
+        ------
+        Damaged
+            If the file holds another number of bytes than it declares.
+        """
+        data = self.source.read() if self.source else b""
+        if len(data) != self.nbytes:
+            raise Damaged(f"a storage declares {self.nbytes:,} bytes and has {len(data):,}")
+        if not data:
+            return torch.empty(0, dtype=self.dtype)
+        # A copy: tensors must not be views of a file that may change.
+        return torch.frombuffer(bytearray(data), dtype=self.dtype)
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor as a view of a storage."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+    def tensor(self) -> Tensor:
+        """Read the values; floating-point types come as float32.
+
+        Raises
+        ------
+        Damaged
+            If the view declares more than the storage holds.
+        """
+        self._check()
+        out = self.storage.numbers().as_strided(self.shape, self.stride, self.offset)
+        return (out.float() if out.is_floating_point() else out).contiguous()
+
+    def _check(self) -> None:
+        """Refuse views that repeat or leave their storage: a few bytes could declare terabytes."""
+        if len(self.shape) != len(self.stride) or len(self.shape) > MAX_DIMENSIONS:
+            raise Damaged("a tensor with an impossible shape")
+        numbers = (self.offset, *self.shape, *self.stride)
+        if not all(type(n) is int and 0 <= n < MAX_SIZE for n in numbers):
+            raise Damaged("a tensor with an impossible shape")
+        pairs = zip(self.shape, self.stride, strict=True)
+        last = self.offset + sum((size - 1) * step for size, step in pairs)
+        wanted = math.prod(self.shape)
+        if wanted and max(wanted, last + 1) > self.storage.count:
+            raise Damaged(
+                f"a tensor of shape {self.shape} in a storage of {self.storage.count:,} numbers"
+            )
+
+
+@dataclass(frozen=True)
+class Name:
+    """A global name in a pickle: never imported."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        """Dotted path."""
+        return f"{self.module}.{self.name}"
+
+
+@dataclass(eq=False)
+class Inert:
+    """An object of a class that is not on the closed list, as data.
+
+    ``args`` and ``kwargs`` are what its constructor would have been given, ``state`` what would
+    have been set on it, ``items`` and ``elements`` what would have been put into it.
+    """
+
+    name: Name
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    state: Any = None
+    items: dict[Any, Any] = field(default_factory=dict)
+    elements: list[Any] = field(default_factory=list)
+
+    def build(self, state: Any) -> None:
+        """Keep the state as data."""
+        self.state = state
+
+    def attribute(self, key: str, default: Any = None) -> Any:
+        """Return an attribute from the state, or the default."""
+        return self.state.get(key, default) if isinstance(self.state, dict) else default

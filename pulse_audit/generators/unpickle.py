@@ -1,0 +1,179 @@
+"""Reading pickles without running anything in them.
+
+A pickle is a program for a small stack machine whose instructions import and call Python objects.
+This machine has no import and no call: it knows a closed list of names that build tensors, arrays
+and containers, and turns whatever else would be constructed into inert data.
+"""
+
+from __future__ import annotations
+
+import pickletools
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from pulse_audit.generators.stored import Damaged, Inert, Name
+
+# Published snapshots have some tens of thousands of instructions.
+MAX_INSTRUCTIONS = 1_000_000
+
+Builder = Callable[..., Any]
+T = TypeVar("T")
+_MARK = object()
+_PLAIN = (str, int, float, bool, bytes, type(None), Name, Inert)
+
+
+class Machine:
+    """Runs one pickle and leaves the stream behind its last instruction.
+
+    Parameters
+    ----------
+    builders : mapping
+        Dotted name to the function that stands in for a call of it.
+    persistent_load : callable, optional
+        Turns a persistent id (of a storage) into an object.
+    """
+
+    def __init__(self, builders: Mapping[str, Builder], persistent_load: Builder | None = None):
+        self.builders, self.persistent_load = builders, persistent_load
+        self.stack: list[Any] = []
+        self.memo: dict[int, Any] = {}
+
+    def run(self, stream: Any) -> Any:
+        """Return what the pickle in ``stream`` (bytes, or with read, readline, tell) describes.
+
+        Raises
+        ------
+        Damaged
+            If the stream ends early, is no pickle or builds something impossible.
+        """
+        position = 0
+        try:
+            for count, (opcode, argument, at) in enumerate(pickletools.genops(stream)):
+                position = at or 0
+                if count >= MAX_INSTRUCTIONS:
+                    raise Damaged(f"it has over {MAX_INSTRUCTIONS:,} instructions")
+                if opcode.name == "STOP":
+                    break
+                self._step(opcode.name, argument)
+            return self.stack.pop()
+        except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise Damaged(f"at byte {position:,}: {reason[:120]}") from error
+
+    def _step(self, name: str, argument: Any) -> None:
+        if name in _LITERALS:
+            self.stack.append(argument)
+        elif name in _FRESH:
+            self.stack.append(_FRESH[name]())
+        elif name in _HANDLERS:
+            _HANDLERS[name](self, argument)
+        elif name not in ("PROTO", "FRAME"):
+            raise ValueError(f"the instruction {name} is not on the closed list")
+
+    def _to_mark(self) -> list[Any]:
+        """Pop everything above the last mark, and the mark."""
+        items: list[Any] = []
+        while (item := self.stack.pop()) is not _MARK:
+            items.append(item)
+        return items[::-1]
+
+    def _push_tuple(self, count: int) -> None:
+        items = [self.stack.pop() for _ in range(count)]
+        self.stack.append(tuple(items[::-1]))
+
+    def _append(self, items: list[Any]) -> None:
+        target = self.stack[-1]
+        (target.elements if isinstance(target, Inert) else _a(list, target)).extend(items)
+
+    def _set(self, items: list[Any]) -> None:
+        target = self.stack[-1]
+        mapping = target.items if isinstance(target, Inert) else _a(dict, target)
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            mapping[hashable(key)] = value
+
+    def _add(self, items: list[Any]) -> None:
+        _a(set, self.stack[-1]).update(hashable(item) for item in items)
+
+    def _call(self, keywords: bool = False) -> None:
+        """Stand in for a call: the builder of a listed name, inert data for every other."""
+        kwargs = _a(dict, self.stack.pop()) if keywords else {}
+        args = _a(tuple, self.stack.pop())
+        name = _a(Name, self.stack.pop())
+        builder = self.builders.get(str(name))
+        self.stack.append(builder(*args, **kwargs) if builder else Inert(name, args, kwargs))
+
+    def _build(self) -> None:
+        """Hand the state to what lies below it; attributes of plain containers are dropped."""
+        state = self.stack.pop()
+        target = self.stack[-1]
+        if not isinstance(target, dict | list | set):
+            target.build(state)
+
+    def _name(self, module: str, name: str) -> None:
+        self.stack.append(Name(_a(str, module), _a(str, name)))
+
+    def _persistent(self) -> None:
+        if self.persistent_load is None:
+            raise ValueError("it refers to data outside itself")
+        self.stack.append(self.persistent_load(self.stack.pop()))
+
+
+def _a(kind: type[T], value: Any) -> T:
+    if not isinstance(value, kind):
+        raise TypeError(f"a {type(value).__name__} where a {kind.__name__} belongs")
+    return value
+
+
+def hashable(key: Any) -> Any:
+    """Return a key of a dict or set if it is flat: hashing nested tuples can take for ever."""
+    if not isinstance(key, _PLAIN) and not (
+        isinstance(key, tuple) and all(isinstance(part, _PLAIN) for part in key)
+    ):
+        raise TypeError(f"a {type(key).__name__} as a key")
+    return key
+
+
+_LITERALS = frozenset(
+    (
+        *("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"),
+        *("BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
+        *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
+    )
+)
+_FRESH: Mapping[str, Callable[[], Any]] = {
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_LIST": list,
+    "EMPTY_DICT": dict,
+    "EMPTY_SET": set,
+    "EMPTY_TUPLE": tuple,
+    "MARK": lambda: _MARK,
+}
+_HANDLERS: Mapping[str, Callable[[Machine, Any], Any]] = {
+    "POP": lambda m, _: m.stack.pop(),
+    "POP_MARK": lambda m, _: m._to_mark(),
+    "DUP": lambda m, _: m.stack.append(m.stack[-1]),
+    "TUPLE": lambda m, _: m.stack.append(tuple(m._to_mark())),
+    "TUPLE1": lambda m, _: m._push_tuple(1),
+    "TUPLE2": lambda m, _: m._push_tuple(2),
+    "TUPLE3": lambda m, _: m._push_tuple(3),
+    "APPEND": lambda m, _: m._append([m.stack.pop()]),
+    "APPENDS": lambda m, _: m._append(m._to_mark()),
+    "SETITEM": lambda m, _: m._set([m.stack.pop(), m.stack.pop()][::-1]),
+    "SETITEMS": lambda m, _: m._set(m._to_mark()),
+    "ADDITEMS": lambda m, _: m._add(m._to_mark()),
+    "FROZENSET": lambda m, _: m.stack.append({hashable(item) for item in m._to_mark()}),
+    "GLOBAL": lambda m, argument: m._name(*argument.split(" ", 1)),
+    "STACK_GLOBAL": lambda m, _: m._name(*[m.stack.pop(), m.stack.pop()][::-1]),
+    "REDUCE": lambda m, _: m._call(),
+    "NEWOBJ": lambda m, _: m._call(),
+    "NEWOBJ_EX": lambda m, _: m._call(keywords=True),
+    "BUILD": lambda m, _: m._build(),
+    "BINPERSID": lambda m, _: m._persistent(),
+    "BINGET": lambda m, argument: m.stack.append(m.memo[argument]),
+    "LONG_BINGET": lambda m, argument: m.stack.append(m.memo[argument]),
+    "BINPUT": lambda m, argument: m.memo.__setitem__(argument, m.stack[-1]),
+    "LONG_BINPUT": lambda m, argument: m.memo.__setitem__(argument, m.stack[-1]),
+    "MEMOIZE": lambda m, _: m.memo.__setitem__(len(m.memo), m.stack[-1]),
+}
