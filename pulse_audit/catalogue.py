@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -175,9 +176,17 @@ def load_factory(reference: str) -> Any:
 
 
 def _call_plugin(call: Callable[[], Any], reference: str) -> Any:
-    """Call foreign code; whatever it raises becomes one line."""
+    """Call foreign code; whatever it raises becomes one line.
+
+    A warning about small latent spaces is a caveat of the generator, which the manifest and the
+    report carry; it need not be printed as a warning too.
+    """
+    from pulse_audit.generators.adapt import SphereWarning
+
     try:
-        return call()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SphereWarning)
+            return call()
     except InputError as error:
         raise InputError(f"{reference}: {error}") from None
     except (Exception, SystemExit) as error:
@@ -211,12 +220,13 @@ def load_generator(reference: str) -> Generator:
 
 
 def _load_named(card: WeightCard) -> Generator:
-    from pulse_audit.generators.adapt import as_generator
-    from pulse_audit.generators.checkpoints import load_generator as load_file
     from pulse_audit.weights.registry import get
 
     path, digest = fetched(card)
     fit = fetched(get(card.gaussian_fit))[0] if card.gaussian_fit else None
+    from pulse_audit.generators.adapt import as_generator
+    from pulse_audit.generators.checkpoints import load_generator as load_file
+
     return as_generator(
         load_file(path),
         name=card.name,

@@ -303,7 +303,7 @@ def _receive(
     if total is not None and done > total:
         discard(part)
         raise InputError(f"{url}: the server sends more than the {total:,} bytes it should")
-    if done < (1 if total is None else total):
+    if done < (total or 1):
         raise Dropped(f"the connection ended after {done:,} of {total or 'some'} bytes")
 
 
