@@ -99,6 +99,8 @@ def _state(path: Path, card: WeightCard, rehash: bool) -> str:
         return "missing"
     if known is None:
         return "not checked"
+    if card.sha256_status == "confirmed" and known.sha256 != card.sha256:
+        return "changed"
     stat = path.stat()
     if (stat.st_size, stat.st_mtime_ns) == (known.size, known.mtime_ns) and not rehash:
         return "fetched"

@@ -200,7 +200,7 @@ def _compare(card: WeightCard, digest: str, source: str) -> None:
             "file, not used"
         )
     known = cache.seen(card)
-    if known is not None and known.sha256 != digest:
+    if known and known.sha256 != digest and card.sha256_status != "confirmed":
         raise InputError(
             f"{source}: SHA-256 {digest}, but {known.sha256} when {card.name} was first fetched on "
             f"{known.date}; not used. If its publisher has replaced it, remove "

@@ -36,7 +36,8 @@ ATTEMPTS = 4
 BACKOFF = 1.0
 #: Seconds without a byte after which a connection counts as dropped.
 TIMEOUT = 60.0
-CHUNK = 1 << 18
+#: What an interrupt may cost, in bytes.
+CHUNK = 1 << 16
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 WEB_PAGE = "a web page (a quota or log-in page?) in place of the file; it is not kept"
 _HTML = re.compile(rb"^(?:\xef\xbb\xbf)?\s*<(?:!doctype html|html|head)", re.IGNORECASE)
@@ -54,6 +55,12 @@ class Part:
     etag: str | None
     modified: str | None
     total: int | None
+
+    @property
+    def sound(self) -> bool:
+        """Whether every entry is of its type, as in notes that nobody damaged."""
+        texts = (self.etag, self.modified)
+        return all(isinstance(t, str | None) for t in texts) and isinstance(self.total, int | None)
 
     @property
     def validator(self) -> str | None:
@@ -125,8 +132,11 @@ def looks_like_html(beginning: bytes) -> bool:
 
 def discard(part: Path) -> None:
     """Remove a part and what is known of it."""
-    part.unlink(missing_ok=True)
-    _notes(part).unlink(missing_ok=True)
+    try:
+        part.unlink(missing_ok=True)
+        _notes(part).unlink(missing_ok=True)
+    except OSError as error:
+        raise unwritable(error) from None
 
 
 def _notes(part: Path) -> Path:
@@ -159,9 +169,9 @@ def _resumable(url: str, part: Path) -> tuple[Part | None, int]:
         have = part.stat().st_size
     except (OSError, ValueError, TypeError):
         return None, 0
-    fits = known.total is None or have <= known.total
-    usable = have > 0 and fits and known.url == url and known.validator is not None
-    return (known, have) if usable else (None, 0)
+    if not known.sound or known.url != url or known.validator is None:
+        return None, 0
+    return (known, have) if 0 < have <= (known.total or have) else (None, 0)
 
 
 def _begin(url: str, response: Any, part: Path, total: int | None) -> None:

@@ -88,6 +88,17 @@ def test_a_confirmed_hash_is_required(server, card) -> None:
     assert doubt(wanted) is None
 
 
+def test_a_hash_confirmed_since_replaces_the_record(server, card) -> None:
+    server.answers = [server.ranged(OTHER)]
+    fetch(card(), yes)
+    known = {"sha256": digest(CONTENT), "sha256_status": "confirmed", "sha256_source": "me"}
+    wanted = card(**known)
+    assert cache.located(wanted.name) is None
+    server.answers = [server.ranged()]
+    assert fetch(wanted, yes).read_bytes() == CONTENT
+    assert cache.seen(wanted).sha256 == digest(CONTENT)
+
+
 def test_the_publishers_own_digits_are_required(server, card) -> None:
     server.answers = [server.ranged()]
     assert "12345678" in refusal(card(sha256_prefix="12345678"))

@@ -131,10 +131,21 @@ def test_a_weak_etag_gives_way_to_the_date() -> None:
     assert transfer.Part("u", '"one"', date, 1).validator == '"one"'
 
 
-@pytest.mark.parametrize("notes", ["", "{", "[]", '{"url": "elsewhere"}', '{"url": 1, "x": 2}'])
+@pytest.mark.parametrize(
+    "notes",
+    [
+        "",
+        "{",
+        "[]",
+        '{"url": 1, "x": 2}',
+        '{"url": "URL", "etag": "e", "modified": null, "total": "many"}',
+        '{"url": "URL", "etag": 1, "modified": null, "total": null}',
+        '{"url": "URL", "etag": "e", "modified": null, "total": 3}',
+    ],
+)
 def test_damaged_notes_start_over(server, part: Path, notes: str) -> None:
     part.write_bytes(OTHER[:HALF])
-    part.with_name("file.part.json").write_text(notes)
+    part.with_name("file.part.json").write_text(notes.replace("URL", server.url))
     server.answers = [server.ranged()]
     download(server.url, part, len(CONTENT), silent)
     assert part.read_bytes() == CONTENT
