@@ -91,7 +91,8 @@ class FourierInput(nn.Module):
         self.spec, channels = spec, spec.channels
         self.affine = FullyConnected(w_dim, 4)
         self.weight = nn.Parameter(torch.empty(channels, channels))
-        self.register_buffer("transform", torch.eye(3))
+        # Not torch.eye, whose shape-only version imports PyTorch's compiler.
+        self.register_buffer("transform", torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]]))
         self.register_buffer("freqs", torch.empty(channels, 2))
         self.register_buffer("phases", torch.empty(channels))
 

@@ -6,14 +6,17 @@ implementation (CPU, float32) with weights drawn by the rule, and keeping number
 
 import functools
 import json
+import pickle
+import sys
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 
@@ -65,6 +68,90 @@ def read_conformance(name: str) -> Conformance:
         for key, (scale, shape) in meta["rule"].items()
     }
     return Conformance(meta.get("init", {}), arrays, state)
+
+
+PERSISTENT_CLASSES = {
+    "synthesis": "SynthesisNetwork",
+    "mapping": "MappingNetwork",
+    "input": "SynthesisInput",
+    "torgb": "ToRGBLayer",
+    "skip": "Conv2dLayer",
+    "affine": "FullyConnectedLayer",
+    "embed": "FullyConnectedLayer",
+}
+BUFFERS = ("_filter", "noise_const", "w_avg", "_ema", "transform", "freqs", "phases")
+
+
+class Persistent(nn.Module):
+    """A module as NVIDIA's ``torch_utils.persistence`` pickles it: its state and source code."""
+
+    source = ""
+    reconstruct = None
+
+    def __init__(self, name: str, init_kwargs: dict):
+        super().__init__()
+        self._class_name, self._init_args, self._init_kwargs = name, (), init_kwargs
+
+    def __reduce__(self):
+        state = {k: v for k, v in self.__dict__.items() if k != "_class_name"}
+        meta = {"type": "class", "version": 6, "module_src": type(self).source}
+        meta |= {"class_name": self._class_name, "state": state}
+        return type(self).reconstruct, (meta,), None
+
+
+def _class_of(name: str) -> str:
+    if name in PERSISTENT_CLASSES:
+        return PERSISTENT_CLASSES[name]
+    if name.startswith("fc"):
+        return "FullyConnectedLayer"
+    return "SynthesisBlock" if name.startswith("b") else "SynthesisLayer"
+
+
+def persistent_module(state: dict[str, Tensor], init: dict, synthesis: dict) -> Persistent:
+    """The ``G_ema`` of a snapshot: modules, parameters, buffers and attributes as there."""
+    root = Persistent("Generator", init)
+    for key, value in state.items():
+        *path, leaf = key.split(".")
+        module = root
+        for name in path:
+            if name not in module._modules:
+                child = Persistent(_class_of(name), synthesis if name == "synthesis" else {})
+                child.conv_clamp, child.activation = synthesis.get("conv_clamp"), "lrelu"
+                child.bias_gain = 0.01 if name.startswith("fc") else 1
+                module.add_module(name, child)
+            module = module._modules[name]
+        if leaf.endswith(BUFFERS):
+            module.register_buffer(leaf, value)
+        else:
+            module.register_parameter(leaf, nn.Parameter(value, requires_grad=False))
+    return root
+
+
+@pytest.fixture
+def write_nvidia(monkeypatch):
+    """Write a snapshot pickle with NVIDIA's names, its source text being ``source``."""
+
+    def write(path, state, init, synthesis, source="raise RuntimeError"):
+        persistence, util = ModuleType("torch_utils.persistence"), ModuleType("dnnlib.util")
+        exec("def _reconstruct_persistent_obj(meta): ...", persistence.__dict__)
+        exec("class EasyDict(dict): ...", util.__dict__)
+        packages = {"torch_utils": ModuleType("torch_utils"), "dnnlib": ModuleType("dnnlib")}
+        with monkeypatch.context() as patch:
+            for name, module in {**packages, persistence.__name__: persistence}.items():
+                patch.setitem(sys.modules, name, module)
+            patch.setitem(sys.modules, util.__name__, util)
+            patch.setattr(Persistent, "source", source)
+            patch.setattr(
+                Persistent, "reconstruct", staticmethod(persistence._reconstruct_persistent_obj)
+            )
+            module = persistent_module(state, util.EasyDict(init), synthesis)
+            snapshot = {"G": module, "D": Persistent("Discriminator", {}), "G_ema": module}
+            settings = util.EasyDict(class_name="training.dataset.ImageFolderDataset", xflip=True)
+            snapshot |= {"augment_pipe": None, "training_set_kwargs": settings}
+            path.write_bytes(pickle.dumps(snapshot))
+        return path
+
+    return write
 
 
 @pytest.fixture(scope="session")

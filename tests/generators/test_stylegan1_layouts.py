@@ -96,7 +96,7 @@ def test_rosinality_gives_the_pixels_of_the_reference(rosinality):
 
 
 def test_rosinality_takes_the_resolution_it_is_given(rosinality):
-    assert from_rosinality(rosinality.state, 16).resolution == 16
+    assert from_rosinality(rosinality.state, 8).resolution == 8
     with pytest.raises(InputError, match="no layers for 1024 px"):
         from_rosinality(rosinality.state, 1024)
 

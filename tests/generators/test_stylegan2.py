@@ -156,8 +156,10 @@ def test_every_architecture_follows_the_equations(architecture, clamp):
 @pytest.mark.parametrize("architecture", ["skip", "orig", "resnet"])
 def test_gradients_of_styles_and_noise_are_exact(architecture):
     network = tiny(architecture)
-    w = styles(network, 2).requires_grad_()
-    noise = [torch.randn(2, 1, *s).double().requires_grad_() for s in network.noise_shapes]
+    w = styles(network, 1).requires_grad_()
+    generator = torch.Generator().manual_seed(0)
+    drawn = [torch.randn(1, 1, *s, generator=generator) for s in network.noise_shapes]
+    noise = [m.double().requires_grad_() for m in drawn]
     assert torch.autograd.gradcheck(lambda w, *maps: network.synthesis(w, maps), (w, *noise))
 
 
@@ -169,7 +171,7 @@ def test_gradients_of_latents_are_exact_through_the_mapping():
     def render(z):
         return network.synthesis(network.mapping(z, labels, truncation=0.7), "none")
 
-    assert torch.autograd.gradcheck(render, (z,))
+    assert torch.autograd.gradcheck(render, (z,), fast_mode=True)
 
 
 def test_an_image_does_not_depend_on_its_batch_mates():

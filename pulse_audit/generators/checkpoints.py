@@ -1,0 +1,177 @@
+"""Reading generators that others published, without executing anything in their files.
+
+Recognised: StyleGAN 1 (PULSE, lernapparat, genforce, rosinality), StyleGAN 2 and ADA (NVIDIA
+pickles, rosinality, genforce), StyleGAN 3 T and R (NVIDIA pickles), ``torch.export`` programs and
+our own safetensors files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from torch import Tensor
+
+from pulse_audit.generators import stylegan1_layouts as stylegan1
+from pulse_audit.generators.layouts import from_genforce, from_rosinality
+from pulse_audit.generators.own import file_sha256, load_own
+from pulse_audit.generators.programs import ExportedDecoder, is_program, load_program
+from pulse_audit.generators.recognise import (
+    Found,
+    find_generator,
+    stylegan2_settings,
+    stylegan3_settings,
+)
+from pulse_audit.generators.stored import Damaged
+from pulse_audit.generators.stylegan1 import StyleGAN1
+from pulse_audit.generators.stylegan2 import StyleGAN2
+from pulse_audit.generators.stylegan3 import StyleGAN3
+from pulse_audit.generators.torchfile import ZIP_START, archive, opened
+from pulse_audit.types import InputError
+
+Network = StyleGAN1 | StyleGAN2 | StyleGAN3 | ExportedDecoder
+
+LONGEST_REASON = 240
+
+
+def load_generator(
+    path: str | Path,
+    *,
+    mapping: str | Path | None = None,
+    resolution: int | None = None,
+    trust_file: str | None = None,
+) -> Network:
+    """Load a generator from a file whose layout is recognised; nothing in it is executed.
+
+    Parameters
+    ----------
+    path : path
+        The checkpoint.
+    mapping : path, optional
+        For PULSE's ``synthesis.pt``: the mapping network. Default: ``mapping.pt`` beside it if
+        there is one; without it the network has synthesis only.
+    resolution : int, optional
+        For rosinality's StyleGAN 1, whose files hold more layers than were trained: the resolution
+        to use. For all others it is checked.
+    trust_file : str, optional
+        SHA-256 of a ``.pt2`` program that contains more than a plain export, to load it all the
+        same: **that runs what is in it**. For any file, a digest given has to be the file's.
+
+    Returns
+    -------
+    network
+        A style network (frozen, float32), or for a program a decoder with ``latent_dim``.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged, of no known layout, or unsafe.
+    """
+    path = Path(path)
+    with _reading(path):
+        if not path.is_file():
+            raise InputError("there is no such file")
+        if trust_file is not None and trust_file.lower() != file_sha256(path):
+            raise InputError(f"its SHA-256 is {file_sha256(path)}, not the one given")
+        network = _load(path, mapping, resolution, trust_file)
+        if resolution not in (None, getattr(network, "resolution", resolution)):
+            raise InputError(f"it holds a network of {network.resolution} px, not {resolution}")
+        return network
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Name the file in every refusal, in one printable line."""
+    try:
+        yield
+    except Damaged as error:
+        raise InputError(_line(f"{path}: cannot be read: {error}")) from error
+    except InputError as error:
+        text = str(error)
+        raise InputError(
+            text if text.startswith(str(path)) else _line(f"{path}: {text}")
+        ) from error
+    except OSError as error:
+        raise InputError(_line(f"{path}: cannot be read: {error.strerror or error}")) from error
+
+
+def _line(text: str) -> str:
+    """Whatever a file says about itself, as one line without control characters."""
+    plain = "".join(c if c.isprintable() else " " for c in text)
+    return plain if len(plain) <= LONGEST_REASON else f"{plain[:LONGEST_REASON]}..."
+
+
+def _load(
+    path: Path, mapping: str | Path | None, resolution: int | None, trust_file: str | None
+) -> Network:
+    if path.suffix == ".safetensors":
+        return load_own(path)
+    if _holds_program(path):
+        return _load_program(path, trusted=trust_file is not None)
+    with opened(path) as root:
+        found = find_generator(root)
+        if mapping is not None and found.layout != "stylegan1-pulse":
+            raise InputError(f"a mapping file belongs to PULSE's synthesis.pt, not {found.layout}")
+        try:
+            return _build(found, path, mapping, resolution)
+        except (LookupError, TypeError, ValueError, RuntimeError) as error:
+            raise Damaged(f"its tensors do not fit together: {error}") from error
+
+
+def _holds_program(path: Path) -> bool:
+    with path.open("rb") as file:
+        if file.read(4) != ZIP_START:
+            return path.suffix == ".pt2"
+        with archive(file) as members:
+            return is_program(members)
+
+
+def _load_program(path: Path, trusted: bool) -> ExportedDecoder:
+    try:
+        return load_program(path.read_bytes(), trusted)
+    except Damaged as error:
+        if trusted:
+            raise
+        raise InputError(
+            _line(f"{path}: refused, not opened: {error}"[: LONGEST_REASON - 120])
+            + "; if you know who made it and trust them with your machine, add "
+            f"--trust-file {file_sha256(path)}"
+        ) from error
+
+
+def _build(
+    found: Found, path: Path, mapping: str | Path | None, resolution: int | None
+) -> StyleGAN1 | StyleGAN2 | StyleGAN3:
+    if found.layout == "stylegan1-pulse-mapping":
+        raise InputError("it is a mapping network alone; give the synthesis file")
+    state = found.state()
+    match found.layout:
+        case "stylegan2":
+            return StyleGAN2.from_state(state, **stylegan2_settings(found.module))
+        case "stylegan3":
+            return StyleGAN3.from_state(state, stylegan3_settings(found.module))
+        case "stylegan2-rosinality":
+            return StyleGAN2.from_state(from_rosinality(state, found.beside_tensor("latent_avg")))
+        case "stylegan2-genforce":
+            return StyleGAN2.from_state(from_genforce(state), joint_norm=True)
+        case "stylegan1-lernapparat":
+            return stylegan1.from_lernapparat(state)
+        case "stylegan1-genforce":
+            return stylegan1.from_genforce(state)
+        case "stylegan1-rosinality":
+            return stylegan1.from_rosinality(state, resolution)
+        case _:
+            return stylegan1.from_pulse(state, _pulse_mapping(path, mapping))
+
+
+def _pulse_mapping(path: Path, mapping: str | Path | None) -> dict[str, Tensor] | None:
+    """Read the mapping file that was given, or ``mapping.pt`` beside the synthesis file."""
+    place = Path(mapping) if mapping is not None else path.with_name("mapping.pt")
+    if mapping is None and not place.is_file():
+        return None
+    with _reading(place), opened(place) as root:
+        found = find_generator(root)
+        if found.layout != "stylegan1-pulse-mapping":
+            raise InputError("it holds no mapping network in PULSE's layout")
+        return found.state()

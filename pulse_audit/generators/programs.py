@@ -1,0 +1,258 @@
+"""``torch.export`` programs (``.pt2``): a graph of known operators, its weights, nothing else.
+
+A program is code, but in a closed language. ``torch.export.load`` itself is no safe reader: it
+falls back to full unpickling, evaluates symbolic sizes as Python, and writes names from the file
+into source text. So the archive is looked at first, and whatever a plain export does not contain
+is refused unless the user vouches for the file by its SHA-256.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import PurePosixPath
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from pulse_audit.generators.stored import Damaged
+from pulse_audit.generators.torchfile import ZIP_START, archive, read_member, read_stream
+from pulse_audit.types import InputError
+
+LABEL = re.compile(r"archive_format|archive_version|byteorder|version|\.data/\w+")
+PROGRAM = re.compile(r"models/[\w.]+\.json|serialized_exported_program\.json")
+CONFIG = re.compile(r"data/(?:weights|constants)/[\w.]+_config\.json")
+PAYLOAD = re.compile(r"data/(weights|constants)/((?:weight|tensor)_\d+)")
+PICKLE = re.compile(
+    r"data/sample_inputs/[\w.]+\.pt|serialized_(?:state_dict|constants|example_inputs)\.pt"
+)
+
+OPERATOR = re.compile(
+    r"torch\.ops\.aten\.(?!from_file)\w+\.\w+"
+    r"|_operator\.(?:add|sub|mul|floordiv|truediv|mod|neg|getitem|eq|ne|lt|le|gt|ge|and_|or_)"
+    r"|torch\.sym_(?:max|min|not|float|int|sum)|math\.(?:ceil|floor|trunc)"
+)
+# Sizes as sympy writes them. No powers: a few digits of them could fill the memory.
+EXPRESSION = re.compile(
+    r"(?:[\d\s()+,.=<>-]|\*(?!\*)|//?|'[su]\d+'|\b[su]\d+\b|\b(?:Symbol|Integer|Rational|Add|Mul|Max"
+    r"|Min|Mod|FloorDiv|CeilDiv|PythonMod|IntTrueDiv|ToFloat|Eq|Ne|Lt|Le|Gt|Ge|True|False|positive"
+    r"|nonnegative|integer|real)\b)*"
+)
+MAX_EXPRESSION = 1000
+WORD = re.compile(r"[\w.\-]*")
+CONTAINERS = (None, "builtins.tuple", "builtins.list", "builtins.dict")
+CONTEXT = re.compile(r'null|\[(?:"\w+"(?:, )?)*\]')
+NEVER = ("as_operator", "as_custom_obj", "as_graph", "guards_code", "treespec_namedtuple_fields")
+
+
+class ExportedDecoder(nn.Module):
+    """An exported program from latents (n, latent_dim) to images (n, 3, R, R).
+
+    It runs in the precision it was exported in. A program exported for a fixed batch is run batch
+    by batch, the last one filled up with zeros.
+    """
+
+    def __init__(self, program: torch.export.ExportedProgram):
+        super().__init__()
+        self.program = program.module().requires_grad_(False)
+        shape = _input_shape(program)
+        self.latent_dim = int(shape[1])
+        self.batch = shape[0] if isinstance(shape[0], int) else None
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Map latents (n, latent_dim) to images."""
+        if self.batch is None:
+            out: Tensor = self.program(z)
+            return out
+        missing = -len(z) % self.batch
+        padded = torch.cat([z, z.new_zeros(missing, z.shape[1])])
+        starts = range(0, len(padded), self.batch)
+        parts = [self.program(padded[start : start + self.batch]) for start in starts]
+        return torch.cat(parts)[: len(z)]
+
+    def train(self, mode: bool = True) -> Self:
+        """Change nothing: the mode is part of the program."""
+        return self
+
+    def to(  # type: ignore[override]
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Self:
+        """Move to a device; the precision is part of the program, whatever ``dtype`` says."""
+        return self if device is None else super().to(device=device)
+
+
+def _input_shape(program: torch.export.ExportedProgram) -> Any:
+    """Return the shape of the one input, (batch, latent_dim); InputError if there is another."""
+    names = program.graph_signature.user_inputs
+    nodes = [node for node in program.graph.nodes if node.name in names]
+    shapes: list[Any] = [getattr(node.meta.get("val"), "shape", ()) for node in nodes]
+    if len(shapes) != 1 or len(shapes[0]) != 2 or not isinstance(shapes[0][1], int):
+        raise InputError("the program takes something other than latents (n, latent_dim)")
+    return shapes[0]
+
+
+def is_program(members: zipfile.ZipFile) -> bool:
+    """Tell whether an archive is a ``torch.export`` program."""
+    return any(PROGRAM.fullmatch(_inner(name)) for name in members.namelist())
+
+
+def load_program(data: bytes, trusted: bool) -> ExportedDecoder:
+    """Load a program from the bytes of its file.
+
+    Parameters
+    ----------
+    data : bytes
+        The archive.
+    trusted : bool
+        Whether the user vouched for this very file; if not, it is looked through first.
+
+    Raises
+    ------
+    Damaged
+        If it contains anything that could run as Python, or does not load.
+    """
+    if not trusted:
+        with archive(io.BytesIO(data)) as members:
+            check_program(members)
+    try:
+        program = torch.export.load(io.BytesIO(data))
+        return ExportedDecoder(program)
+    except InputError:
+        raise
+    except Exception as error:  # whatever a broken graph provokes in PyTorch
+        raise Damaged(f"torch.export cannot load it: {error}") from error
+
+
+def check_program(members: zipfile.ZipFile) -> None:
+    """Refuse an archive with anything that could run as Python when loaded.
+
+    Raises
+    ------
+    Damaged
+        Naming the member.
+    """
+    names = {_inner(name): name for name in members.namelist()}
+    pickled = set[str]()
+    for inner, name in names.items():
+        if PICKLE.fullmatch(inner):
+            pickled.add(inner)
+        elif CONFIG.fullmatch(inner):
+            pickled |= _pickled_payloads(_json(members, name), inner)
+        elif PROGRAM.fullmatch(inner):
+            _check_graph(_json(members, name), "")
+        elif not (LABEL.fullmatch(inner) or PAYLOAD.fullmatch(inner)):
+            raise Damaged(f"its member {inner!r} is neither description nor numbers")
+    for inner in pickled & names.keys():
+        _check_pickle(read_member(members, names[inner]), inner)
+
+
+def _inner(name: str) -> str:
+    """Drop the folder all members of an archive are in."""
+    first, _, rest = name.partition("/")
+    known = (LABEL, PROGRAM, CONFIG, PAYLOAD, PICKLE)
+    return name if any(pattern.fullmatch(name) for pattern in known) else rest or first
+
+
+def _json(members: zipfile.ZipFile, name: str) -> Any:
+    try:
+        return json.loads(read_member(members, name))
+    except (ValueError, RecursionError) as error:
+        raise Damaged(f"its member {name!r} is no JSON") from error
+
+
+def _pickled_payloads(config: Any, inner: str) -> set[str]:
+    """Return the members a config wants unpickled; Damaged for entries of any other kind."""
+    folder = str(PurePosixPath(inner).parent)
+    entries = config.get("config") if isinstance(config, dict) else None
+    if not isinstance(entries, dict):
+        raise Damaged(f"its member {inner!r} is no list of weights")
+    out = set()
+    for entry in entries.values():
+        path = f"{folder}/{entry.get('path_name')}" if isinstance(entry, dict) else ""
+        if not PAYLOAD.fullmatch(path):
+            raise Damaged(f"its member {inner!r} refers to something other than weights")
+        if entry.get("use_pickle") is not False:
+            out.add(path)
+    return out
+
+
+def _check_pickle(data: bytes, inner: str) -> None:
+    """Refuse a pickle that ``weights_only=True`` does not load or that declares too much."""
+    try:
+        if data.startswith(ZIP_START):
+            with archive(io.BytesIO(data)):
+                pass
+        elif data:
+            read_stream(io.BytesIO(data))
+        if data:
+            torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises whatever a broken file provokes
+        raise Damaged(f"its member {inner!r} is a pickle of more than tensors") from error
+
+
+def _check_graph(value: Any, key: str) -> None:
+    """Walk through the description of a graph; every text must be of its closed kind."""
+    if key in NEVER and value:
+        raise Damaged(f"its graph uses {key}")
+    if isinstance(value, dict):
+        for name, child in value.items():
+            _check_text(name, "", WORD)
+            _check_graph(child, key if key == "metadata" else name)
+    elif isinstance(value, list):
+        for child in value:
+            _check_graph(child, key)
+    elif isinstance(value, str):
+        _CHECKS.get(key, _check_word)(value, key)
+
+
+def _check_word(text: str, key: str) -> None:
+    _check_text(text, key, WORD)
+
+
+def _check_operator(text: str, key: str) -> None:
+    _check_text(text, key, OPERATOR)
+
+
+def _check_expression(text: str, key: str) -> None:
+    if len(text) > MAX_EXPRESSION:
+        raise Damaged("its graph has an endless expression")
+    _check_text(text, key, EXPRESSION)
+
+
+def _check_printable(text: str, key: str) -> None:
+    """Metadata may reach comments in source text, where a line end would end the comment."""
+    if not text.replace("\n", "").isprintable():
+        raise Damaged("its metadata has control characters")
+
+
+def _check_containers(text: str, key: str) -> None:
+    """Nesting of inputs and outputs: tuples, lists and dicts only."""
+    try:
+        pending = [json.loads(text)[1]] if text else []
+        while pending:
+            spec = pending.pop()
+            if spec["type"] not in CONTAINERS:
+                raise Damaged(f"its graph returns a {spec['type']!r}")
+            _check_text(spec["context"] or "null", key, CONTEXT)
+            pending.extend(spec["children_spec"])
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise Damaged(f"its graph has a broken {key}") from error
+
+
+def _check_text(text: Any, key: str, pattern: re.Pattern[str]) -> None:
+    if not isinstance(text, str) or not pattern.fullmatch(text):
+        raise Damaged(f"its graph has a {key or 'key'} that no plain export writes: {text!r}")
+
+
+_CHECKS: dict[str, Callable[[str, str], None]] = {
+    "target": _check_operator,
+    "expr_str": _check_expression,
+    "in_spec": _check_containers,
+    "out_spec": _check_containers,
+    "metadata": _check_printable,
+    "torch_version": _check_printable,
+}

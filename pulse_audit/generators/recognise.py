@@ -1,0 +1,197 @@
+"""Which network a checkpoint holds, and what its pickled modules say that shapes do not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+from torch import Tensor
+
+from pulse_audit.generators.builders import Array
+from pulse_audit.generators.stored import Damaged, Inert, StoredTensor
+from pulse_audit.generators.stylegan3 import SignalConfig
+from pulse_audit.types import InputError
+
+MAX_MODULES = 10_000
+
+# A key that only this layout has, in the order in which they are tried.
+MARKERS = {
+    "stylegan2": "synthesis.b4.const",
+    "stylegan3": "synthesis.input.freqs",
+    "stylegan2-rosinality": "input.input",
+    "stylegan2-genforce": "synthesis.early_layer.const",
+    "stylegan1-pulse": "blocks.4x4.const",
+    "stylegan1-lernapparat": "g_synthesis.blocks.4x4.const",
+    "stylegan1-genforce": "synthesis.layer0.const",
+    "stylegan1-rosinality": "generator.progression.0.conv1.input",
+    "stylegan1-pulse-mapping": "dense0.weight",
+}
+# Where training checkpoints keep the averaged generator; the first that fits is taken.
+PLACES = (
+    *("g_ema", "G_ema", "generator_smooth", "generator_ema", "g_running", "params_ema"),
+    *("state_dict", "generator", "G", "g"),
+)
+SIGNAL_SETTINGS = {
+    "num_critical": "critical",
+    "first_cutoff": "first_cutoff",
+    "first_stopband": "first_stopband",
+    "last_stopband_rel": "last_stopband_rel",
+    "margin_size": "margin",
+    "output_scale": "output_scale",
+    "filter_size": "filter_size",
+    "lrelu_upsampling": "lrelu_upsampling",
+    "conv_clamp": "conv_clamp",
+}
+
+Lazy = StoredTensor | Array
+
+
+@dataclass(frozen=True)
+class Found:
+    """A generator in a checkpoint: its layout, tensors, pickled module (if any) and neighbours."""
+
+    layout: str
+    lazy: Mapping[str, Lazy]
+    module: Inert | None
+    beside: Mapping[Any, Any]
+
+    def state(self) -> dict[str, Tensor]:
+        """Read the tensors."""
+        return {key: value.tensor() for key, value in self.lazy.items()}
+
+    def beside_tensor(self, key: str) -> Tensor | None:
+        """Read a tensor stored next to the generator, such as ``latent_avg``."""
+        value = self.beside.get(key)
+        return value.tensor() if isinstance(value, Lazy) else None
+
+
+def find_generator(root: Any) -> Found:
+    """Find the (averaged) generator in what a checkpoint holds.
+
+    Raises
+    ------
+    InputError
+        If there is none of a known layout.
+    """
+    for candidate, beside in _candidates(root):
+        lazy = _plain_names(_tensors(candidate))
+        for layout, marker in MARKERS.items():
+            if marker in lazy:
+                module = candidate if isinstance(candidate, Inert) else None
+                return Found(layout, lazy, module, beside)
+    if any(str(part.name) == "dnnlib.tflib.network.Network" for part in _inert(root)):
+        raise InputError(
+            "it is a TensorFlow pickle: convert it with legacy.py of NVIDIA's stylegan3 repository"
+        )
+    raise InputError(f"it holds no generator of a known layout ({_summary(root)})")
+
+
+def _candidates(root: Any) -> Iterator[tuple[Any, Mapping[Any, Any]]]:
+    yield root, root if isinstance(root, dict) else {}
+    if isinstance(root, dict):
+        for holder in (root, root.get("models")):
+            if isinstance(holder, dict):
+                yield from ((holder[place], root) for place in PLACES if place in holder)
+
+
+def _inert(root: Any) -> list[Inert]:
+    parts = root.values() if isinstance(root, dict) else root
+    return (
+        [p for p in parts if isinstance(p, Inert)] if isinstance(root, dict | list | tuple) else []
+    )
+
+
+def _summary(root: Any) -> str:
+    if isinstance(root, dict):
+        return f"its keys: {', '.join(str(key)[:40] for key in list(root)[:4])}"
+    return f"a {root.name.name if isinstance(root, Inert) else type(root).__name__}"[:60]
+
+
+def _tensors(value: Any) -> dict[str, Lazy]:
+    if isinstance(value, Inert):
+        return _module_tensors(value)
+    items = value.items() if isinstance(value, dict) else ()
+    return {key: v for key, v in items if isinstance(key, str) and isinstance(v, Lazy)}
+
+
+def _module_tensors(root: Inert) -> dict[str, Lazy]:
+    """Collect the state dict of a pickled ``nn.Module``."""
+    out: dict[str, Lazy] = {}
+    pending, seen = [("", root)], 0
+    while pending:
+        prefix, module = pending.pop()
+        seen += 1
+        if seen > MAX_MODULES:
+            raise Damaged(f"it has over {MAX_MODULES:,} modules")
+        hidden = module.attribute("_non_persistent_buffers_set") or ()
+        for group in ("_parameters", "_buffers"):
+            stored = _tensors(module.attribute(group))
+            out |= {f"{prefix}{key}": v for key, v in stored.items() if key not in hidden}
+        for name, child in children(module):
+            pending.append((f"{prefix}{name}.", child))
+    return out
+
+
+def children(module: Inert) -> list[tuple[str, Inert]]:
+    """Return the submodules of a pickled ``nn.Module`` by name."""
+    modules = module.attribute("_modules")
+    items = modules.items() if isinstance(modules, dict) else ()
+    return [(str(name), child) for name, child in items if isinstance(child, Inert)]
+
+
+def _plain_names(lazy: dict[str, Lazy]) -> dict[str, Lazy]:
+    """Drop the prefix that DataParallel puts before every key."""
+    if lazy and all(key.startswith("module.") for key in lazy):
+        return {key.removeprefix("module."): value for key, value in lazy.items()}
+    return lazy
+
+
+class StyleGAN2Settings(TypedDict, total=False):
+    """What the shapes of the weights do not tell."""
+
+    conv_clamp: float | None
+    lr_multiplier: float
+
+
+def stylegan2_settings(module: Inert | None) -> StyleGAN2Settings:
+    """Read the settings from a pickled network; none without one."""
+    if module is None:
+        return {}
+    layer, first = _at(module, "synthesis", "b4", "conv1"), _at(module, "mapping", "fc0")
+    for part in (layer, first):
+        if part.attribute("activation", "lrelu") != "lrelu":
+            raise InputError("it uses another activation than the leaky ReLU, which is not known")
+    clamp = layer.attribute("conv_clamp")
+    return {
+        "conv_clamp": None if clamp is None else _number("conv_clamp", clamp),
+        "lr_multiplier": _number("lr_multiplier", first.attribute("bias_gain", 0.01)),
+    }
+
+
+def stylegan3_settings(module: Inert | None) -> SignalConfig:
+    """Read the signal settings from a pickled network; the defaults without one."""
+    if module is None:
+        return SignalConfig()
+    given = _at(module, "synthesis").attribute("_init_kwargs") or {}
+    first = _at(module, "mapping", "fc0")
+    settings: dict[str, Any] = {
+        ours: None if given[theirs] is None else _number(theirs, given[theirs])
+        for theirs, ours in SIGNAL_SETTINGS.items()
+        if theirs in given
+    }
+    settings["lr_multiplier"] = _number("lr_multiplier", first.attribute("bias_gain", 0.01))
+    return SignalConfig(**settings)
+
+
+def _at(module: Inert, *names: str) -> Inert:
+    for name in names:
+        module = dict(children(module)).get(name, Inert(module.name))
+    return module
+
+
+def _number(name: str, value: Any) -> Any:
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise InputError(f"its setting {name} is no number")
+    return value

@@ -1,0 +1,256 @@
+"""The containers PyTorch and NVIDIA write: zip archives, older streams, plain pickles.
+
+Own reader of all three on the machine of unpickle.py, in place of ``torch.load``: training
+checkpoints hold settings of classes that ``weights_only=True`` refuses, snapshots hold source code,
+and tensors that nobody asks for are never read.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+import torch
+
+from pulse_audit.generators.builders import BUILDERS
+from pulse_audit.generators.stored import MAX_SIZE, Damaged, Name, Storage
+from pulse_audit.generators.unpickle import Machine
+
+# How a stream in PyTorch's format before 1.6 begins, after the two bytes of the protocol: its
+# magic number 0x1950a86a20f9469cfc6c.
+STREAM_START = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+ZIP_START = b"PK\x03\x04"
+# Damaged archives make zipfile raise these.
+ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    EOFError,
+    NotImplementedError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+    struct.error,
+)
+
+_STORAGES = {
+    "FloatStorage": torch.float32,
+    "DoubleStorage": torch.float64,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+    "UntypedStorage": torch.uint8,
+}
+
+
+class Window:
+    """A file that never returns, nor takes memory for, more than it has.
+
+    A pickle may declare a string of any length; reading that many bytes from an ordinary file
+    object would allocate them first.
+    """
+
+    def __init__(self, file: BinaryIO):
+        self.file = file
+        position = file.tell()
+        self.size = file.seek(0, os.SEEK_END)
+        file.seek(position)
+
+    def read(self, count: int) -> bytes:
+        """Read up to ``count`` bytes."""
+        return self.file.read(min(count, self.size - self.file.tell()))
+
+    def readline(self) -> bytes:
+        """Read up to the next line feed."""
+        return self.file.readline(self.size)
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self.file.tell()
+
+
+@dataclass(frozen=True)
+class FileRange:
+    """Bytes of an open file."""
+
+    file: BinaryIO
+    start: int
+    count: int
+
+    def read(self) -> bytes:
+        """Return them."""
+        self.file.seek(self.start)
+        return self.file.read(self.count)
+
+
+@dataclass(frozen=True)
+class ZipMember:
+    """A member of an open archive, whose checksum is verified when it is read."""
+
+    archive: zipfile.ZipFile
+    name: str
+
+    def read(self) -> bytes:
+        """Return its bytes."""
+        return read_member(self.archive, self.name)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """Open a checkpoint; tensors of the object given can be read until it is closed.
+
+    Raises
+    ------
+    Damaged
+        If the file is in none of the three formats, or does not make sense.
+    """
+    with path.open("rb") as file:
+        start = file.read(16)
+        file.seek(0)
+        if start.startswith(ZIP_START):
+            with archive(file) as members:
+                yield _read_archive(members)
+        elif start[2:].startswith(STREAM_START):
+            yield read_stream(file)
+        elif start.startswith(b"\x80"):
+            yield Machine({**BUILDERS, "torch.storage._load_from_bytes": _load_bytes}).run(
+                Window(file)
+            )
+        else:
+            page = start.lstrip().startswith(b"<")
+            raise Damaged(
+                "it is a web page: the download failed" if page else "it is no checkpoint"
+            )
+
+
+@contextmanager
+def archive(file: BinaryIO) -> Iterator[zipfile.ZipFile]:
+    """Open a zip archive after looking at what it declares.
+
+    Raises
+    ------
+    Damaged
+        If a member is compressed, encrypted, named twice or outside the archive, or the members
+        together declare more than the file holds.
+    """
+    size = file.seek(0, os.SEEK_END)
+    try:
+        members = zipfile.ZipFile(file)
+    except ZIP_ERRORS as error:
+        raise Damaged(f"its zip archive is broken: {error}") from error
+    with members:
+        _check_members(members.infolist(), size)
+        yield members
+
+
+def _check_members(members: list[zipfile.ZipInfo], size: int) -> None:
+    for member in members:
+        path = PurePosixPath(member.filename)
+        if path.is_absolute() or ".." in path.parts or set(member.filename) & set("\\:\0"):
+            raise Damaged(f"its member {member.filename!r} points outside the archive")
+        if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
+            raise Damaged(f"its member {member.filename!r} is compressed or encrypted")
+    if len({member.filename for member in members}) < len(members):
+        raise Damaged("two of its members have one name")
+    declared = sum(max(member.file_size, member.compress_size) for member in members)
+    if declared > size:
+        raise Damaged(f"its members declare {declared:,} bytes, the file has {size:,}")
+
+
+def read_member(members: zipfile.ZipFile, name: str) -> bytes:
+    """Return the bytes of a member; Damaged if it is missing or fails its checksum."""
+    try:
+        return members.read(name)
+    except KeyError as error:
+        raise Damaged(f"its member {name!r} is missing") from error
+    except ZIP_ERRORS as error:
+        raise Damaged(f"its member {name!r} is broken: {error}") from error
+
+
+def _read_archive(members: zipfile.ZipFile) -> Any:
+    """PyTorch's format since 1.6: data.pkl describes, data/KEY hold the numbers."""
+    names = [name for name in members.namelist() if name.endswith("/data.pkl")]
+    if len(names) != 1:
+        raise Damaged("it is a zip archive, but none that torch.save wrote")
+    folder = names[0].removesuffix("data.pkl")
+    if f"{folder}byteorder" in members.namelist():
+        _little(read_member(members, f"{folder}byteorder") == b"little")
+    storages: dict[str, Storage] = {}
+
+    def load(identity: Any) -> Any:
+        storage = _storage(identity, storages)
+        if isinstance(storage, Storage):
+            storage.source = ZipMember(members, f"{folder}data/{identity[2]}")
+        return storage
+
+    return Machine(BUILDERS, load).run(io.BytesIO(read_member(members, names[0])))
+
+
+def read_stream(file: BinaryIO) -> Any:
+    """PyTorch's format before 1.6: five pickles, then the numbers of each storage.
+
+    Raises
+    ------
+    Damaged
+        If a storage declares more than the file holds, or another size than its tensor says.
+    """
+    window, storages = Window(file), dict[str, Storage]()
+    for _ in ("magic number", "protocol version"):
+        Machine({}).run(window)
+    system = Machine({}).run(window)
+    _little(isinstance(system, dict) and system.get("little_endian") is True)
+    root = Machine(BUILDERS, lambda identity: _storage(identity, storages)).run(window)
+    keys = Machine({}).run(window)
+    for key in keys if isinstance(keys, list) else ():
+        _locate(storages.get(str(key)), file, window.size)
+    return root
+
+
+def _locate(storage: Storage | None, file: BinaryIO, size: int) -> None:
+    """Note where a storage's numbers are, and step over them."""
+    header = file.read(8)
+    if storage is None or len(header) < 8 or struct.unpack("<q", header)[0] != storage.count:
+        raise Damaged("its storages do not fit its tensors")
+    start = file.tell()
+    if start + storage.nbytes > size:
+        raise Damaged(f"a storage declares {storage.nbytes:,} bytes, {size - start:,} are left")
+    storage.source = FileRange(file, start, storage.nbytes)
+    file.seek(start + storage.nbytes)
+
+
+def _storage(identity: Any, storages: dict[str, Storage]) -> Storage | Name:
+    """Return what a persistent id stands for: a storage, or the class of a saved module."""
+    kind, name, key, *rest = identity
+    if kind == "module":
+        return Name(name.module, name.name)
+    dtype = _STORAGES[name.name]
+    count, view = rest[1], rest[2:]
+    if kind != "storage" or type(count) is not int or not 0 <= count < MAX_SIZE or any(view):
+        raise TypeError("an unknown kind of storage")
+    storage = storages.setdefault(str(key), Storage(dtype, count))
+    if (storage.dtype, storage.count) != (dtype, count):
+        raise TypeError("one storage of two sizes")
+    return storage
+
+
+def _load_bytes(data: Any) -> Any:
+    """Read a storage inside a plain pickle: itself a stream, which may hold no further one."""
+    if not isinstance(data, bytes):
+        raise TypeError("a storage without bytes")
+    return read_stream(io.BytesIO(data))
+
+
+def _little(true: bool) -> None:
+    if not true:
+        raise Damaged("it holds big-endian numbers")

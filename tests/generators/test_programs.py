@@ -1,0 +1,236 @@
+import contextlib
+import io
+import json
+import pickle
+import re
+import zipfile
+
+import pytest
+import torch
+from torch import nn
+
+from pulse_audit.generators.checkpoints import load_generator
+from pulse_audit.generators.own import file_sha256
+from pulse_audit.types import InputError
+
+
+class Decoder(nn.Module):
+    """Ten latents to 8 px, by the kind of layers a DCGAN has."""
+
+    def __init__(self):
+        super().__init__()
+        self.start = nn.ConvTranspose2d(10, 6, 4)
+        self.norm = nn.BatchNorm2d(6)
+        self.colours = nn.ConvTranspose2d(6, 3, 4, stride=2, padding=1)
+
+    def forward(self, z):
+        x = torch.relu(self.norm(self.start(z.view(z.shape[0], 10, 1, 1))))
+        return torch.tanh(self.colours(x))
+
+
+@pytest.fixture(scope="module")
+def decoder():
+    torch.manual_seed(0)
+    return Decoder().eval()
+
+
+def exported(decoder, batch):
+    dynamic = ({0: torch.export.Dim("n", min=1, max=64)},) if batch is None else None
+    program = torch.export.export(decoder, (torch.zeros(batch or 2, 10),), dynamic_shapes=dynamic)
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def program(decoder):
+    return exported(decoder, None)
+
+
+@pytest.mark.parametrize("batch", [None, 1, 2])
+def test_a_program_renders_what_was_exported(tmp_path, decoder, batch):
+    path = tmp_path / "decoder.pt2"
+    path.write_bytes(exported(decoder, batch))
+    network = load_generator(path)
+    z = torch.randn(3, 10, generator=torch.Generator().manual_seed(0))
+    assert network.latent_dim == 10
+    torch.testing.assert_close(network(z), decoder(z))
+    z.requires_grad_()
+    assert torch.autograd.grad(network(z).sum(), z)[0].abs().sum() > 0
+    assert not any(p.requires_grad for p in network.parameters())
+    assert network.eval().to(dtype=torch.bfloat16)(z).dtype == torch.float32
+
+
+def rewritten(data: bytes, change) -> bytes:
+    """The archive with its members changed: ``change(inner name, bytes)`` gives bytes or None."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(out, "w") as new:
+        root = old.namelist()[0].split("/")[0]
+        for name in old.namelist():
+            changed = change(name.removeprefix(f"{root}/"), old.read(name))
+            if changed is not None:
+                new.writestr(name, changed)
+        for name, added in change(None, b"") or ():
+            new.writestr(f"{root}/{name}", added)
+    return out.getvalue()
+
+
+def graph(edit):
+    """Edit the JSON of the graph."""
+
+    def change(name, data):
+        if name is None or not re.match(r"models/.*json", name):
+            return data if name else ()
+        text = json.loads(data)
+        edit(text)
+        return json.dumps(text).encode()
+
+    return change
+
+
+def member(wanted, data):
+    """Replace or add a member."""
+
+    def change(name, old):
+        if name is None:
+            return [(wanted, data)]
+        return None if name == wanted else old
+
+    return change
+
+
+class Attack:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return exec, (f"import pathlib; pathlib.Path({str(self.marker)!r}).touch()",)
+
+
+def zipped(value) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+def pickled_weight(marker):
+    """Declare the first weight a pickle, and make it one."""
+
+    def change(name, data):
+        if name is None:
+            return ()
+        if name == "data/weights/weight_0":
+            return zipped(Attack(marker))
+        if name == "data/weights/model_weights_config.json":
+            text = json.loads(data)
+            next(iter(text["config"].values()))["use_pickle"] = True
+            return json.dumps(text).encode()
+        return data
+
+    return change
+
+
+def redirected(name, data):
+    if name != "data/constants/model_constants_config.json":
+        return data if name else ()
+    entry = {"path_name": "opaque_obj_0", "is_param": False, "use_pickle": True}
+    return json.dumps({"config": {"c": {**entry, "tensor_meta": None}}}).encode()
+
+
+def first_node(text):
+    return text["graph_module"]["graph"]["nodes"][0]
+
+
+def code_as_size(marker):
+    def edit(text):
+        code = f"__import__('pathlib').Path({str(marker)!r}).touch() or 1"
+        values = text["graph_module"]["graph"]["tensor_values"]
+        values["z"]["sizes"][0] = {"as_expr": {"expr_str": code, "hint": {"as_int": 2}}}
+
+    return edit
+
+
+def renamed_input(text):
+    spec = text["graph_module"]["module_call_graph"][0]["signature"]
+    spec["forward_arg_names"] = ["z=__import__('os').getpid()"]
+
+
+ATTACKS = {
+    "sample inputs that run code": lambda m: member(
+        "data/sample_inputs/model.pt", zipped(Attack(m))
+    ),
+    "a weight that runs code": pickled_weight,
+    "a plain pickle": lambda m: member(
+        "data/sample_inputs/model.pt", pickle.dumps(Attack(m), protocol=2)
+    ),
+    "an opaque constant": lambda m: member("data/constants/opaque_obj_0", pickle.dumps(Attack(m))),
+    "a config that names one": lambda m: redirected,
+    "compiled code": lambda m: member("data/aotinductor/model/model.so", b"\x7fELF"),
+    "a size that is code": lambda m: graph(code_as_size(m)),
+    "a power that fills the memory": lambda m: graph(
+        lambda t: t["graph_module"]["graph"]["tensor_values"]["z"]["sizes"].__setitem__(
+            0, {"as_expr": {"expr_str": "9**9**9**9", "hint": None}}
+        )
+    ),
+    "a name that is code": lambda m: graph(renamed_input),
+    "an operator that opens files": lambda m: graph(
+        lambda t: first_node(t).update(target="torch.ops.aten.from_file.default")
+    ),
+    "a function outside the list": lambda m: graph(
+        lambda t: first_node(t).update(target="torch.serialization.load")
+    ),
+    "guards in Python": lambda m: graph(lambda t: t.update(guards_code=["print(1)"])),
+    "a class to return": lambda m: graph(
+        lambda t: t["graph_module"]["module_call_graph"][0]["signature"].update(
+            out_spec='[1, {"type": "os.system", "context": "null", "children_spec": []}]'
+        )
+    ),
+    "a line end in the metadata": lambda m: graph(
+        lambda t: first_node(t)["metadata"].update(stack_trace="x\rimport os")
+    ),
+    "no JSON": lambda m: member("models/model.json", b"{"),
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_whatever_could_run_is_refused_and_names_the_opt_in(tmp_path, program, attack):
+    marker, path = tmp_path / "marker", tmp_path / "bad.pt2"
+    path.write_bytes(rewritten(program, ATTACKS[attack](marker)))
+    with pytest.raises(InputError) as caught:
+        load_generator(path)
+    message = str(caught.value)
+    assert "\n" not in message and len(message) < 500
+    assert message.startswith(f"{path}: refused, not opened: ")
+    assert message.endswith(f"--trust-file {file_sha256(path)}")
+    assert not marker.exists()
+
+
+def test_the_attacks_would_work_without_the_look(tmp_path, program):
+    """What the user vouches for is run: that is what the opt-in says."""
+    marker, path = tmp_path / "marker", tmp_path / "bad.pt2"
+    path.write_bytes(rewritten(program, graph(code_as_size(marker))))
+    with contextlib.suppress(InputError):
+        load_generator(path, trust_file=file_sha256(path))
+    assert marker.exists()
+
+
+def test_trust_is_for_one_very_file(tmp_path, program):
+    path = tmp_path / "decoder.pt2"
+    path.write_bytes(program)
+    with pytest.raises(InputError, match="not the one given"):
+        load_generator(path, trust_file="0" * 64)
+    assert load_generator(path, trust_file=file_sha256(path).upper()).latent_dim == 10
+
+
+def test_a_member_outside_the_archive_has_no_opt_in(tmp_path, program):
+    path = tmp_path / "bad.pt2"
+    path.write_bytes(rewritten(program, member("../../evil", b"x")))
+    with pytest.raises(InputError, match="'archive/../../evil' points outside the archive$"):
+        load_generator(path, trust_file=file_sha256(path))
+
+
+def test_a_program_of_something_else_is_refused(tmp_path):
+    path = tmp_path / "other.pt2"
+    torch.export.save(torch.export.export(nn.Conv2d(3, 3, 1), (torch.zeros(1, 3, 4, 4),)), path)
+    with pytest.raises(InputError, match="something other than latents"):
+        load_generator(path)
