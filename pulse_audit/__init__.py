@@ -9,7 +9,21 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_PUBLIC = ("AuditSpec", "Pulse", "as_generator", "audit", "load_generator")
+_PUBLIC = (
+    "AuditRun",
+    "AuditSpec",
+    "Degradation",
+    "Generator",
+    "InputError",
+    "Pulse",
+    "Request",
+    "Status",
+    "Upsampled",
+    "Upsampler",
+    "as_generator",
+    "audit",
+    "load_generator",
+)
 __all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604
 
 

@@ -12,7 +12,7 @@ RACES = (
     "Middle Eastern",
 )  # fmt: skip
 
-#: A decoder of 24 latents to 32 px: smooth skin-coloured patterns, quick to search.
+#: A decoder of 64 latents to 32 px: smooth skin-coloured patterns, quick to search.
 TINY_GENERATOR = """
 import torch
 import pulse_audit as pa
@@ -24,14 +24,14 @@ def build():
     grid = torch.linspace(-1, 1, 32)
     waves = torch.stack([
         torch.outer(torch.cos(a * grid + p), torch.cos(b * grid + q))
-        for a, b, p, q in (6 * torch.rand(24, 4)).tolist()
+        for a, b, p, q in (6 * torch.rand(64, 4)).tolist()
     ])
-    weights = 0.06 * torch.randn(24, 3)
+    weights = 0.04 * torch.randn(64, 3)
 
     def decode(z):
         return colour + torch.einsum("nd,dc,dhw->nchw", z, weights.to(z), waves.to(z))
 
-    return pa.as_generator(decode, name="tiny", latent_dim=24, output_range=(0, 1))
+    return pa.as_generator(decode, name="tiny", latent_dim=64, output_range=(0, 1))
 """
 
 
@@ -46,6 +46,18 @@ def paint_face(seed: int, size: int = 48) -> np.ndarray:
         image[(x - side) ** 2 + (y + 0.2) ** 2 < 0.015] = 0.1
     image += 0.03 * random.standard_normal(image.shape)
     return (255 * image.clip(0, 1)).round().astype(np.uint8)
+
+
+def pixels(path: Path) -> np.ndarray:
+    """The decoded picture in a file, as it is stored."""
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+@pytest.fixture
+def read_pixels() -> Callable[[Path], np.ndarray]:
+    """`pixels`, for tests (conftest cannot be imported by name)."""
+    return pixels
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -213,17 +214,20 @@ def test_changed_photos_are_not_mixed_into_a_run(
 
 
 def test_upsample_writes_the_input_and_every_draw(
-    fairface_root: Path, tiny_generator: str, tmp_path: Path, capsys: Capture
+    fairface_root: Path,
+    tiny_generator: str,
+    tmp_path: Path,
+    capsys: Capture,
+    read_pixels: Callable[[Path], np.ndarray],
 ) -> None:
     out = tmp_path / "up"
     photo = str(fairface_root / "val" / "1.jpg")
-    arguments = ["upsample", photo, "--generator", tiny_generator,
-                 "--scale", "4", "--draws", "2", "--out", str(out), "--json", "--quiet"]  # fmt: skip
-    assert outcome(arguments) == DONE
+    given = ["--generator", tiny_generator, "--scale", "4", "--draws", "2", "--out", str(out)]
+    assert outcome(["upsample", photo, *given, "--json", "--quiet"]) == DONE
     rows = json.loads(capsys.readouterr().out)
     assert [Path(row["image"]).name for row in rows] == ["1_0.png", "1_1.png"]
-    assert Image.open(out / "1_lr.png").size == (8, 8)
-    assert Image.open(out / "1_0.png").size == (32, 32)
+    assert read_pixels(out / "1_lr.png").shape == (8, 8, 3)
+    assert read_pixels(out / "1_0.png").shape == (32, 32, 3)
     assert (out / "1_0.png").read_bytes() != (out / "1_1.png").read_bytes()
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from pulse_audit.audit.spec import make_spec
 from pulse_audit.types import Draw
 
 NOT_COMPARED = ["seconds"]
+ReadPixels = Callable[[Path], np.ndarray]
 
 
 def small(root: Path, **changes: object) -> dict[str, object]:
@@ -51,17 +53,17 @@ def test_one_row_a_draw_and_the_seeds_of_the_contract(
 
 
 def test_the_downscale_error_is_that_of_the_stored_image(
-    fairface_root: Path, tiny_generator: str, tmp_path: Path
+    fairface_root: Path, tiny_generator: str, tmp_path: Path, read_pixels: ReadPixels
 ) -> None:
-    """Recomputed from the files by an independent route: scikit-image and a plain matrix."""
+    """Recomputed from the files by an independent route: block means in numpy."""
     finished = run(
         fairface_root, tmp_path / "out", generators=[tiny_generator], arms=[],
         kernel="area", keep_images="all",
     )  # fmt: skip
     for row in finished.samples().itertuples():
-        output = np.asarray(Image.open(finished.path / row.image)) / 255
+        output = read_pixels(finished.path / row.image) / 255
         lr_name = store.lr_path(row.face_id, row.condition, row.scale, row.draw)
-        lr = np.asarray(Image.open(finished.path / lr_name)) / 255
+        lr = read_pixels(finished.path / lr_name) / 255
         small_output = output.reshape(8, 4, 8, 4, 3).mean(axis=(1, 3))
         error = ((small_output - lr) ** 2).mean()
         assert error == pytest.approx(row.downscale_error, abs=2e-5)  # 8-bit files
@@ -133,7 +135,8 @@ def assert_whole(out: Path) -> None:
         for shard in (out / "samples").glob("*.parquet"):
             assert stopped.is_finished(shard.stem)
     for image in out.glob("images/**/[!.]*.png"):
-        Image.open(image).load()
+        with Image.open(image) as picture:
+            picture.load()
 
 
 def test_a_damaged_shard_is_refused_by_readers_and_made_anew_by_run(
@@ -195,20 +198,24 @@ def save_as(path: Path, mode: str) -> None:
         Image.fromarray(ramp.astype(np.uint8)).convert(mode).save(path, format="PNG")
 
 
-def test_odd_image_modes_are_the_same_picture(fairface_root: Path, tmp_path: Path) -> None:
+def test_odd_image_modes_are_the_same_picture(
+    fairface_root: Path, tmp_path: Path, read_pixels: ReadPixels
+) -> None:
     photos = sorted((fairface_root / "val").iterdir())
     for number, photo in enumerate(photos):
         save_as(photo, ("L", "RGBA", "16-bit", "CMYK", "RGB", "LA", "P")[number % 7])
     finished = run(fairface_root, tmp_path / "out", keep_images="all")
     pictures = [
-        np.asarray(Image.open(finished.path / store.original_path(face["id"])), dtype=float)
+        read_pixels(finished.path / store.original_path(face["id"])).astype(float)
         for face in finished.manifest["faces"]
     ]
     for picture in pictures[1:]:
         assert np.abs(picture - pictures[0]).max() <= 3
 
 
-def test_exif_rotation_is_applied(fairface_root: Path, tmp_path: Path) -> None:
+def test_exif_rotation_is_applied(
+    fairface_root: Path, tmp_path: Path, read_pixels: ReadPixels
+) -> None:
     upright = np.zeros((48, 48, 3), np.uint8)
     upright[:24] = 200
     exif = Image.Exif()
@@ -217,7 +224,7 @@ def test_exif_rotation_is_applied(fairface_root: Path, tmp_path: Path) -> None:
         Image.fromarray(np.rot90(upright).copy()).save(photo, quality=99, exif=exif)
     finished = run(fairface_root, tmp_path / "out", keep_images="all")
     face_id = finished.manifest["faces"][0]["id"]
-    seen = np.asarray(Image.open(finished.path / store.original_path(face_id)))
+    seen = read_pixels(finished.path / store.original_path(face_id))
     assert seen[:12].mean() > 150 and seen[-12:].mean() < 50
 
 
