@@ -259,7 +259,7 @@ def build_arm(reference: ArmReference, search: str, device: torch.device) -> Ups
         return upsampler
     import torch
 
-    from pulse_audit.search.pulse import PRESETS
+    from pulse_audit.search.config import PRESETS
     from pulse_audit.search.upsampler import PulseUpsampler
 
     generator = load_generator(reference.reference).to(device, torch.float32)

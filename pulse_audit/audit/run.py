@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pandas as pd
 
@@ -21,12 +21,8 @@ from pulse_audit.types import InputError, Unavailable
 NOT_MEASURED = "not measured by this version"
 
 
-class Progress(Protocol):
-    """Hears how far a run is."""
-
-    def __call__(self, done: int, total: int, restored: int) -> None:
-        """``done`` of ``total`` draws are finished, ``restored`` of them by an earlier process."""
-        ...
+#: Hears how far a run is: draws done, in all, and of those done the ones of an earlier process.
+Progress = Callable[[int, int, int], None]
 
 
 def run_audit(spec: AuditSpec, out: Path, progress: Progress | None = None) -> store.Run:
@@ -114,7 +110,7 @@ def unavailable(samples: pd.DataFrame, manifest: Mapping[str, Any]) -> dict[str,
         reasons[column] = "no skin was found in any image (greyscale photos have no skin colour)"
     reasons["image"] = "images were not kept (--keep-images none)"
     reasons["reason"] = "no draw needed one"
-    empty = [column for column in samples if samples[column].isna().all()]
+    empty = [column for column in map(str, samples) if samples[column].isna().all()]
     return {column: reasons.get(column, NOT_MEASURED) for column in empty}
 
 

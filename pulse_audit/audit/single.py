@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,10 +18,9 @@ from pulse_audit.degrade.degradation import Degradation
 from pulse_audit.degrade.resample import check_factor
 from pulse_audit.faces.align import FaceAligner, centre_square
 from pulse_audit.names import nearest
-from pulse_audit.search.pulse import PRESETS
+from pulse_audit.search.config import PRESETS
 from pulse_audit.search.upsampler import PulseUpsampler
 from pulse_audit.store import write_whole
-from pulse_audit.terminal import Report
 from pulse_audit.types import Draw, InputError, Request
 
 Pixels: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
@@ -42,7 +41,7 @@ def upsample_photos(
     is_lr: bool,
     device: str,
     out: Path,
-    progress: Report,
+    progress: Callable[[int, int, int], None],
 ) -> list[dict[str, Any]]:
     """Search images that downscale to each photo's low-resolution version.
 

@@ -22,7 +22,7 @@ from pulse_audit.degrade.resample import resize
 from pulse_audit.faces.align import FaceAligner, centre_square
 from pulse_audit.faces.skin import SkinTone, skin_tone
 from pulse_audit.metrics.fidelity import METRICS
-from pulse_audit.search.pulse import PRESETS
+from pulse_audit.search.config import PRESETS
 from pulse_audit.seeding import fingerprint
 from pulse_audit.types import Draw, Metric, Request, Status, Unavailable, Upsampled, Upsampler
 

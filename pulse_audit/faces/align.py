@@ -72,7 +72,8 @@ class Square:
         """Map points (n, 2) of the unit square to the photo."""
         down = np.array([-self.right[1], self.right[0]])
         offsets = 2 * unit - 1
-        return self.centre + offsets[:, :1] * self.right + offsets[:, 1:] * down
+        points: Points = self.centre + offsets[:, :1] * self.right + offsets[:, 1:] * down
+        return points
 
 
 def ffhq_square(landmarks: Points) -> Square:
@@ -215,7 +216,8 @@ class FaceAligner:
         if not inside.any():
             return None
         areas = np.where(inside, np.prod(boxes[:, 2:] - boxes[:, :2], axis=1), -1.0)
-        return np.asarray(points[int(areas.argmax())], dtype=np.float64) - offset
+        largest: Points = np.asarray(points[int(areas.argmax())], dtype=np.float64) - offset
+        return largest
 
     def _detect(self, padded: Photo) -> tuple[Any, Any, Any]:
         pixels = (padded * 255).round().astype(np.uint8)

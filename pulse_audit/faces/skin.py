@@ -153,7 +153,8 @@ def individual_typology_angle(lightness: float, b: float) -> float:
 
 def monk_tone(lab: Floats) -> int:
     """Nearest Monk tone of a colour (L*, a*, b*), 1 to 10, by Delta-E 2000."""
-    return int(np.argmin(deltaE_ciede2000(np.asarray(lab)[None], MONK_LAB))) + 1
+    distances: Floats = deltaE_ciede2000(np.asarray(lab)[None], MONK_LAB)
+    return int(distances.argmin()) + 1
 
 
 def _to_lab(rgb: NDArray[np.floating]) -> Floats:

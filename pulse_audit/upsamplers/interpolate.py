@@ -28,7 +28,7 @@ class Interpolator:
     """
 
     promises_feasibility = False
-    resolution = None
+    resolution: int | None = None
 
     def __init__(self, kernel: str, resize: Resize) -> None:
         self.name = kernel
