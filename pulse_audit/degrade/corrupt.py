@@ -97,7 +97,8 @@ def motion_kernel(length: float, angle: float) -> Tensor:
     rows = (along * math.sin(angle)).round().long() + radius
     kernel = torch.zeros(2 * radius + 1, 2 * radius + 1, dtype=torch.float64)
     share = torch.full((points,), 1 / points, dtype=torch.float64)
-    return kernel.index_put_((rows, columns), share, accumulate=True)
+    kernel.index_put_((rows, columns), share, accumulate=True)
+    return kernel
 
 
 def blur_by_motion(images: Tensor, length: float, seeds: Sequence[int]) -> Tensor:
@@ -138,7 +139,7 @@ def _convolve_each(images: Tensor, kernels: Tensor) -> Tensor:
     padded = functional.pad(images, [radius] * 4, mode="reflect")
     size = padded.shape[-2:]
     spectrum = torch.fft.rfft2(padded) * torch.fft.rfft2(kernels, s=size)[:, None]
-    blurred = torch.fft.irfft2(spectrum, s=size)
+    blurred: Tensor = torch.fft.irfft2(spectrum, s=size)
     # The kernel's centre sits at index radius, which shifts the result by another radius.
     return blurred[..., 2 * radius : 2 * radius + height, 2 * radius : 2 * radius + width]
 

@@ -1,0 +1,117 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
+
+from pulse_audit.metrics.fidelity import METRICS, mse, psnr, ssim
+from pulse_audit.types import Unavailable
+
+
+def pair(n, size, noise=0.2, seed=0):
+    """Smooth-ish images and noisy copies of them, in [0, 1], float32."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand((n, 3, 4, 4), generator=generator)
+    hr = torch.nn.functional.interpolate(coarse, (size, size), mode="bilinear")
+    sr = hr + noise * torch.randn(hr.shape, generator=generator)
+    return sr.clamp(0, 1), hr
+
+
+def reference(function, sr, hr, **settings):
+    """Apply a scikit-image metric to every image in float64."""
+    arrays = [t.permute(0, 2, 3, 1).double().numpy() for t in (hr, sr)]
+    return [function(a, b, **settings) for a, b in zip(*arrays, strict=True)]
+
+
+@pytest.mark.parametrize("size", [11, 16, 32, 64, 224])
+def test_ssim_equals_scikit_image(size):
+    sr, hr = pair(2, size)
+    expected = reference(
+        structural_similarity,
+        sr,
+        hr,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        data_range=1,
+        channel_axis=2,
+    )
+    np.testing.assert_allclose(ssim(sr, hr).numpy(), expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("size", [1, 16, 224])
+def test_psnr_equals_scikit_image(size):
+    sr, hr = pair(3, size)
+    expected = reference(peak_signal_noise_ratio, sr, hr, data_range=1)
+    np.testing.assert_allclose(psnr(sr, hr).numpy(), expected, atol=1e-9)
+
+
+def test_mse_equals_scikit_image():
+    sr, hr = pair(3, 32)
+    expected = reference(mean_squared_error, sr, hr)
+    np.testing.assert_allclose(mse(sr, hr).numpy(), expected, rtol=1e-12)
+
+
+def test_psnr_of_a_constant_error_in_closed_form():
+    hr = torch.zeros(1, 3, 16, 16, dtype=torch.float64)
+    assert float(psnr(hr + 0.1, hr)) == pytest.approx(20)
+
+
+def test_ssim_of_two_flat_images_in_closed_form():
+    x = torch.full((1, 3, 16, 16), 0.2, dtype=torch.float64)
+    expected = (2 * 0.2 * 0.6 + 1e-4) / (0.2**2 + 0.6**2 + 1e-4)
+    assert float(ssim(x, x * 3)) == pytest.approx(expected)
+
+
+def test_identical_images_have_infinite_psnr_and_ssim_one():
+    _, hr = pair(2, 32)
+    assert psnr(hr, hr).tolist() == [math.inf] * 2
+    torch.testing.assert_close(ssim(hr, hr), torch.ones(2, dtype=torch.float64))
+
+
+def test_ssim_of_images_below_its_window_is_unavailable():
+    answer = ssim(*pair(2, 10))
+    assert answer == Unavailable("ssim needs images of at least 11 px, not 10")
+
+
+def test_a_metric_says_from_its_size_alone_whether_it_can_be_taken():
+    available = {m.name: [m.available(size) is None for size in (8, 10, 11)] for m in METRICS}
+    assert available == {"psnr": [True, True, True], "ssim": [False, False, True]}
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
+def test_a_score_does_not_depend_on_batch_mates(metric):
+    sr, hr = pair(7, 48)
+    assert torch.equal(metric.compute(sr, hr)[4:5], metric.compute(sr[4:5], hr[4:5]))
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
+def test_more_noise_scores_worse(metric):
+    scores = [float(metric.compute(*pair(1, 64, noise))) for noise in (0.02, 0.1, 0.3)]
+    assert scores == sorted(scores, reverse=metric.higher_is_better)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 10_000), size=st.integers(11, 40), noise=st.floats(0, 1))
+def test_properties_of_ssim_and_mse(seed, size, noise):
+    sr, hr = pair(2, size, noise, seed)
+    similarity = ssim(sr, hr)
+    assert bool((similarity <= 1 + 1e-12).all())
+    assert bool((similarity >= -1).all())
+    torch.testing.assert_close(similarity, ssim(hr, sr))
+    torch.testing.assert_close(ssim(sr.mT, hr.mT), similarity)
+    assert bool((mse(sr, hr) >= 0).all())
+
+
+def test_half_precision_inputs_are_measured_in_double():
+    sr, hr = (t.bfloat16() for t in pair(1, 32))
+    assert torch.equal(psnr(sr, hr), psnr(sr.double(), hr.double()))
+
+
+@pytest.mark.parametrize("metric", [mse, psnr, ssim])
+def test_shapes_that_differ_are_refused(metric):
+    with pytest.raises(ValueError, match="must be batches of one shape"):
+        metric(torch.zeros(1, 3, 16, 16), torch.zeros(2, 3, 16, 16))
