@@ -59,12 +59,13 @@ class ExportedDecoder(nn.Module):
     def __init__(self, program: torch.export.ExportedProgram):
         super().__init__()
         self.program = program.module().requires_grad_(False)
-        shape = _input_shape(program)
-        self.latent_dim = int(shape[1])
-        self.batch = shape[0] if isinstance(shape[0], int) else None
+        latents = _input(program)
+        self.dtype, self.latent_dim = latents.dtype, int(latents.shape[1])
+        self.batch = latents.shape[0] if isinstance(latents.shape[0], int) else None
 
     def forward(self, z: Tensor) -> Tensor:
-        """Map latents (n, latent_dim) to images."""
+        """Map latents (n, latent_dim) to images (n, 3, R, R)."""
+        z = z.to(self.dtype)
         if self.batch is None:
             out: Tensor = self.program(z)
             return out
@@ -85,14 +86,14 @@ class ExportedDecoder(nn.Module):
         return self if device is None else super().to(device=device)
 
 
-def _input_shape(program: torch.export.ExportedProgram) -> Any:
-    """Return the shape of the one input, (batch, latent_dim); InputError if there is another."""
+def _input(program: torch.export.ExportedProgram) -> Any:
+    """Return the one input, (batch, latent_dim), without values; InputError if there is another."""
     names = program.graph_signature.user_inputs
-    nodes = [node for node in program.graph.nodes if node.name in names]
-    shapes: list[Any] = [getattr(node.meta.get("val"), "shape", ()) for node in nodes]
-    if len(shapes) != 1 or len(shapes[0]) != 2 or not isinstance(shapes[0][1], int):
+    inputs = [node.meta.get("val") for node in program.graph.nodes if node.name in names]
+    shape: Any = getattr(inputs[0], "shape", ()) if len(inputs) == 1 else ()
+    if len(shape) != 2 or not isinstance(shape[1], int):
         raise InputError("the program takes something other than latents (n, latent_dim)")
-    return shapes[0]
+    return inputs[0]
 
 
 def is_program(members: zipfile.ZipFile) -> bool:

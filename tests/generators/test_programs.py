@@ -58,7 +58,7 @@ def test_a_program_renders_what_was_exported(tmp_path, decoder, batch):
     z.requires_grad_()
     assert torch.autograd.grad(network(z).sum(), z)[0].abs().sum() > 0
     assert not any(p.requires_grad for p in network.parameters())
-    assert network.eval().to(dtype=torch.bfloat16)(z).dtype == torch.float32
+    assert network.eval().to(dtype=torch.bfloat16)(z.bfloat16()).dtype == torch.float32
 
 
 def rewritten(data: bytes, change) -> bytes:
