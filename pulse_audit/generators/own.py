@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
+from pulse_audit.files import write_whole
 from pulse_audit.generators.stylegan2 import StyleGAN2
 from pulse_audit.generators.stylegan3 import SignalConfig, StyleGAN3
 from pulse_audit.types import InputError
@@ -38,7 +39,7 @@ def save_generator(network: StyleGAN2 | StyleGAN3, path: Path, card: Mapping[str
         Plain JSON values for the reader: name, crop, training_data, licence, ...
     """
     weights = {key: value.contiguous().cpu() for key, value in network.weights().items()}
-    save_file(weights, path)
+    write_whole(path, save(weights))
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -47,7 +48,7 @@ def save_generator(network: StyleGAN2 | StyleGAN3, path: Path, card: Mapping[str
         "sha256": file_sha256(path),
         "card": dict(card),
     }
-    card_path(path).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_whole(card_path(path), (json.dumps(content, indent=2) + "\n").encode())
 
 
 def _settings(network: StyleGAN2 | StyleGAN3) -> dict[str, Any]:
