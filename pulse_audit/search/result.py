@@ -76,15 +76,17 @@ class Candidates:
         """Which of them are usable (m,)."""
         return torch.isfinite(self.total) & torch.isfinite(self.error)
 
-    def better_than(self, other: Candidates) -> Tensor:
-        """Which of them beat their counterparts (m,).
+    def better_than(self, best: Candidates, rows: Tensor) -> Tensor:
+        """Which of them beat the best so far, found at ``rows`` of ``best`` (m,).
 
         A feasible image beats an infeasible one; among feasible ones the lower loss wins, among
         infeasible ones the lower downscale error. NaN never wins.
         """
-        loss = self.feasible & other.feasible & (self.total < other.total)
-        error = ~self.feasible & ~other.feasible & (self.error < other.error)
-        return (self.feasible & ~other.feasible) | loss | error
+        was_feasible = best.feasible[rows]
+        first = self.feasible & ~was_feasible
+        loss = self.feasible & was_feasible & (self.total < best.total[rows])
+        error = ~self.feasible & ~was_feasible & (self.error < best.error[rows])
+        return self.finite() & (first | loss | error)
 
     def at(self, rows: Tensor) -> Candidates:
         """Return some of them."""

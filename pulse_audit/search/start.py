@@ -37,8 +37,8 @@ class Start:
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Start:
         """Return a copy on a device, in a floating-point type."""
-        noise = tuple(m.to(device, dtype, copy=True) for m in self.noise)
-        return Start(self.latents.to(device, dtype, copy=True), noise)
+        noise = tuple(m.detach().to(device, dtype, copy=True) for m in self.noise)
+        return Start(self.latents.detach().to(device, dtype, copy=True), noise)
 
     def check(self, generator: Generator, n: int, config: SearchConfig) -> None:
         """Raise InputError unless this is a start of ``n`` searches of the generator."""

@@ -1,4 +1,4 @@
-"""PULSE as an arm of an audit."""
+"""PULSE as an arm of the audit."""
 
 from __future__ import annotations
 
@@ -7,66 +7,97 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from pulse_audit.search.config import SearchConfig
-from pulse_audit.search.pulse import Found, Pulse
+from pulse_audit.search.config import PRESETS, SearchConfig
+from pulse_audit.search.engine import BatchSearch, ExtraLoss
+from pulse_audit.search.start import draw_start
 from pulse_audit.types import Degradation, Generator, InputError, Request, Upsampled
 
 
 class PulseUpsampler:
-    """Searches one generator for every request.
+    """Answers requests by a search of one generator, all requests of a call as one batch.
+
+    Images come out at the generator's own resolution; the factor of the search is that resolution
+    over the input's, which need not be the run's scale.
 
     Parameters
     ----------
     generator : Generator
-        Already on its device.
+        On the device of the requests' images.
     config : SearchConfig
+        Settings; default: the official ones.
     name : str, optional
-        Default ``pulse:<generator's name>``.
+        Name of the arm; default ``pulse:<generator>``.
+    extra_losses : sequence of callable
+        ``term(images, latents) -> (m,)``, added to the loss; see `BatchSearch`.
+
+    Attributes
+    ----------
+    caveats : tuple of str
+        Sentences a report on this arm has to carry.
     """
 
     promises_feasibility = True
 
-    def __init__(self, generator: Generator, config: SearchConfig, name: str | None = None) -> None:
-        self.generator, self.config = generator, config
+    def __init__(
+        self,
+        generator: Generator,
+        config: SearchConfig = PRESETS["official"],
+        *,
+        name: str | None = None,
+        extra_losses: Sequence[ExtraLoss] = (),
+    ) -> None:
+        self.generator, self.config, self._extra_losses = generator, config, extra_losses
         self.name = name or f"pulse:{generator.card.name}"
-        self.resolution: int | None = generator.card.resolution
-        self.crop = generator.card.crop
+        self.resolution = generator.card.resolution
         self.caveats: tuple[str, ...] = tuple(getattr(generator, "caveats", ()))
 
     def __call__(self, requests: Sequence[Request], degradation: Degradation) -> list[Upsampled]:
-        """Search at the generator's own size; the factor is that size over the input's.
+        """Answer every request, in order; each is searched from its own seed.
 
         Raises
         ------
         InputError
-            If the input's size does not divide the generator's.
+            If the inputs differ in size, or their side does not divide the generator's.
         """
-        lr = torch.stack([request.lr for request in requests])
-        size = self.generator.card.resolution
-        factor, rest = divmod(size, lr.shape[-1])
-        if rest or not factor:
-            raise InputError(f"{self.name}: {lr.shape[-1]} px inputs do not divide its {size} px")
-        search = Pulse(
+        if not requests:
+            return []
+        lr = _stacked(requests)
+        factor = self._factor(lr)
+        start = draw_start(self.generator, [request.seed for request in requests], self.config)
+        search = BatchSearch(
             self.generator,
+            lr,
+            start,
+            lambda images: degradation.downscale(images, scale=factor),
             self.config,
-            downscale=lambda images: degradation.downscale(images, factor),
+            extra_losses=self._extra_losses,
         )
-        return [_answer(found) for found in search.search(lr, [r.seed for r in requests])]
+        return list(search.run())
 
     def describe(self) -> dict[str, Any]:
-        """Return the generator's card and the search's settings for the manifest."""
+        """Return the generator's card, the settings and the caveats, as plain JSON values."""
         card = self.generator.card.as_dict()
-        return {"kind": "pulse", "generator": card, "search": asdict(self.config)}
+        return {
+            "kind": "pulse",
+            "generator": card,
+            "search": asdict(self.config),
+            "caveats": list(self.caveats),
+        }
+
+    def _factor(self, lr: Tensor) -> int:
+        height, width = lr.shape[-2:]
+        if height != width or self.resolution % width:
+            raise InputError(
+                f"{self.name}: inputs of {width} x {height} px; the side has to divide the "
+                f"generator's {self.resolution} px"
+            )
+        return self.resolution // width
 
 
-def _answer(found: Found) -> Upsampled:
-    return Upsampled(
-        image=found.image,
-        downscale_error=found.downscale_error,
-        feasible=found.feasible,
-        steps=found.steps,
-        seconds=found.seconds,
-        status=found.status,
-        reason=found.reason,
-    )
+def _stacked(requests: Sequence[Request]) -> Tensor:
+    sizes = {tuple(request.lr.shape) for request in requests}
+    if len(sizes) > 1:
+        raise InputError(f"inputs of one batch differ in size: {sorted(sizes)}")
+    return torch.stack([request.lr for request in requests])
