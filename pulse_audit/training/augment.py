@@ -110,6 +110,6 @@ def _chosen(n: int, p: float, generator: torch.Generator) -> Tensor:
 
 
 def _normal(n: int, p: float, generator: torch.Generator, *shape: int) -> Tensor:
-    """Standard normal values (n, *shape), all zero for the images not chosen."""
+    """Draw standard normal values (n, *shape), all zero for the images not chosen."""
     chosen = _chosen(n, p, generator).view(n, *(1 for _ in shape))
     return torch.randn(n, *shape, generator=generator, device=generator.device) * chosen

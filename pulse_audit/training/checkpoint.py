@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -24,7 +25,7 @@ NUMBERS = "state.json"
 
 
 def save(trainer: Trainer, folder: Path) -> Path:
-    """Write the trainer's state and remove the one before; return the checkpoint's folder."""
+    """Write the trainer's state and keep the one before; return the checkpoint's folder."""
     final = folder / f"checkpoint-{trainer.step:08d}"
     if final.exists():
         return final
@@ -36,9 +37,8 @@ def save(trainer: Trainer, folder: Path) -> Path:
                   new / f"{part}.safetensors")  # fmt: skip
     _write_text(new / NUMBERS, json.dumps(trainer.numbers()))
     os.replace(new, final)
-    for old in _all(folder):
-        if old != final:
-            shutil.rmtree(old)
+    for old in _all(folder)[:-2]:
+        shutil.rmtree(old)
     return final
 
 
@@ -50,17 +50,31 @@ def resume(trainer: Trainer, folder: Path) -> bool:
     InputError
         If the newest checkpoint is damaged.
     """
-    found = _all(folder)
-    if not found:
+    if not _all(folder):
         return False
+    found = newest(folder)
     try:
-        numbers = json.loads((found[-1] / NUMBERS).read_text())
-        parts = {part: load_file(found[-1] / f"{part}.safetensors") for part in trainer.tensors()}
+        numbers = read_numbers(found)
+        parts = {part: load_file(found / f"{part}.safetensors") for part in trainer.tensors()}
         trainer.restore(parts, numbers["step"], numbers["p"], numbers["signs"])
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         line = str(error).splitlines()[0]
-        raise InputError(f"{found[-1]}: damaged ({line}); delete it to start again") from error
+        raise InputError(f"{found}: damaged ({line}); delete it to start again") from error
     return True
+
+
+def newest(folder: Path) -> Path:
+    """Return the newest checkpoint of a state folder; InputError if there is none."""
+    found = _all(folder)
+    if not found:
+        raise InputError(f"{folder}: holds no checkpoint of a training run")
+    return found[-1]
+
+
+def read_numbers(checkpoint: Path) -> dict[str, Any]:
+    """Read the part of a state that is not tensors: step, p, signs."""
+    numbers: dict[str, Any] = json.loads((checkpoint / NUMBERS).read_text())
+    return numbers
 
 
 def prepare(config: GanConfig, folder: Path, data: Path) -> TrainingSet:

@@ -47,7 +47,8 @@ class TrainingSet:
         epochs = range(start // n, (start + size - 1) // n + 1)
         order = np.concatenate([_permutation(n, seed, epoch) for epoch in epochs])
         offset = start - epochs[0] * n
-        return self.images[order[offset : offset + size]]
+        chosen: NDArray[np.uint8] = self.images[order[offset : offset + size]]
+        return chosen
 
 
 def _permutation(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
@@ -98,7 +99,9 @@ def held_out(faces: pd.DataFrame, per_cell: int, seed: int) -> list[str]:
     """
     chosen: list[str] = []
     for (race, gender), cell in faces.groupby(["race", "gender"]):
-        by_age = {age: _ordered(group["file"], seed) for age, group in cell.groupby("age")}
+        by_age = {
+            str(age): _ordered(group["file"].tolist(), seed) for age, group in cell.groupby("age")
+        }
         shares = even_shares({age: len(files) // 2 for age, files in by_age.items()}, per_cell)
         if sum(shares.values()) < per_cell:
             raise InputError(
@@ -143,15 +146,15 @@ def choose(faces: pd.DataFrame, composition: Mapping[str, int], seed: int) -> pd
     """
     chosen = []
     for race, wanted in composition.items():
-        group = faces[faces["race"] == race]
-        order = sorted(group.index, key=lambda i: fingerprint(seed, group.at[i, "file"]))
-        bright = [i for i in order if luma(group.at[i, "image"]) >= DARKEST]
+        group = faces[faces["race"] == race].set_index("file", drop=False)
+        order = group.loc[_ordered(group["file"].tolist(), seed)]
+        bright = order[[luma(encoded) >= DARKEST for encoded in order["image"]]]
         if len(bright) < wanted:
             raise InputError(
                 f"composition: {wanted} faces of {race!r} are wanted, {len(bright)} may be used"
             )
-        chosen += bright[:wanted]
-    return faces.loc[chosen].reset_index(drop=True)
+        chosen.append(bright[:wanted])
+    return pd.concat(chosen, ignore_index=True)
 
 
 def luma(encoded: bytes) -> float:
@@ -188,9 +191,9 @@ def training_set(
 
 def save_set(training: TrainingSet, path: Path) -> None:
     """Write a packed set to an ``.npz`` file."""
-    names = {key: np.array(getattr(training, key)) for key in ("files", "races", "digests")}
+    files, races, digests = map(np.array, (training.files, training.races, training.digests))
     with path.open("wb") as file:
-        np.savez(file, images=training.images, **names)
+        np.savez(file, images=training.images, files=files, races=races, digests=digests)
 
 
 def load_set(path: Path) -> TrainingSet:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
+from typing import Self
 
 import click
 import torch
@@ -18,6 +19,7 @@ import torch
 from pulse_audit.training import checkpoint
 from pulse_audit.training.config import GanConfig, read_config
 from pulse_audit.training.data import counts
+from pulse_audit.training.export import export
 from pulse_audit.training.samples import sample, save_sheet
 from pulse_audit.training.trainer import Measured, Trainer
 from pulse_audit.types import InputError
@@ -28,12 +30,21 @@ SHEET_SEED = 1
 
 
 class Stop:
-    """Set by SIGTERM or SIGINT: the step under way is finished and the state is saved."""
+    """Within its context SIGTERM and SIGINT ask to stop, instead of ending the process."""
 
     def __init__(self) -> None:
         self.asked = False
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._ask)
+
+    def __enter__(self) -> Self:
+        """Take over the signals."""
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        self.before = {number: signal.signal(number, self._ask) for number in numbers}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give the signals back."""
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
@@ -110,19 +121,20 @@ def train(
         If state or data do not fit.
     """
     training = checkpoint.prepare(config, state, data)
-    trainer, stop = Trainer(config, training, device), Stop()
+    trainer = Trainer(config, training, device)
     resumed = checkpoint.resume(trainer, state)
     print(f"{config.name}: {counts(training)}, {'resumed' if resumed else 'begun'} at "
           f"{trainer.images_seen / 1000:.1f} kimg", flush=True)  # fmt: skip
     log, saved = Log(state / "log.jsonl", until_kimg), time.monotonic()
-    while trainer.images_seen < until_kimg * 1000 and not stop.asked:
-        log.add(trainer.advance(), trainer)
-        if trainer.images_seen % round(sheet_kimg * 1000) < config.batch:
-            write_sheet(trainer, state)
-        if time.monotonic() - saved > SAVE_SECONDS:
-            checkpoint.save(trainer, state)
-            saved = time.monotonic()
-    checkpoint.save(trainer, state)
+    with Stop() as stop:
+        while trainer.images_seen < until_kimg * 1000 and not stop.asked:
+            log.add(trainer.advance(), trainer)
+            if trainer.images_seen % round(sheet_kimg * 1000) < config.batch:
+                write_sheet(trainer, state)
+            if time.monotonic() - saved > SAVE_SECONDS:
+                checkpoint.save(trainer, state)
+                saved = time.monotonic()
+        checkpoint.save(trainer, state)
     print(f"{config.name}: saved at {trainer.images_seen / 1000:.1f} kimg", flush=True)
     return trainer
 
@@ -157,6 +169,15 @@ def train_command(
     config = read_config(name)
     until = min(until_kimg or config.budget_kimg, config.budget_kimg)
     train(config, state, data, torch.device(device), until, sheet_kimg)
+
+
+@main.command("export")
+@click.option("--config", "name", required=True, help="Name of a shipped configuration, or a file.")
+@click.option("--state", type=Path, required=True, help="Folder of the run's state.")
+@click.option("--out", type=Path, required=True, help="Folder for weights, card and samples.")
+def export_command(name: str, state: Path, out: Path) -> None:
+    """Write the averaged generator as it stands, with its card; training may be going on."""
+    print(export(read_config(name), state, out))
 
 
 if __name__ == "__main__":

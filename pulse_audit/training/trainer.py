@@ -76,7 +76,7 @@ class Trainer:
         return self.step * self.config.batch
 
     def advance(self) -> Measured:
-        """Take one step of both networks; what it showed is still on its way from the device."""
+        """Take one step of both networks."""
         self._source.manual_seed(fingerprint(self.config.seed, "step", self.step))
         real, fake = self._real(), self._generated()
         strength = self.ada.p
@@ -86,11 +86,17 @@ class Trainer:
         update_average(self.average, self.generator, ema_decay(self.config, self.images_seen))
         sign = logit_real.sign().mean()
         self._adapt(sign)
-        values = (loss_d, loss_g, logit_real.mean(), logit_fake.mean(), sign)
-        return Measured(*map(float, values), r1=None if r1 is None else float(r1.detach()))
+        return Measured(
+            loss_d=float(loss_d),
+            loss_g=float(loss_g),
+            logit_real=float(logit_real.mean()),
+            logit_fake=float(logit_fake.mean()),
+            sign_real=float(sign),
+            r1=None if r1 is None else float(r1.detach()),
+        )
 
     def _real(self) -> Tensor:
-        """The next photos (batch, 3, R, R), each mirrored with probability one half."""
+        """Take the next photos (batch, 3, R, R), each mirrored with probability one half."""
         config = self.config
         photos = self.training.batch(self.images_seen, config.batch, config.seed)
         images = to_range(photos, self.device)
@@ -98,21 +104,20 @@ class Trainer:
         return torch.where((chance < 0.5)[:, None, None, None], images.flip(3), images)
 
     def _generated(self) -> Tensor:
-        """Generated images (batch, 3, R, R) with a graph back to the generator's weights."""
+        """Generate images (batch, 3, R, R) with a graph back to the generator's weights."""
         network, n = self.generator, self.config.batch
         z = self._normal(2, n, network.z_dim)
         coarse, fine = network.mapping(z.flatten(0, 1)).chunk(2)
         mixed = round(n * self.config.style_mixing)
-        crossover = int(self._crossover())
-        w = torch.cat(
-            [mix_styles(coarse[:mixed], fine[:mixed], crossover), coarse[mixed:]]
-        )
+        crossover = self._crossover()
+        w = torch.cat([mix_styles(coarse[:mixed], fine[:mixed], crossover), coarse[mixed:]])
         noise = [self._normal(n, 1, *shape) for shape in network.noise_shapes]
         return network.synthesis(w, noise)
 
-    def _crossover(self) -> Tensor:
+    def _crossover(self) -> int:
+        """Draw the layer from which on the mixed images take their second style."""
         count = self.generator.num_ws
-        return torch.randint(1, count, (), generator=self._source, device=self.device)
+        return int(torch.randint(1, count, (), generator=self._source, device=self.device))
 
     def _normal(self, *shape: int) -> Tensor:
         return torch.randn(*shape, generator=self._source, device=self.device)
@@ -127,10 +132,10 @@ class Trainer:
         if self.step % config.r1_interval == 0:
             # With the penalty at this step only, its weight stands for the whole interval.
             r1 = gradient_penalty(network, shown[:n])
-            (r1 * (config.r1_gamma / 2 * config.r1_interval)).backward()
+            torch.autograd.backward(r1 * (config.r1_gamma / 2 * config.r1_interval))
         logit_real, logit_fake = network(shown).split(n)
         loss = F.softplus(-logit_real).mean() + F.softplus(logit_fake).mean()
-        loss.backward()
+        torch.autograd.backward(loss)
         self.adam_d.step()
         return loss.detach(), logit_real.detach(), logit_fake.detach(), r1
 
@@ -139,7 +144,7 @@ class Trainer:
         self.discriminator.requires_grad_(False)
         logits = self.discriminator(augment(fake, p, self._source))
         loss = F.softplus(-logits).mean()
-        loss.backward()
+        torch.autograd.backward(loss)
         self.discriminator.requires_grad_(True)
         self.adam_g.step()
         return loss.detach()
@@ -202,8 +207,8 @@ def ema_decay(config: GanConfig, images_seen: int) -> float:
 @torch.no_grad()
 def update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
     """``average <- decay * average + (1 - decay) * network``, for every parameter."""
-    old, new = list(average.parameters()), list(network.parameters())
-    torch._foreach_lerp_(old, new, 1 - decay)
+    for old, new in zip(average.parameters(), network.parameters(), strict=True):
+        old.lerp_(new, 1 - decay)
 
 
 def _adam(network: nn.Module, config: GanConfig) -> torch.optim.Adam:
