@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import pickle
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,6 +23,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pulse_audit.files import cache_folder
+from pulse_audit.generators.stored import Damaged, StoredTensor
+from pulse_audit.generators.torchfile import opened
 from pulse_audit.seeding import hexdigest
 from pulse_audit.types import InputError
 
@@ -131,7 +132,7 @@ def cached_fit(
 def read_gaussian_fit(path: str | Path) -> GaussianFit:
     """Read a fit: PULSE's own ``gaussian_fit.pt`` or a ``.safetensors`` file of the cache.
 
-    Nothing in the file is executed (``weights_only``), and its CUDA tensors are put on the CPU.
+    Nothing in the file is executed, and its CUDA tensors come to the CPU.
 
     Raises
     ------
@@ -141,11 +142,8 @@ def read_gaussian_fit(path: str | Path) -> GaussianFit:
     """
     path = Path(path)
     try:
-        if path.suffix == ".safetensors":
-            stored = load_file(path)
-        else:
-            stored = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        stored = load_file(path) if path.suffix == ".safetensors" else _torch_file(path)
+    except (OSError, SafetensorError, Damaged) as error:
         line = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{path}: cannot be read as a gaussian fit ({line})") from error
     fit = _valid_fit(stored)
@@ -172,13 +170,16 @@ def weights_digest(weights: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _valid_fit(stored: object) -> GaussianFit | None:
-    if not isinstance(stored, Mapping):
+def _torch_file(path: Path) -> dict[str, Tensor]:
+    with opened(path) as root:
+        entries = root if isinstance(root, dict) else {}
+        return {key: t.tensor() for key, t in entries.items() if isinstance(t, StoredTensor)}
+
+
+def _valid_fit(stored: Mapping[str, Tensor]) -> GaussianFit | None:
+    if not {"mean", "std"} <= stored.keys():
         return None
-    mean, std = stored.get("mean"), stored.get("std")
-    if not (isinstance(mean, Tensor) and isinstance(std, Tensor)):
-        return None
-    mean, std = mean.float().flatten(), std.float().flatten()
+    mean, std = (stored[key].float().flatten() for key in ("mean", "std"))
     finite = bool(torch.isfinite(mean).all() and torch.isfinite(std).all())
     if len(mean) != len(std) or not finite or not bool((std >= 0).all()):
         return None
