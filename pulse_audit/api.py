@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
@@ -16,9 +14,9 @@ from pulse_audit.audit.run import run_audit
 from pulse_audit.audit.spec import AuditSpec
 from pulse_audit.degrade.resample import check_factor, downscale
 from pulse_audit.generators.adapt import StyleNetwork, as_generator
+from pulse_audit.generators.checkpoints import load_generator
 from pulse_audit.report import html
 from pulse_audit.search.config import SearchConfig
-from pulse_audit.search.pulse import Found
 from pulse_audit.search.pulse import Pulse as Search
 from pulse_audit.types import (
     Degradation,
@@ -29,9 +27,6 @@ from pulse_audit.types import (
     Upsampled,
     Upsampler,
 )
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 __all__ = [
     "AuditRun",
@@ -46,11 +41,12 @@ __all__ = [
     "Upsampler",
     "as_generator",
     "audit",
+    "load_generator",
 ]
 
 
-class Pulse:
-    """PULSE on one generator, with one downscaling operator.
+class Pulse(Search):
+    """PULSE on one generator, with one of the downscaling operators by name.
 
     Parameters
     ----------
@@ -62,11 +58,13 @@ class Pulse:
         ``official``, ``paper``, ``fast``, or settings of one's own.
     kernel : str
         The operator DS: ``pulse``, ``bicubic``, ``lanczos``, ``bilinear``, ``area``, ``nearest``.
+    device, dtype, batch_size
+        As for `pulse_audit.search.pulse.Pulse`, whose ``upsample`` this is.
 
     Raises
     ------
     InputError
-        If the scale does not fit the generator.
+        If the scale does not fit the generator, or a name is unknown.
     """
 
     def __init__(
@@ -76,45 +74,20 @@ class Pulse:
         *,
         search: str | SearchConfig = "official",
         kernel: str = "pulse",
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        batch_size: int = 8,
     ) -> None:
-        self.generator = generator if isinstance(generator, Generator) else as_generator(generator)
-        check_factor(self.generator.card.resolution, scale, kernel)
-        self.scale = scale
-        self._search = Search(
-            self.generator, search, downscale=partial(downscale, factor=scale, kernel=kernel)
-        )
-
-    def upsample(
-        self, lr: Tensor, seeds: Sequence[int] = (0,), *, frames_every: int = 0
-    ) -> list[Found]:
-        """Search images that downscale to the input, one a seed.
-
-        Parameters
-        ----------
-        lr : Tensor
-            (3, h, w) or (n, 3, h, w) in [0, 1]; for several inputs the results come input by
-            input, each with all seeds.
-        seeds : sequence of int
-            0 is a seed like any other.
-        frames_every : int
-            Keep the best so far every so many steps; 0 keeps none.
-
-        Raises
-        ------
-        InputError
-            If the input's size is not the generator's over the scale.
-        """
-        inputs = lr[None] if lr.ndim == 3 else lr
-        size = self.generator.card.resolution // self.scale
-        if inputs.ndim != 4 or tuple(inputs.shape[1:]) != (3, size, size):
-            raise InputError(
-                f"upsample: the input is {tuple(lr.shape)}, it must be (3, {size}, {size}) "
-                f"for {self.generator.card.name} at scale {self.scale}"
-            )
-        return self._search.search(
-            inputs.repeat_interleave(len(seeds), 0).to(torch.get_default_dtype()),
-            list(seeds) * len(inputs),
-            frames_every=frames_every,
+        adapted = generator if isinstance(generator, Generator) else as_generator(generator)
+        check_factor(adapted.card.resolution, scale, kernel)
+        super().__init__(
+            adapted,
+            scale=scale,
+            downscale=partial(downscale, factor=scale, kernel=kernel),
+            config=search,
+            device=device,
+            dtype=dtype,
+            batch_size=batch_size,
         )
 
 

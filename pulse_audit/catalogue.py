@@ -213,6 +213,8 @@ def load_generator(reference: str) -> Generator:
     known = generator_card(reference)
     if known is not None:
         return _load_named(known)
+    if Path(reference).is_file():
+        return _load_file(reference)
     raise InputError(
         f"unknown generator {reference!r}{nearest(reference, generator_names())}; also known: a "
         "checkpoint file or FILE.py:FACTORY"
@@ -236,6 +238,24 @@ def _load_named(card: WeightCard) -> Generator:
         licence=card.licence.name,
         sha256=digest,
     )
+
+
+def _load_file(reference: str) -> Generator:
+    from pulse_audit.generators.adapt import as_generator
+    from pulse_audit.generators.checkpoints import load_generator as load_file
+    from pulse_audit.generators.programs import ExportedDecoder
+
+    network = load_file(reference)
+    given = {"name": Path(reference).stem, "sha256": reference_sha256(reference)}
+    if isinstance(network, ExportedDecoder):
+        return as_generator(network, latent_dim=network.latent_dim, **given)
+    return as_generator(network, gaussian_fit=_fit_beside(reference), **given)
+
+
+def _fit_beside(reference: str) -> Path | None:
+    """PULSE's ``gaussian_fit.pt`` beside a checkpoint, for files without a mapping network."""
+    path = Path(reference).with_name("gaussian_fit.pt")
+    return path if path.is_file() else None
 
 
 def build_arm(reference: ArmReference, search: str, device: torch.device) -> Upsampler:

@@ -1,14 +1,15 @@
 """A whole audit on small faces of nobody: rows, resume, replacement, odd image files."""
 
-import json
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pandas as pd
@@ -66,7 +67,7 @@ def test_the_downscale_error_is_that_of_the_stored_image(
         lr = read_pixels(finished.path / lr_name) / 255
         small_output = output.reshape(8, 4, 8, 4, 3).mean(axis=(1, 3))
         error = ((small_output - lr) ** 2).mean()
-        assert error == pytest.approx(row.downscale_error, abs=2e-5)  # 8-bit files
+        assert error == pytest.approx(row.downscale_error, rel=0.01, abs=2e-5)  # 8 bits
         assert row.feasible == (row.downscale_error <= 2e-3)
         assert row.status == ("ok" if row.feasible else "infeasible")
 
@@ -80,34 +81,42 @@ def test_arms_share_their_random_numbers(fairface_root: Path, tmp_path: Path) ->
     assert (by_arm["bicubic"][columns].values == by_arm["nearest"][columns].values).all()
 
 
+#: Runs each line of its input as a command line in a forked child that has everything imported,
+#: so that the instants of a kill fall into the work and not into the imports.
+FORKING = """
+import os, shlex, sys
+import pulse_audit.api, pulse_audit.audit.run, pulse_audit.search.upsampler
+import pulse_audit.upsamplers.interpolate, torch._dynamo  # Adam loads it at its first step
+from pulse_audit.cli import outcome
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        os._exit(outcome(shlex.split(line)))
+    print(child, flush=True)
+    print(os.waitpid(child, 0)[1], flush=True)
+"""
+
+
 def test_a_killed_run_resumes_to_the_same_samples(
     fairface_root: Path, tiny_generator: str, tmp_path: Path
 ) -> None:
     """SIGKILL at twenty random instants, each time resumed by the same command."""
     out, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
-    command = [
-        sys.executable, "-m", "pulse_audit.cli", "run", "--dataset", "fairface",
-        "--data-root", str(fairface_root), "--generator", tiny_generator, "--arm", "pulse",
-        "--arm", "bicubic", "--scale", "4", "--per-group", "2", "--draws", "2", "--batch", "2",
-        "--threads", "1", "--device", "cpu", "--crop", "fairface-0.25", "--quiet",
-    ]  # fmt: skip
-    expected = run(
-        fairface_root, undisturbed, generators=[tiny_generator], arms=["pulse", "bicubic"],
-        batch=2, resolution=None,
-    )  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = (
+        f"run --dataset fairface --data-root {fairface_root} --generator {tiny_generator} "
+        "--arm pulse --arm bicubic --scale 4 --per-group 2 --draws 2 --batch 2 --threads 1 "
+        "--device cpu --crop fairface-0.25 --json --quiet --out"
+    )
     instants = random.Random(0)
-    for _ in range(20):
-        process = subprocess.Popen(
-            [*command, "--out", str(out)], env=environment,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        wait_for_work(out, process, instants.uniform(0.0, 0.25))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert_whole(out)
-    subprocess.run([*command, "--out", str(out)], env=environment, check=True, capture_output=True)
-    resumed = store.open_run(out)
+    with forking_server() as run_killed:
+        assert run_killed(f"{command} {undisturbed}", None) == 0
+        finished = [
+            (run_killed(f"{command} {out}", instants.uniform(0.1, 1.2)), assert_whole(out))[1]
+            for _ in range(20)
+        ]
+        assert run_killed(f"{command} {out}", None) == 0
+    assert len(set(finished)) > 5  # the instants did fall among the units
+    resumed, expected = store.open_run(out), store.open_run(undisturbed)
     assert resumed.complete
     pd.testing.assert_frame_equal(
         resumed.samples().drop(columns=NOT_COMPARED),
@@ -116,27 +125,46 @@ def test_a_killed_run_resumes_to_the_same_samples(
     assert (out / "summary.json").read_bytes() == (undisturbed / "summary.json").read_bytes()
 
 
-def wait_for_work(out: Path, process: subprocess.Popen[bytes], seconds: float) -> None:
-    """Wait until the process has written something new, then a random moment longer."""
-    before = sorted(out.glob("samples/*")) if out.exists() else []
-    deadline = time.monotonic() + 60
-    while process.poll() is None and time.monotonic() < deadline:
-        if sorted(out.glob("samples/*")) != before:
-            break
-        time.sleep(0.005)
-    time.sleep(seconds)
+@contextmanager
+def forking_server() -> Iterator[Callable[[str, float | None], int]]:
+    """Yield a function that runs a command, kills it after some seconds, and returns its status."""
+    with subprocess.Popen(
+        [sys.executable, "-c", FORKING], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    ) as server:  # fmt: skip
+        assert server.stdin and server.stdout
+        read, write = server.stdout, server.stdin
+
+        def run_killed(line: str, seconds: float | None) -> int:
+            write.write(line + "\n")
+            write.flush()
+            child = int(next(_lines(read)))
+            if seconds is not None:
+                time.sleep(seconds)
+                with suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
+            return int(next(_lines(read)))
+
+        yield run_killed
 
 
-def assert_whole(out: Path) -> None:
-    """Whatever has its final name is whole: manifest, shards, images."""
+def _lines(stream: IO[str]) -> Iterator[str]:
+    """Lines that are numbers: the children print on the same stream."""
+    while line := stream.readline():
+        if line.strip().isdigit():
+            yield line
+
+
+def assert_whole(out: Path) -> int:
+    """Whatever has its final name is whole: manifest, shards, images; returns finished units."""
+    shards = sorted((out / "samples").glob("*.parquet"))
     if (out / "manifest.json").exists():
-        json.loads((out / "manifest.json").read_text())
         stopped = store.open_run(out)
-        for shard in (out / "samples").glob("*.parquet"):
-            assert stopped.is_finished(shard.stem)
+        assert all(stopped.is_finished(shard.stem) for shard in shards)
     for image in out.glob("images/**/[!.]*.png"):
         with Image.open(image) as picture:
             picture.load()
+    return len(shards)
 
 
 def test_a_damaged_shard_is_refused_by_readers_and_made_anew_by_run(
