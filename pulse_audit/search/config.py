@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pulse_audit.search.losses import parse_loss
+from pulse_audit.search.rules import RULES
 from pulse_audit.search.schedule import CORNERS
-from pulse_audit.search.sphere import OPTIMIZERS
 from pulse_audit.types import InputError
 
 NOISE = ("zero", "fixed", "trainable")
@@ -74,7 +74,7 @@ class SearchConfig:
         """Check every value."""
         parse_loss(self.loss)
         self.silenced_layers()
-        _one_of("optimizer", self.optimizer, tuple(OPTIMIZERS))
+        _one_of("optimizer", self.optimizer, tuple(RULES))
         _one_of("schedule", self.schedule, tuple(CORNERS))
         _one_of("noise", self.noise, NOISE)
         _one_of("prior", self.prior, PRIORS)

@@ -93,7 +93,7 @@ class BatchSearch:
         ------
         InputError
             If DS does not give images of the input's size, an extra loss is not one value an
-            image, or no image is finite at the first step.
+            image, the images have no gradient, or none is finite at the first step.
         """
         for step in range(self._config.steps):
             began, active = time.perf_counter(), self._active
@@ -140,6 +140,10 @@ class BatchSearch:
             raise InputError(
                 f"downscaling gives {tuple(downscaled.shape[1:])} but the input is "
                 f"{tuple(self._lr.shape[1:])}: the scale does not fit this generator"
+            )
+        if not downscaled.requires_grad:
+            raise InputError(
+                f"{self._generator.card.name}: its images have no gradient to search by"
             )
         terms = loss_terms(self._terms, downscaled, self._lr, styles, config.eps)
         total = torch.stack([t.weight * terms[t.name] for t in self._terms]).sum(0)

@@ -7,20 +7,14 @@ PULSE keeps each latent vector, and each noise map, on the sphere it was drawn o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-NORM_FLOOR = 1e-9
+from pulse_audit.search.rules import RULES
 
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "adam": torch.optim.Adam,
-    "adamax": torch.optim.Adamax,
-    "sgd": torch.optim.SGD,
-    "sgdm": partial(torch.optim.SGD, momentum=0.9),
-}
+NORM_FLOOR = 1e-9
 
 
 def slice_norms(tensor: Tensor) -> Tensor:
@@ -48,30 +42,30 @@ class SphericalOptimizer:
 
     def __init__(self, tensors: Sequence[Tensor], optimizer: str, on_sphere: bool) -> None:
         self.tensors = list(tensors)
-        self._optimizer = OPTIMIZERS[optimizer](self.tensors, lr=1.0)
+        self._rule, self._steps = RULES[optimizer], 0
+        self._moments = [
+            [torch.zeros_like(t, requires_grad=False) for _ in range(self._rule.moments)]
+            for t in tensors
+        ]
         self._radii = [slice_norms(t.detach()) for t in tensors] if on_sphere else []
 
     def step(self, loss: Tensor, learning_rate: float) -> None:
         """Take one step down the gradient of ``loss``, a scalar."""
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
-        self._optimizer.step()
-        self._rescale()
-
-    @torch.no_grad()
-    def _rescale(self) -> None:
-        for tensor, radius in zip(self.tensors, self._radii, strict=False):
-            tensor.mul_(radius / slice_norms(tensor))
+        gradients = torch.autograd.grad(loss, self.tensors, materialize_grads=True)
+        self._steps += 1
+        with torch.no_grad():
+            for tensor, gradient, moments in zip(
+                self.tensors, gradients, self._moments, strict=True
+            ):
+                direction = self._rule.direction(gradient, moments, self._steps)
+                tensor.sub_(direction, alpha=learning_rate)
+            for tensor, radius in zip(self.tensors, self._radii, strict=False):
+                tensor.mul_(radius / slice_norms(tensor))
 
     @torch.no_grad()
     def keep(self, rows: Tensor) -> None:
         """Drop every image but those at ``rows``, their moments and radii included."""
         for tensor in self.tensors:
-            state = self._optimizer.state[tensor]
-            moments = [k for k, v in state.items() if v is not None and v.shape == tensor.shape]
-            state.update({k: state[k][rows] for k in moments})
-            tensor.grad = None
             tensor.data = tensor.data[rows]
+        self._moments = [[moment[rows] for moment in moments] for moments in self._moments]
         self._radii = [radius[rows] for radius in self._radii]

@@ -1,0 +1,92 @@
+import json
+
+import pytest
+import torch
+
+from pulse_audit.search.config import SearchConfig
+from pulse_audit.search.pulse import Pulse
+from pulse_audit.search.upsampler import PulseUpsampler
+from pulse_audit.types import InputError, Request, Status, Upsampled
+
+SHORT = SearchConfig(steps=5)
+
+
+class Pooling:
+    """A degradation that remembers the scales it was asked for."""
+
+    condition, scale = "clean", 2
+
+    def __init__(self, pool):
+        self.pool, self.scales = pool, set()
+
+    def downscale(self, images, scale=None):
+        self.scales.add(scale)
+        return self.pool(scale or self.scale)(images)
+
+
+@pytest.fixture
+def degradation(pool):
+    return Pooling(pool)
+
+
+@pytest.fixture
+def arm(style_generator):
+    return PulseUpsampler(style_generator, SHORT)
+
+
+def requests(lr, seeds):
+    return [Request(x, f"face-{i}", {}, s) for i, (x, s) in enumerate(zip(lr, seeds, strict=True))]
+
+
+def test_the_arm_is_named_after_its_generator(style_generator):
+    assert PulseUpsampler(style_generator).name == "pulse:tiny"
+    assert PulseUpsampler(style_generator, name="pulse:other").name == "pulse:other"
+    assert PulseUpsampler(style_generator).promises_feasibility
+    assert PulseUpsampler(style_generator).resolution == 16
+
+
+def test_answers_are_those_of_the_search(arm, style_generator, inputs, pool, degradation):
+    lr = inputs(3, 4)
+    answers = arm(requests(lr, [5, 0, 9]), degradation)
+    search = Pulse(style_generator, scale=4, downscale=pool(4), config=SHORT)
+    for row, seed in enumerate([5, 0, 9]):
+        (wanted,) = search.upsample(lr[row], seeds=[seed])
+        assert isinstance(answers[row], Upsampled)
+        assert torch.allclose(answers[row].image, wanted.image, atol=1e-4)
+        assert answers[row].status == Status.INFEASIBLE
+
+
+def test_the_factor_is_the_generator_s_not_the_run_s(arm, inputs, degradation):
+    """A run at scale 2 hands a 16 px generator inputs of 4 px, made from another native size."""
+    arm(requests(inputs(1, 4), [0]), degradation)
+    assert degradation.scales == {4}
+
+
+def test_no_requests_are_no_answers(arm, degradation):
+    assert arm([], degradation) == []
+
+
+def test_inputs_of_different_sizes_are_refused(arm, inputs, degradation):
+    mixed = requests([inputs(1, 4)[0], inputs(1, 8)[0]], [0, 1])
+    with pytest.raises(InputError, match="differ in size"):
+        arm(mixed, degradation)
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 5), (3, 4, 8)])
+def test_a_side_that_does_not_divide_is_refused(arm, degradation, shape):
+    with pytest.raises(InputError, match="pulse:tiny: inputs of"):
+        arm([Request(torch.zeros(shape), "face", {}, 0)], degradation)
+
+
+def test_the_description_is_plain_json(arm):
+    described = json.loads(json.dumps(arm.describe()))
+    assert described["kind"] == "pulse"
+    assert described["generator"]["name"] == "tiny"
+    assert described["search"]["steps"] == 5
+    assert described["caveats"] == []
+
+
+def test_caveats_of_the_generator_are_the_arm_s(linear):
+    linear.caveats = ("mind the gap",)
+    assert PulseUpsampler(linear).caveats == ("mind the gap",)
+    assert PulseUpsampler(linear).describe()["caveats"] == ["mind the gap"]
