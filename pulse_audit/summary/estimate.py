@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -161,7 +161,11 @@ def _estimate(
         return Estimate(math.nan, math.nan, math.nan, 0, 0, reason)
     if measure.kind == "proportion":
         return proportion_interval(values[measured], faces[measured], pooled)
-    return cluster_bca(values[measured], faces[measured], seed=seed, statistic=measure.statistic)
+    estimate = cluster_bca(
+        values[measured], faces[measured], seed=seed, statistic=measure.statistic
+    )
+    # Student's interval of a few faces may reach where the quantity cannot.
+    return replace(estimate, low=max(estimate.low, measure.least))
 
 
 def _caveat(measure: Measure, samples: pd.DataFrame, inside: NDArray[np.bool_]) -> str:

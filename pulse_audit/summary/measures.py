@@ -24,7 +24,8 @@ class Measure:
     """How one metric is taken from the samples, and how it is shown.
 
     ``values`` maps samples to one float a draw, NaN where that draw was not measured. Proportions
-    are 0 or 1. ``shown_times`` converts the stored number to the unit shown (100 for per cent).
+    are 0 or 1; ``least`` is the least value the quantity can have. ``shown_times`` converts the
+    stored number to the unit shown (100 for per cent).
     """
 
     name: str
@@ -38,6 +39,7 @@ class Measure:
     decimals: int = 1
     shown_times: float = 1.0
     statistic: bootstrap.Statistic = bootstrap.mean
+    least: float = -np.inf
 
     def missing(self, samples: pd.DataFrame, reasons: Mapping[str, str]) -> str | None:
         """Return why the metric cannot be taken from these samples, or None where it can."""
@@ -93,7 +95,13 @@ def _status_rate(status: Status, title: str, what: str, *more: str) -> Measure:
 
 
 def _column(
-    column: str, title: str, what: str, unit: str, better: Better, decimals: int
+    column: str,
+    title: str,
+    what: str,
+    unit: str,
+    better: Better,
+    decimals: int,
+    least: float = -np.inf,
 ) -> Measure:
     return Measure(
         name=column,
@@ -105,6 +113,7 @@ def _column(
         columns=(column,),
         values=lambda samples: numbers(samples, column),
         decimals=decimals,
+        least=least,
     )
 
 
@@ -169,6 +178,7 @@ METRICS: tuple[Measure, ...] = (
         "[0, 1]²",
         "lower",
         5,
+        least=0.0,
     ),
     Measure(
         name="downscale_rmse",
@@ -181,6 +191,7 @@ METRICS: tuple[Measure, ...] = (
         values=lambda samples: numbers(samples, "downscale_error"),
         decimals=2,
         statistic=root_mean_square_levels,
+        least=0.0,
     ),
     Measure(
         name="psnr",
@@ -219,7 +230,8 @@ METRICS: tuple[Measure, ...] = (
         columns=("hr_monk", "sr_monk"),
         values=lambda samples: np.abs(shift(samples, "monk")),
         decimals=2,
+        least=0.0,
     ),
-    _column("steps", "Search steps", "optimisation steps taken", "", "neither", 0),
+    _column("steps", "Search steps", "optimisation steps taken", "", "neither", 0, least=0.0),
 )
 BY_NAME: Mapping[str, Measure] = {metric.name: metric for metric in METRICS}

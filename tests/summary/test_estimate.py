@@ -254,3 +254,12 @@ def test_nullable_columns_as_parquet_gives_them_are_understood():
     frame["feasible"] = pd.array([True, None] * 4, dtype="object")
     frame["hr_monk"] = frame["hr_monk"].astype("float64")
     assert only(summarise(manifest(), frame), metric="feasible_rate", group_by="all").value == 0.5
+
+
+def test_an_interval_does_not_reach_where_the_quantity_cannot():
+    data = samples(n_faces=3, draws=2)
+    data["sr_monk"] = data["hr_monk"] + (data["face_id"] == "val/0.jpg")
+    rows = summarise(manifest(), data).select("monk_shift", "bicubic", "clean", 8)
+    assert rows[0].low == 0.0
+    assert rows[0].value == pytest.approx(1 / 3)
+    assert rows[0].high > rows[0].value
