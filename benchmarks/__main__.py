@@ -66,9 +66,7 @@ def alternate(variants: dict[str, Callable[[], object]], rounds: int) -> list[di
             "variant": name,
             "median_s": round(statistics.median(taken), 5),
             "min_s": round(min(taken), 5),
-            "ratio": round(
-                statistics.median(t / f for t, f in zip(taken, first, strict=True)), 3
-            ),
+            "ratio": round(statistics.median(t / f for t, f in zip(taken, first, strict=True)), 3),
         }
         for name, taken in seconds.items()
     ]
