@@ -164,7 +164,10 @@ class DecoderGenerator:
         return self.images(self.styles(latents), noise)
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Self:
-        """Move the decoder if it is a module; a plain callable is given ``dtype`` latents."""
+        """Move the decoder, weights included; a plain callable is given ``dtype`` latents.
+
+        What bfloat16 rounds off the weights does not come back.
+        """
         if isinstance(self.decoder, nn.Module):
             self.decoder.to(device=device, dtype=dtype)
         self._dtype = dtype
