@@ -5,19 +5,22 @@ from __future__ import annotations
 import importlib.util
 import sys
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pulse_audit.names import nearest
+from pulse_audit.names import GeneratorReference, is_factory, nearest, parse_generator
 from pulse_audit.seeding import hexdigest, sha256
-from pulse_audit.types import Generator, InputError, Upsampler
+from pulse_audit.types import Generator, GeneratorCard, InputError, Upsampler
 
 if TYPE_CHECKING:
     import torch
 
+    from pulse_audit.generators.checkpoints import Network
+    from pulse_audit.generators.gaussianise import GaussianFit
     from pulse_audit.weights.registry import WeightCard
 
 INTERPOLATING = ("nearest", "bicubic", "lanczos")
@@ -33,8 +36,17 @@ class ArmReference:
     reference: str
 
 
-def expand_arms(arms: Sequence[str], generators: Sequence[str]) -> list[ArmReference]:
+def expand_arms(
+    arms: Sequence[str], generators: Sequence[str], trusted: Collection[str] = ()
+) -> list[ArmReference]:
     """Turn ``--arm`` and ``--generator`` into the arms of a run (cli.md, "Defaults of run").
+
+    Parameters
+    ----------
+    arms, generators : sequence of str
+        ``GENERATOR#each`` makes an arm of every class of a conditional network.
+    trusted : collection of str
+        SHA-256 of the files the user vouches for, see `load_generator`.
 
     Raises
     ------
@@ -46,19 +58,30 @@ def expand_arms(arms: Sequence[str], generators: Sequence[str]) -> list[ArmRefer
             raise InputError(f"unknown arm {arm!r}{nearest(arm, ARM_FORMS)}")
     if "pulse" in arms and not generators:
         raise InputError("arm 'pulse' needs a generator: add --generator FILE.py:FACTORY or a file")
-    searched = [ArmReference(f"pulse:{_stem(g)}", "pulse", g) for g in generators]
+    searched = [
+        ArmReference(f"pulse:{parse_generator(one).stem}", "pulse", one)
+        for generator in generators
+        for one in _every_class(generator, trusted)
+    ]
     others = [
         ArmReference(arm, "interpolation", arm)
         if arm in INTERPOLATING
-        else ArmReference(_stem(arm), "factory", arm)
+        else ArmReference(GeneratorReference(arm).stem, "factory", arm)
         for arm in (arms or ([] if generators else INTERPOLATING))
         if arm != "pulse"
     ]
     return _distinct([*searched, *others])
 
 
-def _stem(reference: str) -> str:
-    return Path(reference.rsplit(":", 1)[0] if is_factory(reference) else reference).stem
+def _every_class(reference: str, trusted: Collection[str]) -> list[str]:
+    """Return a reference, or for ``#each`` one reference to each class of the network."""
+    asked = parse_generator(reference)
+    if asked.label != "each":
+        return [reference]
+    classes: int = getattr(_read_network(asked, trusted), "c_dim", 0)
+    if not classes:
+        raise InputError(f"{reference}: this network has no classes; leave #each out")
+    return [f"{reference.removesuffix('each')}{label}" for label in range(classes)]
 
 
 def _distinct(references: Sequence[ArmReference]) -> list[ArmReference]:
@@ -75,12 +98,6 @@ def _distinct(references: Sequence[ArmReference]) -> list[ArmReference]:
     return list(references)
 
 
-def is_factory(reference: str) -> bool:
-    """Whether a reference has the form ``FILE.py:FACTORY``."""
-    path, _, name = reference.rpartition(":")
-    return path.endswith(".py") and name.isidentifier()
-
-
 def reference_sha256(reference: str) -> str:
     """SHA-256 of the file behind a reference.
 
@@ -92,7 +109,7 @@ def reference_sha256(reference: str) -> str:
     known = generator_card(reference)
     if known is not None:
         return fetched(known)[1]
-    path = Path(reference.rsplit(":", 1)[0] if is_factory(reference) else reference)
+    path = parse_generator(reference).path
     try:
         return sha256(path.read_bytes())
     except OSError as error:
@@ -110,7 +127,8 @@ def generator_card(reference: str) -> WeightCard | None:
     """Return the card behind a reference that is the name of a generator's weights, else None."""
     from pulse_audit.weights.registry import cards
 
-    return cards()[reference] if reference in generator_names() else None
+    name = parse_generator(reference).source
+    return cards()[name] if name in generator_names() else None
 
 
 def fetched(card: WeightCard) -> tuple[Path, str]:
@@ -176,16 +194,9 @@ def load_factory(reference: str) -> Any:
 
 
 def _call_plugin(call: Callable[[], Any], reference: str) -> Any:
-    """Call foreign code; whatever it raises becomes one line.
-
-    A warning about small latent spaces is a caveat of the generator, which the manifest and the
-    report carry; it need not be printed as a warning too.
-    """
-    from pulse_audit.generators.adapt import SphereWarning
-
+    """Call foreign code; whatever it raises becomes one line."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SphereWarning)
+        with _caveats_unspoken():
             return call()
     except InputError as error:
         raise InputError(f"{reference}: {error}") from None
@@ -194,72 +205,164 @@ def _call_plugin(call: Callable[[], Any], reference: str) -> Any:
         raise InputError(f"{reference}: raised {type(error).__name__}: {text}") from None
 
 
-def load_generator(reference: str) -> Generator:
+@contextmanager
+def _caveats_unspoken() -> Iterator[None]:
+    """Print no warning about small latent spaces: manifest and report carry it as a caveat."""
+    from pulse_audit.generators.adapt import SphereWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SphereWarning)
+        yield
+
+
+def load_generator(reference: str, trusted: Collection[str] = ()) -> Generator:
     """Load a generator: ``FILE.py:FACTORY``, a name of the catalogue or a checkpoint file.
+
+    Parameters
+    ----------
+    reference : str
+        As `parse_generator` takes it; ``#3`` fixes class 3 of a conditional network, without it
+        classes are drawn uniformly.
+    trusted : collection of str
+        SHA-256 of the files the user vouches for: what is in those is run if need be.
 
     Raises
     ------
     InputError
         If there is no such thing, it is not fetched, or it is not a generator.
     """
+    if not is_factory(reference):
+        return _adapted(parse_generator(reference), trusted)
+    made = load_factory(reference)
+    if not isinstance(made, Generator):
+        raise InputError(
+            f"{reference}: returned a {type(made).__name__}, not a generator "
+            "(wrap a network with pulse_audit.as_generator)"
+        )
+    return made
+
+
+def describe_generator(reference: str, trusted: Collection[str] = ()) -> GeneratorCard:
+    """Return the card of a generator; quick, because no Gaussian is fitted for it.
+
+    Raises
+    ------
+    InputError
+        As `load_generator`.
+    """
     if is_factory(reference):
-        made = load_factory(reference)
-        if not isinstance(made, Generator):
-            raise InputError(
-                f"{reference}: returned a {type(made).__name__}, not a generator "
-                "(wrap a network with pulse_audit.as_generator)"
-            )
-        return made
-    known = generator_card(reference)
-    if known is not None:
-        return _load_named(known)
-    if Path(reference).is_file():
-        return _load_file(reference)
-    raise InputError(
-        f"unknown generator {reference!r}{nearest(reference, generator_names())}; also known: a "
-        "checkpoint file or FILE.py:FACTORY"
-    )
+        card = load_generator(reference).card
+        return replace(card, sha256=card.sha256 or reference_sha256(reference))
+    import torch
+
+    from pulse_audit.generators.gaussianise import GaussianFit
+
+    def any_fit(network: Any) -> GaussianFit:
+        return GaussianFit(torch.zeros(network.w_dim), torch.ones(network.w_dim))
+
+    return _adapted(parse_generator(reference), trusted, any_fit).card
 
 
-def _load_named(card: WeightCard) -> Generator:
-    from pulse_audit.weights.registry import get
-
-    path, digest = fetched(card)
-    fit = fetched(get(card.gaussian_fit))[0] if card.gaussian_fit else None
+def _adapted(
+    asked: GeneratorReference,
+    trusted: Collection[str],
+    fit: Callable[[Any], GaussianFit] | None = None,
+) -> Generator:
+    """Load the network behind a reference and wrap it; ``fit`` replaces the fit that is found."""
     from pulse_audit.generators.adapt import as_generator
-    from pulse_audit.generators.checkpoints import load_generator as load_file
-
-    return as_generator(
-        load_file(path),
-        name=card.name,
-        crop=card.crop or "as-is",
-        gaussian_fit=fit,
-        training_data=card.trained_on,
-        licence=card.licence.name,
-        sha256=digest,
-    )
-
-
-def _load_file(reference: str) -> Generator:
-    from pulse_audit.generators.adapt import as_generator
-    from pulse_audit.generators.checkpoints import load_generator as load_file
     from pulse_audit.generators.programs import ExportedDecoder
 
-    network = load_file(reference)
-    given = {"name": Path(reference).stem, "sha256": reference_sha256(reference)}
+    network = _read_network(asked, trusted)
+    known = generator_card(asked.source)
+    facts: dict[str, Any] = _facts(asked) if known is None else _facts_of(known)
+    given: dict[str, Any] = {"label": int(asked.label) if asked.label else None}
     if isinstance(network, ExportedDecoder):
-        return as_generator(network, latent_dim=network.latent_dim, **given)
-    return as_generator(network, gaussian_fit=_fit_beside(reference), **given)
+        if asked.label:
+            raise InputError(f"{asked.source}: an exported program takes no class")
+        given = {"latent_dim": network.latent_dim}
+    else:
+        given["gaussian_fit"] = fit(network) if fit else _fit_for(asked, known, network)
+    try:
+        with _caveats_unspoken():
+            return as_generator(network, **given, **facts)
+    except InputError as error:
+        raise InputError(f"{asked.source}: {error}") from None
 
 
-def _fit_beside(reference: str) -> Path | None:
-    """PULSE's ``gaussian_fit.pt`` beside a checkpoint, for files without a mapping network."""
-    path = Path(reference).with_name("gaussian_fit.pt")
-    return path if path.is_file() else None
+def _read_network(asked: GeneratorReference, trusted: Collection[str]) -> Network:
+    """Read the network of a name or file; nothing in the file is run unless it is trusted."""
+    from pulse_audit.generators.checkpoints import load_generator as load_file
+
+    known = generator_card(asked.source)
+    path = fetched(known)[0] if known else asked.path
+    if is_factory(asked.source):
+        raise InputError(f"{asked.source}: @RESOLUTION and #CLASS are for files, not for factories")
+    if known is None and not path.is_file():
+        hint = nearest(asked.source, generator_names())
+        raise InputError(
+            f"unknown generator {asked.source!r}{hint}; also known: a checkpoint file or "
+            "FILE.py:FACTORY"
+        )
+    digest = reference_sha256(asked.source) if trusted else None
+    vouched = digest if digest in trusted else None
+    return load_file(path, resolution=asked.resolution, trust_file=vouched)
 
 
-def build_arm(reference: ArmReference, search: str, device: torch.device) -> Upsampler:
-    """Build the upsampler behind a reference, on a device.
+def _facts_of(card: WeightCard) -> dict[str, Any]:
+    """Return what the catalogue says of a generator."""
+    return {
+        "name": card.name,
+        "crop": card.crop or "as-is",
+        "training_data": card.trained_on,
+        "licence": card.licence.name,
+        "sha256": fetched(card)[1],
+    }
+
+
+def _facts(asked: GeneratorReference) -> dict[str, Any]:
+    """Return what is known of a file: of our own ones what their card says."""
+    from pulse_audit.generators.own import read_card
+
+    facts = {"name": asked.path.stem, "sha256": reference_sha256(asked.source)}
+    if asked.path.suffix != ".safetensors":
+        return facts
+    said = read_card(asked.path).get("card")
+    given = said if isinstance(said, dict) else {}
+    wanted = ("name", "crop", "training_data", "licence")
+    return {**facts, **{key: str(given[key]) for key in wanted if given.get(key)}}
+
+
+def _fit_for(asked: GeneratorReference, known: WeightCard | None, network: Any) -> Path | None:
+    """Return the Gaussian fit that came with a network, None where it has to be made.
+
+    A fit beside our own file is over all classes. PULSE's is of its StyleGAN 1, so a network that
+    has a mapping is never given the one that happens to lie in the same folder.
+    """
+    if known is not None:
+        from pulse_audit.weights.registry import get
+
+        return fetched(get(known.gaussian_fit))[0] if known.gaussian_fit else None
+    if network.map is not None:
+        beside = asked.path.with_name(f"{asked.path.stem}-fit.safetensors")
+        own = asked.path.suffix == ".safetensors" and asked.label is None
+        return beside if own and beside.is_file() else None
+    beside = asked.path.with_name("gaussian_fit.pt")
+    if not beside.is_file():
+        raise InputError(
+            f"{asked.source}: a synthesis network alone; put PULSE's gaussian_fit.pt "
+            "(pulse-audit fetch pulse-gaussian-fit) or mapping.pt beside it"
+        )
+    return beside
+
+
+def build_arm(
+    reference: ArmReference,
+    search: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    trusted: Collection[str] = (),
+) -> Upsampler:
+    """Build the upsampler behind a reference, on a device, generators in a precision.
 
     Raises
     ------
@@ -277,10 +380,8 @@ def build_arm(reference: ArmReference, search: str, device: torch.device) -> Ups
             raise InputError(f"{reference.reference}: returned no upsampler (see CONTRIBUTING.md)")
         upsampler: Upsampler = made
         return upsampler
-    import torch
-
     from pulse_audit.search.config import PRESETS
     from pulse_audit.search.upsampler import PulseUpsampler
 
-    generator = load_generator(reference.reference).to(device, torch.float32)
+    generator = load_generator(reference.reference, trusted).to(device, dtype)
     return PulseUpsampler(generator, PRESETS[search], name=reference.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -38,6 +39,24 @@ def commands() -> None:
     """Put face upsamplers on trial: whom they turn into whom, how often, and how sure that is."""
 
 
+def _digests(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> list[str]:
+    """Check that every value is a SHA-256."""
+    for value in given:
+        if not re.fullmatch(r"[0-9a-fA-F]{64}", value):
+            raise InputError(f"--trust-file {value}: wanted a SHA-256, 64 hex digits")
+    return [value.lower() for value in given]
+
+
+trust_file = click.option(
+    "--trust-file",
+    "trusted_files",
+    multiple=True,
+    metavar="SHA256",
+    callback=_digests,
+    help="Load the .pt2 file of this digest though it could run code (repeatable).",
+)
+
+
 @commands.command()
 @click.argument("spec", required=False, metavar="[SPEC.yaml | NAME]")
 @click.option("--dataset", metavar="NAME", help="A data set of datasets.yaml.")
@@ -67,8 +86,11 @@ def commands() -> None:
     "generators",
     multiple=True,
     metavar="GEN",
-    help="A checkpoint file or FILE.py:FACTORY; each makes a pulse arm (repeatable).",
+    help="A name, a checkpoint file or FILE.py:FACTORY; each makes a pulse arm (repeatable). "
+    "Conditional networks: FILE#3 fixes class 3, FILE#each makes an arm of every class, else "
+    "classes are drawn uniformly. FILE@256: the resolution, where the file does not tell it.",
 )
+@trust_file
 @click.option(
     "--search", metavar="official|paper", help="100 steps to eps 2e-3 or 1e-3 [default: official]"
 )
@@ -113,7 +135,9 @@ def commands() -> None:
 @click.option("--seed", type=int, metavar="N", help="[default: 0]")
 @click.option("--keep-images", metavar="all|sample|none", help="[default: sample]")
 @click.option("--device", metavar="auto|cpu|cuda[:i]", help="[default: auto]")
-@click.option("--precision", metavar="auto|fp32", help="[default: auto]")
+@click.option(
+    "--precision", metavar="auto|fp32|bf16", help="Of the generators [default: auto, fp32]"
+)
 @click.option("--batch", type=int, metavar="N", help="Draws a work unit.")
 @click.option("--threads", type=int, metavar="N", help="CPU threads; they are part of the result.")
 @click.option(
@@ -132,7 +156,7 @@ def run(spec: str | None, out: Path | None, as_json: bool, quiet: bool, **flags:
     given = {
         key: list(value) if isinstance(value, tuple) else value
         for key, value in flags.items()
-        if value not in (None, ())
+        if value not in (None, (), [])
     }
     named = spec or (None if "dataset" in given else "default")
     values = {**(read_spec(named) if named else {}), **given}
@@ -162,7 +186,13 @@ def _show_run(path: Path, as_json: bool) -> None:
 @click.argument(
     "images", nargs=-1, required=True, metavar="IMAGE...", type=click.Path(path_type=Path)
 )
-@click.option("--generator", required=True, metavar="GEN", help="A checkpoint or FILE.py:FACTORY.")
+@click.option(
+    "--generator",
+    required=True,
+    metavar="GEN",
+    help="A name, a checkpoint (FILE#3: class 3; FILE@256: its resolution) or FILE.py:FACTORY.",
+)
+@trust_file
 @click.option("--scale", type=click.IntRange(min=1), default=8, show_default=True)
 @click.option("--draws", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
@@ -286,6 +316,7 @@ def fetch(names: tuple[str, ...], accept_licence: bool, as_json: bool, quiet: bo
 
 @commands.command("list")
 @click.argument("what", metavar="datasets|generators|weights|arms|metrics|conditions|specs")
+@click.argument("files", nargs=-1, metavar="[FILE...]")
 @click.option(
     "--datasets",
     "datasets_file",
@@ -293,12 +324,22 @@ def fetch(names: tuple[str, ...], accept_licence: bool, as_json: bool, quiet: bo
     metavar="FILE",
     help="Your own datasets.yaml, read over the built-in one.",
 )
+@trust_file
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def list_(what: str, datasets_file: Path | None, as_json: bool) -> int:
-    """List what is known by name."""
+def list_(
+    what: str,
+    files: tuple[str, ...],
+    datasets_file: Path | None,
+    trusted_files: list[str],
+    as_json: bool,
+) -> int:
+    """List what is known by name; `list generators FILE...` shows the cards of generators."""
     from pulse_audit import listing, terminal
 
-    title, rows = listing.rows_of(what, datasets_file)
+    if files:
+        title, rows = listing.generator_cards(what, files, trusted_files)
+    else:
+        title, rows = listing.rows_of(what, datasets_file)
     if as_json:
         click.echo(json.dumps(rows, indent=1))
     else:

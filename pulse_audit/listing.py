@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +13,7 @@ from pathlib import Path
 from pulse_audit import catalogue
 from pulse_audit.files import cache_folder
 from pulse_audit.names import nearest
-from pulse_audit.types import InputError
+from pulse_audit.types import GeneratorCard, InputError
 from pulse_audit.weights import cache
 from pulse_audit.weights.registry import WeightCard, cards
 
@@ -68,11 +68,62 @@ def _datasets(datasets_file: Path | None) -> Rows:
 def _generators() -> Rows:
     own = {
         "FILE.py:FACTORY": "your own code that returns a generator",
-        "FILE.pt": "a StyleGAN 1 checkpoint in PULSE's layout",
+        "FILE": "a checkpoint: StyleGAN 1, 2, ADA, 3, a torch.export program, our safetensors",
     }
-    named = [_weights_row(card) for card in cards().values() if card.kind == "generator"]
+    named = [_generator_row(card) for card in cards().values() if card.kind == "generator"]
     blank = dict.fromkeys(named[0], "-")
     return [*({**blank, "name": name, "what": what} for name, what in own.items()), *named]
+
+
+def _generator_row(card: WeightCard) -> dict[str, str]:
+    """Say what is known of a generator before it is fetched."""
+    row = _weights_row(card)
+    return {
+        "name": row.pop("name"),
+        "what": row.pop("what"),
+        "family": card.family or "-",
+        "resolution": row.pop("resolution"),
+        "crop": row.pop("crop"),
+        "latent": _latent(card),
+        **row,
+    }
+
+
+def _latent(card: WeightCard) -> str:
+    """Styles an image and their length, as published networks of these families have them."""
+    if card.family is None or card.resolution is None or not card.family.startswith("stylegan"):
+        return "-"
+    layers = 16 if card.family.startswith("stylegan3") else 2 * card.resolution.bit_length() - 4
+    return f"{layers} x 512"
+
+
+def generator_cards(
+    what: str, references: Sequence[str], trusted: Sequence[str]
+) -> tuple[str, Rows]:
+    """Title and rows of ``list generators FILE...``: the cards of these generators.
+
+    Raises
+    ------
+    InputError
+        If one cannot be used, or the listing is another one.
+    """
+    if what != "generators":
+        raise InputError(f"list {what}: takes no further names")
+    return what, [_card_row(catalogue.describe_generator(r, trusted)) for r in references]
+
+
+def _card_row(card: GeneratorCard) -> dict[str, str]:
+    return {
+        "name": card.name,
+        "family": card.family,
+        "resolution": str(card.resolution),
+        "crop": card.crop,
+        "latent": f"{card.n_latents} x {card.latent_dim}",
+        "parameters": f"{card.parameters:,}",
+        "training data": card.training_data or "unknown",
+        "licence": card.licence or "unknown",
+        "sha256": card.sha256 or "unknown",
+    }
 
 
 def fetched_row(card: WeightCard) -> dict[str, str]:

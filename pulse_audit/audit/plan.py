@@ -28,6 +28,7 @@ from pulse_audit.types import Face, InputError, Upsampler
 #: Distributions whose version can change a result; recorded in the manifest.
 RECORDED = ("pulse-audit", "torch", "torchvision", "numpy", "scipy", "scikit-image", "pillow")
 MEASURED_GROUPS = ("skin_tone", "monk")
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def plan_audit(spec: AuditSpec, execution: Mapping[str, Any] | None = None) -> P
     InputError
         If anything the spec names cannot be used.
     """
-    references = catalogue.expand_arms(spec.arms, spec.generators)
+    references = catalogue.expand_arms(spec.arms, spec.generators, spec.trusted_files)
     for condition in spec.conditions:
         parse_condition(condition)
     card = load_registry(spec.datasets_file).get(spec.dataset)
@@ -64,7 +65,11 @@ def plan_audit(spec: AuditSpec, execution: Mapping[str, Any] | None = None) -> P
     execution = execution or resolve_execution(spec)
     device = check_device(str(execution["device"]))
     torch.set_num_threads(int(execution["threads"]))
-    arms = {r.name: catalogue.build_arm(r, spec.search, device) for r in references}
+    dtype = DTYPES[str(execution["precision"])]
+    arms = {
+        r.name: catalogue.build_arm(r, spec.search, device, dtype, spec.trusted_files)
+        for r in references
+    }
     resolution, crop = compared_at(spec, arms, card)
     check_geometry(spec, arms, resolution)
     manifest = {
@@ -154,7 +159,8 @@ def compared_at(
         raise InputError(
             f"data set {card.name!r} has no native size and no arm has one: add --resolution"
         )
-    crop = spec.crop or getattr(smallest, "crop", None) or card.crop
+    native_crop = getattr(smallest, "crop", "as-is")
+    crop = spec.crop or (card.crop if native_crop == "as-is" else native_crop)
     if crop not in (known := ["as-is", *CROPS]):
         raise InputError(f"--crop {crop}: unknown{nearest(crop, known)}")
     return resolution, crop
@@ -194,7 +200,11 @@ def describe_arm(
     notes.extend(getattr(arm, "caveats", ()))
     described = {**arm.describe(), "notes": notes}
     if reference.kind != "interpolation":
-        described["file_sha256"] = catalogue.reference_sha256(reference.reference)
+        digest = catalogue.reference_sha256(reference.reference)
+        described["file_sha256"] = digest
+        generator = described.get("generator")
+        if isinstance(generator, dict):
+            generator["sha256"] = generator.get("sha256") or digest
     return described
 
 
@@ -249,7 +259,7 @@ def resolve_execution(spec: AuditSpec) -> dict[str, Any]:
     device = str(check_device(spec.device))
     return {
         "device": device,
-        "precision": "fp32",
+        "precision": "fp32" if spec.precision == "auto" else spec.precision,
         "threads": spec.threads or torch.get_num_threads(),
         "batch": spec.batch or (64 if device.startswith("cuda") else 8),
     }

@@ -17,7 +17,7 @@ from pulse_audit.datasets.images import UnreadableImage, decode
 from pulse_audit.degrade.degradation import Degradation
 from pulse_audit.degrade.resample import check_factor
 from pulse_audit.faces.align import FaceAligner, centre_square
-from pulse_audit.names import nearest
+from pulse_audit.names import nearest, parse_generator
 from pulse_audit.search.config import PRESETS
 from pulse_audit.search.upsampler import PulseUpsampler
 from pulse_audit.store import write_whole
@@ -42,6 +42,7 @@ def upsample_photos(
     device: str,
     out: Path,
     progress: Callable[[int, int, int], None],
+    trusted_files: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Search images that downscale to each photo's low-resolution version.
 
@@ -57,9 +58,11 @@ def upsample_photos(
     """
     if search not in PRESETS:
         raise InputError(f"--search {search}: unknown{nearest(search, list(PRESETS))}")
+    if parse_generator(generator).label == "each":
+        raise InputError(f"{generator}: choose one class here, such as #0, or leave #each out")
     decoded = [(photo, _read(photo)) for photo in photos]
     on = check_device(device)
-    loaded = catalogue.load_generator(generator).to(on, torch.float32)
+    loaded = catalogue.load_generator(generator, trusted_files).to(on, torch.float32)
     size, crop = loaded.card.resolution, loaded.card.crop
     aligner = FaceAligner(on) if align else None
     inputs = [

@@ -17,7 +17,9 @@ Search = Literal["official", "paper"]
 Split = Literal["val", "train", "all"]
 KeepImages = Literal["all", "sample", "none"]
 Kernel = Literal["pulse", "bicubic", "lanczos", "bilinear", "area", "nearest"]
+Precision = Literal["auto", "fp32", "bf16"]
 Positive = Annotated[int, Field(ge=1)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 #: Where things lie and how fast they go: not part of what is asked.
 PLACES = frozenset({"data_root", "datasets_file"})
@@ -33,7 +35,11 @@ class AuditSpec(BaseModel):
     arms : list of str
         ``pulse | nearest | bicubic | lanczos | FILE.py:FACTORY``.
     generators : list of str
-        ``FILE.py:FACTORY`` or a checkpoint file; each makes a pulse arm.
+        ``FILE.py:FACTORY``, a name or a checkpoint file; each makes a pulse arm. Of a conditional
+        network ``FILE#3`` fixes class 3 and ``FILE#each`` makes an arm of every class, else
+        classes are drawn uniformly; ``FILE@256`` gives the resolution where the file does not.
+    trusted_files : list of str
+        SHA-256 of ``.pt2`` programs that are run whatever is in them.
     scales : list of int
         Downscaling factors.
     conditions : list of str
@@ -49,6 +55,9 @@ class AuditSpec(BaseModel):
         Cut the balanced order after this many faces (a trial run; gates refuse it).
     seed : int
         Run seed; every draw's seed is made from it.
+    precision : str
+        Of the generators: ``bf16`` renders in bfloat16 and searches in float32; ``auto`` is
+        ``fp32``, because the searches end elsewhere in bfloat16.
     threads, batch : int or None
         None: this machine's cores, and a batch that suits the device.
     """
@@ -61,6 +70,7 @@ class AuditSpec(BaseModel):
     split: Split = "val"
     arms: list[str] = []
     generators: list[str] = []
+    trusted_files: list[Digest] = []
     search: Search = "official"
     scales: Annotated[list[Positive], Field(min_length=1)] = [8]
     conditions: Annotated[list[str], Field(min_length=1)] = ["clean"]
@@ -74,11 +84,16 @@ class AuditSpec(BaseModel):
     seed: int = 0
     keep_images: KeepImages = "sample"
     device: str = "auto"
-    precision: Literal["auto", "fp32"] = "auto"
+    precision: Precision = "auto"
     threads: Positive | None = None
     batch: Positive | None = None
 
-    @field_validator("arms", "generators", "scales", "conditions", "group_by")
+    @field_validator("trusted_files", mode="before")
+    @classmethod
+    def _lower_case(cls, value: Any) -> Any:
+        return [str(v).lower() for v in value] if isinstance(value, list) else value
+
+    @field_validator("arms", "generators", "trusted_files", "scales", "conditions", "group_by")
     @classmethod
     def _without_repeats(cls, value: list[Any] | None) -> list[Any] | None:
         return None if value is None else list(dict.fromkeys(value))

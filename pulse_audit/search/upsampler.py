@@ -34,6 +34,8 @@ class PulseUpsampler:
 
     Attributes
     ----------
+    crop : str
+        The crop of the faces the generator was trained on.
     caveats : tuple of str
         Sentences a report on this arm has to carry.
     """
@@ -50,7 +52,8 @@ class PulseUpsampler:
     ) -> None:
         self.generator, self.config, self._extra_losses = generator, config, extra_losses
         self.name = name or f"pulse:{generator.card.name}"
-        self.resolution = generator.card.resolution
+        self.resolution: int | None = generator.card.resolution
+        self.crop = generator.card.crop
         self.caveats: tuple[str, ...] = tuple(getattr(generator, "caveats", ()))
 
     def __call__(self, requests: Sequence[Request], degradation: Degradation) -> list[Upsampled]:
@@ -88,12 +91,13 @@ class PulseUpsampler:
 
     def _factor(self, lr: Tensor) -> int:
         height, width = lr.shape[-2:]
-        if height != width or self.resolution % width:
+        resolution = self.generator.card.resolution
+        if height != width or resolution % width:
             raise InputError(
                 f"{self.name}: inputs of {width} x {height} px; the side has to divide the "
-                f"generator's {self.resolution} px"
+                f"generator's {resolution} px"
             )
-        return self.resolution // width
+        return resolution // width
 
 
 def _stacked(requests: Sequence[Request]) -> Tensor:
