@@ -173,10 +173,10 @@ def interval(estimate: Mapping[str, Any], scale: float = 1, digits: int = 2) -> 
     if estimate.get("value") is None:
         return "-"
     value, low, high = (
-        "?" if estimate[key] is None else f"{scale * estimate[key]:.{digits}f}"
+        None if estimate[key] is None else f"{scale * estimate[key]:.{digits}f}"
         for key in ("value", "low", "high")
     )
-    return f"{value} [{low}, {high}]"
+    return f"{value} [{low}, {high}]" if low is not None else f"{value} (one face)"
 
 
 #: Columns of the table that ends a run: metric, heading, factor to the unit shown, decimals.
@@ -187,38 +187,49 @@ SHOWN = (
     ("ssim", "SSIM", 1.0, 3),
     ("lightness_shift", "L* shift", 1.0, 1),
 )
+SHOWN_NAMES = tuple(metric for metric, _, _, _ in SHOWN)
 
 
 def show_summary(summary: Mapping[str, Any]) -> None:
-    """Print what a run found: the findings, then a table per arm, condition and scale."""
+    """Print what a run found: the findings, the arms side by side, then each arm by group."""
     for sentence in summary["findings"]:
         print(f"- {sentence}")
     print()
-    settings: dict[tuple[str, str, int], list[Mapping[str, Any]]] = {}
-    for row in summary["estimates"]:
-        settings.setdefault((row["arm"], row["condition"], row["scale"]), []).append(row)
-    for (arm, condition, scale), rows in settings.items():
-        by = next((row["group_by"] for row in rows if row["group_by"] != "all"), "all")
-        faces = max(row["n_faces"] for row in rows)
-        title = f"{arm}, x{scale}, {condition}: by {by}, {faces} faces, 95 % intervals"
-        _show_setting(title, [row for row in rows if row["group_by"] in ("all", by)])
+    rows = [row for row in summary["estimates"] if row["metric"] in SHOWN_NAMES]
+    for (condition, scale), here in _split(rows, "condition", "scale").items():
+        whole = [row for row in here if row["group_by"] == "all"]
+        faces = max(row["n_faces"] for row in whole)
+        of = f"x{scale}, {condition}, {faces} faces, 95 % intervals"
+        _show_rows(f"all arms: {of}", "arm", _split(whole, "arm"))
+        for (arm,), of_arm in _split(here, "arm").items():
+            grouped = _split([r for r in of_arm if r["group_by"] != "all"], "group_by")
+            for (by,), rows_by in list(grouped.items())[:1]:
+                _show_rows(f"{arm} by {by}: {of}", by, _split(rows_by, "group"))
 
 
-def _show_setting(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    cells = {(row["group_by"], row["group"], row["metric"]): row for row in rows}
-    order = list(dict.fromkeys((row["group_by"], row["group"]) for row in rows))
-    groups = sorted(order, key=lambda key: key[0] == "all")
-    shown = [column for column in SHOWN if any(key[2] == column[0] for key in cells)]
+def _split(
+    rows: Sequence[Mapping[str, Any]], *keys: str
+) -> dict[tuple[Any, ...], list[Mapping[str, Any]]]:
+    parts: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        parts.setdefault(tuple(row[key] for key in keys), []).append(row)
+    return parts
+
+
+def _show_rows(
+    title: str, first: str, lines: Mapping[tuple[Any, ...], Sequence[Mapping[str, Any]]]
+) -> None:
+    cells = [(name, {row["metric"]: row for row in rows}) for (name,), rows in lines.items()]
+    shown = [column for column in SHOWN if any(column[0] in row for _, row in cells)]
     table(
         title,
-        ("group", *(heading for _, heading, _, _ in shown)),
+        (first, *(heading for _, heading, _, _ in shown)),
         [
-            [group, *(interval(cells.get((by, group, metric), {}), factor, digits)
-                      for metric, _, factor, digits in shown)]
-            for by, group in groups
+            [name, *(interval(row.get(m, {}), factor, digits) for m, _, factor, digits in shown)]
+            for name, row in cells
         ],
         figures=True,
-    )  # fmt: skip
+    )
 
 
 def show_validation(found: Mapping[str, Any]) -> None:

@@ -94,7 +94,7 @@ def _about(
     found = promises_feasibility(manifest, arm)
     for row in pick("feasible_rate", "all"):
         yield _feasibility(row, found) + _between(pick("feasible_rate", grouping), grouping)
-    for row in pick("lightness_shift", "all"):
+    for row in (r for r in pick("lightness_shift", "all") if r.low is not None):
         yield _lightness(row) + _lightness_groups(pick("lightness_shift", grouping))
     for row in pick("error_rate", "all"):
         if row.value:
@@ -185,6 +185,7 @@ def _precision(rows: Sequence[EstimateRow]) -> Iterator[str]:
         (row.high - row.low, row)
         for row in rows
         if row.metric == "feasible_rate" and row.low is not None and row.high is not None
+        if row.group_by != "all"
     ]
     if len(rates) < 2:
         return
