@@ -127,31 +127,31 @@ def persistent_module(state: dict[str, Tensor], init: dict, synthesis: dict) -> 
     return root
 
 
-@pytest.fixture
-def write_nvidia(monkeypatch):
+def write_snapshot(path, state, init, synthesis, source="raise RuntimeError"):
     """Write a snapshot pickle with NVIDIA's names, its source text being ``source``."""
+    persistence, util = ModuleType("torch_utils.persistence"), ModuleType("dnnlib.util")
+    exec("def _reconstruct_persistent_obj(meta): ...", persistence.__dict__)
+    exec("class EasyDict(dict): ...", util.__dict__)
+    packages = {"torch_utils": ModuleType("torch_utils"), "dnnlib": ModuleType("dnnlib")}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, module in {**packages, persistence.__name__: persistence}.items():
+            patch.setitem(sys.modules, name, module)
+        patch.setitem(sys.modules, util.__name__, util)
+        patch.setattr(Persistent, "source", source)
+        patch.setattr(
+            Persistent, "reconstruct", staticmethod(persistence._reconstruct_persistent_obj)
+        )
+        module = persistent_module(state, util.EasyDict(init), synthesis)
+        snapshot = {"G": module, "D": Persistent("Discriminator", {}), "G_ema": module}
+        settings = util.EasyDict(class_name="training.dataset.ImageFolderDataset", xflip=True)
+        snapshot |= {"augment_pipe": None, "training_set_kwargs": settings}
+        path.write_bytes(pickle.dumps(snapshot))
+    return path
 
-    def write(path, state, init, synthesis, source="raise RuntimeError"):
-        persistence, util = ModuleType("torch_utils.persistence"), ModuleType("dnnlib.util")
-        exec("def _reconstruct_persistent_obj(meta): ...", persistence.__dict__)
-        exec("class EasyDict(dict): ...", util.__dict__)
-        packages = {"torch_utils": ModuleType("torch_utils"), "dnnlib": ModuleType("dnnlib")}
-        with monkeypatch.context() as patch:
-            for name, module in {**packages, persistence.__name__: persistence}.items():
-                patch.setitem(sys.modules, name, module)
-            patch.setitem(sys.modules, util.__name__, util)
-            patch.setattr(Persistent, "source", source)
-            patch.setattr(
-                Persistent, "reconstruct", staticmethod(persistence._reconstruct_persistent_obj)
-            )
-            module = persistent_module(state, util.EasyDict(init), synthesis)
-            snapshot = {"G": module, "D": Persistent("Discriminator", {}), "G_ema": module}
-            settings = util.EasyDict(class_name="training.dataset.ImageFolderDataset", xflip=True)
-            snapshot |= {"augment_pipe": None, "training_set_kwargs": settings}
-            path.write_bytes(pickle.dumps(snapshot))
-        return path
 
-    return write
+@pytest.fixture
+def write_nvidia():
+    return write_snapshot
 
 
 @pytest.fixture(scope="session")
