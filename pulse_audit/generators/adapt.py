@@ -170,7 +170,8 @@ class DecoderGenerator:
         """
         if isinstance(self.decoder, nn.Module):
             self.decoder.to(device=device, dtype=dtype)
-        self._dtype = dtype
+        # An exported program keeps its own precision.
+        self._dtype = getattr(self.decoder, "dtype", dtype)
         return self
 
 
