@@ -13,10 +13,15 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import downscaling, search, startup
+from benchmarks import downscaling, generators, search, startup
 
 RESULTS = Path(__file__).parent / "results"
-BENCHMARKS = {"downscaling": downscaling, "search": search, "startup": startup}
+BENCHMARKS = {
+    "downscaling": downscaling,
+    "generators": generators,
+    "search": search,
+    "startup": startup,
+}
 
 
 def machine() -> dict[str, str]:
