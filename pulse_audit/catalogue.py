@@ -298,6 +298,8 @@ def _read_network(asked: GeneratorReference, trusted: Collection[str]) -> Networ
     if is_factory(asked.source):
         raise InputError(f"{asked.source}: @RESOLUTION and #CLASS are for files, not for factories")
     if known is None and not path.is_file():
+        if path.suffix or len(path.parts) > 1:
+            raise InputError(f"--generator {asked.source}: no such file")
         hint = nearest(asked.source, generator_names())
         raise InputError(
             f"unknown generator {asked.source!r}{hint}; also known: a checkpoint file or "

@@ -337,13 +337,15 @@ def list_(
     from pulse_audit import listing, terminal
 
     if files:
-        title, rows = listing.generator_cards(what, files, trusted_files)
+        rows = listing.generator_cards(what, files, trusted_files)
     else:
-        title, rows = listing.rows_of(what, datasets_file)
+        rows = listing.rows_of(what, datasets_file)
     if as_json:
         click.echo(json.dumps(rows, indent=1))
+    elif files:
+        terminal.cards(rows)
     else:
-        terminal.table(title, list(rows[0]), [[str(v) for v in row.values()] for row in rows])
+        terminal.listing(what, rows, without=listing.ONLY_IN_JSON.get(what, ()))
     return DONE
 
 

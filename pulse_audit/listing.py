@@ -28,8 +28,12 @@ EXTRAS = {
 }
 
 
-def rows_of(what: str, datasets_file: Path | None) -> tuple[str, Rows]:
-    """Title and rows of a listing.
+#: Columns a terminal has no room for; ``--json`` prints them.
+ONLY_IN_JSON = {"generators": ("what", "family", "size"), "datasets": ("licence",)}
+
+
+def rows_of(what: str, datasets_file: Path | None) -> Rows:
+    """Rows of a listing.
 
     Raises
     ------
@@ -47,7 +51,7 @@ def rows_of(what: str, datasets_file: Path | None) -> tuple[str, Rows]:
     }
     if what not in listings:
         raise InputError(f"list {what}: unknown{nearest(what, list(listings))}")
-    return what, listings[what]()
+    return listings[what]()
 
 
 def _datasets(datasets_file: Path | None) -> Rows:
@@ -97,10 +101,8 @@ def _latent(card: WeightCard) -> str:
     return f"{layers} x 512"
 
 
-def generator_cards(
-    what: str, references: Sequence[str], trusted: Sequence[str]
-) -> tuple[str, Rows]:
-    """Title and rows of ``list generators FILE...``: the cards of these generators.
+def generator_cards(what: str, references: Sequence[str], trusted: Sequence[str]) -> Rows:
+    """Rows of ``list generators FILE...``: the cards of these generators.
 
     Raises
     ------
@@ -109,7 +111,7 @@ def generator_cards(
     """
     if what != "generators":
         raise InputError(f"list {what}: takes no further names")
-    return what, [_card_row(catalogue.describe_generator(r, trusted)) for r in references]
+    return [_card_row(catalogue.describe_generator(r, trusted)) for r in references]
 
 
 def _card_row(card: GeneratorCard) -> dict[str, str]:

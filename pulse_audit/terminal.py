@@ -168,6 +168,19 @@ def table(
     Console(width=width).print(grid)
 
 
+def listing(title: str, rows: Sequence[Mapping[str, str]], without: Sequence[str] = ()) -> None:
+    """Print rows that share their keys as a table."""
+    shown = [name for name in rows[0] if name not in without]
+    table(title, shown, [[row[name] for name in shown] for row in rows])
+
+
+def cards(rows: Sequence[Mapping[str, str]]) -> None:
+    """Print each row as a block, one line a key."""
+    for row in rows:
+        width = max(map(len, row))
+        print("\n".join(f"{key:{width}}  {value}" for key, value in row.items()), end="\n\n")
+
+
 def interval(estimate: Mapping[str, Any], scale: float = 1, digits: int = 2) -> str:
     """``value [low, high]`` of an estimate of a summary, or a dash."""
     if estimate.get("value") is None:
