@@ -29,12 +29,12 @@ def rule_and_writer() -> ModuleType:
     return module
 
 
-def narrowed(rule: ModuleType, name: str) -> dict[str, torch.Tensor]:
-    """A conformance network of 512 channels, with 32: same names, same layout, quick to search."""
+def narrowed(rule: ModuleType, name: str, least: int = 256) -> dict[str, torch.Tensor]:
+    """A conformance network whose sides of at least ``least`` are a sixteenth: quick to search."""
     arrays = rule.np.load(TESTS / "data" / f"{name}.npz")
     state = {}
     for key, (scale, shape) in json.loads(str(arrays["meta"]))["rule"].items():
-        shape = [side // 16 if side >= 256 else side for side in shape]
+        shape = [side // 16 if side >= least else side for side in shape]
         kept = scale == "keep"
         state[key] = rule._kept(key, shape, {}) if kept else rule.draw(key, tuple(shape), scale)
     return state
@@ -82,6 +82,8 @@ def write_families(folder: Path) -> dict[str, Path]:
     rule.write_snapshot(folder / "three.pkl", small_stylegan3(rule), {}, settings)
     state = narrowed(rule, "stylegan2_rosinality_32")
     torch.save({"g_ema": state, "latent_avg": torch.zeros(32)}, folder / "rosinality.pt")
+    grown = narrowed(rule, "stylegan1_rosinality_128", 16)
+    torch.save({"g_running": grown}, folder / "grown.model")
     (folder / "pulse").mkdir()
     torch.save(narrowed(rule, "stylegan1_pulse_64"), folder / "pulse" / "synthesis.pt")
     torch.save(narrowed(rule, "stylegan1_pulse_mapping"), folder / "pulse" / "mapping.pt")

@@ -33,9 +33,10 @@ CARDS = {
 }
 
 
+@pytest.mark.slow
 def test_one_audit_of_every_family(families: Families, fairface_root: Path, tmp_path: Path) -> None:
     """Real files of seven formats side by side, one of them for a fixed class too."""
-    generators = [*map(str, families.values()), f"{families['cond32']}#3"]
+    generators = [*(str(families[name]) for name in CARDS), f"{families['cond32']}#3"]
     values = {
         "dataset": "fairface", "data_root": fairface_root, "generators": generators,
         "crop": "fairface-0.25", "resolution": 32, "per_group": 1, "limit": 2, "draws": 1,
@@ -151,6 +152,28 @@ def test_choices_that_do_not_fit_are_refused(
     with pytest.raises(InputError, match=message):
         for arm in catalogue.expand_arms([], [f"{families[file]}{choice}"]):
             catalogue.load_generator(arm.reference)
+
+
+def test_a_resolution_is_for_files_that_hold_more_than_was_trained(families: Families) -> None:
+    grown = families["grown"]
+    assert catalogue.describe_generator(str(grown)).resolution == 128
+    card = catalogue.describe_generator(f"{grown}@16")
+    assert (card.name, card.family, card.resolution) == ("grown", "stylegan1", 16)
+
+
+def test_upsample_takes_one_class(families: Families, tmp_path: Path, capsys: Capture) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "small.png")
+    given = ["upsample", str(tmp_path / "small.png"), "--is-lr", "--generator"]
+    assert "choose one class" in refused([*given, f"{families['cond32']}#each"], capsys)
+
+
+def test_the_catalogue_says_family_and_latent(capsys: Capture) -> None:
+    assert outcome(["list", "generators", "--json"]) == DONE
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    small, three = rows["stylegan2-ffhq-256"], rows["stylegan3-t-ffhq-1024"]
+    assert (small["family"], small["latent"], small["crop"]) == ("stylegan2", "14 x 512", "ffhq")
+    assert (three["family"], three["latent"]) == ("stylegan3-t", "16 x 512")
+    assert rows["stylegan1-ffhq-1024"]["latent"] == "18 x 512"
 
 
 def test_a_factory_takes_no_class(tiny_generator: str) -> None:
