@@ -239,17 +239,17 @@ def test_finding_a_face_warns_of_nothing(portrait):
 
 
 def test_faces_are_found_in_real_tight_crops(aligner):
-    photos = fairface(40)
+    photos = fairface(30)
     found = [aligner.landmarks(photo) for photo in photos]
     present = np.array([points / 224 for points in found if points is not None])
-    assert len(present) >= 38
+    assert len(present) >= 28
     np.testing.assert_allclose(np.median(present, axis=0), FAIRFACE_025, atol=0.03)
 
 
 def test_real_photos_align_to_their_templates(aligner):
     for crop, template in TEMPLATES.items():
-        faces = [aligner.align(photo, crop, 128) for photo in fairface(12)]
+        faces = [aligner.align(photo, crop, 128) for photo in fairface(8)]
         found = [aligner.landmarks(as_photo(face)) for face in faces if face is not None]
         again = np.array([points / 128 for points in found if points is not None])
-        assert len(again) >= 11
+        assert len(again) >= 7
         np.testing.assert_allclose(np.median(again, axis=0), template, atol=0.03)
