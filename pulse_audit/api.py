@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 
 from pulse_audit import store, summary
-from pulse_audit.audit.run import run_audit
-from pulse_audit.audit.spec import AuditSpec
+from pulse_audit.auditing.run import run_audit
+from pulse_audit.auditing.spec import AuditSpec
 from pulse_audit.degrade.resample import check_factor, downscale
 from pulse_audit.generators.adapt import StyleNetwork, as_generator
 from pulse_audit.generators.checkpoints import load_generator
-from pulse_audit.report import html
+from pulse_audit.names import nearest
+from pulse_audit.report import figures, html
 from pulse_audit.search.config import SearchConfig
 from pulse_audit.search.pulse import Pulse as Search
 from pulse_audit.types import (
@@ -91,6 +94,9 @@ class Pulse(Search):
         )
 
 
+FIGURES = {"feasible-rate": figures.feasibility, "skin-tone": figures.skin_tone}
+
+
 @dataclass(frozen=True)
 class AuditRun:
     """A finished audit."""
@@ -116,6 +122,43 @@ class AuditRun:
     def estimates(self) -> pd.DataFrame:
         """One row an estimate, with its interval."""
         return pd.DataFrame([row.model_dump() for row in self.summary.estimates])
+
+    def figure(
+        self,
+        name: str,
+        *,
+        arms: Sequence[str] | None = None,
+        condition: str | None = None,
+        scale: int | None = None,
+        group_by: str | None = None,
+    ) -> Figure:
+        """Draw one of the report's figures.
+
+        Parameters
+        ----------
+        name : str
+            ``feasible-rate`` or ``skin-tone``.
+        arms, condition, scale, group_by : optional
+            Default: all arms, and the first condition, scale and grouping of the run.
+
+        Raises
+        ------
+        InputError
+            If the name is unknown, or there is nothing to draw.
+        """
+        if name not in FIGURES:
+            raise InputError(f"figure {name!r} is unknown{nearest(name, list(FIGURES))}")
+        spec = self.run.manifest["spec"]
+        drawn = FIGURES[name](
+            self.summary,
+            arms or list(self.run.manifest["arms"]),
+            condition or spec["conditions"][0],
+            scale or spec["scales"][0],
+            group_by or next(iter(spec["group_by"]), "all"),
+        )
+        if drawn is None:
+            raise InputError(f"figure {name!r}: nothing to draw for this grouping")
+        return drawn
 
     def report(self, out: Path | str | None = None) -> Path:
         """Write the report and return its page."""

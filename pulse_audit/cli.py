@@ -151,7 +151,7 @@ trust_file = click.option(
 def run(spec: str | None, out: Path | None, as_json: bool, quiet: bool, **flags: Any) -> int:
     """Run an audit, or resume it: the same command goes on where it was interrupted."""
     from pulse_audit import terminal
-    from pulse_audit.audit.spec import make_spec, read_spec
+    from pulse_audit.auditing.spec import make_spec, read_spec
 
     given = {
         key: list(value) if isinstance(value, tuple) else value
@@ -161,7 +161,7 @@ def run(spec: str | None, out: Path | None, as_json: bool, quiet: bool, **flags:
     named = spec or (None if "dataset" in given else "default")
     values = {**(read_spec(named) if named else {}), **given}
     audit = make_spec(values, named or "run")
-    from pulse_audit.audit.run import run_audit
+    from pulse_audit.auditing.run import run_audit
 
     with terminal.progress("upsampling", "draws", quiet) as progress:
         finished = run_audit(audit, out or audit.default_out, progress)
@@ -212,7 +212,7 @@ def _show_run(path: Path, as_json: bool) -> None:
 def upsample(images: tuple[Path, ...], as_json: bool, quiet: bool, **options: Any) -> int:
     """Upsample photos with PULSE. What it returns never reveals who someone is."""
     from pulse_audit import terminal
-    from pulse_audit.audit.single import upsample_photos
+    from pulse_audit.auditing.single import upsample_photos
 
     with terminal.progress("searching", "images", quiet) as progress:
         rows = upsample_photos(images, progress=progress, **options)

@@ -178,7 +178,7 @@ def _conditions() -> Rows:
 
 
 def _specs() -> Rows:
-    from pulse_audit.audit.spec import shipped_specs
+    from pulse_audit.auditing.spec import shipped_specs
 
     return [{"name": name, "what": what} for name, what in shipped_specs().items()]
 

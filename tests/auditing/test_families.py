@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from pulse_audit import catalogue, store
-from pulse_audit.audit.run import run_audit
-from pulse_audit.audit.spec import make_spec
+from pulse_audit.auditing.run import run_audit
+from pulse_audit.auditing.spec import make_spec
 from pulse_audit.cli import BAD_INPUT, DONE, outcome
 from pulse_audit.seeding import sha256
 from pulse_audit.types import InputError

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from pulse_audit import catalogue
-from pulse_audit.audit.plan import check_device
-from pulse_audit.audit.work import encode_png
+from pulse_audit.auditing.plan import check_device
+from pulse_audit.auditing.work import encode_png
 from pulse_audit.datasets.images import UnreadableImage, decode
 from pulse_audit.degrade.degradation import Degradation
 from pulse_audit.degrade.resample import check_factor

@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 
 from pulse_audit import store, summary
-from pulse_audit.audit.plan import Plan, plan_audit
-from pulse_audit.audit.spec import AuditSpec
-from pulse_audit.audit.work import Workbench
+from pulse_audit.auditing.plan import Plan, plan_audit
+from pulse_audit.auditing.spec import AuditSpec
+from pulse_audit.auditing.work import Workbench
 from pulse_audit.metrics.fidelity import METRICS
 from pulse_audit.report import html
 from pulse_audit.types import InputError, Unavailable

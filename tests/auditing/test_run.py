@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 
 from pulse_audit import store
-from pulse_audit.audit.run import run_audit
-from pulse_audit.audit.spec import make_spec
+from pulse_audit.auditing.run import run_audit
+from pulse_audit.auditing.spec import make_spec
 from pulse_audit.types import Draw
 
 NOT_COMPARED = ["seconds"]
@@ -85,7 +85,7 @@ def test_arms_share_their_random_numbers(fairface_root: Path, tmp_path: Path) ->
 #: so that the instants of a kill fall into the work and not into the imports.
 FORKING = """
 import os, shlex, sys
-import pulse_audit.api, pulse_audit.audit.run, pulse_audit.search.upsampler
+import pulse_audit.api, pulse_audit.auditing.run, pulse_audit.search.upsampler
 import pulse_audit.upsamplers.interpolate, torch._dynamo  # Adam loads it at its first step
 from pulse_audit.cli import outcome
 for line in sys.stdin:
@@ -284,7 +284,7 @@ def test_an_arm_that_breaks_the_contract_is_an_error_in_the_rows(
 
 
 def test_the_default_run_needs_no_data(tmp_path: Path) -> None:
-    from pulse_audit.audit.spec import read_spec
+    from pulse_audit.auditing.spec import read_spec
 
     finished = run_audit(make_spec(read_spec("default")), tmp_path / "out")
     assert set(finished.samples().arm) == {"nearest", "bicubic", "lanczos"}

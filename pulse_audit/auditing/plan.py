@@ -13,7 +13,7 @@ import torch
 
 import pulse_audit
 from pulse_audit import catalogue, store
-from pulse_audit.audit.spec import AuditSpec
+from pulse_audit.auditing.spec import AuditSpec
 from pulse_audit.datasets.balance import Skipped, balanced_draw, readable
 from pulse_audit.datasets.images import decode
 from pulse_audit.datasets.readers import FaceIndex, read_faces

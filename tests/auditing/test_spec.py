@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pulse_audit.audit.spec import AuditSpec, make_spec, read_spec, shipped_specs
+from pulse_audit.auditing.spec import AuditSpec, make_spec, read_spec, shipped_specs
 from pulse_audit.types import InputError
 
 

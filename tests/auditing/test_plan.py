@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from pulse_audit import store
-from pulse_audit.audit.plan import plan_audit
-from pulse_audit.audit.run import run_audit
-from pulse_audit.audit.spec import make_spec
+from pulse_audit.auditing.plan import plan_audit
+from pulse_audit.auditing.run import run_audit
+from pulse_audit.auditing.spec import make_spec
 from pulse_audit.types import InputError
 
 

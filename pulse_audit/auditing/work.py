@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from pulse_audit import store
-from pulse_audit.audit.plan import Plan
+from pulse_audit.auditing.plan import Plan
 from pulse_audit.datasets.images import decode
 from pulse_audit.degrade.degradation import Degradation
 from pulse_audit.degrade.resample import resize

@@ -1,0 +1,63 @@
+"""The public facade."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+import pulse_audit as pa
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    code = "import sys, pulse_audit; assert not {'torch', 'numpy', 'pandas'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_every_public_name_is_there() -> None:
+    for name in pa.__all__:
+        assert getattr(pa, name) is not None
+    with pytest.raises(AttributeError, match="nothing_of_the_kind"):
+        _ = pa.nothing_of_the_kind
+
+
+def test_an_audit_in_python(fairface_root: Path, tiny_generator: str, tmp_path: Path) -> None:
+    spec = pa.AuditSpec(
+        dataset="fairface", data_root=fairface_root, generators=[tiny_generator], scales=[4],
+        per_group=2, draws=2, threads=1, device="cpu",
+    )  # fmt: skip
+    run = pa.audit(spec, tmp_path / "out")
+    assert len(run.samples) == 7 * 2 * 2
+    rate = run.estimates.query("metric == 'feasible_rate' and group_by == 'all'")
+    assert rate.value.item() == run.samples.feasible.mean()
+    assert isinstance(run.figure("feasible-rate"), Figure)
+    with pytest.raises(pa.InputError, match="skin-tone"):
+        run.figure("skin-tones")
+    assert run.report(tmp_path / "page").read_text().lstrip().lower().startswith("<!doctype html>")
+
+
+def test_pulse_on_a_decoder_returns_what_it_says() -> None:
+    torch.manual_seed(0)
+    weights = torch.randn(64, 3 * 16 * 16) / 8
+    generator = pa.as_generator(
+        lambda z: torch.sigmoid(z @ weights.to(z)).view(-1, 3, 16, 16),
+        name="linear", latent_dim=64, output_range=(0, 1),
+    )  # fmt: skip
+    lr = torch.full((3, 4, 4), 0.5)
+    found = pa.Pulse(generator, scale=4, kernel="area").upsample(lr, seeds=[0, 1, 2])
+    assert len(found) == 3
+    for result in found:
+        small = result.image.view(3, 4, 4, 4, 4).mean(dim=(2, 4))
+        error = (small - lr).double().square().mean().item()
+        assert error == pytest.approx(result.downscale_error, rel=1e-4)
+        assert result.feasible == (result.downscale_error <= 2e-3)
+
+
+def test_a_scale_that_does_not_fit_the_generator_is_refused() -> None:
+    generator = pa.as_generator(
+        lambda z: z[:, :1, None, None].expand(-1, 3, 16, 16), name="flat", latent_dim=64
+    )
+    with pytest.raises(pa.InputError, match="16"):
+        pa.Pulse(generator, scale=5)
