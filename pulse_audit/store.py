@@ -65,12 +65,17 @@ COLUMNS: Mapping[str, pa.DataType] = {
 }
 
 
+#: Labels that attribute models predict from a face.
+PREDICTABLE = ("race", "gender", "age")
+
+
 def sample_schema(attributes: Sequence[str]) -> pa.Schema:
     """Columns of a shard whose data set labels ``attributes`` (docs: one row a draw)."""
     labelled = [(f"label_{a}", _TEXT) for a in attributes]
     predicted = [
         (f"{side}_{a}{suffix}", kind)
-        for a in attributes
+        for a in PREDICTABLE
+        if a in attributes
         for side in ("hr", "sr")
         for suffix, kind in (("", _TEXT), ("_p", pa.list_(pa.float64())))
     ]
