@@ -10,7 +10,7 @@ from torch.nn import BatchNorm2d, Conv2d, ConvTranspose2d, LeakyReLU, Sequential
 from pulse_audit.generators.adapt import as_generator
 
 BESIDE = Path(__file__).resolve().parents[2] / "shared" / "weights"
-CARD = {"crop": "celeba", "training_data": "CelebA", "licence": "Apache-2.0"}
+CARD = {"crop": "celeba-108", "training_data": "CelebA", "licence": "Apache-2.0"}
 
 
 def build():

@@ -121,7 +121,9 @@ trust_file = click.option(
     help="Where outputs are compared [default: the smallest generator's].",
 )
 @click.option(
-    "--crop", metavar="CROP", help="as-is | ffhq | fairface-0.25 | fairface-1.25 | celeba"
+    "--crop",
+    metavar="CROP",
+    help="as-is | ffhq | fairface-0.25 | fairface-1.25 | celeba | celeba-108",
 )
 @click.option(
     "--group-by",

@@ -9,13 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
 
 from pulse_audit.seeding import fingerprint
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+
+#: How a face lies in its picture. ``celeba`` is the 178 px centre square of CelebA's aligned
+#: images, ``celeba-108`` their 108 px one; of ``as-is`` nothing is known.
+Crop = Literal["ffhq", "fairface-0.25", "fairface-1.25", "celeba", "celeba-108", "as-is"]
+CROPS: tuple[str, ...] = get_args(Crop)
 
 
 class InputError(Exception):
@@ -75,7 +81,7 @@ class Draw:
 class GeneratorCard:
     """What is known of a generator; enters every manifest.
 
-    ``crop`` is one of ``ffhq``, ``fairface-0.25``, ``fairface-1.25``, ``celeba``, ``as-is``.
+    ``crop`` is one of `CROPS`.
     ``training_data``, ``licence`` and ``sha256`` are None where nothing is known.
     """
 

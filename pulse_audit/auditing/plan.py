@@ -20,10 +20,9 @@ from pulse_audit.datasets.readers import FaceIndex, read_faces
 from pulse_audit.datasets.registry import DatasetCard, load_registry
 from pulse_audit.degrade.corrupt import parse_condition
 from pulse_audit.degrade.resample import check_factor
-from pulse_audit.faces.align import CROPS
 from pulse_audit.names import nearest
 from pulse_audit.seeding import sha256
-from pulse_audit.types import Face, InputError, Upsampler
+from pulse_audit.types import CROPS, Face, InputError, Upsampler
 
 #: Distributions whose version can change a result; recorded in the manifest.
 RECORDED = ("pulse-audit", "torch", "torchvision", "numpy", "scipy", "scikit-image", "pillow")
@@ -161,8 +160,8 @@ def compared_at(
         )
     native_crop = getattr(smallest, "crop", "as-is")
     crop = spec.crop or (card.crop if native_crop == "as-is" else native_crop)
-    if crop not in (known := ["as-is", *CROPS]):
-        raise InputError(f"--crop {crop}: unknown{nearest(crop, known)}")
+    if crop not in CROPS:
+        raise InputError(f"--crop {crop}: unknown{nearest(crop, CROPS)}")
     return resolution, crop
 
 

@@ -95,7 +95,7 @@ class Workbench:
         # A photo without a findable face stays in the sample, unaligned: dropping it would
         # drop the groups on which the detector fails.
         image = aligned if aligned is not None else centre_square(photo, self._resolution)
-        return Original(image, found, skin_tone(_to_numpy(image)))
+        return Original(image, found, skin_tone(_to_numpy(image), self._crop))
 
     def _compared(self, answered: Upsampled) -> Tensor | None:
         """Bring an output to the run's resolution."""
@@ -117,7 +117,9 @@ class Workbench:
         lr: Tensor,
     ) -> dict[str, Any]:
         """One row of the samples, but for the image metrics."""
-        tone = Unavailable("no output") if output is None else skin_tone(_to_numpy(output))
+        tone = (
+            Unavailable("no output") if output is None else skin_tone(_to_numpy(output), self._crop)
+        )
         feasible = answered.feasible
         if feasible is None and answered.downscale_error is not None:
             feasible = answered.downscale_error <= self._eps

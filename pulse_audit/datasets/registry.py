@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from pulse_audit.names import nearest
-from pulse_audit.types import InputError
+from pulse_audit.types import Crop, InputError
 
 FILE_NAME = "datasets.yaml"
 
@@ -42,7 +42,6 @@ LayoutName = Literal[
 ]
 Split = Annotated[str, StringConstraints(pattern="^(train|val|test)$")]
 SplitOrAll = Annotated[str, StringConstraints(pattern="^(train|val|test|all)$")]
-Crop = Literal["ffhq", "fairface-0.25", "fairface-1.25", "celeba", "as-is"]
 
 
 # File names of these layouts hold the ids 0 to size - 1.

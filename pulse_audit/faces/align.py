@@ -64,12 +64,14 @@ FAIRFACE_025: Points = np.array(
 #: dlib scales a crop with padding p as (point + p) / (2 p + 1), so 0.25 and 1.25 give each other.
 FAIRFACE_125: Points = (1.5 * FAIRFACE_025 + 1.0) / 3.5
 
-#: Landmarks of CelebA's aligned images (178 x 218), in its 178 px centre square: the crop that
-#: 32 and 64 px generators are usually trained on.
-CELEBA: Points = (
-    np.array([[69.6, 111.2], [107.6, 111.2], [88.0, 135.0], [72.0, 152.0], [105.0, 152.0]])
-    - [0.0, 20.0]
-) / 178.0
+#: Landmarks of CelebA's aligned images (178 x 218), in pixels.
+_CELEBA: Points = np.array(
+    [[69.6, 111.2], [107.6, 111.2], [88.0, 135.0], [72.0, 152.0], [105.0, 152.0]]
+)
+
+#: In their centre squares of 178 and 108 px: the crops that small generators are trained on.
+CELEBA: Points = (_CELEBA - [0.0, 20.0]) / 178.0
+CELEBA_108: Points = (_CELEBA - [35.0, 55.0]) / 108.0
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,7 @@ SQUARES: Mapping[str, Callable[[Points], Square]] = {
     "fairface-0.25": template_square(FAIRFACE_025),
     "fairface-1.25": template_square(FAIRFACE_125),
     "celeba": template_square(CELEBA),
+    "celeba-108": template_square(CELEBA_108),
 }
 
 #: Crops that need a face to be found; ``as-is`` is the photo's own frame.

@@ -55,12 +55,14 @@ LIGHTNESS_RANGE = (6.0, 98.5)
 
 #: Middle height and semi-axes (x, y) of the ellipse that a face fills in a crop, in units of the
 #: side: centred between the eyes and the mouth, 0.78 and 1.07 times their distance, as they were
-#: measured in each crop (medians over 203 aligned photos of FairFace).
+#: measured in each crop (medians over 203 aligned photos of FairFace); celeba-108 is that of
+#: celeba enlarged, and shortened because the frame cuts off the chin.
 ELLIPSES = {
     "ffhq": (0.608, 0.209, 0.287),
     "fairface-0.25": (0.502, 0.310, 0.425),
     "fairface-1.25": (0.501, 0.133, 0.182),
     "celeba": (0.630, 0.182, 0.249),
+    "celeba-108": (0.660, 0.300, 0.330),
 }
 #: Fewer skin pixels than this share of the ellipse say nothing of a face.
 LEAST_SHARE = 0.05

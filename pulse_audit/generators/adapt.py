@@ -29,10 +29,9 @@ from pulse_audit.generators.probe import (
     parameter_count,
     probed_side,
 )
-from pulse_audit.types import Generator, GeneratorCard, InputError
+from pulse_audit.types import CROPS, Generator, GeneratorCard, InputError
 
 PRIORS = ("gaussian", "uniform")
-CROPS = ("ffhq", "fairface-0.25", "fairface-1.25", "celeba", "as-is")
 # Above this relative spread of a Gaussian's norm the sphere leaves out much of the prior.
 MAX_NORM_SPREAD = 0.1
 
@@ -205,7 +204,7 @@ def as_generator(
         Name in reports; default: family and resolution.
     crop : str
         How its training faces were cropped: ``ffhq``, ``fairface-0.25``, ``fairface-1.25``,
-        ``celeba`` or ``as-is``.
+        ``celeba``, ``celeba-108`` or ``as-is``.
     gaussian_fit : GaussianFit or path, optional
         Style networks only. Default: fitted to the mapping network (a million samples) and kept
         in ``cache``.

@@ -12,13 +12,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StringConstraints, model_validator
 
 from pulse_audit.names import nearest
-from pulse_audit.types import InputError
+from pulse_audit.types import Crop, InputError
 
 FILE = Path(__file__).with_name("weights.yaml")
 
 Word = Annotated[str, StringConstraints(strict=True, min_length=1)]
 Https = Annotated[str, StringConstraints(strict=True, pattern=r"^https://[^\s]+$")]
-Crop = Literal["ffhq", "fairface-0.25", "fairface-1.25", "celeba", "as-is"]
 Kind = Literal["generator", "metric backbone", "attribute model", "data file"]
 
 

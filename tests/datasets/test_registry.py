@@ -6,7 +6,7 @@ import yaml
 
 from pulse_audit.datasets.layouts import LAYOUTS
 from pulse_audit.datasets.registry import LayoutName, Registry, builtin_file, load_registry
-from pulse_audit.types import InputError
+from pulse_audit.types import CROPS, InputError
 
 MINIMAL = {
     "title": "Mine",
@@ -21,7 +21,6 @@ MINIMAL = {
     "citation": "none",
     "obtain": "ask me",
 }
-CROPS = {"ffhq", "fairface-0.25", "fairface-1.25", "celeba", "as-is"}
 
 
 def user_file(tmp_path: Path, entries: object) -> Path:
