@@ -1,0 +1,46 @@
+"""What a person sees: progress with rate and ETA, tables that do not interpret their cells."""
+
+import pytest
+
+from pulse_audit import terminal
+
+
+def test_durations_read_like_a_clock() -> None:
+    assert [terminal.duration(s) for s in (0, 61, 3723.4)] == ["0:00", "1:01", "1:02:03"]
+
+
+def test_the_rate_counts_only_what_this_process_did() -> None:
+    assert terminal.pace(done=60, total=100, restored=40, seconds=10) == ("2.0", "0:20")
+
+
+def test_nothing_done_has_no_rate() -> None:
+    assert terminal.pace(40, 100, 40, 5) == ("-", "-")
+
+
+def test_progress_without_a_terminal_is_lines_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    with terminal.progress("upsampling", "draws") as report:
+        report(0, 10, 0)
+        report(5, 10, 0)  # too soon after the first for a line of its own
+        report(10, 10, 0)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("upsampling: 0/10 draws (0%)")
+    assert lines[-1].startswith("upsampling: 10/10 draws (100%)")
+    assert len(lines) == 2
+
+
+def test_quiet_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    with terminal.progress("upsampling", "draws", quiet=True) as report:
+        report(10, 10, 0)
+    assert capsys.readouterr().err == ""
+
+
+def test_cells_are_text_not_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal.table("a [bold]title[/bold]", ("group", "n"), [["[red]x[/red]", "1"]], figures=True)
+    printed = capsys.readouterr().out
+    assert "[bold]title[/bold]" in printed and "[red]x[/red]" in printed
+
+
+def test_an_interval_that_does_not_exist_says_why() -> None:
+    assert terminal.interval({"value": 0.5, "low": 0.4, "high": 0.6}, 100, 0) == "50 [40, 60]"
+    assert terminal.interval({"value": 2.0, "low": None, "high": None}) == "2.00 (one face)"
+    assert terminal.interval({}) == "-"
