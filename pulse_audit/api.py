@@ -29,6 +29,7 @@ from pulse_audit.types import (
     Status,
     Upsampled,
     Upsampler,
+    is_generator,
 )
 
 __all__ = [
@@ -81,7 +82,7 @@ class Pulse(Search):
         dtype: torch.dtype = torch.float32,
         batch_size: int = 8,
     ) -> None:
-        adapted = generator if isinstance(generator, Generator) else as_generator(generator)
+        adapted = generator if is_generator(generator) else as_generator(generator)
         check_factor(adapted.card.resolution, scale, kernel)
         super().__init__(
             adapted,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pulse_audit.names import GeneratorReference, is_factory, nearest, parse_generator
 from pulse_audit.seeding import hexdigest, sha256
-from pulse_audit.types import Generator, GeneratorCard, InputError, Upsampler
+from pulse_audit.types import Generator, GeneratorCard, InputError, Upsampler, is_generator
 
 if TYPE_CHECKING:
     import torch
@@ -234,7 +234,7 @@ def load_generator(reference: str, trusted: Collection[str] = ()) -> Generator:
     if not is_factory(reference):
         return _adapted(parse_generator(reference), trusted)
     made = load_factory(reference)
-    if not isinstance(made, Generator):
+    if not is_generator(made):
         raise InputError(
             f"{reference}: returned a {type(made).__name__}, not a generator "
             "(wrap a network with pulse_audit.as_generator)"

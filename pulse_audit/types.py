@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+
+from typing_extensions import TypeIs
 
 from pulse_audit.seeding import fingerprint
 
@@ -102,7 +104,6 @@ class GeneratorCard:
         return asdict(self)
 
 
-@runtime_checkable
 class Generator(Protocol):
     """A face generator whose prior is a standard Gaussian, so that the sphere argument holds.
 
@@ -129,6 +130,16 @@ class Generator(Protocol):
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Generator:
         """Move to a device and floating-point type; returns the generator itself."""
         ...
+
+
+def is_generator(candidate: object) -> TypeIs[Generator]:
+    """Whether an object offers what `Generator` asks for.
+
+    ``isinstance`` with a protocol looks attributes up statically since Python 3.12, and does not
+    see the parts of a torch module.
+    """
+    names = ("card", "noise_shapes", "styles", "images", "synthesize", "to")
+    return all(hasattr(candidate, name) for name in names)
 
 
 class Degradation(Protocol):

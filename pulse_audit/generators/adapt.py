@@ -10,11 +10,12 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import TypeIs
 
 from pulse_audit.generators.gaussianise import (
     GaussianFit,
@@ -42,7 +43,6 @@ class SphereWarning(UserWarning):
     """The latent space is too small for a sphere to stand for the Gaussian prior."""
 
 
-@runtime_checkable
 class StyleNetwork(Protocol):
     """What every family of style-based generators offers; StyleGAN 1, 2 and 3 are such networks.
 
@@ -88,6 +88,12 @@ class StyleNetwork(Protocol):
     ) -> Self:
         """Move to a device and choose the type of the feature maps."""
         ...
+
+
+def is_style_network(candidate: object) -> TypeIs[StyleNetwork]:
+    """Whether an object offers what `StyleNetwork` asks for; see `types.is_generator`."""
+    names = "family resolution num_ws z_dim w_dim c_dim noise_shapes map mapping synthesis to"
+    return all(hasattr(candidate, name) for name in names.split())
 
 
 class StyleGenerator:
@@ -245,7 +251,7 @@ def as_generator(
         raise InputError(f'crop "{crop}" is not known; use one of {", ".join(CROPS)}')
     facts = {"crop": crop, "training_data": training_data, "licence": licence, "sha256": sha256}
     generator: StyleGenerator | DecoderGenerator
-    if isinstance(network, StyleNetwork):
+    if is_style_network(network):
         read = (latent_dim, prior, output_range, resolution)
         _refuse(read, "latent_dim, prior, output_range and resolution are read from the network")
         freeze(network)
