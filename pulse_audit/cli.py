@@ -47,6 +47,21 @@ def _digests(ctx: click.Context, param: click.Parameter, given: tuple[str, ...])
     return [value.lower() for value in given]
 
 
+data_root = click.option(
+    "--data-root",
+    type=click.Path(path_type=Path),
+    envvar="PULSE_AUDIT_DATA",
+    help="Where its files lie [env: PULSE_AUDIT_DATA].",
+)
+own_datasets = click.option(
+    "--datasets",
+    "datasets_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Your own datasets.yaml, read over the built-in one.",
+)
+outcome_as_json = click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+quietly = click.option("--quiet", is_flag=True, help="No progress.")
 trust_file = click.option(
     "--trust-file",
     "trusted_files",
@@ -60,19 +75,8 @@ trust_file = click.option(
 @commands.command()
 @click.argument("spec", required=False, metavar="[SPEC.yaml | NAME]")
 @click.option("--dataset", metavar="NAME", help="A data set of datasets.yaml.")
-@click.option(
-    "--data-root",
-    type=click.Path(path_type=Path),
-    envvar="PULSE_AUDIT_DATA",
-    help="Where its files lie [env: PULSE_AUDIT_DATA].",
-)
-@click.option(
-    "--datasets",
-    "datasets_file",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Your own datasets.yaml, read over the built-in one.",
-)
+@data_root
+@own_datasets
 @click.option("--split", metavar="val|train|all", help="[default: val]")
 @click.option(
     "--arm",
@@ -148,8 +152,8 @@ trust_file = click.option(
     metavar="DIR",
     help="[default: runs/<dataset>-<fingerprint>]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
-@click.option("--quiet", is_flag=True, help="No progress.")
+@outcome_as_json
+@quietly
 def run(spec: str | None, out: Path | None, as_json: bool, quiet: bool, **flags: Any) -> int:
     """Run an audit, or resume it: the same command goes on where it was interrupted."""
     from pulse_audit import terminal
@@ -209,8 +213,8 @@ def _show_run(path: Path, as_json: bool) -> None:
     show_default=True,
     metavar="DIR",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
-@click.option("--quiet", is_flag=True, help="No progress.")
+@outcome_as_json
+@quietly
 def upsample(images: tuple[Path, ...], as_json: bool, quiet: bool, **options: Any) -> int:
     """Upsample photos with PULSE. What it returns never reveals who someone is."""
     from pulse_audit import terminal
@@ -229,9 +233,9 @@ def upsample(images: tuple[Path, ...], as_json: bool, quiet: bool, **options: An
                     r["photo"],
                     str(r["seed"]),
                     r["status"],
-                    f"{r['downscale_error']:.2e}",
+                    "-" if r["downscale_error"] is None else f"{r['downscale_error']:.2e}",
                     str(r["steps"]),
-                    r["image"],
+                    r["image"] or "-",
                 ]
                 for r in rows
             ],
@@ -241,40 +245,28 @@ def upsample(images: tuple[Path, ...], as_json: bool, quiet: bool, **options: An
 
 @commands.command()
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+@outcome_as_json
 def report(run_dir: Path, as_json: bool) -> int:
     """Sum up and render a run again from its stored samples; needs no torch."""
-    from pulse_audit import store, summary
+    from pulse_audit import store
     from pulse_audit.report import html
 
+    stored = store.open_run(run_dir)  # before the lock, which would make the directory
     with store.locked(run_dir):
-        stored = store.open_run(run_dir)
-        summary.write(stored, summary.summarise(stored.manifest, stored.samples()))
-        html.render(stored)
+        html.publish(stored)
     _show_run(run_dir, as_json)
     return DONE if stored.complete else INCOMPLETE
 
 
 @commands.command()
 @click.argument("dataset")
-@click.option(
-    "--data-root",
-    type=click.Path(path_type=Path),
-    envvar="PULSE_AUDIT_DATA",
-    help="Where its files lie [env: PULSE_AUDIT_DATA].",
-)
-@click.option(
-    "--datasets",
-    "datasets_file",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Your own datasets.yaml, read over the built-in one.",
-)
+@data_root
+@own_datasets
 @click.option("--split", metavar="val|train|all", default="all", show_default=True)
 @click.option("--subset", is_flag=True, help="A deliberate subset: fewer faces are no defect.")
 @click.option("--repair", is_flag=True, help="Repair spreadsheet-damaged labels (keeps a .bak).")
-@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
-@click.option("--quiet", is_flag=True, help="No progress.")
+@outcome_as_json
+@quietly
 def validate(dataset: str, as_json: bool, quiet: bool, **options: Any) -> int:
     """Check a data set: counts, vocabulary, unreadable files, duplicates, damaged labels."""
     from pulse_audit import terminal
@@ -295,8 +287,8 @@ def validate(dataset: str, as_json: bool, quiet: bool, **options: Any) -> int:
 @commands.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @click.option("--accept-licence", is_flag=True, help="Accept the licences shown, without asking.")
-@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
-@click.option("--quiet", is_flag=True, help="No progress.")
+@outcome_as_json
+@quietly
 def fetch(names: tuple[str, ...], accept_licence: bool, as_json: bool, quiet: bool) -> int:
     """Fetch weights by name: resumable, checked by SHA-256, licence shown first.
 
@@ -319,13 +311,7 @@ def fetch(names: tuple[str, ...], accept_licence: bool, as_json: bool, quiet: bo
 @commands.command("list")
 @click.argument("what", metavar="datasets|generators|weights|arms|metrics|conditions|specs")
 @click.argument("files", nargs=-1, metavar="[FILE...]")
-@click.option(
-    "--datasets",
-    "datasets_file",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Your own datasets.yaml, read over the built-in one.",
-)
+@own_datasets
 @trust_file
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def list_(

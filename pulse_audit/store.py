@@ -21,7 +21,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pulse_audit.files import write_whole as write_whole
+from pulse_audit.files import write_whole
 from pulse_audit.seeding import hexdigest, sha256
 from pulse_audit.types import InputError
 

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from pulse_audit import store
+from pulse_audit.files import write_whole
+from pulse_audit.seeding import sha256
 from pulse_audit.types import InputError
 
 
@@ -58,7 +60,7 @@ def test_the_checksum_file_is_in_the_form_sha256sum_reads(run: store.Run) -> Non
     run.write_unit("u00000", [row()])
     digest, name = (run.path / "samples" / "u00000.sha256").read_text().split("  ")
     assert name == "u00000.parquet\n"
-    assert digest == store.sha256((run.path / "samples" / "u00000.parquet").read_bytes())
+    assert digest == sha256((run.path / "samples" / "u00000.parquet").read_bytes())
 
 
 @pytest.mark.parametrize("damage", ["shard", "checksum", "no checksum", "no shard"])
@@ -77,14 +79,14 @@ def test_a_damaged_unit_is_not_finished(run: store.Run, damage: str) -> None:
 def test_a_failed_write_leaves_the_old_file_and_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store.write_whole(tmp_path / "file", b"old")
+    write_whole(tmp_path / "file", b"old")
 
     def full(*_: Any) -> None:
         raise OSError("no space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="no space"):
-        store.write_whole(tmp_path / "file", b"new")
+        write_whole(tmp_path / "file", b"new")
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
     assert (tmp_path / "file").read_bytes() == b"old"
 

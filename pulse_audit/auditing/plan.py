@@ -37,7 +37,6 @@ class Plan:
     manifest: dict[str, Any]
     faces: Mapping[str, Face]
     arms: Mapping[str, Upsampler]
-    card: DatasetCard
 
 
 def plan_audit(spec: AuditSpec, execution: Mapping[str, Any] | None = None) -> Plan:
@@ -100,7 +99,7 @@ def plan_audit(spec: AuditSpec, execution: Mapping[str, Any] | None = None) -> P
         "unavailable": {},
         "notes": list(index.notes),
     }
-    return Plan(manifest, {face.id: face for face, _ in chosen}, arms, card)
+    return Plan(manifest, {face.id: face for face, _ in chosen}, arms)
 
 
 def check_groupings(spec: AuditSpec, index: FaceIndex) -> list[list[str]]:

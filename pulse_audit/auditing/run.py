@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from pulse_audit import store, summary
+from pulse_audit import store
 from pulse_audit.auditing.plan import Plan, plan_audit
 from pulse_audit.auditing.spec import AuditSpec
 from pulse_audit.auditing.work import Workbench
@@ -59,8 +59,7 @@ def run_audit(spec: AuditSpec, out: Path, progress: Progress | None = None) -> s
         else:
             run = existing
             check_same_plan(run.manifest, plan.manifest, out)
-        if not all(run.is_finished(unit["id"]) for unit in run.manifest["units"]):
-            work_off(run, plan, progress or (lambda done, total, restored: None))
+        work_off(run, plan, progress or (lambda done, total, restored: None))
         return finish(run)
 
 
@@ -69,6 +68,8 @@ def work_off(run: store.Run, plan: Plan, progress: Progress) -> None:
     units = run.manifest["units"]
     total = sum(len(unit["draws"]) for unit in units)
     waiting = [unit for unit in units if not run.is_finished(unit["id"])]
+    if not waiting:
+        return
     done = restored = total - sum(len(unit["draws"]) for unit in waiting)
     bench = Workbench(plan, run)
     started = time.monotonic()
@@ -84,14 +85,12 @@ def work_off(run: store.Run, plan: Plan, progress: Progress) -> None:
 
 def finish(run: store.Run) -> store.Run:
     """Mark a run complete, sum it up and render its report."""
-    samples = run.samples()
     run.write_manifest(
         status="complete",
         finished=run.manifest.get("finished") or _now(),
-        unavailable=unavailable(samples, run.manifest),
+        unavailable=unavailable(run.samples(), run.manifest),
     )
-    summary.write(run, summary.summarise(run.manifest, samples))
-    html.render(run)
+    html.publish(run)
     return run
 
 

@@ -17,10 +17,10 @@ from pulse_audit.datasets.images import UnreadableImage, decode
 from pulse_audit.degrade.degradation import Degradation
 from pulse_audit.degrade.resample import check_factor
 from pulse_audit.faces.align import FaceAligner, centre_square
+from pulse_audit.files import write_whole
 from pulse_audit.names import nearest, parse_generator
 from pulse_audit.search.config import PRESETS
 from pulse_audit.search.upsampler import PulseUpsampler
-from pulse_audit.store import write_whole
 from pulse_audit.types import Draw, InputError, Request
 
 Pixels: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]

@@ -155,12 +155,14 @@ class Workbench:
             return None
         key = (draw.face_id, draw.condition, draw.scale, draw.index)
         path = store.output_path(arm, *key)
+        self._run.write_image(path, encode_png(output))
+        # Draws share their original and arms share their inputs: what is there is the same.
         for relative, image in (
             (store.original_path(draw.face_id), original.image),
             (store.lr_path(*key), lr),
-            (path, output),
         ):
-            self._run.write_image(relative, encode_png(image))
+            if not (self._run.path / relative).exists():
+                self._run.write_image(relative, encode_png(image))
         return path
 
 

@@ -18,14 +18,28 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pulse_audit import store
+from pulse_audit.files import write_whole
 from pulse_audit.report.content import NamedFigure, Setting, flattened, left_out, settings
 from pulse_audit.report.figures import Drawing
 from pulse_audit.report.tables import arrow, estimates_csv, to_csv, to_latex
-from pulse_audit.summary import METRICS, Summary, summarise
+from pulse_audit.summary import METRICS, Summary, summarise, write
 from pulse_audit.summary.groups import groupings
 from pulse_audit.types import InputError
 
 PAGE = "index.html"
+
+
+def publish(run: store.Run) -> Path:
+    """Write a run's ``summary.json`` and the report made of that same summary.
+
+    Raises
+    ------
+    InputError
+        As `render`.
+    """
+    made = summarise(run.manifest, run.samples())
+    write(run, made)
+    return render(run, summary=made)
 
 
 def render(
@@ -69,7 +83,7 @@ def render(
     for cell in cells:
         _write_setting(folder, cell)
     page = page_text(run.manifest, samples, summary, cells, images_shown=shown)
-    store.write_whole(folder / PAGE, page.encode())
+    write_whole(folder / PAGE, page.encode())
     return folder / PAGE
 
 
@@ -196,15 +210,15 @@ def _figure_uri(svg: bytes) -> str:
 
 def _write_data(folder: Path, summary: Summary) -> None:
     document = json.dumps(summary.as_json(), indent=1, ensure_ascii=False, allow_nan=False)
-    store.write_whole(folder / "data" / "summary.json", f"{document}\n".encode())
-    store.write_whole(folder / "data" / "estimates.csv", estimates_csv(summary).encode())
+    write_whole(folder / "data" / "summary.json", f"{document}\n".encode())
+    write_whole(folder / "data" / "estimates.csv", estimates_csv(summary).encode())
 
 
 def _write_setting(folder: Path, cell: Setting) -> None:
     for named in [cell.overview, *(table for part in cell.parts for table in part.tables)]:
         path = folder / "tables" / named.stem
-        store.write_whole(path.with_name(f"{named.stem}.csv"), to_csv(named.table).encode())
-        store.write_whole(path.with_name(f"{named.stem}.tex"), to_latex(named.table).encode())
+        write_whole(path.with_name(f"{named.stem}.csv"), to_csv(named.table).encode())
+        write_whole(path.with_name(f"{named.stem}.tex"), to_latex(named.table).encode())
     for part in cell.parts:
         for figure in part.figures:
             _write_figure(folder / "figures", figure)
@@ -213,4 +227,4 @@ def _write_setting(folder: Path, cell: Setting) -> None:
 def _write_figure(folder: Path, figure: NamedFigure) -> None:
     drawing: Drawing = figure.drawing
     for suffix, data in (("svg", drawing.svg), ("png", drawing.png), ("pdf", drawing.pdf)):
-        store.write_whole(folder / f"{figure.stem}.{suffix}", data)
+        write_whole(folder / f"{figure.stem}.{suffix}", data)

@@ -196,7 +196,7 @@ def test_a_licence_that_is_not_accepted_fetches_nothing(server, card) -> None:
 
 def test_a_licence_that_asks_nothing_is_not_asked_about(server, card) -> None:
     server.answers = [server.ranged()]
-    fetch(card(licence=registry.get("fairface-race7").licence), no)
+    assert fetch(card(licence=registry.get("fairface-race7").licence), no).is_file()
 
 
 def test_a_quota_page_in_place_of_the_file_leaves_nothing(server, card) -> None:
