@@ -263,3 +263,60 @@ class Verdict:
     allowed: float
     reason: str
     detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AttributeCard:
+    """What is known of an attribute model; enters every manifest.
+
+    ``vocabulary`` maps each attribute to its words, in the order of the probabilities.
+    ``confusion`` maps an attribute to counts of held-out faces: row the group that people gave,
+    column the group the model gave, both in the order of ``vocabulary``; empty where the model
+    came without. ``resolution`` and ``crop`` are those of the images it was made for; it takes any
+    and resizes. ``feature_dim`` is None where the model gives no features.
+    """
+
+    name: str
+    vocabulary: Mapping[str, tuple[str, ...]]
+    resolution: int
+    crop: str
+    feature_dim: int | None = None
+    training_data: str | None = None
+    licence: str | None = None
+    sha256: str | None = None
+    confusion: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the card as plain JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """What an attribute model sees in n images.
+
+    ``probabilities`` maps each attribute to (n, k), rows summing to 1; ``features`` is (n, d), or
+    None where the model gives none.
+    """
+
+    probabilities: Mapping[str, Tensor]
+    features: Tensor | None
+
+
+class AttributeModel(Protocol):
+    """Apparent attributes of faces, with the confusion matrix measured on held-out ones.
+
+    Deterministic, an image's answer independent of its batch mates, and differentiable with
+    respect to the images wherever guidance is to use it.
+    """
+
+    card: AttributeCard
+
+    def __call__(self, images: Tensor) -> Attributes:
+        """Predict from (n, 3, R, R) in [0, 1], R any."""
+        ...
+
+    def to(self, device: torch.device | str) -> AttributeModel:
+        """Move to a device; returns the model itself."""
+        ...
