@@ -1,0 +1,267 @@
+"""The shipped attribute model: a small residual network for apparent race, gender and age.
+
+A file is safetensors beside a JSON card of the same name. The card carries the SHA-256 of the
+weights, the words of every attribute, the temperatures, and the confusion matrices of held-out
+faces at each size they were measured at.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from pulse_audit.files import write_whole
+from pulse_audit.types import AttributeCard, Attributes, InputError
+
+FORMAT = "pulse-audit attribute net"
+VERSION = 1
+MAX_CARD = 2**22
+#: Side in pixels of the images the network takes; others are resized to it.
+RESOLUTION = 64
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions beside a shortcut (He et al. 2016, arXiv:1512.03385, figure 3)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.norm_first = nn.BatchNorm2d(outputs)
+        self.second = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.norm_second = nn.BatchNorm2d(outputs)
+        self.shortcut = (
+            nn.Identity()
+            if inputs == outputs
+            # Averaging before the 1x1 convolution drops no pixel (He et al. 2019, ResNet-D).
+            else nn.Sequential(
+                nn.AvgPool2d(stride),
+                nn.Conv2d(inputs, outputs, 1, bias=False),
+                nn.BatchNorm2d(outputs),
+            )
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (n, inputs, h, w) to (n, outputs, h / stride, w / stride)."""
+        inside = F.relu(self.norm_first(self.first(x)))
+        return F.relu(self.shortcut(x) + self.norm_second(self.second(inside)))
+
+
+class AttributeNet(nn.Module):
+    """Residual network on images folded 2x2 into channels, one linear head for each attribute.
+
+    Parameters
+    ----------
+    vocabulary : mapping of str to sequence of str
+        Words of each attribute, in the order of its logits.
+    widths : sequence of int
+        Channels of the stages; the resolution halves from one to the next.
+    blocks : sequence of int
+        Blocks of each stage.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Mapping[str, Sequence[str]],
+        widths: Sequence[int] = (32, 64, 128, 256),
+        blocks: Sequence[int] = (2, 2, 2, 2),
+    ) -> None:
+        super().__init__()
+        self.vocabulary = {name: tuple(words) for name, words in vocabulary.items()}
+        self.widths, self.blocks = tuple(widths), tuple(blocks)
+        self.stem = nn.Conv2d(12, widths[0], 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(widths[0])
+        stages: list[nn.Module] = []
+        before = widths[0]
+        for number, (width, count) in enumerate(zip(widths, blocks, strict=True)):
+            for index in range(count):
+                stages.append(Block(before, width, 2 if number and not index else 1))
+                before = width
+        self.stages = nn.Sequential(*stages)
+        self.heads = nn.ModuleDict(
+            {name: nn.Linear(before, len(words)) for name, words in self.vocabulary.items()}
+        )
+
+    @property
+    def feature_dim(self) -> int:
+        """Length of the features."""
+        return self.widths[-1]
+
+    def trunk(self, images: Tensor) -> Tensor:
+        """Features (n, feature_dim) of images (n, 3, R, R) in [0, 1], R a multiple of 16."""
+        folded = F.pixel_unshuffle((images - 0.5) / 0.25, 2)
+        x = F.relu(self.norm(self.stem(folded)))
+        features: Tensor = self.stages(x).mean(dim=(2, 3))
+        return features
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Logits (n, k) of each attribute."""
+        features = self.trunk(images)
+        return {name: head(features) for name, head in self.heads.items()}
+
+
+class ShippedAttributes:
+    """An `AttributeNet` as an attribute model: resizing, both mirror images, temperatures.
+
+    Logits and features are averaged over an image and its mirror image.
+
+    Parameters
+    ----------
+    network : AttributeNet
+        Frozen here.
+    card : AttributeCard
+        What is known of it.
+    temperatures : mapping of str to float
+        By which the logits of each attribute are divided (Guo et al. 2017, arXiv:1706.04599).
+    confusion_at : mapping of int to mapping
+        Confusion counts at each size of image they were measured at, see `at_resolution`.
+    """
+
+    def __init__(
+        self,
+        network: AttributeNet,
+        card: AttributeCard,
+        temperatures: Mapping[str, float],
+        confusion_at: Mapping[int, Mapping[str, tuple[tuple[int, ...], ...]]],
+    ) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self.card = card
+        self._temperatures = dict(temperatures)
+        self._confusion_at = dict(confusion_at)
+
+    def __call__(self, images: Tensor) -> Attributes:
+        """Predict from (n, 3, R, R) in [0, 1]."""
+        inputs = resized(images.float().clamp(0, 1), RESOLUTION)
+        features = (self.network.trunk(inputs) + self.network.trunk(inputs.flip(3))) / 2
+        probabilities = {
+            name: F.softmax(head(features) / self._temperatures[name], dim=1)
+            for name, head in self.network.heads.items()
+        }
+        return Attributes(probabilities, features)
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move to a device; returns the model itself."""
+        self.network.to(device)
+        return self
+
+    def at_resolution(self, resolution: int) -> ShippedAttributes:
+        """Return the same model with the confusion measured at the nearest size of image.
+
+        The nearest is the largest that is not above ``resolution``, else the smallest there is.
+        """
+        if not self._confusion_at:
+            return self
+        below = [size for size in self._confusion_at if size <= resolution]
+        size = max(below) if below else min(self._confusion_at)
+        card = replace(self.card, confusion=self._confusion_at[size], resolution=size)
+        return ShippedAttributes(self.network, card, self._temperatures, self._confusion_at)
+
+
+def resized(images: Tensor, size: int) -> Tensor:
+    """Resize (n, 3, R, R) to (n, 3, size, size): bilinear, antialiased."""
+    if images.shape[-1] == size:
+        return images
+    return F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
+
+
+def save_attribute_net(network: AttributeNet, path: Path, card: Mapping[str, Any]) -> None:
+    """Write ``path`` (``*.safetensors``, float16) and its card.
+
+    Parameters
+    ----------
+    network : AttributeNet
+    path : Path
+        Where to write the weights; the card has the suffix ``.json``.
+    card : mapping
+        Plain JSON values: name, temperatures, held_out (size -> attribute -> counts), ...
+    """
+    weights = {
+        key: value.detach().cpu().half().contiguous()
+        for key, value in network.state_dict().items()
+        if not key.endswith("num_batches_tracked")
+    }
+    data = save(weights)
+    write_whole(path, data)
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "vocabulary": {name: list(words) for name, words in network.vocabulary.items()},
+        "widths": list(network.widths),
+        "blocks": list(network.blocks),
+        "card": dict(card),
+    }
+    write_whole(path.with_suffix(".json"), (json.dumps(content, indent=1) + "\n").encode())
+
+
+def load_attribute_net(path: Path) -> ShippedAttributes:
+    """Load what `save_attribute_net` wrote.
+
+    Raises
+    ------
+    InputError
+        If weights or card are missing or damaged, or do not belong together.
+    """
+    place = path.with_suffix(".json")
+    try:
+        data = path.read_bytes()
+        with place.open("rb") as file:
+            content = json.loads(file.read(MAX_CARD))
+    except OSError as error:
+        raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{place}: it is no JSON card") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise InputError(f"{place}: it is no card of an attribute net")
+    if content.get("version") != VERSION:
+        raise InputError(f"{place}: version {content.get('version')!r} is not known here")
+    if content.get("sha256") != hashlib.sha256(data).hexdigest():
+        raise InputError(f"{path}: the weights are not those of their card (another SHA-256)")
+    try:
+        return _assembled(path, content)
+    except (SafetensorError, RuntimeError) as error:
+        line = str(error).splitlines()[0]
+        raise InputError(f"{path}: the weights do not fit their card ({line})") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{place}: damaged card ({type(error).__name__}: {error})") from error
+
+
+def _assembled(path: Path, content: Mapping[str, Any]) -> ShippedAttributes:
+    """Build the model that a card and its weights describe."""
+    stored = content["card"]
+    network = AttributeNet(content["vocabulary"], content["widths"], content["blocks"])
+    state = {key: value.float() for key, value in load_file(path).items()}
+    batches = {k: v for k, v in network.state_dict().items() if k.endswith("num_batches_tracked")}
+    network.load_state_dict({**state, **batches})
+    confusion_at = {
+        int(size): {name: _counts(table) for name, table in tables.items()}
+        for size, tables in stored["held_out"].items()
+    }
+    native = max(confusion_at, default=RESOLUTION)
+    card = AttributeCard(
+        name=str(stored["name"]),
+        vocabulary=network.vocabulary,
+        resolution=native,
+        crop=str(stored["crop"]),
+        feature_dim=network.feature_dim,
+        training_data=stored.get("training_data"),
+        licence=stored.get("licence"),
+        sha256=str(content["sha256"]),
+        confusion=confusion_at.get(native, {}),
+        notes=tuple(map(str, stored.get("notes", ()))),
+    )
+    temperatures = {name: float(stored["temperatures"][name]) for name in network.vocabulary}
+    return ShippedAttributes(network, card, temperatures, confusion_at)
+
+
+def _counts(table: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(int(count) for count in row) for row in table)

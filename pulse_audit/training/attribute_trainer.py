@@ -1,0 +1,342 @@
+"""One step of training an attribute net: photos, augmentation, loss, averaged weights."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+import yaml
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
+
+from pulse_audit.faces.attribute_net import RESOLUTION, AttributeNet, resized
+from pulse_audit.seeding import fingerprint
+from pulse_audit.training.config import FOLDER
+from pulse_audit.training.data import held_out, read_faces
+from pulse_audit.types import InputError
+
+STATE = "state.pt"
+
+
+class AttributeConfig(BaseModel):
+    """One training run of an attribute net.
+
+    Attributes
+    ----------
+    name : str
+        Of the model that comes out.
+    held_out_per_cell, held_out_seed : int
+        Faces of each race and gender set aside, see `pulse_audit.training.data.held_out`.
+    seed : int
+        Of the initial weights and every draw.
+    vocabulary : dict of str to list of str
+        Words of each attribute, in the order of the logits.
+    attribute_weights : dict of str to float
+        Weight of each attribute's cross-entropy.
+    widths, blocks : list of int
+        See `AttributeNet`.
+    epochs : list of (int, int)
+        Epochs and the side of their images in pixels, one pair after the other.
+    batch : int
+        Images a step.
+    learning_rate, weight_decay, warmup : float
+        Of AdamW: the peak, reached after the share ``warmup`` of the steps, then a cosine to 0.
+    label_smoothing : float
+        Share of the target spread evenly over the classes.
+    mixup : float
+        Parameter of Beta(a, a), from which images and targets of a batch are blended
+        (Zhang et al. 2018, arXiv:1710.09412); 0 switches it off.
+    blurred : float
+        Share of the batches shown as if they came from 16 to 40 px.
+    ema_steps : float
+        Half-life of the averaged weights, in steps.
+    precision : {"bfloat16", "float32"}
+        Of the activations.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    held_out_per_cell: int = Field(gt=0)
+    held_out_seed: int
+    seed: int
+    vocabulary: dict[str, tuple[str, ...]]
+    attribute_weights: dict[str, float]
+    widths: tuple[int, ...]
+    blocks: tuple[int, ...]
+    epochs: tuple[tuple[int, int], ...]
+    batch: int = Field(gt=1)
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+    warmup: float = Field(ge=0, lt=1)
+    label_smoothing: float = Field(ge=0, lt=1)
+    mixup: float = Field(ge=0)
+    blurred: float = Field(ge=0, le=1)
+    ema_steps: float = Field(gt=0)
+    precision: Literal["bfloat16", "float32"]
+
+
+def read_config(name: str | Path) -> AttributeConfig:
+    """Read a configuration: the name of a shipped one, or the path of a YAML file.
+
+    Raises
+    ------
+    InputError
+        If there is no such file or it is not valid.
+    """
+    path = Path(name) if str(name).endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
+    try:
+        return AttributeConfig.model_validate(yaml.safe_load(path.read_text()))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such configuration") from None
+    except (yaml.YAMLError, ValidationError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: not a valid configuration ({reason})") from error
+
+
+@dataclass(frozen=True)
+class LabelledFaces:
+    """Photos (n, R, R, 3) uint8 with one index a photo into the words of each attribute."""
+
+    images: NDArray[np.uint8]
+    labels: Mapping[str, NDArray[np.int64]]
+    files: tuple[str, ...]
+    encoded: tuple[bytes, ...]
+
+    def __len__(self) -> int:
+        """Count the photos."""
+        return len(self.images)
+
+
+def labelled_faces(config: AttributeConfig, data: Path) -> tuple[LabelledFaces, LabelledFaces]:
+    """Read a table of faces; return those to train on and those held out."""
+    faces = read_faces(data)
+    apart = (
+        faces["file"]
+        .isin(held_out(faces, config.held_out_per_cell, config.held_out_seed))
+        .to_numpy()
+    )
+    return _packed(config, faces[~apart]), _packed(config, faces[apart])
+
+
+def _packed(config: AttributeConfig, faces: pd.DataFrame) -> LabelledFaces:
+    labels: dict[str, NDArray[np.int64]] = {}
+    for attribute, words in config.vocabulary.items():
+        numbers = faces[attribute].map({word: i for i, word in enumerate(words)})
+        if numbers.isna().any():
+            word = faces[attribute][numbers.isna()].iloc[0]
+            raise InputError(f"{attribute}: {word!r} is not in the vocabulary of {config.name}")
+        labels[attribute] = np.asarray(numbers, dtype=np.int64)
+    encoded = tuple(faces["image"])
+    images = np.stack([_decoded(one) for one in encoded])
+    return LabelledFaces(images, labels, tuple(faces["file"]), encoded)
+
+
+def _decoded(encoded: bytes) -> NDArray[np.uint8]:
+    image = Image.open(io.BytesIO(encoded)).convert("RGB")
+    if image.size != (RESOLUTION, RESOLUTION):
+        image = image.resize((RESOLUTION, RESOLUTION), Image.Resampling.LANCZOS)
+    return np.asarray(image)
+
+
+class Trainer:
+    """Network, optimiser, averaged weights and the number of steps done.
+
+    Every random number of a step follows from the seed and the number of the step, so a resumed
+    run is the undisturbed one.
+
+    Parameters
+    ----------
+    config : AttributeConfig
+    faces : LabelledFaces
+        To train on.
+    device : torch.device
+    """
+
+    def __init__(self, config: AttributeConfig, faces: LabelledFaces, device: torch.device):
+        self.config, self.faces, self.device, self.step = config, faces, device, 0
+        torch.manual_seed(fingerprint(config.seed, "weights") % 2**31)
+        network = AttributeNet(config.vocabulary, config.widths, config.blocks)
+        self.network = network.to(device).to(memory_format=torch.channels_last)
+        decayed = [p for p in self.network.parameters() if p.ndim > 1]
+        free = [p for p in self.network.parameters() if p.ndim <= 1]
+        groups = [
+            {"params": decayed, "weight_decay": config.weight_decay},
+            {"params": free, "weight_decay": 0.0},
+        ]
+        self.adam = torch.optim.AdamW(groups, lr=config.learning_rate)
+        self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
+        self.per_epoch = len(faces) // config.batch
+        self.steps = self.per_epoch * sum(count for count, _ in config.epochs)
+
+    def advance(self) -> float:
+        """Take one step; return its loss."""
+        config = self.config
+        source = torch.Generator().manual_seed(fingerprint(config.seed, "step", self.step) % 2**63)
+        images, targets = self._batch(source)
+        for group in self.adam.param_groups:
+            group["lr"] = learning_rate(config, self.step / self.steps)
+        self.adam.zero_grad()
+        with torch.autocast(
+            self.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"
+        ):
+            logits = self.network.train()(images)
+        losses = {
+            name: F.cross_entropy(
+                logits[name].float(), target, label_smoothing=config.label_smoothing
+            )
+            for name, target in targets.items()
+        }
+        loss = torch.stack([config.attribute_weights[n] * one for n, one in losses.items()]).sum()
+        torch.autograd.backward(loss)
+        self.adam.step()
+        self.step += 1
+        self._average()
+        return float(losses[next(iter(losses))].detach())
+
+    def _batch(self, source: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """Augmented images (batch, 3, size, size) and targets (batch, k) of each attribute."""
+        config, faces = self.config, self.faces
+        epoch, within = divmod(self.step, self.per_epoch)
+        order = np.random.default_rng(fingerprint(config.seed, "epoch", epoch)).permutation(
+            len(faces)
+        )
+        rows = order[within * config.batch : (within + 1) * config.batch]
+        pixels = torch.from_numpy(faces.images[rows]).permute(0, 3, 1, 2).float() / 255
+        images = augmented(pixels, image_size(config, epoch), config.blurred, source)
+        targets = {
+            name: F.one_hot(torch.from_numpy(labels[rows]), len(config.vocabulary[name])).float()
+            for name, labels in faces.labels.items()
+        }
+        if config.mixup:
+            images, targets = mixed(images, targets, config.mixup, source)
+        return (
+            images.to(self.device, memory_format=torch.channels_last),
+            {name: target.to(self.device) for name, target in targets.items()},
+        )
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        half_life = min(self.config.ema_steps, self.step / 4)
+        decay = 0.5 ** (1 / max(half_life, 1e-6))
+        for name, value in self.network.state_dict().items():
+            if value.is_floating_point():
+                self.average[name].lerp_(value, 1 - decay)
+
+    def averaged(self) -> AttributeNet:
+        """Return a frozen network with the averaged weights."""
+        network = AttributeNet(self.config.vocabulary, self.config.widths, self.config.blocks)
+        network.load_state_dict(self.average)
+        return network.to(self.device).eval().requires_grad_(False)
+
+    def save(self, folder: Path) -> None:
+        """Write the state whole."""
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {
+            "config": self.config.model_dump(mode="json"),
+            "step": self.step,
+            "network": self.network.state_dict(),
+            "average": self.average,
+            "adam": self.adam.state_dict(),
+        }
+        torch.save(state, folder / f"new-{STATE}")
+        os.replace(folder / f"new-{STATE}", folder / STATE)
+
+    def resume(self, folder: Path) -> bool:
+        """Take up a stored state; False where there is none.
+
+        Raises
+        ------
+        InputError
+            If it is damaged, or of another configuration.
+        """
+        path = folder / STATE
+        if not path.exists():
+            return False
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            same = state["config"] == self.config.model_dump(mode="json")
+        except Exception as error:
+            raise InputError(f"{path}: damaged state ({type(error).__name__})") from error
+        if not same:
+            raise InputError(f"{path}: the state of another configuration; choose another --state")
+        self.network.load_state_dict(state["network"])
+        self.adam.load_state_dict(state["adam"])
+        self.average, self.step = state["average"], int(state["step"])
+        return True
+
+
+def image_size(config: AttributeConfig, epoch: int) -> int:
+    """Side in pixels of the images of an epoch."""
+    last = 0
+    for count, size in config.epochs:
+        last += count
+        if epoch < last:
+            return size
+    return config.epochs[-1][1]
+
+
+def learning_rate(config: AttributeConfig, progress: float) -> float:
+    """Learning rate after a share of the steps: a linear warm-up, then a cosine to 0."""
+    if progress < config.warmup:
+        return config.learning_rate * max(progress / config.warmup, 0.01)
+    rest = (progress - config.warmup) / (1 - config.warmup)
+    return config.learning_rate * (1 + math.cos(math.pi * rest)) / 2
+
+
+def augmented(images: Tensor, size: int, blurred: float, source: torch.Generator) -> Tensor:
+    """Augment (n, 3, R, R) in [0, 1]: mirror, small similarity, light, contrast; resize.
+
+    Hue is left alone, because skin tone informs the apparent groups as people see them.
+    """
+    n = len(images)
+
+    def normal(deviation: float, *shape: int) -> Tensor:
+        return deviation * torch.randn(n, *shape, generator=source)
+
+    flip = 1 - 2 * (torch.rand(n, generator=source) < 0.5).float()
+    scale, angle = torch.exp(normal(0.08)), normal(math.radians(7))
+    cosine, sine = scale * angle.cos(), scale * angle.sin()
+    rows = torch.stack([cosine * flip, -sine, sine * flip, cosine], 1).view(n, 2, 2)
+    places = torch.cat([rows, normal(0.07, 2)[:, :, None]], 2)
+    grid = F.affine_grid(places, [n, 3, size, size], align_corners=False)
+    turned = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+    contrast, light = torch.exp(normal(0.15, 1, 1, 1)), normal(0.08, 1, 1, 1)
+    grey = turned.mean(1, keepdim=True)
+    saturation = torch.exp(normal(0.15, 1, 1, 1))
+    coloured = grey + (turned - grey) * saturation
+    centre = coloured.mean((1, 2, 3), keepdim=True)
+    lit = ((coloured - centre) * contrast + centre + light).clamp(0, 1)
+    chance, side = torch.rand((), generator=source), torch.randint(16, 41, (), generator=source)
+    if float(chance) < blurred and int(side) < size:
+        lit = resized(resized(lit, int(side)), size)
+    return lit
+
+
+def mixed(
+    images: Tensor, targets: Mapping[str, Tensor], alpha: float, source: torch.Generator
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Blend each image and its targets with another of the batch, one weight for the batch."""
+    seed = int(torch.randint(2**31, (), generator=source))
+    weight = float(np.random.default_rng(seed).beta(alpha, alpha))
+    order = torch.randperm(len(images), generator=source)
+    return weight * images + (1 - weight) * images[order], {
+        name: weight * target + (1 - weight) * target[order] for name, target in targets.items()
+    }
+
+
+def chunks(images: NDArray[np.uint8], size: int = 256) -> Iterator[Tensor]:
+    """Cut photos (n, R, R, 3) uint8 into batches (size, 3, R, R) in [0, 1]."""
+    for start in range(0, len(images), size):
+        yield torch.from_numpy(images[start : start + size]).permute(0, 3, 1, 2).float() / 255
