@@ -145,7 +145,7 @@ def temperature(logits: Tensor, labels: NDArray[np.int64]) -> float:
 
 
 def calibration_error(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-    """Measure the expected calibration error: mean distance of confidence and accuracy over equal bins."""
+    """Measure the expected calibration error: |confidence - accuracy| averaged over bins."""
     confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
     error = sum(
