@@ -1,25 +1,30 @@
 """The run directory: manifest, shards, checksums, resume.
 
 A run directory holds ``manifest.json`` (what was planned, with what, and how it ended),
-``samples/<unit>.parquet`` (one shard a work unit, each beside its ``.sha256``), ``images/`` and
-what is rendered from them. Every file is written whole or not at all: to a temporary name first,
-flushed to disk, then renamed.
+``samples/<unit>.parquet`` (one shard a work unit, each beside its ``.sha256``),
+``features/<unit>.npz`` and ``features/originals.npz`` where an attribute model gives features,
+``images/`` and what is rendered from them. Every file is written whole or not at all: to a
+temporary name first, flushed to disk, then renamed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import io
 import json
 import re
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from pulse_audit.files import write_whole
 from pulse_audit.seeding import hexdigest, sha256
@@ -51,6 +56,7 @@ COLUMNS: Mapping[str, pa.DataType] = {
     "attribute_cosine": _FLOAT,
     "identity_cosine": _FLOAT,
     "verified": _FLAG,
+    "hr_aligned": _FLAG,
     "hr_face_found": _FLAG,
     "sr_face_found": _FLAG,
     "hr_ita": _FLOAT,
@@ -65,21 +71,52 @@ COLUMNS: Mapping[str, pa.DataType] = {
 }
 
 
-#: Labels that attribute models predict from a face.
+#: Labels that attribute models predict from a face: their columns are there even where no model is.
 PREDICTABLE = ("race", "gender", "age")
 
+#: Names that become columns or files of a run; a foreign manifest may say anything.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_ .-]{0,79}")
 
-def sample_schema(attributes: Sequence[str]) -> pa.Schema:
-    """Columns of a shard whose data set labels ``attributes`` (docs: one row a draw)."""
-    labelled = [(f"label_{a}", _TEXT) for a in attributes]
-    predicted = [
+Features = NDArray[np.float32]
+
+
+def sample_schema(
+    labelled: Sequence[str], predicted: Sequence[str] | None = None, metrics: Sequence[str] = ()
+) -> pa.Schema:
+    """Columns of a shard (docs: one row a draw).
+
+    Parameters
+    ----------
+    labelled : sequence of str
+        Label columns of the data set.
+    predicted : sequence of str, optional
+        What the run's attribute model predicts; None: no model, so empty columns for those of
+        the labels that a model could predict.
+    metrics : sequence of str
+        Metrics beside those of the contract.
+    """
+    if predicted is None:
+        predicted = [a for a in PREDICTABLE if a in labelled]
+    labels = [(f"label_{a}", _TEXT) for a in labelled]
+    predictions = [
         (f"{side}_{a}{suffix}", kind)
-        for a in PREDICTABLE
-        if a in attributes
+        for a in predicted
         for side in ("hr", "sr")
         for suffix, kind in (("", _TEXT), ("_p", pa.list_(pa.float64())))
     ]
-    return pa.schema([*COLUMNS.items(), *labelled, *predicted])
+    further = [(name, _FLOAT) for name in metrics if name not in COLUMNS]
+    return pa.schema([*COLUMNS.items(), *further, *labels, *predictions])
+
+
+def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Give a shard the columns of this version: what an older one did not write is null."""
+    columns = [
+        table[field.name].cast(field.type)
+        if field.name in table.column_names
+        else pa.nulls(len(table), field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)
 
 
 def _slug(text: str) -> str:
@@ -114,6 +151,19 @@ class Run:
         """Label columns of the data set."""
         return list(self.manifest["dataset"]["vocabulary"])
 
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns of this run's samples."""
+        model = self.manifest.get("attributes")
+        predicted = list(model["vocabulary"]) if model else None
+        return sample_schema(self.attributes, predicted, list(self.manifest.get("metrics") or ()))
+
+    @property
+    def features_dim(self) -> int | None:
+        """Length of the stored feature vectors, None where the run keeps none."""
+        kept = self.manifest.get("features")
+        return int(kept["dim"]) if kept and kept.get("dim") else None
+
     def samples(self) -> pd.DataFrame:
         """All rows of the finished units, in the order of the plan.
 
@@ -122,25 +172,79 @@ class Run:
         InputError
             If a shard does not match its checksum or cannot be read.
         """
-        finished = [u["id"] for u in self.manifest["units"] if self._shard(u["id"]).exists()]
-        broken = [unit for unit in finished if not self.is_finished(unit)]
-        if broken:
-            raise InputError(
-                f"{self._shard(broken[0])}: does not match its checksum; "
-                "the same `pulse-audit run` command makes it anew"
-            )
-        schema = sample_schema(self.attributes)
-        tables = [pq.read_table(self._shard(unit)).cast(schema) for unit in finished]
-        table = pa.concat_tables(tables) if tables else schema.empty_table()
+        finished = self._finished()
+        tables = [_conform(pq.read_table(self._shard(unit)), self.schema) for unit in finished]
+        table = pa.concat_tables(tables) if tables else self.schema.empty_table()
         frame: pd.DataFrame = table.to_pandas()
         return frame
 
-    def is_finished(self, unit: str) -> bool:
-        """Whether a unit's shard is there and matches its checksum."""
-        shard, checksum = self._shard(unit), self._checksum(unit)
+    def features(self) -> tuple[Features, dict[str, Features]] | None:
+        """Feature vectors of outputs and originals, by the network that the manifest names.
+
+        Returns
+        -------
+        outputs : array, (rows, d)
+            float32, aligned with `samples`; rows of NaN where a draw has no output.
+        originals : dict
+            Face id -> (d,), one a face; empty until the run is complete.
+
+        None where the run keeps no features.
+
+        Raises
+        ------
+        InputError
+            If a shard does not match its checksum or cannot be read.
+        """
+        dim = self.features_dim
+        if dim is None:
+            return None
+        shards = [self._read_arrays(self._features(unit)) for unit in self._finished()]
+        outputs = [self._checked(shard, "sr_features", dim) for shard in shards]
+        stacked = np.concatenate([np.empty((0, dim), np.float32), *outputs])
+        if not self._features("originals").exists():
+            return stacked, {}
+        kept = self._read_arrays(self._features("originals"))
+        vectors = self._checked(kept, "features", dim)
+        ids = [str(face_id) for face_id in kept.get("face_ids", np.empty(0, "U1"))]
+        return stacked, dict(zip(ids, vectors, strict=False))
+
+    def _finished(self) -> list[str]:
+        """Units whose shard is there, in the order of the plan; raises where one is damaged."""
+        there = [u["id"] for u in self.manifest["units"] if self._shard(u["id"]).exists()]
+        for unit in there:
+            if not self.is_finished(unit):
+                raise InputError(
+                    f"{self._shard(unit)}: does not match its checksum; "
+                    "the same `pulse-audit run` command makes it anew"
+                )
+        return there
+
+    def _read_arrays(self, path: Path) -> dict[str, NDArray[Any]]:
+        """Read an .npz of the run; nothing in it is unpickled."""
         try:
-            return checksum.read_text().split()[0] == sha256(shard.read_bytes())
-        except (OSError, IndexError, UnicodeDecodeError):
+            with np.load(path, allow_pickle=False) as stored:
+                return {name: stored[name] for name in stored.files}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise InputError(f"{path}: unreadable features ({error})") from None
+
+    def _checked(self, shard: Mapping[str, NDArray[Any]], name: str, dim: int) -> Features:
+        """Take an array of feature vectors out of a shard, or refuse the shard."""
+        found = shard.get(name)
+        if found is None or found.ndim != 2 or found.shape[1] != dim or found.dtype.kind != "f":
+            raise InputError(f"{self.path / 'features'}: {name} are not vectors of {dim} numbers")
+        return found.astype(np.float32)
+
+    def is_finished(self, unit: str) -> bool:
+        """Whether a unit's shards are there and match their checksums."""
+        checksum = self._checksum(unit)
+        try:
+            lines = [line.split() for line in checksum.read_text().splitlines()]
+            recorded = {name: digest for digest, name in lines}
+            return all(
+                recorded.get(name) == sha256((checksum.parent / name).read_bytes())
+                for name in self._shards(unit)
+            )
+        except (OSError, ValueError, UnicodeDecodeError):
             return False
 
     @property
@@ -148,15 +252,33 @@ class Run:
         """Whether the run finished."""
         return bool(self.manifest["status"] == "complete")
 
-    def write_unit(self, unit: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write a unit's rows as one shard, whole or not at all; the shard's name comes last."""
-        table = pa.Table.from_pylist(list(rows), schema=sample_schema(self.attributes))
+    def write_unit(
+        self, unit: str, rows: Sequence[Mapping[str, Any]], features: Features | None = None
+    ) -> None:
+        """Write a unit's rows as one shard, whole or not at all; the shard's name comes last.
+
+        ``features`` are those of its outputs, (rows, d), where the run keeps them.
+        """
+        table = pa.Table.from_pylist(list(rows), schema=self.schema)
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
-        data = sink.getvalue().to_pybytes()
-        shard = self._shard(unit)
-        write_whole(self._checksum(unit), f"{sha256(data)}  {shard.name}\n".encode())
-        write_whole(shard, data)
+        files = {f"{unit}.parquet": sink.getvalue().to_pybytes()}
+        if features is not None:
+            files[f"../features/{unit}.npz"] = _as_npz(sr_features=features)
+            write_whole(self._features(unit), files[f"../features/{unit}.npz"])
+        sums = "".join(f"{sha256(data)}  {name}\n" for name, data in files.items())
+        write_whole(self._checksum(unit), sums.encode())
+        write_whole(self._shard(unit), files[f"{unit}.parquet"])
+
+    def write_originals(self, features: Mapping[str, Features]) -> None:
+        """Write the feature vectors of the originals, one a face."""
+        ids, vectors = list(features), np.stack(list(features.values()))
+        write_whole(self._features("originals"), _as_npz(face_ids=np.array(ids), features=vectors))
+
+    @property
+    def has_originals(self) -> bool:
+        """Whether the feature vectors of the originals are written."""
+        return self._features("originals").exists()
 
     def write_manifest(self, **changes: Any) -> None:
         """Change entries of the manifest and write it whole."""
@@ -176,8 +298,22 @@ class Run:
     def _shard(self, unit: str) -> Path:
         return self.path / "samples" / f"{unit}.parquet"
 
+    def _features(self, unit: str) -> Path:
+        return self.path / "features" / f"{unit}.npz"
+
+    def _shards(self, unit: str) -> list[str]:
+        """Files of a unit, relative to the folder of its checksums."""
+        kept = [] if self.features_dim is None else [f"../features/{unit}.npz"]
+        return [f"{unit}.parquet", *kept]
+
     def _checksum(self, unit: str) -> Path:
         return self.path / "samples" / f"{unit}.sha256"
+
+
+def _as_npz(**arrays: NDArray[Any]) -> bytes:
+    sink = io.BytesIO()
+    np.savez(sink, **arrays)  # type: ignore[arg-type]
+    return sink.getvalue()
 
 
 def open_run(path: Path | str) -> Run:
@@ -217,6 +353,29 @@ def _check_manifest(path: Path, manifest: Any) -> None:
     for unit in manifest["units"]:
         if not re.fullmatch(r"[a-z0-9-]{1,40}", str(unit.get("id", ""))):
             raise InputError(f"{where}: unit id {unit.get('id')!r} is not one of ours")
+    _check_measured(where, manifest)
+
+
+def _check_measured(where: Path, manifest: Mapping[str, Any]) -> None:
+    """Check the entries that columns of the samples are made from."""
+    model = manifest.get("attributes")
+    words = {} if model is None else model.get("vocabulary") if isinstance(model, dict) else None
+    metrics = manifest.get("metrics", {})
+    kept = manifest.get("features") or {}
+    dim = kept.get("dim") if isinstance(kept, dict) else 0
+    for key, sound in (
+        (
+            "attributes",
+            isinstance(words, dict) and all(isinstance(w, list) for w in words.values()),
+        ),
+        ("metrics", isinstance(metrics, dict)),
+        ("features", dim is None or (isinstance(dim, int) and dim > 0)),
+    ):
+        if not sound:
+            raise InputError(f"{where}: entry {key!r} is damaged")
+    for name in (*(words or ()), *metrics):
+        if not _NAME.fullmatch(name):
+            raise InputError(f"{where}: {name!r} is no name of an attribute or metric of ours")
 
 
 def create_run(path: Path, manifest: dict[str, Any]) -> Run:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pulse_audit.seeding import hexdigest
 from pulse_audit.types import InputError
 
-Search = Literal["official", "paper"]
+Search = Literal["official", "paper", "fast"]
 Split = Literal["val", "train", "all"]
 KeepImages = Literal["all", "sample", "none"]
 Kernel = Literal["pulse", "bicubic", "lanczos", "bilinear", "area", "nearest"]
@@ -40,6 +40,9 @@ class AuditSpec(BaseModel):
         classes are drawn uniformly; ``FILE@256`` gives the resolution where the file does not.
     trusted_files : list of str
         SHA-256 of ``.pt2`` programs that are run whatever is in them.
+    search : str
+        ``official`` and ``paper`` are 100 steps to eps 2e-3 or 1e-3; ``fast`` is official, but an
+        image leaves the search at its first feasible iterate.
     scales : list of int
         Downscaling factors.
     conditions : list of str
@@ -53,6 +56,12 @@ class AuditSpec(BaseModel):
         The first one over label columns is balanced by ``per_group``.
     limit : int or None
         Cut the balanced order after this many faces (a trial run; gates refuse it).
+    attributes : str or None
+        The model of apparent attributes: a name, a file or ``FILE.py:FACTORY``; None means the
+        one that ships with the package, ``none`` means none.
+    metrics : list of str or None
+        What is measured on outputs: names of metrics or ``FILE.py:FACTORY``; None means all that
+        can be measured here.
     seed : int
         Run seed; every draw's seed is made from it.
     precision : str
@@ -83,6 +92,8 @@ class AuditSpec(BaseModel):
     limit: Positive | None = None
     seed: int = 0
     keep_images: KeepImages = "sample"
+    attributes: str | None = None
+    metrics: list[str] | None = None
     device: str = "auto"
     precision: Precision = "auto"
     threads: Positive | None = None
@@ -93,7 +104,9 @@ class AuditSpec(BaseModel):
     def _lower_case(cls, value: Any) -> Any:
         return [str(v).lower() for v in value] if isinstance(value, list) else value
 
-    @field_validator("arms", "generators", "trusted_files", "scales", "conditions", "group_by")
+    @field_validator(
+        "arms", "generators", "trusted_files", "scales", "conditions", "group_by", "metrics"
+    )
     @classmethod
     def _without_repeats(cls, value: list[Any] | None) -> list[Any] | None:
         return None if value is None else list(dict.fromkeys(value))

@@ -26,7 +26,7 @@ def test_the_fingerprint_never_changes_between_versions_unnoticed() -> None:
     assert AuditSpec(dataset="x", seed=0).asked().keys() == {
         "dataset", "split", "arms", "generators", "search", "scales", "conditions", "kernel",
         "resolution", "crop", "group_by", "per_group", "draws", "limit", "seed", "keep_images",
-        "device", "precision", "threads", "batch", "trusted_files",
+        "device", "precision", "threads", "batch", "trusted_files", "attributes", "metrics",
     }  # fmt: skip
 
 
