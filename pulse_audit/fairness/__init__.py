@@ -1,0 +1,1 @@
+"""What an audit says about fairness: arrays in, estimates out. Numpy and scipy only."""
