@@ -24,7 +24,11 @@ if TYPE_CHECKING:
     from pulse_audit.weights.registry import WeightCard
 
 INTERPOLATING = ("nearest", "bicubic", "lanczos")
-ARM_FORMS = ("pulse", *INTERPOLATING, "FILE.py:FACTORY")
+#: What comes with the package, and the generators in it, whose twins differ in whom they saw.
+ASSETS = Path(__file__).with_name("assets")
+SHIPPED = ("faces-balanced", "faces-skewed")
+PLANTED = "planted:"
+ARM_FORMS = ("pulse", *INTERPOLATING, f"{PLANTED}MATRIX.csv", "FILE.py:FACTORY")
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,12 @@ def expand_arms(
         If an arm is unknown, or ``pulse`` is asked for without a generator.
     """
     for arm in arms:
-        if arm not in ("pulse", *INTERPOLATING) and not is_factory(arm):
+        known = arm in ("pulse", *INTERPOLATING) or arm.startswith(PLANTED) or is_factory(arm)
+        if not known:
             raise InputError(f"unknown arm {arm!r}{nearest(arm, ARM_FORMS)}")
+    if not generators and (not arms or "pulse" in arms):
+        generators = shipped_generators()
+        arms = arms or (["bicubic"] if generators else INTERPOLATING)
     if "pulse" in arms and not generators:
         raise InputError("arm 'pulse' needs a generator: add --generator FILE.py:FACTORY or a file")
     searched = [
@@ -63,19 +71,23 @@ def expand_arms(
         for generator in generators
         for one in _every_class(generator, trusted)
     ]
-    others = [
-        ArmReference(arm, "interpolation", arm)
-        if arm in INTERPOLATING
-        else ArmReference(GeneratorReference(arm).stem, "factory", arm)
-        for arm in (arms or ([] if generators else INTERPOLATING))
-        if arm != "pulse"
-    ]
+    others = [_other_arm(arm) for arm in arms if arm != "pulse"]
     return _distinct([*searched, *others])
+
+
+def _other_arm(arm: str) -> ArmReference:
+    """Return the reference of an arm that is not a search."""
+    if arm in INTERPOLATING:
+        return ArmReference(arm, "interpolation", arm)
+    if arm.startswith(PLANTED):
+        matrix = arm.removeprefix(PLANTED)
+        return ArmReference(f"{PLANTED}{Path(matrix).stem}", "planted", matrix)
+    return ArmReference(GeneratorReference(arm).stem, "factory", arm)
 
 
 def _every_class(reference: str, trusted: Collection[str]) -> list[str]:
     """Return a reference, or for ``#each`` one reference to each class of the network."""
-    asked = parse_generator(reference)
+    asked = _asked(reference)
     if asked.label != "each":
         return [reference]
     classes: int = getattr(_read_network(asked, trusted), "c_dim", 0)
@@ -109,11 +121,24 @@ def reference_sha256(reference: str) -> str:
     known = generator_card(reference)
     if known is not None:
         return fetched(known)[1]
-    path = parse_generator(reference).path
+    path = _asked(reference).path
     try:
         return sha256(path.read_bytes())
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def shipped_generators() -> list[str]:
+    """Return the names of the generators that come with the package."""
+    return [name for name in SHIPPED if (ASSETS / f"{name}.safetensors").is_file()]
+
+
+def _asked(reference: str) -> GeneratorReference:
+    """Take a reference apart; the name of a shipped generator becomes its file."""
+    asked = parse_generator(reference)
+    if asked.source not in shipped_generators():
+        return asked
+    return replace(asked, source=str(ASSETS / f"{asked.source}.safetensors"))
 
 
 def generator_names() -> list[str]:
@@ -232,7 +257,7 @@ def load_generator(reference: str, trusted: Collection[str] = ()) -> Generator:
         If there is no such thing, it is not fetched, or it is not a generator.
     """
     if not is_factory(reference):
-        return _adapted(parse_generator(reference), trusted)
+        return _adapted(_asked(reference), trusted)
     made = load_factory(reference)
     if not is_generator(made):
         raise InputError(
@@ -260,7 +285,7 @@ def describe_generator(reference: str, trusted: Collection[str] = ()) -> Generat
     def any_fit(network: Any) -> GaussianFit:
         return GaussianFit(torch.zeros(network.w_dim), torch.ones(network.w_dim))
 
-    return _adapted(parse_generator(reference), trusted, any_fit).card
+    return _adapted(_asked(reference), trusted, any_fit).card
 
 
 def _adapted(
@@ -300,7 +325,7 @@ def _read_network(asked: GeneratorReference, trusted: Collection[str]) -> Networ
     if known is None and not path.is_file():
         if path.suffix or len(path.parts) > 1:
             raise InputError(f"--generator {asked.source}: no such file")
-        hint = nearest(asked.source, generator_names())
+        hint = nearest(asked.source, [*shipped_generators(), *generator_names()])
         raise InputError(
             f"unknown generator {asked.source!r}{hint}; also known: a checkpoint file or "
             "FILE.py:FACTORY"

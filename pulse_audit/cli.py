@@ -83,7 +83,8 @@ trust_file = click.option(
     "arms",
     multiple=True,
     metavar="ARM",
-    help="pulse | nearest | bicubic | lanczos | FILE.py:FACTORY (repeatable).",
+    help="pulse | nearest | bicubic | lanczos | planted:MATRIX.csv | FILE.py:FACTORY "
+    "(repeatable).",
 )
 @click.option(
     "--generator",

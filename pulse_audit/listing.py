@@ -159,6 +159,10 @@ def _arms() -> Rows:
             "what": "searches each --generator for faces that downscale to the input",
         },
         *({"name": n, "what": "interpolation"} for n in catalogue.INTERPOLATING),
+        {
+            "name": "planted:MATRIX.csv",
+            "what": "another real face, its group drawn from a matrix you give: a known bias",
+        },
         {"name": "FILE.py:FACTORY", "what": "your own code that returns an upsampler"},
     ]
 

@@ -13,6 +13,7 @@ import torch
 
 import pulse_audit
 from pulse_audit import catalogue, store
+from pulse_audit.auditing.planted import planted_arms, preparer
 from pulse_audit.auditing.spec import AuditSpec
 from pulse_audit.datasets.balance import Skipped, balanced_draw, readable
 from pulse_audit.datasets.images import decode
@@ -67,8 +68,17 @@ def plan_audit(spec: AuditSpec, execution: Mapping[str, Any] | None = None) -> P
     arms = {
         r.name: catalogue.build_arm(r, spec.search, device, dtype, spec.trusted_files)
         for r in references
+        if r.kind != "planted"
     }
     resolution, crop = compared_at(spec, arms, card)
+    arms |= planted_arms(
+        [r for r in references if r.kind == "planted"],
+        index,
+        groupings[0] if groupings else [],
+        {face.id for face, _ in chosen} | {s.face.id for s in skipped},
+        preparer(index.faces, device, needs_alignment(card, crop), crop, resolution),
+    )
+    arms = {r.name: arms[r.name] for r in references}
     check_geometry(spec, arms, resolution)
     manifest = {
         "schema": store.SCHEMA_VERSION,

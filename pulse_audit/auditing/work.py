@@ -16,10 +16,11 @@ from torch import Tensor
 
 from pulse_audit import store
 from pulse_audit.auditing.plan import Plan
+from pulse_audit.auditing.prepare import prepared
 from pulse_audit.datasets.images import decode
 from pulse_audit.degrade.degradation import Degradation
 from pulse_audit.degrade.resample import resize
-from pulse_audit.faces.align import FaceAligner, centre_square
+from pulse_audit.faces.align import FaceAligner
 from pulse_audit.faces.skin import SkinTone, skin_tone
 from pulse_audit.metrics.fidelity import METRICS
 from pulse_audit.search.config import PRESETS
@@ -88,13 +89,7 @@ class Workbench:
     def _prepare(self, face_id: str) -> Original:
         """Decode, align where the run's crop asks for it, and resize one original."""
         photo = decode(self._plan.faces[face_id].source.read())
-        aligned, found = None, None
-        if self._aligner is not None:
-            aligned = self._aligner.align(photo, self._crop, self._resolution)
-            found = aligned is not None
-        # A photo without a findable face stays in the sample, unaligned: dropping it would
-        # drop the groups on which the detector fails.
-        image = aligned if aligned is not None else centre_square(photo, self._resolution)
+        image, found = prepared(photo, self._aligner, self._crop, self._resolution)
         return Original(image, found, skin_tone(_to_numpy(image), self._crop))
 
     def _compared(self, answered: Upsampled) -> Tensor | None:
