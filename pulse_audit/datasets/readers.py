@@ -114,6 +114,7 @@ def scan(card: DatasetCard, root: Path | None, split: str) -> Scan:
     """
     if card.layout == "bundled":
         return LAYOUTS[card.layout](card, Path(), split)
+    root = card.shipped_root or root
     if root is None:
         how = f"give --data-root DIR or set PULSE_AUDIT_DATA; {card.obtain}"
         raise InputError(f"{card.name}: no data folder given; {how}")
@@ -134,7 +135,7 @@ def index(
     return FaceIndex(
         card=card,
         split=split,
-        root=None if card.layout == "bundled" else root,
+        root=None if card.layout == "bundled" or card.shipped else root,
         faces=found.faces,
         vocabulary=_vocabulary(card, found.faces),
         source_files=tuple(found.source_files),

@@ -24,6 +24,7 @@ from pulse_audit.names import nearest
 from pulse_audit.types import Crop, InputError
 
 FILE_NAME = "datasets.yaml"
+ASSETS = Path(__file__).resolve().parents[1] / "assets"
 
 Word = Annotated[str, StringConstraints(strict=True, min_length=1)]
 PlainName = Annotated[str, StringConstraints(strict=True, pattern=r"^\w[\w .-]*$")]
@@ -102,6 +103,8 @@ class DatasetCard(Strict):
         ``train``, ``val``, ``test`` -> the data set's own word for it. Empty: no splits.
     folder : str or None
         Where the archive unpacks to, looked for below the root before the root itself.
+    shipped : str or None
+        Folder of the package's assets that holds the faces; None where they have to be obtained.
     resolution : int or None
         Size in pixels at which faces are compared where no arm has a size of its own.
     expected : dict of str to Expected
@@ -121,6 +124,7 @@ class DatasetCard(Strict):
     group_by: tuple[Column, ...]
     splits: dict[Split, PlainName] = {}
     folder: str | None = Field(default=None, pattern=r"^\w[\w .-]*(/\w[\w .-]*)*$")
+    shipped: PlainName | None = None
     crop: Crop
     resolution: PositiveInt | None = None
     licence: Word
@@ -181,6 +185,11 @@ class DatasetCard(Strict):
     def open_vocabulary(self) -> bool:
         """Whether the data may carry label columns that the card does not name."""
         return self.layout == "folder"
+
+    @property
+    def shipped_root(self) -> Path | None:
+        """The folder of faces that come with the package, None where they do not."""
+        return ASSETS / self.shipped if self.shipped else None
 
     def own_splits(self, split: str) -> list[str]:
         """Return the data set's own words for a split; for ``all``, those of every split."""

@@ -111,6 +111,7 @@ def validate(
         If there is nothing to check: no folder, no label file, wrong columns.
     """
     resolved, notes = resolve_split(card, split)
+    root = card.shipped_root or root
     found = scan(card, root, resolved)
     report = ValidationReport(card.name, resolved, notes=list(notes))
     if repair and found.damages:

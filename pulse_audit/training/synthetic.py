@@ -1,0 +1,145 @@
+"""Make the evaluation faces of nobody: ``python -m pulse_audit.training.synthetic --help``.
+
+Every face is sampled from one of the shipped generators at a seed of its own, labelled by the
+shipped attribute net with its most probable classes, and taken in the order of the seeds until
+each race of each generator has enough. Nothing else decides which samples are taken.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from pulse_audit.faces.attribute_net import ShippedAttributes, load_attribute_net
+from pulse_audit.files import write_whole
+from pulse_audit.generators.checkpoints import load_generator
+from pulse_audit.generators.stylegan2 import StyleGAN2
+from pulse_audit.seeding import fingerprint
+from pulse_audit.training.samples import sample
+from pulse_audit.types import InputError
+
+CHUNK = 100
+#: Samples of one generator looked at before giving up on a race.
+MOST = 40_000
+COLUMNS = ("race", "gender", "age")
+
+
+@dataclass(frozen=True)
+class SyntheticFace:
+    """One face of nobody: pixels (R, R, 3) uint8, labels, and the seed it can be drawn from."""
+
+    generator: str
+    seed: int
+    pixels: NDArray[np.uint8]
+    labels: dict[str, str]
+
+    @property
+    def file(self) -> str:
+        """Name below the data set's folder."""
+        return f"{self.generator}/{self.seed:05d}.png"
+
+
+def draw(network: StyleGAN2, name: str, seeds: Sequence[int]) -> NDArray[np.uint8]:
+    """Draw one image (R, R, 3) from each seed; z and noise follow from name and seed alone."""
+    return np.concatenate(
+        [sample(network, 1, fingerprint("synthetic-faces", name, seed) % 2**63) for seed in seeds]
+    )
+
+
+def labelled(
+    network: StyleGAN2, name: str, attributes: ShippedAttributes
+) -> Iterator[SyntheticFace]:
+    """Yield samples of a generator in the order of their seeds, with the net's labels."""
+    for start in range(0, MOST, CHUNK):
+        seeds = range(start, start + CHUNK)
+        pixels = draw(network, name, seeds)
+        images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+        with torch.no_grad():
+            seen = attributes(images).probabilities
+        for row, seed in enumerate(seeds):
+            labels = {c: attributes.card.vocabulary[c][int(seen[c][row].argmax())] for c in COLUMNS}
+            yield SyntheticFace(name, seed, pixels[row], labels)
+
+
+def balanced(
+    network: StyleGAN2, name: str, attributes: ShippedAttributes, per_race: int
+) -> list[SyntheticFace]:
+    """Take the first ``per_race`` faces of every race.
+
+    Raises
+    ------
+    InputError
+        If a race is not reached within the samples that are looked at.
+    """
+    races = attributes.card.vocabulary["race"]
+    taken: list[SyntheticFace] = []
+    counts: Counter[str] = Counter()
+    for face in labelled(network, name, attributes):
+        if counts[face.labels["race"]] < per_race:
+            counts[face.labels["race"]] += 1
+            taken.append(face)
+        if len(taken) == per_race * len(races):
+            return taken
+    missing = ", ".join(race for race in races if counts[race] < per_race)
+    raise InputError(f"{name}: {MOST} samples show too few of {missing}; lower --per-race")
+
+
+def write(faces: Sequence[SyntheticFace], folder: Path) -> None:
+    """Write photos and labels.csv; the folder is replaced."""
+    new = folder.with_name(f"new-{folder.name}")
+    shutil.rmtree(new, ignore_errors=True)
+    for face in faces:
+        buffer = io.BytesIO()
+        Image.fromarray(face.pixels).save(buffer, format="PNG", optimize=True)
+        (new / face.file).parent.mkdir(parents=True, exist_ok=True)
+        (new / face.file).write_bytes(buffer.getvalue())
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["file", *COLUMNS, "generator", "sample_seed"])
+    for face in faces:
+        words = [face.labels[column] for column in COLUMNS]
+        writer.writerow([face.file, *words, face.generator, face.seed])
+    write_whole(new / "labels.csv", table.getvalue().encode())
+    shutil.rmtree(folder, ignore_errors=True)
+    new.rename(folder)
+
+
+@click.command()
+@click.option("--assets", type=Path, required=True, help="Folder of the shipped models.")
+@click.option("--generator", "names", multiple=True, required=True, help="Name; repeatable.")
+@click.option("--attributes", default="faces-attributes", show_default=True)
+@click.option("--per-race", default=20, show_default=True, help="Faces of each race per generator.")
+@click.option("--out", type=Path, required=True, help="Folder to write; replaced.")
+def main(assets: Path, names: tuple[str, ...], attributes: str, per_race: int, out: Path) -> None:
+    """Make the evaluation faces from the shipped generators and the shipped attribute net."""
+    net = load_attribute_net(assets / f"{attributes}.safetensors")
+    faces: list[SyntheticFace] = []
+    for name in names:
+        network = load_generator(assets / f"{name}.safetensors")
+        if not isinstance(network, StyleGAN2):
+            raise InputError(f"{name}: not a StyleGAN 2")
+        faces += balanced(network, name, net, per_race)
+    write(faces, out)
+    print(f"{out}: {len(faces)} faces")
+
+
+if __name__ == "__main__":
+    try:
+        main(standalone_mode=False)
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
