@@ -290,6 +290,22 @@ def test_each_image_stops_at_its_first_feasible_iterate(style_generator, inputs,
             assert torch.allclose(result.image, image, atol=1e-6)
 
 
+def test_images_leave_when_the_caller_has_enough(style_generator, inputs, pool, log):
+    """Stopping at feasibility, asked for from outside, is stopping at feasibility."""
+    generator, lr = style_generator.to("cpu", torch.float64), inputs(7, 4).double()
+    config = SearchConfig(eps=0.03, steps=60)
+    fast = dataclasses.replace(config, stop_at_feasibility=True)
+    wanted = search(generator, lr, SEEDS, pool(4), fast)
+
+    def feasible(iterate):
+        return iterate.downscale_error <= config.eps
+
+    given = search(generator, lr, SEEDS, pool(4), config, enough=feasible, observe=log.append)
+    assert [r.steps for r in given] == [r.steps for r in wanted]
+    assert difference(given, wanted) == 0
+    assert len(log) == max(r.steps for r in wanted)  # what leaves is still shown once
+
+
 def test_the_wall_time_is_shared_out_among_those_at_work(linear, inputs, pool, monkeypatch):
     ticks = iter(range(10_000))
     monkeypatch.setattr("pulse_audit.search.engine.time.perf_counter", lambda: float(next(ticks)))
