@@ -16,6 +16,7 @@ estimator of the ICC, unequal cluster sizes).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -115,11 +116,14 @@ def intraclass_correlation(
     """
     numbers, faces = _binary(outcomes), np.asarray(clusters)
     strata = np.zeros(len(numbers), dtype=np.int64) if groups is None else np.asarray(groups)
-    parts = [
-        _sums_of_squares(*cluster_totals(numbers[strata == g], faces[strata == g]))
-        for g in np.unique(strata)
-    ]
-    return _anova(np.sum(parts, axis=0))
+    return correlation_of_totals(
+        [cluster_totals(numbers[strata == g], faces[strata == g]) for g in np.unique(strata)]
+    )
+
+
+def correlation_of_totals(groups: Sequence[tuple[Floats, Floats]]) -> float | None:
+    """`intraclass_correlation` from every group's successes and draws of its faces."""
+    return _anova(np.sum([_sums_of_squares(*totals) for totals in groups], axis=0))
 
 
 def proportion_interval(
@@ -150,7 +154,14 @@ def proportion_interval(
     ValueError
         If there is no draw: a group without faces has no proportion.
     """
-    sums, counts = cluster_totals(_binary(outcomes), clusters)
+    totals = cluster_totals(_binary(outcomes), clusters)
+    return interval_of_totals(*totals, pooled_icc, confidence)
+
+
+def interval_of_totals(
+    sums: Floats, counts: Floats, pooled_icc: float | None, confidence: float
+) -> Estimate:
+    """`proportion_interval` from the successes and draws of every face, (faces,) each."""
     known = [icc for icc in (_anova(_sums_of_squares(sums, counts)), pooled_icc) if icc is not None]
     icc = max(known, default=1.0)
     n_draws = counts.sum()
@@ -192,5 +203,8 @@ def _anova(parts: Floats) -> float | None:
         return None
     mean_between, mean_within = between / df_between, within / df_within
     k0 = size / df_between
-    icc = (mean_between - mean_within) / (mean_between + (k0 - 1) * mean_within)
+    spread = mean_between + (k0 - 1) * mean_within
+    if spread < 1e-12:  # several draws only where there is no second face to compare with
+        return None
+    icc = (mean_between - mean_within) / spread
     return float(np.clip(icc, 0.0, 1.0))

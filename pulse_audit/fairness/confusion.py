@@ -1,0 +1,269 @@
+"""Confusion matrices of an attribute model, and the joint resampling of them with outputs.
+
+A confusion matrix has a row for the group that people gave and a column for the group that the
+model gave; as shares, its rows sum to 1. Where it was measured on this run's originals, its errors
+and those of the outputs concern the same faces, so both are resampled together, face by face.
+
+References
+----------
+A. C. Davison and D. V. Hinkley (1997), Bootstrap Methods and their Application, sections 3.2
+(several samples) and 3.8 (clusters).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pulse_audit.stats.intervals import Floats
+
+Whole = NDArray[np.int64]
+
+#: A group that nobody knows of: no label, or no row in the table at hand.
+NONE = -1
+
+
+@dataclass(frozen=True, eq=False)
+class Confusion:
+    """Counts of labelled against predicted groups, with the faces behind them where known.
+
+    Make one with `of_faces` or `from_counts`. ``counts`` is (k, k), row the group that people
+    gave. ``faces``, ``truth`` and ``predicted`` are (n,) and None where only counts are known.
+    """
+
+    counts: Whole
+    faces: Whole | None = None
+    truth: Whole | None = None
+    predicted: Whole | None = None
+
+    @classmethod
+    def of_faces(
+        cls, faces: ArrayLike, truth: ArrayLike, predicted: ArrayLike, k: int
+    ) -> Confusion:
+        """Confusion of this run's originals, one prediction a face.
+
+        Parameters
+        ----------
+        faces : array_like of int, (n,)
+            Face numbers, each once; equal numbers mean the same faces as among the draws.
+        truth : array_like of int, (n,)
+            The labelled group, 0 to k - 1.
+        predicted : array_like of int, (n,)
+            The group predicted on the original, or -1 where there is none; such faces are left
+            out, since the matrix is that of predictions made.
+        k : int
+            Number of groups.
+
+        Raises
+        ------
+        ValueError
+            If a face occurs twice, or a group lies outside its range.
+        """
+        numbers, labels = whole(faces, "faces"), groups_in(truth, 0, k, "truth")
+        answers = groups_in(predicted, NONE, k, "predicted")
+        same_length(numbers, labels, answers)
+        if len(np.unique(numbers)) != len(numbers):
+            raise ValueError("a face occurs twice among the originals: one prediction a face")
+        known = answers >= 0
+        counts = np.zeros((k, k), dtype=np.int64)
+        np.add.at(counts, (labels[known], answers[known]), 1)
+        return cls(counts, numbers[known], labels[known], answers[known])
+
+    @classmethod
+    def from_counts(cls, counts: ArrayLike) -> Confusion:
+        """Confusion of other faces, such as an attribute card's held-out ones.
+
+        Parameters
+        ----------
+        counts : array_like of int, (k, k)
+            Row the group that people gave, column the group the model gave.
+
+        Raises
+        ------
+        ValueError
+            If the table is not square, or a count is negative or not whole.
+        """
+        table = whole(counts, "counts")
+        if table.ndim != 2 or table.shape[0] != table.shape[1] or (table < 0).any():
+            raise ValueError(f"counts must be a square table of numbers >= 0, not {table.shape}")
+        return cls(table)
+
+    def detached(self) -> Confusion:
+        """Forget the faces: for outputs of other faces, whose numbers mean something else."""
+        return Confusion(self.counts)
+
+    @property
+    def shares(self) -> Floats:
+        """Rows summing to 1, (k, k); NaN in rows of groups without a face."""
+        totals = self.counts.sum(axis=1, keepdims=True)
+        return np.where(totals > 0, self.counts / np.maximum(totals, 1), np.nan)
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """What became of every face: one row a face, faces in sorted order.
+
+    ``faces`` is (f,); ``counts`` is (f, k + 1): draws by predicted group, last those without one;
+    ``row`` is (f,): the row of the resulting matrix; ``stratum`` is (f,): faces are resampled
+    among those of the same stratum.
+    """
+
+    faces: Whole
+    counts: Whole
+    row: Whole
+    stratum: Whole
+
+
+@dataclass(frozen=True, eq=False)
+class Resamples:
+    """Shares in every bootstrap replicate.
+
+    ``confusion`` is (replicates, k, k), ``observed`` (replicates, rows, k + 1), last the draws
+    without a prediction. Rows without a face are NaN.
+    """
+
+    confusion: Floats
+    observed: Floats
+
+
+def tabulate(
+    faces: ArrayLike, row: ArrayLike, stratum: ArrayLike, predicted: ArrayLike, k: int
+) -> Outputs:
+    """Count the draws of every face by predicted group.
+
+    Raises
+    ------
+    ValueError
+        If lengths differ, a group lies outside its range, or the draws of one face differ in their
+        row or stratum.
+    """
+    numbers, answers = whole(faces, "faces"), groups_in(predicted, NONE, k, "predicted")
+    rows, strata = whole(row, "row"), whole(stratum, "stratum")
+    same_length(numbers, rows, strata, answers)
+    found, first, place = np.unique(numbers, return_index=True, return_inverse=True)
+    if (rows[first][place] != rows).any() or (strata[first][place] != strata).any():
+        raise ValueError("draws of one face carry different labels")
+    cells = place * (k + 1) + np.where(answers < 0, k, answers)
+    counts = np.bincount(cells, minlength=len(found) * (k + 1)).reshape(-1, k + 1)
+    return Outputs(found, counts, rows[first], strata[first])
+
+
+def resample(
+    outputs: Outputs, confusion: Confusion, rows: int, replicates: int, rng: np.random.Generator
+) -> Resamples:
+    """Resample faces, each with its original's prediction and all its draws.
+
+    Faces are resampled among those of the same labelled group and kind (in the confusion only,
+    among the outputs only, in both), so that the sizes of a balanced design are kept. A confusion
+    known by its counts is resampled as independent multinomials, one a row.
+
+    Parameters
+    ----------
+    outputs : Outputs
+    confusion : Confusion
+    rows : int
+        Rows of the resulting matrix of observed shares.
+    replicates : int
+    rng : numpy.random.Generator
+    """
+    k = len(confusion.counts)
+    matrices = np.zeros((replicates, k, k))
+    observed = np.zeros((replicates, rows, k + 1))
+    for truth, row, patterns, counts in _strata(outputs, confusion):
+        drawn = rng.multinomial(counts.sum(), counts / counts.sum(), size=replicates)
+        totals = drawn.astype(np.float64) @ patterns
+        if truth != NONE:
+            matrices[:, truth] += totals[:, :k]
+        if row != NONE:
+            observed[:, row] += totals[:, k:]
+    return Resamples(_normalised(matrices), _normalised(observed))
+
+
+def trust(confusion: Confusion, replicates: int, rng: np.random.Generator) -> float:
+    """How far the confusion matrix is from singular, in units of its own sampling error.
+
+    The smallest singular value of M over the median of the spectral norm ||M* - M|| over
+    resampled M*. Below 1 the inverse is noise; between 1 and 2 it is weak.
+
+    Notes
+    -----
+    Faces of a row are independent, so M* is multinomial whether or not outputs are resampled too.
+    One imagined face, spread evenly over the columns, is added to each row that is resampled:
+    else a group of one face, whose row never varies, would pass for perfectly known.
+
+    Returns
+    -------
+    float
+        0 where a group has no face or M is singular.
+    """
+    shares, k = confusion.shares, len(confusion.counts)
+    if np.isnan(shares).any():
+        return 0.0
+    sizes = confusion.counts.sum(axis=1)
+    smoothed = (confusion.counts + 1 / k) / (sizes[:, None] + 1)
+    drawn = np.stack(
+        [rng.multinomial(n, p, size=replicates) / n for n, p in zip(sizes, smoothed, strict=True)],
+        axis=1,
+    )
+    noise = float(np.median(np.linalg.norm(drawn - shares, ord=2, axis=(1, 2))))
+    smallest = float(np.linalg.svd(shares, compute_uv=False)[-1])
+    return 0.0 if smallest < 1e-9 else smallest / noise
+
+
+def _strata(outputs: Outputs, confusion: Confusion) -> Iterator[tuple[int, int, Whole, Whole]]:
+    """Yield row of the confusion, row of the outputs, distinct faces (u, 2k + 1), their numbers."""
+    k = len(confusion.counts)
+    if confusion.faces is None:
+        corners = np.eye(k, 2 * k + 1, dtype=np.int64)
+        yield from ((t, NONE, corners, n) for t, n in enumerate(confusion.counts) if n.sum())
+    keys, table = _joined(outputs, confusion)
+    for key in np.unique(keys, axis=0):
+        patterns, counts = np.unique(table[(keys == key).all(axis=1)], axis=0, return_counts=True)
+        yield int(key[0]), int(key[1]), patterns, counts
+
+
+def _joined(outputs: Outputs, confusion: Confusion) -> tuple[Whole, Whole]:
+    """Every face once: its (confusion row, output row, stratum), and its counts side by side."""
+    k = len(confusion.counts)
+    originals = np.empty(0, dtype=np.int64) if confusion.faces is None else confusion.faces
+    every = np.union1d(outputs.faces, originals)
+    keys = np.full((len(every), 3), NONE, dtype=np.int64)
+    table = np.zeros((len(every), 2 * k + 1), dtype=np.int64)
+    if confusion.truth is not None and confusion.predicted is not None:
+        place = np.searchsorted(every, originals)
+        keys[place, 0] = confusion.truth
+        table[place, confusion.predicted] = 1
+    place = np.searchsorted(every, outputs.faces)
+    keys[place, 1], keys[place, 2] = outputs.row, outputs.stratum
+    table[place, k:] = outputs.counts
+    return keys, table
+
+
+def _normalised(totals: Floats) -> Floats:
+    sizes = totals.sum(axis=-1, keepdims=True)
+    return np.where(sizes > 0, totals / np.where(sizes > 0, sizes, 1), np.nan)
+
+
+def whole(numbers: ArrayLike, name: str) -> Whole:
+    """Return an int64 array; raise ValueError where a number is not whole."""
+    array = np.asarray(numbers)
+    if array.size and (array.dtype.kind not in "iufb" or not np.equal(np.mod(array, 1), 0).all()):
+        raise ValueError(f"{name} must be whole numbers")
+    return array.astype(np.int64)
+
+
+def groups_in(numbers: ArrayLike, least: int, k: int, name: str) -> Whole:
+    """Return an int64 array; raise ValueError where a number is outside [least, k)."""
+    array = whole(numbers, name)
+    if ((array < least) | (array >= k)).any():
+        raise ValueError(f"{name} must lie in {least} to {k - 1}")
+    return array
+
+
+def same_length(*arrays: Whole) -> None:
+    """Raise ValueError unless all arrays are one-dimensional and equally long."""
+    if any(array.ndim != 1 or array.shape != arrays[0].shape for array in arrays):
+        raise ValueError(f"need one number a draw each: {[array.shape for array in arrays]}")
