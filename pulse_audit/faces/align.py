@@ -125,6 +125,18 @@ def template_square(template: Points) -> Callable[[Points], Square]:
     return square
 
 
+@dataclass(frozen=True)
+class FoundFace:
+    """A detected face, in pixels of its photo (x, y).
+
+    ``landmarks`` (5, 2) are the eyes (left in the picture first), the nose and the corners of the
+    mouth; ``box`` (4,) is left, top, right, bottom, and may leave the photo.
+    """
+
+    landmarks: Points
+    box: Points
+
+
 SQUARES: Mapping[str, Callable[[Points], Square]] = {
     "ffhq": ffhq_square,
     "fairface-0.25": template_square(FAIRFACE_025),
@@ -213,6 +225,11 @@ class FaceAligner:
         return MTCNN(keep_all=True, device=self._device).eval()
 
     def landmarks(self, photo: Photo, smallest: float = LARGE_FACE) -> Points | None:
+        """Find the landmarks (5, 2) of the largest face; see `find`."""
+        found = self.find(photo, smallest)
+        return None if found is None else found.landmarks
+
+    def find(self, photo: Photo, smallest: float = LARGE_FACE) -> FoundFace | None:
         """Find the largest face.
 
         Parameters
@@ -224,30 +241,40 @@ class FaceAligner:
 
         Returns
         -------
-        array, (5, 2), or None
-            Eyes (left in the picture first), nose, corners of the mouth, in pixels (x, y);
+        FoundFace or None
             None where no face is found whose centre lies within the photo.
         """
-        height, width = photo.shape[:2]
-        canvas, scale, margin = _canvas(_as_float(photo), smallest)
-        self._detector.min_face_size = max(LEAST_PIXELS, smallest * min(height, width) * scale)
-        boxes, points = self._detect(canvas)
-        corners = (boxes - margin) / scale
-        centres = (corners[:, :2] + corners[:, 2:]) / 2
-        inside = ((centres >= 0) & (centres <= [width, height])).all(axis=1)
-        if not inside.any():
-            return None
-        areas = np.where(inside, np.prod(corners[:, 2:] - corners[:, :2], axis=1), -1.0)
-        largest: Points = (points[int(areas.argmax())] - margin) / scale
-        return largest
+        pixels = np.ascontiguousarray(_as_float(photo).transpose(2, 0, 1))
+        return self.find_all(torch.from_numpy(pixels)[None], smallest)[0]
 
-    def _detect(self, canvas: Photo) -> tuple[Points, Points]:
-        """Boxes (n, 4) and landmarks (n, 5, 2) of all faces in a picture, in its pixels."""
+    def find_all(self, images: Tensor, smallest: float = LARGE_FACE) -> list[FoundFace | None]:
+        """Find the largest face of each image of a batch.
+
+        Parameters
+        ----------
+        images : Tensor, (n, 3, H, W)
+            In [0, 1].
+        smallest : float
+            As for `find`.
+        """
+        height, width = images.shape[-2:]
+        canvases, scale, margin = _canvases(images.float().cpu(), smallest)
+        self._detector.min_face_size = max(LEAST_PIXELS, smallest * min(height, width) * scale)
+        return [
+            _largest((boxes - margin) / scale, (points - margin) / scale, (height, width))
+            for boxes, points in self._detect(canvases)
+        ]
+
+    def _detect(self, canvases: Photo) -> list[tuple[Points, Points]]:
+        """Boxes (m, 4) and landmarks (m, 5, 2) of all faces in each of (n, H, W, 3) pictures."""
         with torch.no_grad():
-            boxes, _, points = self._detector.detect(255 * canvas, landmarks=True)
-        if boxes is None:
-            return np.empty((0, 4)), np.empty((0, 5, 2))
-        return boxes.astype(np.float64), points.astype(np.float64)
+            found, _, points = self._detector.detect(255 * canvases, landmarks=True)
+        return [
+            (np.empty((0, 4)), np.empty((0, 5, 2)))
+            if boxes is None
+            else (np.asarray(boxes, np.float64), np.asarray(marks, np.float64))
+            for boxes, marks in zip(found, points, strict=True)
+        ]
 
     def align(self, photo: Photo, crop: str, size: int) -> Tensor | None:
         """Cut a crop around the largest face.
@@ -284,19 +311,30 @@ def _as_float(photo: NDArray[Any]) -> Photo:
     return pixels / 255 if photo.dtype == np.uint8 else pixels
 
 
-def _canvas(photo: Photo, smallest: float) -> tuple[Photo, float, int]:
-    """Resize a photo for the detector and set it in a margin of its mean colour.
+def _largest(boxes: Points, points: Points, size: tuple[int, int]) -> FoundFace | None:
+    """Return the largest face whose centre lies within an image of this height and width."""
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    inside = ((centres >= 0) & (centres <= size[::-1])).all(axis=1)
+    if not inside.any():
+        return None
+    areas = np.where(inside, np.prod(boxes[:, 2:] - boxes[:, :2], axis=1), -1.0)
+    largest = int(areas.argmax())
+    return FoundFace(points[largest], boxes[largest])
 
-    Returns the picture, the scale from the photo to it, and the margin in its pixels.
+
+def _canvases(images: Tensor, smallest: float) -> tuple[Photo, float, int]:
+    """Resize images for the detector and set each in a margin of its mean colour.
+
+    Returns the pictures (n, H, W, 3), the scale from the images to them, and the margin in their
+    pixels.
     """
-    shorter, longer = sorted(photo.shape[:2])
+    shorter, longer = sorted(images.shape[-2:])
     enough = FACE_PIXELS / smallest
     side = min(enough, max(shorter, FACE_PIXELS / LARGE_FACE))
     scale = min(side / shorter, LONGEST_SIDE / longer)
-    size = [max(1, round(scale * pixels)) for pixels in photo.shape[:2]]
-    image = torch.from_numpy(photo).permute(2, 0, 1)[None]
-    resized = functional.interpolate(image, size, mode="bilinear", antialias=True)[0]
+    size = [max(1, round(scale * pixels)) for pixels in images.shape[-2:]]
+    resized = functional.interpolate(images, size, mode="bilinear", antialias=True)
     margin = ceil(MARGIN * min(size))
-    canvas = resized.mean((1, 2))[:, None, None].repeat(1, *(n + 2 * margin for n in size))
-    canvas[:, margin : margin + size[0], margin : margin + size[1]] = resized
-    return canvas.permute(1, 2, 0).numpy(), scale, margin
+    canvas = resized.mean((2, 3))[:, :, None, None].repeat(1, 1, *(n + 2 * margin for n in size))
+    canvas[..., margin : margin + size[0], margin : margin + size[1]] = resized
+    return canvas.permute(0, 2, 3, 1).numpy(), scale, margin
