@@ -7,7 +7,8 @@ and those of the outputs concern the same faces, so both are resampled together,
 References
 ----------
 A. C. Davison and D. V. Hinkley (1997), Bootstrap Methods and their Application, sections 3.2
-(several samples) and 3.8 (clusters).
+(several samples) and 3.8 (clusters). M. Saerens, P. Latinne and C. Decaestecker (2002), Neural
+Computation 14:21 (EM).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ Whole = NDArray[np.int64]
 
 #: A group that nobody knows of: no label, or no row in the table at hand.
 NONE = -1
+_EM_BLOCK = 25  # steps between two looks at whether it still moves
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,6 +213,39 @@ def trust(confusion: Confusion, replicates: int, rng: np.random.Generator) -> fl
     noise = float(np.median(np.linalg.norm(drawn - shares, ord=2, axis=(1, 2))))
     smallest = float(np.linalg.svd(shares, compute_uv=False)[-1])
     return 0.0 if smallest < 1e-9 else smallest / noise
+
+
+def saerens(shares: ArrayLike, confusion: ArrayLike, steps: int = 3000) -> Floats:
+    """EM for the composition behind observed shares of predicted classes.
+
+    Parameters
+    ----------
+    shares : array_like, (..., k)
+        Observed shares; a row may sum to less than 1 (the rest has no prediction).
+    confusion : array_like, (k, k)
+        Rows sum to 1.
+    steps : int
+        At most; it stops when no share moved by more than 1e-8 in 25 steps.
+
+    Returns
+    -------
+    ndarray, (..., k)
+        Shares >= 0 with the same row sums as ``shares``.
+    """
+    wanted, matrix = np.asarray(shares, dtype=np.float64), np.asarray(confusion, dtype=np.float64)
+    possible = matrix.sum(axis=0) > 0  # no composition explains a class the model never predicts
+    matrix, observed = matrix[:, possible], wanted[..., possible]
+    totals = wanted.sum(axis=-1, keepdims=True)
+    seen = observed.sum(axis=-1, keepdims=True)
+    observed = observed * np.divide(totals, seen, out=np.zeros_like(totals), where=seen != 0)
+    mixed = np.repeat(totals / len(matrix), len(matrix), axis=-1)
+    for _ in range(max(1, steps // _EM_BLOCK)):
+        previous = mixed
+        for _ in range(_EM_BLOCK):
+            mixed = mixed * ((observed / np.maximum(mixed @ matrix, 1e-300)) @ matrix.T)
+        if np.nanmax(np.abs(mixed - previous), initial=0.0) <= 1e-8:
+            break
+    return mixed
 
 
 def _strata(outputs: Outputs, confusion: Confusion) -> Iterator[tuple[int, int, Whole, Whole]]:

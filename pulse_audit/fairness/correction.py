@@ -11,7 +11,7 @@ originals and .8 on outputs, corrected retention is too low by about .11 at ever
 
 References
 ----------
-M. Saerens, P. Latinne and C. Decaestecker (2002), Neural Computation 14:21 (EM). G. Forman (2008),
+G. Forman (2008),
 Data Mining and Knowledge Discovery 17:164 (inversion, "adjusted count"). D. W. K. Andrews (2000),
 Econometrica 68:399 (why a constrained estimate cannot be bootstrapped at the boundary).
 """
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -32,6 +33,7 @@ from pulse_audit.fairness.confusion import (
     Whole,
     groups_in,
     resample,
+    saerens,
     tabulate,
     trust,
     whole,
@@ -39,14 +41,20 @@ from pulse_audit.fairness.confusion import (
 from pulse_audit.stats.intervals import Floats, correlation_of_totals, interval_of_totals
 from pulse_audit.types import Estimate
 
-__all__ = ["Confusion", "CorrectedShares", "CorrectedShift", "corrected_shares", "corrected_shift"]
+__all__ = [
+    "Confusion",
+    "CorrectedShares",
+    "CorrectedShift",
+    "corrected_shares",
+    "corrected_shift",
+    "saerens",
+]
 
 Grade: TypeAlias = Literal["usable", "weak", "unavailable"]
 
 #: Trust below which nothing is reported, and below which nothing is decided.
 UNAVAILABLE_BELOW, WEAK_BELOW = 1.0, 2.0
 METHOD = "inverse of the confusion matrix, t x face bootstrap"
-_EM_BLOCK = 25  # steps between two looks at whether it still moves
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,14 +70,15 @@ class CorrectedShift:
         The ratio r of `pulse_audit.fairness.confusion.trust`.
     grade : str
         ``usable`` (r >= 2), ``weak`` (1 <= r < 2: shown, but decides no rule), ``unavailable``.
-    em : ndarray, (k, k)
-        Maximum-likelihood point estimates by EM; NaN where ``estimates`` has None.
     reason : str
         Why the grade is not ``usable``; else empty.
     values : ndarray, (k, k)
         The estimates before clipping; a row sums to 1 less the share without a prediction.
     replicates : ndarray, (replicates, k, k)
         Bootstrap replicates of ``values``, for functions of several cells.
+    observed : ndarray, (k, k)
+        Shares of all draws before correction; NaN in rows of groups without a draw.
+    confusion : Confusion
     faces, draws : ndarray, (k,)
         Numbers behind each row.
     confidence : float
@@ -78,13 +87,19 @@ class CorrectedShift:
     estimates: list[list[Estimate | None]]
     trust: float
     grade: Grade
-    em: Floats
     reason: str
     values: Floats
     replicates: Floats
+    observed: Floats
+    confusion: Confusion
     faces: Whole
     draws: Whole
     confidence: float
+
+    @cached_property
+    def em(self) -> Floats:
+        """Point estimates by EM, (k, k): never below 0; NaN where ``estimates`` has None."""
+        return _em(self.observed, self.confusion, self.grade)
 
     @property
     def retention(self) -> list[Estimate | None]:
@@ -128,16 +143,22 @@ class CorrectedShift:
 class CorrectedShares:
     """Corrected shares of the groups in one set of outputs; fields as of `CorrectedShift`.
 
-    ``estimates``, ``em`` and ``values`` have k entries, ``replicates`` is (replicates, k).
+    ``estimates``, ``values`` and ``observed`` have k entries, ``replicates`` is (replicates, k).
     """
 
     estimates: list[Estimate | None]
     trust: float
     grade: Grade
-    em: Floats
     reason: str
     values: Floats
     replicates: Floats
+    observed: Floats
+    confusion: Confusion
+
+    @cached_property
+    def em(self) -> Floats:
+        """Point estimates by EM, (k,): never below 0; NaN where ``estimates`` has None."""
+        return _em(self.observed, self.confusion, self.grade)
 
 
 def corrected_shift(
@@ -195,10 +216,11 @@ def corrected_shift(
         _estimates(outputs, fit),
         fit.trust,
         fit.grade,
-        fit.em,
         fit.reason,
         fit.values,
         fit.replicates,
+        fit.observed,
+        confusion,
         fit.faces,
         fit.draws,
         confidence,
@@ -241,44 +263,12 @@ def corrected_shares(
         _estimates(outputs, fit)[0],
         fit.trust,
         fit.grade,
-        fit.em[0],
         fit.reason,
         fit.values[0],
         fit.replicates[:, 0],
+        fit.observed[0],
+        confusion,
     )
-
-
-def saerens(shares: ArrayLike, confusion: ArrayLike, steps: int = 3000) -> Floats:
-    """EM for the composition behind observed shares of predicted classes.
-
-    Parameters
-    ----------
-    shares : array_like, (..., k)
-        Observed shares; a row may sum to less than 1 (the rest has no prediction).
-    confusion : array_like, (k, k)
-        Rows sum to 1.
-    steps : int
-        At most; it stops when no share moved by more than 1e-8 in 25 steps.
-
-    Returns
-    -------
-    ndarray, (..., k)
-        Shares >= 0 with the same row sums as ``shares``.
-    """
-    wanted, matrix = np.asarray(shares, dtype=np.float64), np.asarray(confusion, dtype=np.float64)
-    possible = matrix.sum(axis=0) > 0  # no composition explains a class the model never predicts
-    matrix, observed = matrix[:, possible], wanted[..., possible]
-    totals = wanted.sum(axis=-1, keepdims=True)
-    seen = observed.sum(axis=-1, keepdims=True)
-    observed = observed * np.divide(totals, seen, out=np.zeros_like(totals), where=seen != 0)
-    mixed = np.repeat(totals / len(matrix), len(matrix), axis=-1)
-    for _ in range(max(1, steps // _EM_BLOCK)):
-        previous = mixed
-        for _ in range(_EM_BLOCK):
-            mixed = mixed * ((observed / np.maximum(mixed @ matrix, 1e-300)) @ matrix.T)
-        if np.nanmax(np.abs(mixed - previous), initial=0.0) <= 1e-8:
-            break
-    return mixed
 
 
 @dataclass(frozen=True, eq=False)
@@ -287,7 +277,7 @@ class _Fit:
 
     values: Floats
     replicates: Floats
-    em: Floats
+    observed: Floats
     faces: Whole
     draws: Whole
     trust: float
@@ -311,13 +301,19 @@ def _fit(
     np.add.at(totals, outputs.row, outputs.counts)
     draws, faces = totals.sum(axis=1), np.bincount(outputs.row, minlength=rows)
     shares = np.where(draws[:, None] > 0, totals[:, :k] / np.maximum(draws, 1)[:, None], np.nan)
-    values, em = np.full((2, rows, k), np.nan)
+    values = np.full((rows, k), np.nan)
     resampled = np.full((replicates, rows, k), np.nan)
     if grade != "unavailable":
         samples = resample(outputs, confusion, rows, replicates, rng)
-        values, em = shares @ np.linalg.inv(confusion.shares), saerens(shares, confusion.shares)
+        values = shares @ np.linalg.inv(confusion.shares)
         resampled = _inverted(samples.observed[..., :k], samples.confusion)
-    return _Fit(values, resampled, em, faces, draws, ratio, grade, reason, confidence)
+    return _Fit(values, resampled, shares, faces, draws, ratio, grade, reason, confidence)
+
+
+def _em(observed: Floats, confusion: Confusion, grade: Grade) -> Floats:
+    if grade == "unavailable":
+        return np.full(observed.shape, np.nan)
+    return saerens(observed, confusion.shares)
 
 
 def _grade(confusion: Confusion, ratio: float) -> tuple[Grade, str]:
@@ -361,7 +357,7 @@ def _estimates(outputs: Outputs, fit: _Fit) -> list[list[Estimate | None]]:
         return rows
     reach = _observed_reach(outputs, fit)
     for row in np.flatnonzero(fit.faces):
-        rows[row] = [_estimate(fit, row, column, *reach[row][column]) for column in range(k)]
+        rows[row] = [_estimate(fit, int(row), column, *reach[row][column]) for column in range(k)]
     return rows
 
 
