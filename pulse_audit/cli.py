@@ -195,7 +195,8 @@ def _show_run(path: Path, as_json: bool) -> None:
 )
 @click.option(
     "--generator",
-    required=True,
+    default="faces-balanced",
+    show_default=True,
     metavar="GEN",
     help="A name, a checkpoint (FILE#3: class 3; FILE@256: its resolution) or FILE.py:FACTORY.",
 )
@@ -204,7 +205,11 @@ def _show_run(path: Path, as_json: bool) -> None:
 @click.option("--draws", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--search", default="official", show_default=True, metavar="official|paper")
-@click.option("--align", is_flag=True, help="Align the face to the generator's crop first.")
+@click.option(
+    "--align/--no-align",
+    default=None,
+    help="Align the face to the generator's crop first.  [default: where its crop is known]",
+)
 @click.option("--is-lr", is_flag=True, help="The images are low-resolution inputs already.")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:i]")
 @click.option(

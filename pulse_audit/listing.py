@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import sys
@@ -76,7 +77,28 @@ def _generators() -> Rows:
     }
     named = [_generator_row(card) for card in cards().values() if card.kind == "generator"]
     blank = dict.fromkeys(named[0], "-")
-    return [*({**blank, "name": name, "what": what} for name, what in own.items()), *named]
+    forms = [{**blank, "name": name, "what": what} for name, what in own.items()]
+    return [*(_shipped_row(name) for name in catalogue.shipped_generators()), *forms, *named]
+
+
+def _shipped_row(name: str) -> dict[str, str]:
+    """Say what is known of a generator that comes with the package, without loading it."""
+    path = catalogue.ASSETS / f"{name}.safetensors"
+    content = json.loads(path.with_suffix(".json").read_text())
+    card = content["card"]
+    side = int(card["resolution"])
+    return {
+        "name": name,
+        "what": card["title"],
+        "family": content["family"],
+        "resolution": str(side),
+        "crop": card["crop"],
+        "latent": f"{2 * side.bit_length() - 4} x {card['configuration']['latent_dim']}",
+        "licence": card["licence"],
+        "size": f"{path.stat().st_size / 1e6:,.0f} MB",
+        "sha256": "confirmed",
+        "state": "shipped, interim" if card["interim"] else "shipped",
+    }
 
 
 def _generator_row(card: WeightCard) -> dict[str, str]:

@@ -37,7 +37,7 @@ def upsample_photos(
     draws: int,
     seed: int,
     search: str,
-    align: bool,
+    align: bool | None,
     is_lr: bool,
     device: str,
     out: Path,
@@ -64,6 +64,8 @@ def upsample_photos(
     on = check_device(device)
     loaded = catalogue.load_generator(generator, trusted_files).to(on, torch.float32)
     size, crop = loaded.card.resolution, loaded.card.crop
+    if align is None:
+        align = crop != "as-is"
     aligner = FaceAligner(on) if align else None
     inputs = [
         _as_input(photo, pixels, size)
@@ -107,7 +109,7 @@ def _degraded(
     check_factor(size, scale, "pulse")
     face = centre_square(pixels, size) if aligner is None else aligner.align(pixels, crop, size)
     if face is None:
-        raise InputError(f"{photo}: no face found to align; leave --align out to use it as it is")
+        raise InputError(f"{photo}: no face found to align; --no-align takes its centre as it is")
     return Degradation("clean", scale)(face[None], [0])[0]
 
 

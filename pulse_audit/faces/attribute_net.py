@@ -41,7 +41,7 @@ class Block(nn.Module):
         self.norm_second = nn.BatchNorm2d(outputs)
         self.shortcut = (
             nn.Identity()
-            if inputs == outputs
+            if inputs == outputs and stride == 1
             # Averaging before the 1x1 convolution drops no pixel (He et al. 2019, ResNet-D).
             else nn.Sequential(
                 nn.AvgPool2d(stride),

@@ -6,7 +6,6 @@ matrices and accuracies come from all of them, for a temperature changes no pred
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +23,7 @@ from pulse_audit.faces.attribute_net import AttributeNet, resized, save_attribut
 from pulse_audit.files import write_whole
 from pulse_audit.seeding import fingerprint
 from pulse_audit.training.attribute_trainer import LabelledFaces, Trainer, chunks
-from pulse_audit.training.export import ATTRIBUTION
+from pulse_audit.training.export import ATTRIBUTION, list_photos
 
 #: Sizes in pixels at which the held-out faces are shown.
 SIZES = (16, 24, 32, 48, 64)
@@ -51,7 +50,7 @@ def export(trainer: Trainer, apart: LabelledFaces, folder: Path) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     network, name = trainer.averaged(), trainer.config.name
-    photos = list_photos(trainer.faces)
+    photos = list_photos(trainer.faces.files, trainer.faces.digests)
     write_whole(folder / f"{name}-images.txt.gz", photos)
     weights = folder / f"{name}.safetensors"
     save_attribute_net(network, weights, card(trainer, network, apart, photos))
@@ -102,10 +101,7 @@ def card(
             }
             for size, found in answers.items()
         },
-        "photos": {
-            "list": f"{config.name}-images.txt.gz",
-            "sha256": hashlib.sha256(photos).hexdigest(),
-        },
+        "photos_sha256": hashlib.sha256(photos).hexdigest(),
         "steps": trainer.step,
         "configuration": config.model_dump(mode="json"),
         "notes": [
@@ -181,12 +177,3 @@ def by_race(
         }
         for size, found in answers.items()
     }
-
-
-def list_photos(faces: LabelledFaces) -> bytes:
-    """List every photo, compressed: SHA-256 of its encoded bytes, file name."""
-    lines = sorted(
-        f"{hashlib.sha256(encoded).hexdigest()}  {file}\n"
-        for file, encoded in zip(faces.files, faces.encoded, strict=True)
-    )
-    return gzip.compress("".join(lines).encode(), mtime=0)

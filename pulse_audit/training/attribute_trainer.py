@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from pulse_audit.faces.attribute_net import RESOLUTION, AttributeNet, resized
-from pulse_audit.seeding import fingerprint
+from pulse_audit.seeding import fingerprint, sha256
 from pulse_audit.training.config import FOLDER
 from pulse_audit.training.data import held_out, read_faces
 from pulse_audit.types import InputError
@@ -95,7 +95,11 @@ def read_config(name: str | Path) -> AttributeConfig:
     InputError
         If there is no such file or it is not valid.
     """
-    path = Path(name) if str(name).endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
+    path = (
+        Path(name)
+        if str(name).endswith((".yaml", ".yml"))
+        else FOLDER / "attributes" / f"{name}.yaml"
+    )
     try:
         return AttributeConfig.model_validate(yaml.safe_load(path.read_text()))
     except FileNotFoundError:
@@ -107,12 +111,12 @@ def read_config(name: str | Path) -> AttributeConfig:
 
 @dataclass(frozen=True)
 class LabelledFaces:
-    """Photos (n, R, R, 3) uint8 with one index a photo into the words of each attribute."""
+    """Photos (n, R, R, 3) uint8, and of each: index of its words, file name, SHA-256."""
 
     images: NDArray[np.uint8]
     labels: Mapping[str, NDArray[np.int64]]
     files: tuple[str, ...]
-    encoded: tuple[bytes, ...]
+    digests: tuple[str, ...]
 
     def __len__(self) -> int:
         """Count the photos."""
@@ -138,9 +142,9 @@ def _packed(config: AttributeConfig, faces: pd.DataFrame) -> LabelledFaces:
             word = faces[attribute][numbers.isna()].iloc[0]
             raise InputError(f"{attribute}: {word!r} is not in the vocabulary of {config.name}")
         labels[attribute] = np.asarray(numbers, dtype=np.int64)
-    encoded = tuple(faces["image"])
-    images = np.stack([_decoded(one) for one in encoded])
-    return LabelledFaces(images, labels, tuple(faces["file"]), encoded)
+    images = np.stack([_decoded(encoded) for encoded in faces["image"]])
+    digests = tuple(sha256(encoded) for encoded in faces["image"])
+    return LabelledFaces(images, labels, tuple(faces["file"]), digests)
 
 
 def _decoded(encoded: bytes) -> NDArray[np.uint8]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import gzip
+import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file
 
+from pulse_audit.files import write_whole
 from pulse_audit.generators.gaussianise import fit_gaussian
-from pulse_audit.generators.own import file_sha256, save_generator
+from pulse_audit.generators.own import save_generator
 from pulse_audit.generators.stylegan2 import StyleGAN2
 from pulse_audit.training.checkpoint import newest, read_numbers
 from pulse_audit.training.config import GanConfig
@@ -22,9 +25,11 @@ ATTRIBUTION = (
     "photos reduced in size"
 )
 SHEET_SEED = 2
+#: Models of fewer pixels stand in until these are trained.
+FINAL_RESOLUTION = 64
 
 
-def export(config: GanConfig, state: Path, folder: Path) -> Path:
+def export(config: GanConfig, state: Path, folder: Path, name: str | None = None) -> Path:
     """Write the averaged generator of a run and what belongs to it into a folder.
 
     Parameters
@@ -35,8 +40,10 @@ def export(config: GanConfig, state: Path, folder: Path) -> Path:
         Folder of its state, with at least one checkpoint.
     folder : Path
         Where ``<name>.safetensors`` goes, with its card ``<name>.json``, the Gaussian fit
-        ``<name>-fit.safetensors``, 96 samples ``<name>.png`` and ``<name>-images.txt``, which
+        ``<name>-fit.safetensors``, 96 samples ``<name>.png`` and ``<name>-images.txt.gz``, which
         lists every training photo: SHA-256 of its encoded bytes, file name.
+    name : str, optional
+        What the model is called; default the name of the run.
 
     Returns
     -------
@@ -49,14 +56,15 @@ def export(config: GanConfig, state: Path, folder: Path) -> Path:
         If the state cannot be read.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    name = name or config.name
     network, training = averaged(config, state), load_set(state / "images.npz")
-    weights, photos = folder / f"{config.name}.safetensors", folder / f"{config.name}-images.txt"
+    weights, photos = folder / f"{name}.safetensors", list_photos(training.files, training.digests)
+    write_whole(folder / f"{name}-images.txt.gz", photos)
     fit = fit_gaussian(lambda z: network.mapping(z)[:, 0], network.z_dim)
-    save_file({"mean": fit.mean, "std": fit.std}, folder / f"{config.name}-fit.safetensors")
-    save_sheet(sample(network, 96, SHEET_SEED), 12, folder / f"{config.name}.png")
-    _list_photos(training, photos)
+    save_file({"mean": fit.mean, "std": fit.std}, folder / f"{name}-fit.safetensors")
+    save_sheet(sample(network, 96, SHEET_SEED), 12, folder / f"{name}.png")
     steps = int(read_numbers(newest(state))["step"])
-    save_generator(network, weights, card(config, training, steps, file_sha256(photos)))
+    save_generator(network, weights, card(config, training, steps, photos) | {"name": name})
     return weights
 
 
@@ -68,10 +76,14 @@ def averaged(config: GanConfig, state: Path) -> StyleGAN2:
     return network.eval().requires_grad_(False)
 
 
-def card(config: GanConfig, training: TrainingSet, steps: int, photos: str) -> dict[str, Any]:
-    """Say what is known of the model without measuring it; ``photos`` is the list's SHA-256."""
+def card(config: GanConfig, training: TrainingSet, steps: int, photos: bytes) -> dict[str, Any]:
+    """Say what is known of the model without measuring it; ``photos`` is the list of its photos."""
+    kimg = steps * config.batch / 1000
     return {
         "name": config.name,
+        "title": f"{sum(counts(training).values()):,} FairFace photos, {_mixture(training)}",
+        "resolution": config.resolution,
+        "interim": config.resolution < FINAL_RESOLUTION,
         "crop": "fairface-0.25",
         "licence": "Apache-2.0",
         "training_data": (
@@ -84,14 +96,22 @@ def card(config: GanConfig, training: TrainingSet, steps: int, photos: str) -> d
             f"over the ages; photos of a mean luma below {DARKEST:g} of 255 were left out; the "
             "rest was chosen by a seeded order of file names"
         ),
-        "photos": {"list": f"{config.name}-images.txt", "sha256": photos},
-        "kimg": steps * config.batch / 1000,
+        "photos_sha256": hashlib.sha256(photos).hexdigest(),
+        "kimg": kimg,
         "configuration": config.model_dump(mode="json"),
     }
 
 
-def _list_photos(training: TrainingSet, path: Path) -> None:
-    pairs = sorted(zip(training.files, training.digests, strict=True))
-    new = path.with_name(f"new-{path.name}")
-    new.write_text("".join(f"{digest}  {file}\n" for file, digest in pairs))
-    os.replace(new, path)
+def _mixture(training: TrainingSet) -> str:
+    """Say in a few words whom a model saw."""
+    tally = counts(training)
+    most = max(tally, key=lambda race: tally[race])
+    if len(set(tally.values())) == 1:
+        return f"equal over {len(tally)} groups"
+    return f"{100 * tally[most] / sum(tally.values()):.0f} % {most}"
+
+
+def list_photos(files: Sequence[str], digests: Sequence[str]) -> bytes:
+    """List every photo, compressed: SHA-256 of its encoded bytes, file name."""
+    lines = [f"{digest}  {file}\n" for file, digest in sorted(zip(files, digests, strict=True))]
+    return gzip.compress("".join(lines).encode(), mtime=0)

@@ -175,9 +175,10 @@ def train_command(
 @click.option("--config", "name", required=True, help="Name of a shipped configuration, or a file.")
 @click.option("--state", type=Path, required=True, help="Folder of the run's state.")
 @click.option("--out", type=Path, required=True, help="Folder for weights, card and samples.")
-def export_command(name: str, state: Path, out: Path) -> None:
+@click.option("--as", "called", help="What the model is called.  [default: as its run]")
+def export_command(name: str, state: Path, out: Path, called: str | None) -> None:
     """Write the averaged generator as it stands, with its card; training may be going on."""
-    print(export(read_config(name), state, out))
+    print(export(read_config(name), state, out, called))
 
 
 if __name__ == "__main__":

@@ -1,3 +1,5 @@
+import gzip
+import hashlib
 import json
 import os
 import signal
@@ -37,7 +39,9 @@ def test_a_run_resumes_and_its_export_is_a_generator(run: list[str], tmp_path: P
     invoke("export", *run, "--out", str(tmp_path / "out"))
     card = json.loads((tmp_path / "out" / "tiny-8.json").read_text())["card"]
     assert (card["composition"], card["kimg"]) == ({"A": 16, "B": 4}, 0.08)
-    assert len((tmp_path / "out" / "tiny-8-images.txt").read_text().splitlines()) == 20
+    photos = (tmp_path / "out" / "tiny-8-images.txt.gz").read_bytes()
+    assert len(gzip.decompress(photos).splitlines()) == 20
+    assert hashlib.sha256(photos).hexdigest() == card["photos_sha256"]
     with Image.open(tmp_path / "state" / "samples" / "000000.png") as sheet:
         assert sheet.size == (192, 128)
     fit = tmp_path / "out" / "tiny-8-fit.safetensors"

@@ -1,0 +1,184 @@
+"""Training an attribute net: data held apart, steps that resume, a card that tells the truth."""
+
+import gzip
+import io
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+import yaml
+from click.testing import CliRunner
+from PIL import Image
+
+from pulse_audit.faces.attribute_net import load_attribute_net
+from pulse_audit.training import attributes
+from pulse_audit.training.attribute_card import calibration_error, confusion, temperature
+from pulse_audit.training.attribute_trainer import (
+    AttributeConfig,
+    Trainer,
+    augmented,
+    image_size,
+    labelled_faces,
+    learning_rate,
+    read_config,
+)
+from pulse_audit.types import InputError
+
+COLOURS = {"A": (200, 60, 60), "B": (60, 60, 200)}
+
+
+@pytest.fixture
+def config() -> AttributeConfig:
+    tiny = {
+        "name": "tiny",
+        "held_out_per_cell": 8,
+        "vocabulary": {"race": ["B", "A"], "gender": ["F", "M"], "age": ["0-2", "20-29"]},
+        "widths": [4, 8],
+        "blocks": [1, 1],
+        "epochs": [[1, 32], [2, 64]],
+        "batch": 8,
+        "ema_steps": 4,
+        "precision": "float32",
+        "learning_rate": 0.02,
+        "mixup": 0.0,
+    }
+    return AttributeConfig(**{**read_config("faces-attributes").model_dump(), **tiny})
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """Photos whose colour tells the race; gender and age follow from nothing in them."""
+    source, rows = np.random.default_rng(0), []
+    for number in range(96):
+        race = "AB"[number % 2]
+        noise = source.integers(-40, 40, (20, 20, 3))
+        pixels = np.clip(np.array(COLOURS[race]) + noise, 0, 255).astype(np.uint8)
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "PNG")
+        rows.append(
+            {
+                "file": f"train/{number}.png",
+                "image": file.getvalue(),
+                "race": race,
+                "gender": "FM"[number // 2 % 2],
+                "age": ["0-2", "20-29"][number // 4 % 2],
+            }
+        )
+    pd.DataFrame(rows).to_parquet(tmp_path / "faces.parquet")
+    return tmp_path / "faces.parquet"
+
+
+def test_held_out_faces_are_not_trained_on(config: AttributeConfig, table: Path) -> None:
+    faces, apart = labelled_faces(config, table)
+    assert (len(faces), len(apart)) == (64, 32)
+    assert not set(faces.files) & set(apart.files)
+    assert set(np.bincount(2 * apart.labels["race"] + apart.labels["gender"])) == {8}
+
+
+def test_an_unknown_label_is_refused(config: AttributeConfig, table: Path) -> None:
+    without = {**config.vocabulary, "age": ("0-2",)}
+    with pytest.raises(InputError, match="age: '20-29' is not in the vocabulary"):
+        labelled_faces(config.model_copy(update={"vocabulary": without}), table)
+
+
+def test_a_resumed_run_is_the_undisturbed_one(
+    config: AttributeConfig, table: Path, tmp_path: Path
+) -> None:
+    faces, _ = labelled_faces(config, table)
+    whole = Trainer(config, faces, torch.device("cpu"))
+    for _ in range(6):
+        whole.advance()
+    first = Trainer(config, faces, torch.device("cpu"))
+    for _ in range(3):
+        first.advance()
+    first.save(tmp_path / "state")
+    second = Trainer(config, faces, torch.device("cpu"))
+    assert second.resume(tmp_path / "state") and second.step == 3
+    for _ in range(3):
+        second.advance()
+    for name, value in whole.average.items():
+        torch.testing.assert_close(second.average[name], value, rtol=0, atol=0)
+
+
+def test_a_state_of_another_run_is_refused(
+    config: AttributeConfig, table: Path, tmp_path: Path
+) -> None:
+    faces, _ = labelled_faces(config, table)
+    Trainer(config, faces, torch.device("cpu")).save(tmp_path)
+    other = Trainer(config.model_copy(update={"seed": 1}), faces, torch.device("cpu"))
+    with pytest.raises(InputError, match="another configuration"):
+        other.resume(tmp_path)
+    (tmp_path / "state.pt").write_bytes(b"nothing")
+    with pytest.raises(InputError, match="damaged state"):
+        other.resume(tmp_path)
+
+
+def test_trained_and_exported_it_tells_what_can_be_told(
+    config: AttributeConfig, table: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    asked = ["--config", str(tmp_path / "tiny.yaml"), "--state", str(tmp_path / "state")]
+    asked += ["--data", str(table)]
+    run = CliRunner().invoke
+    run(attributes.main, ["train", *asked, "--device", "cpu"], catch_exceptions=False)
+    out = ["--out", str(tmp_path / "out")]
+    run(attributes.main, ["export", *asked, *out], catch_exceptions=False)
+    card = json.loads((tmp_path / "out" / "tiny.json").read_text())["card"]
+    assert card["accuracy"]["64"]["race"] > 0.9
+    assert card["accuracy"]["64"]["gender"] < 0.8
+    counts = np.array(card["held_out"]["64"]["race"])
+    assert counts.sum() == 32 and counts.trace() / 32 == card["accuracy"]["64"]["race"]
+    listed = gzip.decompress((tmp_path / "out" / "tiny-images.txt.gz").read_bytes())
+    assert len(listed.splitlines()) == 64
+    red = torch.tensor(COLOURS["A"]).view(1, 3, 1, 1).expand(1, 3, 30, 30) / 255
+    model = load_attribute_net(tmp_path / "out" / "tiny.safetensors")
+    assert float(model(red).probabilities["race"][0, 1]) > 0.5
+
+
+def test_epochs_have_their_sizes_and_the_rate_its_shape(config: AttributeConfig) -> None:
+    assert [image_size(config, epoch) for epoch in range(4)] == [32, 64, 64, 64]
+    peak = config.learning_rate
+    rates = [learning_rate(config, progress) for progress in (0.05, config.warmup, 1.0)]
+    assert rates == pytest.approx([peak / 2, peak, 0.0])
+
+
+def test_augmentation_keeps_range_and_leaves_hue_alone() -> None:
+    source = torch.Generator().manual_seed(0)
+    grey = torch.full((16, 3, 32, 32), 0.5)
+    shown = augmented(grey, 24, 0.0, source)
+    assert shown.shape == (16, 3, 24, 24)
+    assert torch.equal(shown, shown.clamp(0, 1))
+    torch.testing.assert_close(shown[:, 0], shown[:, 1])
+    assert float(shown.mean((1, 2, 3)).std()) > 0.02
+
+
+def test_temperature_is_recovered() -> None:
+    source = np.random.default_rng(0)
+    logits = torch.from_numpy(source.normal(size=(20_000, 4)))
+    labels = np.array([source.choice(4, p=p) for p in F.softmax(logits, 1).numpy()])
+    assert temperature(3 * logits, labels) == pytest.approx(3, rel=0.05)
+
+
+def test_calibration_error_of_a_known_case() -> None:
+    # Confidence 0.8, right in 6 of 10: the one bin is off by 0.2.
+    probabilities = np.tile(np.float32([0.8, 0.2]), (10, 1))
+    labels = np.array([0] * 6 + [1] * 4)
+    assert calibration_error(probabilities, labels) == pytest.approx(0.2, abs=1e-4)
+
+
+def test_confusion_counts_rows_of_labels() -> None:
+    logits = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    assert confusion(np.array([0, 0, 1]), logits).tolist() == [[1, 1], [1, 0]]
+
+
+def test_shipped_configurations_differ_in_their_seed_alone() -> None:
+    one, other = (
+        read_config(n).model_dump() for n in ("faces-attributes", "faces-attributes-check")
+    )
+    assert {key for key in one if one[key] != other[key]} == {"name", "seed"}
+    assert math.isclose(sum(count for count, _ in one["epochs"]), 14)
