@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pulse_audit.names import GeneratorReference, is_factory, nearest, parse_generator
+from pulse_audit.plugins import (
+    ATTRIBUTES,
+    caveats_unspoken,
+    entry_point_names,
+    load_attribute_plugin,
+)
+from pulse_audit.plugins import load_factory as load_factory
+from pulse_audit.plugins import load_metrics as load_metrics
+from pulse_audit.plugins import metric_names as metric_names
 from pulse_audit.seeding import hexdigest, sha256
 from pulse_audit.types import Generator, GeneratorCard, InputError, Upsampler, is_generator
 
 if TYPE_CHECKING:
     import torch
 
+    from pulse_audit.faces.fairface import FairFace
     from pulse_audit.generators.checkpoints import Network
     from pulse_audit.generators.gaussianise import GaussianFit
+    from pulse_audit.types import AttributeModel
     from pulse_audit.weights.registry import WeightCard
 
 INTERPOLATING = ("nearest", "bicubic", "lanczos")
 #: What comes with the package, and the generators in it, whose twins differ in whom they saw.
 ASSETS = Path(__file__).with_name("assets")
 SHIPPED = ("faces-balanced", "faces-skewed")
+SHIPPED_ATTRIBUTES = "faces-attributes"
 PLANTED = "planted:"
 ARM_FORMS = ("pulse", *INTERPOLATING, f"{PLANTED}MATRIX.csv", "FILE.py:FACTORY")
 
@@ -193,53 +200,6 @@ def to_fetch(names: Sequence[str]) -> list[WeightCard]:
     return [get(name) for name in dict.fromkeys(wanted)]
 
 
-def load_factory(reference: str) -> Any:
-    """Run ``FACTORY()`` of ``FILE.py``: code the user named, run by design.
-
-    Raises
-    ------
-    InputError
-        With one line if the file cannot be imported or the factory raises.
-    """
-    path_text, _, name = reference.rpartition(":")
-    path = Path(path_text)
-    if not path.is_file():
-        raise InputError(f"{reference}: no such file {path}")
-    module_name = f"pulse_audit_plugin_{hexdigest(str(path.resolve()))[:12]}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
-        raise InputError(f"{reference}: not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
-    _call_plugin(partial(spec.loader.exec_module, module), reference)
-    factory = getattr(module, name, None)
-    if not callable(factory):
-        raise InputError(f"{reference}: {path.name} has no function {name!r}")
-    return _call_plugin(factory, reference)
-
-
-def _call_plugin(call: Callable[[], Any], reference: str) -> Any:
-    """Call foreign code; whatever it raises becomes one line."""
-    try:
-        with _caveats_unspoken():
-            return call()
-    except InputError as error:
-        raise InputError(f"{reference}: {error}") from None
-    except (Exception, SystemExit) as error:
-        text = " ".join(str(error).split())
-        raise InputError(f"{reference}: raised {type(error).__name__}: {text}") from None
-
-
-@contextmanager
-def _caveats_unspoken() -> Iterator[None]:
-    """Print no warning about small latent spaces: manifest and report carry it as a caveat."""
-    from pulse_audit.generators.adapt import SphereWarning
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SphereWarning)
-        yield
-
-
 def load_generator(reference: str, trusted: Collection[str] = ()) -> Generator:
     """Load a generator: ``FILE.py:FACTORY``, a name of the catalogue or a checkpoint file.
 
@@ -308,7 +268,7 @@ def _adapted(
     else:
         given["gaussian_fit"] = fit(network) if fit else _fit_for(asked, known, network)
     try:
-        with _caveats_unspoken():
+        with caveats_unspoken():
             return as_generator(network, **given, **facts)
     except InputError as error:
         raise InputError(f"{asked.source}: {error}") from None
@@ -380,6 +340,76 @@ def _fit_for(asked: GeneratorReference, known: WeightCard | None, network: Any) 
             "(pulse-audit fetch pulse-gaussian-fit) or mapping.pt beside it"
         )
     return beside
+
+
+def attribute_names() -> list[str]:
+    """Return the names of attribute models: shipped, to be fetched, and of installed packages."""
+    from pulse_audit.faces.fairface import LAYOUTS
+
+    shipped = (ASSETS / f"{SHIPPED_ATTRIBUTES}.safetensors").is_file()
+    own = [SHIPPED_ATTRIBUTES] if shipped else []
+    return list(dict.fromkeys([*own, *LAYOUTS, *entry_point_names(ATTRIBUTES)]))
+
+
+def load_attributes(reference: str | None, device: torch.device | str) -> AttributeModel:
+    """Load an attribute model and move it to a device.
+
+    Parameters
+    ----------
+    reference : str or None
+        A name of `attribute_names`; ``fairface-race7:FILE`` or ``fairface-race4:FILE`` for a file
+        of FairFace's authors that was not fetched by name; ``FILE.onnx``; ``FILE.safetensors`` as
+        our training writes it; ``FILE.py:FACTORY``. None: the shipped one.
+    device : torch.device or str
+
+    Raises
+    ------
+    InputError
+        With one line if there is no such thing, it is not fetched, or it cannot be used.
+    """
+    asked = reference or SHIPPED_ATTRIBUTES
+    path = Path(asked)
+    if is_factory(asked) or asked in entry_point_names(ATTRIBUTES):
+        return load_attribute_plugin(asked).to(device)
+    if asked == SHIPPED_ATTRIBUTES or path.suffix == ".safetensors":
+        from pulse_audit.faces.attribute_net import load_attribute_net
+
+        file = _shipped(asked) if asked == SHIPPED_ATTRIBUTES else path
+        return load_attribute_net(file).to(device)
+    if path.suffix == ".onnx":
+        from pulse_audit.faces.onnx_attributes import load_onnx
+
+        return load_onnx(path).to(device)
+    return _fairface(asked).to(device)
+
+
+def _shipped(name: str) -> Path:
+    path = ASSETS / f"{name}.safetensors"
+    if not path.is_file():
+        raise InputError(
+            f"{name}: this installation comes without it; name another with --attributes"
+        )
+    return path
+
+
+def _fairface(asked: str) -> FairFace:
+    """Load a file of FairFace's authors: ``NAME``, or ``NAME:FILE``."""
+    from pulse_audit.faces.fairface import LAYOUTS, load_fairface
+    from pulse_audit.weights.registry import get
+
+    name, _, file = asked.partition(":")
+    if name not in LAYOUTS:
+        if Path(asked).suffix in (".pt", ".pth"):
+            which = " or ".join(f"{known}:{asked}" for known in LAYOUTS)
+            raise InputError(f"{asked}: say which of FairFace's two files it is: {which}")
+        hint = nearest(asked, attribute_names())
+        raise InputError(
+            f"unknown attribute model {asked!r}{hint}; also known: FILE.onnx, FILE.safetensors and "
+            "FILE.py:FACTORY"
+        )
+    card = get(name)
+    path = Path(file) if file else fetched(card)[0]
+    return load_fairface(path, name, training_data=card.trained_on, licence=card.licence.name)
 
 
 def build_arm(

@@ -31,9 +31,20 @@ ALLOWED = {
     "gate": BOTTOM | {"store", "stats", "fairness", "summary"},
     "report": BOTTOM | {"store", "stats", "fairness", "summary"},
 }
-TOP = {"catalogue", "training", "auditing", "listing", "terminal", "api", "cli", "__init__"}
+TOP = {
+    "plugins",
+    "catalogue",
+    "training",
+    "auditing",
+    "listing",
+    "terminal",
+    "api",
+    "cli",
+    "__init__",
+}
 #: among the upper floors: who may not be imported by whom.
 FORBIDDEN_ABOVE = {
+    "plugins": {"catalogue", "training", "auditing", "listing", "terminal", "api", "cli"},
     "catalogue": {"training", "auditing", "listing", "terminal", "api", "cli"},
     "training": {"auditing", "listing", "terminal", "api", "cli"},
     "auditing": {"training", "listing", "api", "cli"},

@@ -46,10 +46,13 @@ GENDERS = ("Male", "Female")
 #: The last is ``70+`` in predict.py, and in the data set what it is here.
 AGES = ("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70")
 
+#: Measured on the 207 of 210 photos of a balanced FairFace sample in which MTCNN finds a face: the
+#: square that its landmarks give, against the photo's own frame, which dlib placed.
 ALIGNMENT = (
     "made for faces that dlib's get_face_chips (five landmarks, padding 0.25) cuts; here MTCNN's "
-    "five landmarks are put where FairFace's own photos have them (crop fairface-0.25), which "
-    "places the corners of the crop elsewhere"
+    "five landmarks are put where FairFace's photos have them (crop fairface-0.25), which moves "
+    "the corners of a crop by 6 % of its side (median over 207 photos; 19 % in one of ten), and "
+    "its size by a factor of 0.90 to 1.22 (nine of ten photos)"
 )
 
 

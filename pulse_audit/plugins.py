@@ -1,0 +1,266 @@
+"""Code from outside the package: ``FILE.py:FACTORY``, and entry points of installed packages.
+
+Such code runs only when it is named, on the command line or in the user's own spec. What it gives
+is checked before it is used, and at every call.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+import warnings
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from pulse_audit.names import is_factory, nearest
+from pulse_audit.seeding import hexdigest, sha256
+from pulse_audit.types import Attributes, InputError, Metric, Unavailable
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from pulse_audit.types import AttributeModel
+
+#: Groups of entry points.
+METRICS = "pulse_audit.metrics"
+ATTRIBUTES = "pulse_audit.attributes"
+
+#: The metrics of the samples' own columns, which no plug-in can take the name of.
+OWN_METRICS = (
+    "psnr", "ssim", "ms_ssim", "lpips", "niqe", "sharpness", "attribute_cosine",
+    "identity_cosine", "verified",
+)  # fmt: skip
+
+_METRIC_NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")
+
+
+def load_factory(reference: str) -> Any:
+    """Run ``FACTORY()`` of ``FILE.py``: code the user named, run by design.
+
+    Raises
+    ------
+    InputError
+        With one line if the file cannot be imported or the factory raises.
+    """
+    path_text, _, name = reference.rpartition(":")
+    path = Path(path_text)
+    if not path.is_file():
+        raise InputError(f"{reference}: no such file {path}")
+    module_name = f"pulse_audit_plugin_{hexdigest(str(path.resolve()))[:12]}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{reference}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    call_plugin(partial(spec.loader.exec_module, module), reference)
+    factory = getattr(module, name, None)
+    if not callable(factory):
+        raise InputError(f"{reference}: {path.name} has no function {name!r}")
+    return call_plugin(factory, reference)
+
+
+def call_plugin(call: Callable[[], Any], reference: str) -> Any:
+    """Call foreign code; whatever it raises becomes one line."""
+    try:
+        with caveats_unspoken():
+            return call()
+    except InputError as error:
+        raise InputError(f"{reference}: {error}") from None
+    except (Exception, SystemExit) as error:
+        text = " ".join(str(error).split())
+        raise InputError(f"{reference}: raised {type(error).__name__}: {text}") from None
+
+
+@contextmanager
+def caveats_unspoken() -> Iterator[None]:
+    """Print no warning about small latent spaces: manifest and report carry it as a caveat."""
+    from pulse_audit.generators.adapt import SphereWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SphereWarning)
+        yield
+
+
+def entry_point_names(group: str) -> list[str]:
+    """Return the names that installed packages offer; none of their code is run."""
+    return sorted({point.name for point in entry_points(group=group)})
+
+
+def _entry_point(group: str, name: str) -> EntryPoint:
+    """Return the entry point of a name.
+
+    Raises
+    ------
+    InputError
+        If two packages offer it.
+    """
+    found = list(entry_points(group=group, name=name))
+    owners = sorted({point.dist.name if point.dist else "?" for point in found})
+    if len({point.value for point in found}) > 1:
+        raise InputError(f"{name}: offered by {' and '.join(owners)}; uninstall one of them")
+    return found[0]
+
+
+def _made_by(group: str, name: str) -> tuple[Any, str]:
+    """Run the factory behind an entry point; also say which package it is from."""
+    point = _entry_point(group, name)
+    factory = call_plugin(point.load, name)
+    if not callable(factory):
+        raise InputError(f"{name}: {point.value} is not a function")
+    package = f"{point.dist.name} {point.dist.version}" if point.dist else point.value
+    return call_plugin(factory, name), package
+
+
+def load_attribute_plugin(reference: str) -> PluginAttributes:
+    """Load the attribute model of ``FILE.py:FACTORY`` or of an entry point, and try it.
+
+    Raises
+    ------
+    InputError
+        With one line if it cannot be loaded, is no attribute model, or what it says of itself or
+        answers makes no sense.
+    """
+    import torch
+
+    from pulse_audit.faces.attributes import check_card, is_attribute_model
+
+    if is_factory(reference):
+        made, origin = load_factory(reference), Path(reference.rpartition(":")[0]).name
+        digest = sha256(Path(reference.rpartition(":")[0]).read_bytes())
+    else:
+        (made, origin), digest = _made_by(ATTRIBUTES, reference), None
+    if not is_attribute_model(made):
+        raise InputError(
+            f"{reference}: returned a {type(made).__name__}, not an attribute model: an object "
+            "with card, to(device) and a call (see CONTRIBUTING.md)"
+        )
+    call_plugin(partial(check_card, made.card), reference)
+    model = PluginAttributes(made, reference, origin, digest)
+    with torch.no_grad():
+        model(torch.full((2, 3, made.card.resolution, made.card.resolution), 0.5))
+    return model
+
+
+class PluginAttributes:
+    """An attribute model from outside, every answer of which is checked.
+
+    Parameters
+    ----------
+    model : AttributeModel
+    reference : str
+        As the user wrote it.
+    origin : str
+        The file or package that the code is from; goes into the card's notes.
+    digest : str or None
+        SHA-256 of the code, for the card of a model that names no weights.
+    """
+
+    def __init__(
+        self, model: AttributeModel, reference: str, origin: str, digest: str | None
+    ) -> None:
+        self._model = model
+        self._reference = reference
+        notes = (*model.card.notes, f"code of {origin}")
+        self.card = replace(model.card, sha256=model.card.sha256 or digest, notes=notes)
+        self.differentiable = bool(getattr(model, "differentiable", True))
+
+    def __call__(self, images: Tensor) -> Attributes:
+        """Predict from (n, 3, R, R) in [0, 1]."""
+        from pulse_audit.faces.attributes import checked
+
+        answer = call_plugin(partial(checked, self._model, images), self._reference)
+        assert isinstance(answer, Attributes)
+        return answer
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move to a device; returns the model itself."""
+        self._model = call_plugin(partial(self._model.to, device), self._reference)
+        return self
+
+
+def load_metrics(names: Sequence[str] | None, own: Collection[str] = OWN_METRICS) -> list[Metric]:
+    """Load the metrics that come from outside; names of the package's own are passed over.
+
+    Parameters
+    ----------
+    names : sequence of str or None
+        As ``--metrics`` takes them: ``FILE.py:FACTORY``, names of entry points, and names of
+        ``own``; None asks for nothing from outside.
+    own : collection of str
+        The package's own metrics.
+
+    Returns
+    -------
+    list of Metric
+        In the order of the names; a factory may give several.
+
+    Raises
+    ------
+    InputError
+        With one line if a name is unknown (with the nearest known), a factory raises or gives no
+        metrics, or two metrics have one name.
+    """
+    found: list[Metric] = []
+    for name in names or ():
+        if name in own:
+            continue
+        for metric in _metrics_of(name, own):
+            if metric.name in [*own, *(other.name for other in found)]:
+                raise InputError(f"{name}: there is a metric {metric.name!r} already; rename yours")
+            found.append(metric)
+    return found
+
+
+def metric_names() -> list[str]:
+    """Return the names of the metrics that installed packages offer."""
+    return entry_point_names(METRICS)
+
+
+def _metrics_of(name: str, own: Collection[str]) -> list[Metric]:
+    """Run the factory behind a name."""
+    if is_factory(name):
+        made = load_factory(name)
+    elif name in metric_names():
+        made, _ = _made_by(METRICS, name)
+    else:
+        known = [*own, *metric_names()]
+        hint = nearest(name, known)
+        raise InputError(f"unknown metric {name!r}{hint}; FILE.py:FACTORY is one too")
+    metrics = [made] if isinstance(made, Metric) else made
+    if not isinstance(metrics, list | tuple) or not metrics:
+        raise InputError(
+            f"{name}: returned a {type(made).__name__}, not a Metric or a list of them"
+        )
+    return [_guarded(metric, name) for metric in metrics]
+
+
+def _guarded(metric: object, reference: str) -> Metric:
+    """Check a metric from outside, and have every value of it checked."""
+    if not isinstance(metric, Metric):
+        raise InputError(f"{reference}: returned a {type(metric).__name__} where a Metric is due")
+    if not _METRIC_NAME.fullmatch(metric.name):
+        raise InputError(
+            f"{reference}: metric name {metric.name!r}: use small letters, digits and _, as it "
+            "becomes a column"
+        )
+    return replace(metric, compute=partial(_computed, metric, reference))
+
+
+def _computed(metric: Metric, reference: str, sr: Tensor, hr: Tensor) -> Tensor | Unavailable:
+    """Compute a metric from outside; its values are (n,) real numbers."""
+    import torch
+
+    values = call_plugin(partial(metric.compute, sr, hr), f"{reference}, {metric.name}")
+    if isinstance(values, Unavailable):
+        return values
+    if not isinstance(values, torch.Tensor) or tuple(values.shape) != (len(sr),):
+        what = tuple(values.shape) if isinstance(values, torch.Tensor) else type(values).__name__
+        raise InputError(f"{reference}, {metric.name}: gives {what} where ({len(sr)},) is due")
+    return values.detach().double()
