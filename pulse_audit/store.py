@@ -156,7 +156,9 @@ class Run:
         """Columns of this run's samples."""
         model = self.manifest.get("attributes")
         predicted = list(model["vocabulary"]) if model else None
-        return sample_schema(self.attributes, predicted, list(self.manifest.get("metrics") or ()))
+        metrics = self.manifest.get("metrics") or {}
+        measured = [column for settings in metrics.values() for column in settings["columns"]]
+        return sample_schema(self.attributes, predicted, measured)
 
     @property
     def features_dim(self) -> int | None:
@@ -361,6 +363,11 @@ def _check_measured(where: Path, manifest: Mapping[str, Any]) -> None:
     model = manifest.get("attributes")
     words = {} if model is None else model.get("vocabulary") if isinstance(model, dict) else None
     metrics = manifest.get("metrics", {})
+    filled = (
+        [m.get("columns") if isinstance(m, dict) else None for m in metrics.values()]
+        if isinstance(metrics, dict)
+        else [None]
+    )
     kept = manifest.get("features") or {}
     dim = kept.get("dim") if isinstance(kept, dict) else 0
     for key, sound in (
@@ -368,13 +375,13 @@ def _check_measured(where: Path, manifest: Mapping[str, Any]) -> None:
             "attributes",
             isinstance(words, dict) and all(isinstance(w, list) for w in words.values()),
         ),
-        ("metrics", isinstance(metrics, dict)),
+        ("metrics", all(isinstance(names, list) for names in filled)),
         ("features", dim is None or (isinstance(dim, int) and dim > 0)),
     ):
         if not sound:
             raise InputError(f"{where}: entry {key!r} is damaged")
-    for name in (*(words or ()), *metrics):
-        if not _NAME.fullmatch(name):
+    for name in (*(words or ()), *(name for names in filled for name in names or ())):
+        if not _NAME.fullmatch(str(name)):
             raise InputError(f"{where}: {name!r} is no name of an attribute or metric of ours")
 
 

@@ -13,6 +13,7 @@ import torch
 
 import pulse_audit
 from pulse_audit import catalogue, store
+from pulse_audit.auditing.instruments import Instruments, settle
 from pulse_audit.auditing.planted import planted_arms, preparer
 from pulse_audit.auditing.spec import AuditSpec
 from pulse_audit.datasets.balance import Skipped, balanced_draw, readable
@@ -38,16 +39,18 @@ class Plan:
     manifest: dict[str, Any]
     faces: Mapping[str, Face]
     arms: Mapping[str, Upsampler]
+    instruments: Instruments
 
 
-def plan_audit(spec: AuditSpec, execution: Mapping[str, Any] | None = None) -> Plan:
+def plan_audit(spec: AuditSpec, earlier: Mapping[str, Any] | None = None) -> Plan:
     """Plan an audit; deterministic in the spec and the data.
 
     Parameters
     ----------
     spec : AuditSpec
-    execution : mapping, optional
-        Device, precision, threads and batch of a run to resume; None resolves the spec's.
+    earlier : mapping, optional
+        Manifest of a run to resume: its device, precision, threads and batch are taken over, and
+        its metrics. None resolves the spec's.
 
     Raises
     ------
@@ -61,7 +64,7 @@ def plan_audit(spec: AuditSpec, execution: Mapping[str, Any] | None = None) -> P
     index = read_faces(card, spec.data_root, spec.split)
     groupings = check_groupings(spec, index)
     chosen, skipped = choose_faces(spec, index, groupings)
-    execution = execution or resolve_execution(spec)
+    execution = earlier["execution"] if earlier else resolve_execution(spec)
     device = check_device(str(execution["device"]))
     torch.set_num_threads(int(execution["threads"]))
     dtype = DTYPES[str(execution["precision"])]
@@ -80,6 +83,7 @@ def plan_audit(spec: AuditSpec, execution: Mapping[str, Any] | None = None) -> P
     )
     arms = {r.name: arms[r.name] for r in references}
     check_geometry(spec, arms, resolution)
+    instruments = settle(spec, index, resolution, device, earlier)
     manifest = {
         "schema": store.SCHEMA_VERSION,
         "status": "planned",
@@ -106,10 +110,10 @@ def plan_audit(spec: AuditSpec, execution: Mapping[str, Any] | None = None) -> P
         "units": cut_units(
             [face.id for face, _ in chosen], list(arms), spec, int(execution["batch"])
         ),
-        "unavailable": {},
         "notes": list(index.notes),
+        **instruments.entries(card.labels_from),
     }
-    return Plan(manifest, {face.id: face for face, _ in chosen}, arms)
+    return Plan(manifest, {face.id: face for face, _ in chosen}, arms, instruments)
 
 
 def check_groupings(spec: AuditSpec, index: FaceIndex) -> list[list[str]]:

@@ -14,11 +14,10 @@ from pulse_audit import store
 from pulse_audit.auditing.plan import Plan, plan_audit
 from pulse_audit.auditing.spec import AuditSpec
 from pulse_audit.auditing.work import Workbench
-from pulse_audit.metrics.fidelity import METRICS
 from pulse_audit.report import html
-from pulse_audit.types import InputError, Unavailable
+from pulse_audit.types import InputError
 
-NOT_MEASURED = "not measured by this version"
+NOT_MEASURED = "no draw has a value"
 
 
 #: Hears how far a run is: draws done, in all, and of those done the ones of an earlier process.
@@ -53,7 +52,7 @@ def run_audit(spec: AuditSpec, out: Path, progress: Progress | None = None) -> s
         existing = store.open_run(out) if (out / "manifest.json").exists() else None
         if existing is not None:
             check_same_spec(existing.manifest, spec, out)
-        plan = plan_audit(spec, existing.manifest["execution"] if existing else None)
+        plan = plan_audit(spec, existing.manifest if existing else None)
         if existing is None:
             run = store.create_run(out, plan.manifest)
         else:
@@ -68,7 +67,7 @@ def work_off(run: store.Run, plan: Plan, progress: Progress) -> None:
     units = run.manifest["units"]
     total = sum(len(unit["draws"]) for unit in units)
     waiting = [unit for unit in units if not run.is_finished(unit["id"])]
-    if not waiting:
+    if not waiting and (run.features_dim is None or run.has_originals):
         return
     done = restored = total - sum(len(unit["draws"]) for unit in waiting)
     bench = Workbench(plan, run)
@@ -76,9 +75,12 @@ def work_off(run: store.Run, plan: Plan, progress: Progress) -> None:
     run.write_manifest(status="running", started=run.manifest.get("started") or _now())
     progress(done, total, restored)
     for unit in waiting:
-        run.write_unit(unit["id"], bench.measure(unit))
+        measured = bench.measure(unit)
+        run.write_unit(unit["id"], measured.rows, measured.features)
         done += len(unit["draws"])
         progress(done, total, restored)
+    if run.features_dim is not None:
+        run.write_originals(bench.features_of_originals())
     spent = run.manifest.get("seconds", 0.0) + time.monotonic() - started
     run.write_manifest(seconds=round(spent, 3))
 
@@ -88,22 +90,16 @@ def finish(run: store.Run) -> store.Run:
     run.write_manifest(
         status="complete",
         finished=run.manifest.get("finished") or _now(),
-        unavailable=unavailable(run.samples(), run.manifest),
+        unavailable=unavailable(run.samples(), run.manifest["unavailable"]),
     )
     html.publish(run)
     return run
 
 
-def unavailable(samples: pd.DataFrame, manifest: Mapping[str, Any]) -> dict[str, str]:
-    """Say why each column without a single value has none."""
-    resolution = manifest["prepared"]["resolution"]
-    reasons = {
-        metric.name: verdict.reason
-        for metric in METRICS
-        if isinstance(verdict := metric.available(resolution), Unavailable)
-    }
-    if not manifest["prepared"]["aligned"]:
-        reasons["hr_face_found"] = "the faces came in the run's crop, so no detector ran"
+def unavailable(samples: pd.DataFrame, planned: Mapping[str, str]) -> dict[str, str]:
+    """Say why each column without a single value has none; ``planned`` are reasons known before."""
+    reasons = dict(planned)
+    reasons["hr_aligned"] = "the faces came in the run's crop, so none was aligned"
     tones = [f"{side}_{name}" for side in ("hr", "sr") for name in ("ita", "hue", "lightness")]
     for column in (*tones, "hr_monk", "sr_monk"):
         reasons[column] = "no skin was found in any image (greyscale photos have no skin colour)"
@@ -135,6 +131,8 @@ def check_same_plan(stored: Mapping[str, Any], planned: Mapping[str, Any], out: 
         ("faces", "the faces on disk"),
         ("skipped", "the unreadable faces"),
         ("arms", "an arm or its weights"),
+        ("attributes", "the attribute model"),
+        ("metrics", "the metrics or their weights"),
         ("units", "the work units"),
     ):
         if stored[key] != planned[key]:

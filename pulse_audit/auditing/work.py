@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,17 +14,16 @@ from PIL import Image
 from torch import Tensor
 
 from pulse_audit import store
+from pulse_audit.auditing.measure import Observer, Seen, attribute_cosines, compare, to_numpy
 from pulse_audit.auditing.plan import Plan
 from pulse_audit.auditing.prepare import prepared
 from pulse_audit.datasets.images import decode
 from pulse_audit.degrade.degradation import Degradation
 from pulse_audit.degrade.resample import resize
 from pulse_audit.faces.align import FaceAligner
-from pulse_audit.faces.skin import SkinTone, skin_tone
-from pulse_audit.metrics.fidelity import METRICS
 from pulse_audit.search.config import PRESETS
 from pulse_audit.seeding import fingerprint
-from pulse_audit.types import Draw, Metric, Request, Status, Unavailable, Upsampled, Upsampler
+from pulse_audit.types import Draw, Request, Status, Upsampled, Upsampler
 
 #: Faces a group of which images are kept by ``--keep-images sample``.
 SAMPLE_FACES = 2
@@ -33,11 +31,25 @@ SAMPLE_FACES = 2
 
 @dataclass(frozen=True)
 class Original:
-    """A prepared original: image (3, R, R), whether a face was found in it, and its skin tone."""
+    """A prepared original: image (3, R, R), whether it was aligned, and what is seen in it.
+
+    ``aligned`` is None where the photo came in the run's crop.
+    """
 
     image: Tensor
-    face_found: bool | None
-    tone: SkinTone | Unavailable
+    aligned: bool | None
+    seen: Seen
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A finished unit: one row a draw, and the features (rows, d) where they are kept.
+
+    Features are NaN where there is no output.
+    """
+
+    rows: list[dict[str, Any]]
+    features: store.Features | None
 
 
 class Workbench:
@@ -59,10 +71,13 @@ class Workbench:
         self._eps = PRESETS[self._spec["search"]].eps
         self._kept = kept_faces(manifest)
         self._aligner = FaceAligner(self._device) if manifest["prepared"]["aligned"] else None
+        self._instruments = plan.instruments
+        self._observer = Observer(plan.instruments, self._crop, self._device)
+        self._features: dict[str, store.Features] = {}
         held = 2 * int(manifest["execution"]["batch"])
         self.original = lru_cache(maxsize=held)(self._prepare)
 
-    def measure(self, unit: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def measure(self, unit: Mapping[str, Any]) -> Measured:
         """Carry out a unit: one row a draw, failures included."""
         draws = [
             Draw(face_id, unit["condition"], unit["scale"], index)
@@ -79,18 +94,63 @@ class Workbench:
         ]
         answers = answer(self._plan.arms[unit["arm"]], requests, degradation)
         outputs = [self._compared(answered) for answered in answers]
-        fidelity = measure_fidelity(outputs, hr)
-        return [
-            self._row(unit["arm"], draws[i], seeds[i], originals[i], answers[i], outputs[i], lr[i])
-            | {name: values[i] for name, values in fidelity.items()}
+        seen, values = self._measure_outputs(outputs, originals, hr)
+        rows = [
+            self._row(unit["arm"], draws[i], seeds[i], originals[i], answers[i], seen[i])
+            | {"image": self._keep(unit["arm"], draws[i], originals[i], outputs[i], lr[i])}
+            | values[i]
             for i in range(len(draws))
         ]
+        return Measured(rows, self._stack_features(seen))
+
+    def features_of_originals(self) -> dict[str, store.Features]:
+        """Features of every original, in the order of the plan.
+
+        Those of faces that only an earlier process measured are computed again.
+        """
+        for face_id in self._plan.faces:
+            if face_id not in self._features:
+                self.original(face_id)
+        return {face_id: self._features[face_id] for face_id in self._plan.faces}
 
     def _prepare(self, face_id: str) -> Original:
-        """Decode, align where the run's crop asks for it, and resize one original."""
+        """Decode, align where the run's crop asks for it, resize and measure one original.
+
+        By itself, never in a batch, so that it is measured alike for every arm, unit and resume.
+        """
         photo = decode(self._plan.faces[face_id].source.read())
-        image, found = prepared(photo, self._aligner, self._crop, self._resolution)
-        return Original(image, found, skin_tone(_to_numpy(image), self._crop))
+        image, aligned = prepared(photo, self._aligner, self._crop, self._resolution)
+        seen = self._observer.look(image[None].to(self._device))[0]
+        if seen.features is not None:
+            self._features[face_id] = seen.features
+        return Original(image, aligned, seen)
+
+    def _measure_outputs(
+        self, outputs: Sequence[Tensor | None], originals: Sequence[Original], hr: Tensor
+    ) -> tuple[list[Seen | None], list[dict[str, float | None]]]:
+        """Measure the outputs that there are: each by itself, and beside its original."""
+        present = [i for i, output in enumerate(outputs) if output is not None]
+        seen: list[Seen | None] = [None] * len(outputs)
+        values: list[dict[str, float | None]] = [{} for _ in outputs]
+        if not present:
+            return seen, values
+        sr = torch.stack([output for output in outputs if output is not None])
+        looked = self._observer.look(sr)
+        measured = compare(self._instruments.images, sr, hr[present])
+        if "attribute_cosine" in self._instruments.metrics:
+            references = [originals[i].seen for i in present]
+            measured["attribute_cosine"] = attribute_cosines(looked, references)
+        for k, i in enumerate(present):
+            seen[i] = looked[k]
+            values[i] = {name: numbers[k] for name, numbers in measured.items()}
+        return seen, values
+
+    def _stack_features(self, seen: Sequence[Seen | None]) -> store.Features | None:
+        dim = self._run.features_dim
+        if dim is None:
+            return None
+        nothing = np.full(dim, np.nan, np.float32)
+        return np.stack([s.features if s and s.features is not None else nothing for s in seen])
 
     def _compared(self, answered: Upsampled) -> Tensor | None:
         """Bring an output to the run's resolution."""
@@ -108,16 +168,13 @@ class Workbench:
         seed: int,
         original: Original,
         answered: Upsampled,
-        output: Tensor | None,
-        lr: Tensor,
+        seen: Seen | None,
     ) -> dict[str, Any]:
-        """One row of the samples, but for the image metrics."""
-        tone = (
-            Unavailable("no output") if output is None else skin_tone(_to_numpy(output), self._crop)
-        )
+        """One row of the samples, but for its image and the image metrics."""
         feasible = answered.feasible
         if feasible is None and answered.downscale_error is not None:
             feasible = answered.downscale_error <= self._eps
+        columns = self._instruments.columns
         return {
             "face_id": draw.face_id,
             "dataset": self._spec["dataset"],
@@ -126,16 +183,15 @@ class Workbench:
             "scale": draw.scale,
             "draw": draw.index,
             "seed": seed,
-            "status": str(answered.status),
+            "status": str(status(answered, seen)),
             "feasible": bool(feasible),
             "downscale_error": answered.downscale_error,
             "steps": answered.steps,
             "seconds": answered.seconds,
-            "image": self._keep(arm, draw, original, output, lr),
-            "hr_face_found": original.face_found,
+            "hr_aligned": original.aligned,
             "reason": answered.reason,
-            **_tone_columns("hr", original.tone),
-            **_tone_columns("sr", tone),
+            **original.seen.columns("hr", columns),
+            **(seen.columns("sr", columns) if seen is not None else {}),
             **{
                 f"label_{attribute}": word
                 for attribute, word in self._plan.faces[draw.face_id].labels.items()
@@ -173,6 +229,14 @@ def kept_faces(manifest: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(face_id for cell in taken.values() for face_id in cell[:SAMPLE_FACES])
 
 
+def status(answered: Upsampled, seen: Seen | None) -> Status:
+    """Say what became of a draw: ``no_face`` where its output shows none, feasible or not."""
+    judged = answered.status in (Status.OK, Status.INFEASIBLE)
+    if judged and seen is not None and seen.face_found is False:
+        return Status.NO_FACE
+    return answered.status
+
+
 def answer(
     arm: Upsampler, requests: Sequence[Request], degradation: Degradation
 ) -> list[Upsampled]:
@@ -200,39 +264,9 @@ def _failed(reason: str) -> Upsampled:
     return Upsampled(None, None, False, 0, 0.0, Status.ERROR, reason)
 
 
-def measure_fidelity(outputs: Sequence[Tensor | None], hr: Tensor) -> dict[str, list[float | None]]:
-    """Image metrics of a unit; None where there is no output or the metric is unavailable."""
-    present = [i for i, output in enumerate(outputs) if output is not None]
-    values: dict[str, list[float | None]] = {m.name: [None] * len(outputs) for m in METRICS}
-    if not present:
-        return values
-    sr = torch.stack([output for output in outputs if output is not None])
-    for metric in METRICS:
-        for i, value in zip(present, _values(metric, sr, hr[present]), strict=True):
-            values[metric.name][i] = value
-    return values
-
-
-def _values(metric: Metric, sr: Tensor, hr: Tensor) -> list[float | None]:
-    measured = metric.compute(sr, hr)
-    if isinstance(measured, Unavailable):
-        return [None] * len(sr)
-    return [float(v) if not math.isnan(v) else None for v in measured.tolist()]
-
-
-def _tone_columns(side: str, tone: SkinTone | Unavailable) -> dict[str, float | int | None]:
-    names = ("ita", "hue", "lightness", "monk")
-    return {f"{side}_{name}": getattr(tone, name, None) for name in names}
-
-
-def _to_numpy(image: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """(3, H, W) tensor to (H, W, 3) array."""
-    return image.detach().permute(1, 2, 0).float().cpu().numpy()
-
-
 def encode_png(image: Tensor) -> bytes:
     """Encode (3, H, W) in [0, 1] as an 8-bit PNG."""
-    pixels = (_to_numpy(image).clip(0, 1) * 255).round().astype(np.uint8)
+    pixels = (to_numpy(image).clip(0, 1) * 255).round().astype(np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
     return buffer.getvalue()

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pulse_audit.names import nearest
-from pulse_audit.types import InputError
+from pulse_audit.types import InputError, Unavailable
 
 if TYPE_CHECKING:
     from facenet_pytorch import MTCNN
@@ -51,6 +51,14 @@ LEAST_PIXELS = 20
 #: 0.25) a face is found in 617; with a mirrored margin in 614, with stretched edges in 607, without
 #: a margin in 605.
 MARGIN = 0.5
+
+#: Smallest prepared face, in pixels a side, of which it is judged whether it shows a face: at 32 px
+#: one is found in 95 to 99 % of 103 prepared photos of FairFace, by crop; at 24 px in 90 to 96 %,
+#: and in as few as 75 % of those of one group (Black).
+LEAST_JUDGED = 32
+
+#: Smallest face looked for in prepared faces, by crop: their place in the frame is known.
+SMALLEST_PREPARED = {"fairface-1.25": LARGE_FACE, "as-is": LARGE_FACE}
 
 #: Where the landmarks lie in FairFace's 224 px photos (margin 0.25), in units of the side: medians
 #: over 617 photos of a balanced sample, made symmetrical (spread, 1.48 times the median absolute
@@ -147,6 +155,16 @@ SQUARES: Mapping[str, Callable[[Points], Square]] = {
 
 #: Crops that need a face to be found; ``as-is`` is the photo's own frame.
 CROPS = tuple(SQUARES)
+
+
+def judged(resolution: int) -> Unavailable | None:
+    """Why images of this size are too small to judge whether they show a face, or None."""
+    if resolution >= LEAST_JUDGED:
+        return None
+    return Unavailable(
+        f"faces are not looked for in images under {LEAST_JUDGED} px, these have {resolution}: "
+        "the detector misses too many originals"
+    )
 
 
 def centre_square(photo: Photo, size: int) -> Tensor:
@@ -264,6 +282,10 @@ class FaceAligner:
             _largest((boxes - margin) / scale, (points - margin) / scale, (height, width))
             for boxes, points in self._detect(canvases)
         ]
+
+    def find_prepared(self, images: Tensor, crop: str) -> list[FoundFace | None]:
+        """Find the face of each prepared image (n, 3, R, R): an original or an output in a crop."""
+        return self.find_all(images, SMALLEST_PREPARED.get(crop, 1 / 4))
 
     def _detect(self, canvases: Photo) -> list[tuple[Points, Points]]:
         """Boxes (m, 4) and landmarks (m, 5, 2) of all faces in each of (n, H, W, 3) pictures."""

@@ -17,6 +17,7 @@ def small(root: Path, generator: str, **changes: object) -> dict[str, object]:
     values: dict[str, object] = {
         "dataset": "fairface", "data_root": root, "generators": [generator], "scales": [4],
         "per_group": 1, "limit": 2, "draws": 1, "threads": 1, "device": "cpu",
+        "metrics": ["psnr"], "attributes": "none",
     }  # fmt: skip
     return values | changes
 

@@ -29,7 +29,7 @@ def small(root: Path, **changes: object) -> dict[str, object]:
     values: dict[str, object] = {
         "dataset": "fairface", "data_root": root, "arms": ["bicubic"], "scales": [4],
         "resolution": 32, "crop": "fairface-0.25", "per_group": 2, "draws": 2, "threads": 1,
-        "device": "cpu",
+        "device": "cpu", "metrics": ["psnr", "ssim"], "attributes": "none",
     }  # fmt: skip
     return values | changes
 
@@ -105,7 +105,7 @@ def test_a_killed_run_resumes_to_the_same_samples(
     command = (
         f"run --dataset fairface --data-root {fairface_root} --generator {tiny_generator} "
         "--arm pulse --arm bicubic --scale 4 --per-group 2 --draws 2 --batch 2 --threads 1 "
-        "--device cpu --crop fairface-0.25 --json --quiet --out"
+        "--device cpu --crop fairface-0.25 --metrics psnr --json --quiet --out"
     )
     instants = random.Random(0)
     with forking_server() as run_killed:
