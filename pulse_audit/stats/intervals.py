@@ -135,9 +135,11 @@ def proportion_interval(
     """Proportion over all draws, with the Wilson interval at Kish's effective sample size.
 
     The within-face correlation used is the larger of this group's own and the one pooled over
-    groups: a small group's own estimate is too often 0. Where neither exists although faces have
-    several draws (all outcomes equal everywhere), it is taken as 1, so that a face counts once:
-    the widest answer. With one draw a face this is the plain Wilson interval.
+    groups: a small group's own estimate is too often 0. Where all outcomes of the group are equal
+    it is taken as 1, so that a face counts once, the widest answer: nothing then speaks against a
+    correlation above that of the other groups, and with the pooled one a group of 20 faces with
+    ICC .9 among six with ICC .1 is covered 79 % of the time (rate .05; 94 % this way). With one
+    draw a face this is the plain Wilson interval.
 
     Parameters
     ----------
@@ -162,9 +164,11 @@ def interval_of_totals(
     sums: Floats, counts: Floats, pooled_icc: float | None, confidence: float
 ) -> Estimate:
     """`proportion_interval` from the successes and draws of every face, (faces,) each."""
-    known = [icc for icc in (_anova(_sums_of_squares(sums, counts)), pooled_icc) if icc is not None]
-    icc = max(known, default=1.0)
     n_draws = counts.sum()
+    known = [icc for icc in (_anova(_sums_of_squares(sums, counts)), pooled_icc) if icc is not None]
+    if sums.sum() in (0.0, n_draws):  # this group's own correlation cannot be told
+        known = []
+    icc = max(known, default=1.0)
     design_effect = 1 + (np.square(counts).sum() / n_draws - 1) * icc
     effective = n_draws / design_effect
     value = float(sums.sum() / n_draws)

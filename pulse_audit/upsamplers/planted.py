@@ -222,7 +222,7 @@ class Planted:
                 "confusion": "the run's own faces",
                 "outputs": {group: len(faces) for group, faces in self._pool.items()},
                 "outputs_sha256": hexdigest(
-                    *([group, *faces] for group, faces in self._pool.items())
+                    *((group, *faces) for group, faces in self._pool.items())
                 ),
             },
         }

@@ -166,3 +166,11 @@ def test_outcomes_that_are_not_binary_are_refused():
 def test_cluster_totals_refuse_missing_values():
     with pytest.raises(ValueError, match="must be finite"):
         cluster_totals([1.0, np.nan], [0, 1])
+
+
+@pytest.mark.parametrize("outcome", [0, 1])
+def test_a_group_whose_outcomes_are_all_equal_counts_each_face_once(outcome):
+    faces = np.repeat(np.arange(20), 5)
+    estimate = proportion_interval(np.full(100, outcome), faces, pooled_icc=0.1)
+    assert (estimate.low, estimate.high) == pytest.approx(wilson(20 * outcome, 20))
+    assert "taken as 1" in estimate.method
