@@ -127,7 +127,10 @@ class OnnxAttributes:
             confusion=said.confusion,
             notes=(*said.notes, "an ONNX model: no gradients, so guidance cannot use it"),
         )
-        check_card(self.card)
+        try:
+            check_card(self.card)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
         self.card = self._tried()
 
     def __call__(self, images: Tensor) -> Attributes:
@@ -337,13 +340,9 @@ def _session(path: Path, data: bytes, device: torch.device) -> InferenceSession:
 def _input(path: Path, session: InferenceSession, said: OnnxCard) -> tuple[str, int | None]:
     """Name of the image input, and the batch size that the file fixes, if it does."""
     given = {node.name: node for node in session.get_inputs()}
-    if said.input is None and len(given) > 1:
-        raise InputError(
-            f"{path}: has inputs {', '.join(given)}; say which takes the image (input)"
-        )
-    name = said.input or next(iter(given))
-    if name not in given or len(given) > 1:
-        raise InputError(f"{path}: has inputs {', '.join(given)}; it may take the image alone")
+    name = said.input or next(iter(given), "")
+    if [name] != list(given):
+        raise InputError(f"{path}: takes {', '.join(given)}; it may take one image alone")
     side = said.resolution
     wanted = [3, side, side] if said.layout == "NCHW" else [side, side, 3]
     shape = list(given[name].shape)
