@@ -81,7 +81,9 @@ def settings(
     with_gallery: bool,
 ) -> list[Setting]:
     """One entry for each condition and scale that was measured, in the order of the summary."""
-    cells = list(dict.fromkeys((row.condition, row.scale) for row in summary.estimates))
+    # rows of scale 0 belong to no setting: compositions of a generator's prior or of a data set
+    measured = (row for row in summary.estimates if row.scale)
+    cells = list(dict.fromkeys((row.condition, row.scale) for row in measured))
     stems, budget, made = Stems(), MOST_PICTURES, []
     for condition, scale in cells:
         here = samples[(samples["condition"] == condition) & (samples["scale"] == scale)]

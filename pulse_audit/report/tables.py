@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pulse_audit.summary.measures import BY_NAME, Measure
+from pulse_audit.summary.kinds import Measure
+from pulse_audit.summary.measures import BY_NAME
 from pulse_audit.summary.schema import EstimateRow, Summary
 
 #: Metrics a reader sees, in order; every other one is in ``data/estimates.csv``.
@@ -105,7 +106,7 @@ def arm_table(summary: Summary, condition: str, scale: int) -> Table:
     cell = [
         r
         for r in summary.estimates
-        if (r.condition, r.scale, r.group_by) == (condition, scale, "all")
+        if r.plain and (r.condition, r.scale, r.group_by) == (condition, scale, "all")
     ]
     columns = _columns(cell)
     arms = list(dict.fromkeys(r.arm for r in cell))
@@ -178,7 +179,7 @@ def neutralised(text: str) -> str:
 def _by_group(rows: Sequence[EstimateRow]) -> dict[str, dict[str, EstimateRow]]:
     groups: dict[str, dict[str, EstimateRow]] = {}
     for row in rows:
-        if row.correction == "raw" and row.to_group is None:
+        if row.plain and row.metric in SHOWN:
             groups.setdefault(row.group, {})[row.metric] = row
     return groups
 

@@ -15,9 +15,11 @@ from pulse_audit.seeding import fingerprint
 from pulse_audit.stats.bootstrap import cluster_bca
 from pulse_audit.stats.intervals import Floats, intraclass_correlation, proportion_interval
 from pulse_audit.summary import groups
+from pulse_audit.summary.described import numbers
 from pulse_audit.summary.findings import findings
-from pulse_audit.summary.measures import METRICS, PSNR_CEILING, Measure, numbers
-from pulse_audit.summary.schema import EstimateRow, Summary
+from pulse_audit.summary.kinds import SampleMeasure
+from pulse_audit.summary.measures import PSNR_CEILING, SAMPLED
+from pulse_audit.summary.schema import SCHEMA_VERSION, EstimateRow, Summary
 from pulse_audit.types import Estimate
 
 Whole: TypeAlias = NDArray[np.int64]
@@ -76,7 +78,7 @@ def summarise(manifest: Mapping[str, Any], samples: pd.DataFrame) -> Summary:
         for row in _rows(cell, measure, partitions, int(manifest["spec"].get("seed", 0)))
     ]
     return Summary(
-        schema=1,
+        schema=SCHEMA_VERSION,
         estimates=rows,
         unavailable=unavailable,
         findings=findings(manifest, rows),
@@ -85,10 +87,10 @@ def summarise(manifest: Mapping[str, Any], samples: pd.DataFrame) -> Summary:
 
 def _sort_out(
     samples: pd.DataFrame, reasons: Mapping[str, str]
-) -> tuple[list[Measure], dict[str, str]]:
+) -> tuple[list[SampleMeasure], dict[str, str]]:
     """Measures that can be taken, and why the others and other empty columns cannot."""
-    missing = {m.name: reason for m in METRICS if (reason := m.missing(samples, reasons))}
-    measures = [m for m in METRICS if m.name not in missing]
+    missing = {m.name: reason for m in SAMPLED if (reason := m.missing(samples, reasons))}
+    measures = [m for m in SAMPLED if m.name not in missing]
     return measures, dict(sorted({**reasons, **missing}.items()))
 
 
@@ -126,7 +128,7 @@ def _in_order(column: pd.Series[Any], known: Any) -> list[Any]:
 
 
 def _rows(
-    cell: Cell, measure: Measure, partitions: Sequence[Grouping], seed: int
+    cell: Cell, measure: SampleMeasure, partitions: Sequence[Grouping], seed: int
 ) -> Iterator[EstimateRow]:
     values = measure.values(cell.samples)
     for grouping in partitions:
@@ -145,7 +147,7 @@ def _rows(
             yield _row(cell, measure, grouping.name, group, estimate, method)
 
 
-def _pooled(measure: Measure, values: Floats, faces: Whole, of_draw: Whole) -> float | None:
+def _pooled(measure: SampleMeasure, values: Floats, faces: Whole, of_draw: Whole) -> float | None:
     measured = ~np.isnan(values)
     if measure.kind != "proportion" or not measured.any():
         return None
@@ -153,7 +155,7 @@ def _pooled(measure: Measure, values: Floats, faces: Whole, of_draw: Whole) -> f
 
 
 def _estimate(
-    measure: Measure, values: Floats, faces: Whole, pooled: float | None, seed: int
+    measure: SampleMeasure, values: Floats, faces: Whole, pooled: float | None, seed: int
 ) -> Estimate:
     measured = ~np.isnan(values)
     if not measured.any():
@@ -168,7 +170,7 @@ def _estimate(
     return replace(estimate, low=max(estimate.low, measure.least))
 
 
-def _caveat(measure: Measure, samples: pd.DataFrame, inside: NDArray[np.bool_]) -> str:
+def _caveat(measure: SampleMeasure, samples: pd.DataFrame, inside: NDArray[np.bool_]) -> str:
     """Say how many draws were identical to their original, where that bounds a mean."""
     if measure.name != "psnr":
         return ""
@@ -177,7 +179,7 @@ def _caveat(measure: Measure, samples: pd.DataFrame, inside: NDArray[np.bool_]) 
 
 
 def _row(
-    cell: Cell, measure: Measure, group_by: str, group: str, estimate: Estimate, method: str
+    cell: Cell, measure: SampleMeasure, group_by: str, group: str, estimate: Estimate, method: str
 ) -> EstimateRow:
     return EstimateRow(
         arm=cell.arm,

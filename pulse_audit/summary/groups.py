@@ -83,11 +83,14 @@ def _single(samples: pd.DataFrame, column: str) -> pd.Series[str]:
     return samples[label].astype("object").where(samples[label].notna(), UNLABELLED).astype(str)
 
 
-def _rank(column: str, manifest: Mapping[str, Any]) -> dict[str, int]:
+def words_of(column: str, manifest: Mapping[str, Any]) -> list[str]:
+    """Groups of a column in their order; empty where the vocabulary is open."""
     if column == "skin_tone":
-        words = [name for _, name in ITA_CLASSES]
-    elif column == "monk":
-        words = [f"{a}-{b}" for a, b in MONK_CLASSES]
-    else:
-        words = list(manifest["dataset"].get("vocabulary", {}).get(column, []))
-    return {word: rank for rank, word in enumerate(words)}
+        return [name for _, name in ITA_CLASSES]
+    if column == "monk":
+        return [f"{a}-{b}" for a, b in MONK_CLASSES]
+    return list(manifest["dataset"].get("vocabulary", {}).get(column, []))
+
+
+def _rank(column: str, manifest: Mapping[str, Any]) -> dict[str, int]:
+    return {word: rank for rank, word in enumerate(words_of(column, manifest))}

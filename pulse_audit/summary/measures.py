@@ -1,57 +1,19 @@
-"""What is estimated: one entry a metric, from columns of the samples to one number a draw."""
+"""What is taken from the samples: one entry a metric, from columns to one number a draw."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
-from pulse_audit.stats import bootstrap
 from pulse_audit.stats.intervals import Floats
+from pulse_audit.summary.described import DERIVED, TESTED, numbers
+from pulse_audit.summary.kinds import Better, Measure, SampleMeasure
 from pulse_audit.types import Status
-
-Better = Literal["higher", "lower", "nearer 0", "neither"]
 
 #: PSNR of identical images is infinite; a mean needs a number, so it is counted as this many dB.
 PSNR_CEILING = 100.0
-
-
-@dataclass(frozen=True)
-class Measure:
-    """How one metric is taken from the samples, and how it is shown.
-
-    ``values`` maps samples to one float a draw, NaN where that draw was not measured. Proportions
-    are 0 or 1; ``least`` is the least value the quantity can have. ``shown_times`` converts the
-    stored number to the unit shown (100 for per cent).
-    """
-
-    name: str
-    title: str
-    what: str
-    unit: str
-    better: Better
-    kind: Literal["proportion", "mean"]
-    columns: tuple[str, ...]
-    values: Callable[[pd.DataFrame], Floats]
-    decimals: int = 1
-    shown_times: float = 1.0
-    statistic: bootstrap.Statistic = bootstrap.mean
-    least: float = -np.inf
-
-    def missing(self, samples: pd.DataFrame, reasons: Mapping[str, str]) -> str | None:
-        """Return why the metric cannot be taken from these samples, or None where it can."""
-        for column in self.columns:
-            if column not in samples or samples[column].isna().all():
-                return reasons.get(column, f"no draw has a value in column {column}")
-        return None
-
-
-def numbers(samples: pd.DataFrame, column: str) -> Floats:
-    """Return a column as floats, null as NaN."""
-    return np.asarray(samples[column].astype("float64"), dtype=np.float64)
 
 
 def has_status(samples: pd.DataFrame, status: Status) -> Floats:
@@ -80,8 +42,8 @@ def root_mean_square_levels(sums: Floats, counts: Floats) -> Floats:
     return 255.0 * np.sqrt(np.maximum(sums, 0.0) / counts)
 
 
-def _status_rate(status: Status, title: str, what: str, *more: str) -> Measure:
-    return Measure(
+def _status_rate(status: Status, title: str, what: str, *more: str) -> SampleMeasure:
+    return SampleMeasure(
         name=f"{status}_rate",
         title=title,
         what=what,
@@ -102,8 +64,8 @@ def _column(
     better: Better,
     decimals: int,
     least: float = -np.inf,
-) -> Measure:
-    return Measure(
+) -> SampleMeasure:
+    return SampleMeasure(
         name=column,
         title=title,
         what=what,
@@ -117,8 +79,8 @@ def _column(
     )
 
 
-def _level(side: str, quantity: str, title: str, unit: str) -> Measure:
-    return Measure(
+def _level(side: str, quantity: str, title: str, unit: str) -> SampleMeasure:
+    return SampleMeasure(
         name=f"{side}_{quantity}",
         title=title,
         what="mean over the draws of which original and output were both measured",
@@ -133,8 +95,8 @@ def _level(side: str, quantity: str, title: str, unit: str) -> Measure:
     )
 
 
-def _shift(quantity: str, title: str, unit: str) -> Measure:
-    return Measure(
+def _shift(quantity: str, title: str, unit: str) -> SampleMeasure:
+    return SampleMeasure(
         name=f"{quantity}_shift",
         title=title,
         what="output minus original",
@@ -146,8 +108,8 @@ def _shift(quantity: str, title: str, unit: str) -> Measure:
     )
 
 
-METRICS: tuple[Measure, ...] = (
-    Measure(
+SAMPLED: tuple[SampleMeasure, ...] = (
+    SampleMeasure(
         name="feasible_rate",
         title="Feasible",
         what="share of all draws whose output downscales to the input within the search's limit "
@@ -180,7 +142,7 @@ METRICS: tuple[Measure, ...] = (
         5,
         least=0.0,
     ),
-    Measure(
+    SampleMeasure(
         name="downscale_rmse",
         title="Downscale RMSE",
         what="square root of the mean downscale error, in 8-bit levels",
@@ -193,7 +155,7 @@ METRICS: tuple[Measure, ...] = (
         statistic=root_mean_square_levels,
         least=0.0,
     ),
-    Measure(
+    SampleMeasure(
         name="psnr",
         title="PSNR",
         what=f"against the original; identical images (infinite) count as {PSNR_CEILING:.0f} dB",
@@ -204,13 +166,46 @@ METRICS: tuple[Measure, ...] = (
         values=lambda samples: np.minimum(numbers(samples, "psnr"), PSNR_CEILING),
     ),
     _column("ssim", "SSIM", "structural similarity to the original", "", "higher", 3),
+    _column(
+        "ms_ssim", "MS-SSIM", "structural similarity over five scales, from 161 px", "", "higher", 3
+    ),
+    _column("lpips", "LPIPS", "learned perceptual distance to the original", "", "lower", 3),
+    _column("niqe", "NIQE", "naturalness of the output alone", "", "lower", 2),
+    _column("sharpness", "Sharpness", "variance of the Laplacian of the output", "", "neither", 4),
+    _column(
+        "attribute_cosine",
+        "Attribute cosine",
+        "similarity of output and original in the attribute model's features",
+        "",
+        "higher",
+        3,
+    ),
+    _column(
+        "identity_cosine",
+        "Identity cosine",
+        "similarity of output and original in a face recognition network",
+        "",
+        "higher",
+        3,
+    ),
+    SampleMeasure(
+        name="verified",
+        title="Verified",
+        what="share of draws that the face recognition network takes for the same person",
+        unit="%",
+        better="higher",
+        kind="proportion",
+        columns=("verified",),
+        values=lambda samples: numbers(samples, "verified"),
+        shown_times=100.0,
+    ),
     _level("hr", "lightness", "Lightness of originals", "L*"),
     _level("sr", "lightness", "Lightness of outputs", "L*"),
     _shift("lightness", "Lightness shift", "L*"),
     _level("hr", "ita", "ITA of originals", "°"),
     _level("sr", "ita", "ITA of outputs", "°"),
     _shift("ita", "ITA shift", "°"),
-    Measure(
+    SampleMeasure(
         name="hue_shift",
         title="Hue shift",
         what="output minus original, the shorter way round the circle",
@@ -220,7 +215,7 @@ METRICS: tuple[Measure, ...] = (
         columns=("hr_hue", "sr_hue"),
         values=lambda samples: wrapped(shift(samples, "hue")),
     ),
-    Measure(
+    SampleMeasure(
         name="monk_shift",
         title="Monk shift",
         what="absolute difference of the Monk skin tone class, of ten",
@@ -234,4 +229,6 @@ METRICS: tuple[Measure, ...] = (
     ),
     _column("steps", "Search steps", "optimisation steps taken", "", "neither", 0, least=0.0),
 )
+#: Every metric of a summary, in the order of lists.
+METRICS: tuple[Measure, ...] = (*SAMPLED, *TESTED, *DERIVED)
 BY_NAME: Mapping[str, Measure] = {metric.name: metric for metric in METRICS}

@@ -4,23 +4,43 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pulse_audit.types import InputError
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
 NAME = "summary.json"
+#: Suffix by which the corrected estimates of a metric are asked for.
+CORRECTED = "_corrected"
+
+
+Detail: TypeAlias = dict[str, str | int | float | None]
 
 
 class EstimateRow(BaseModel):
     """One estimate of one metric on one group under one arm, condition and scale.
 
     ``group_by`` is ``all`` for the whole sample, else the columns of the grouping joined by
-    commas. ``value``, ``low`` and ``high`` are null where nothing was measured, ``low`` and
-    ``high`` also where no interval exists; ``method`` then says why. ``to_group`` is null but for
-    the shift matrix.
+    commas; metrics of the set as a whole (``rdp_chi2``, ``pr_tv``) have the group ``all`` of the
+    grouping they compare. Rows that belong to no setting (compositions of a generator's prior)
+    have condition ``all`` and scale 0. ``value``, ``low`` and ``high`` are null where nothing was
+    measured, ``low`` and ``high`` also where no interval exists; ``method`` then says why.
+
+    ``to_group`` is the apparent group of the output in the metrics ``shift`` (the last one may be
+    ``not classified``) and ``net_flow`` (null there: a group's gain from all others).
+
+    ``correction``: ``corrected`` for the errors of the attribute model; ``hr_floor`` is what the
+    originals themselves, as perfect outputs, would score.
+
+    ``statistic`` other than ``value`` compares the groups of ``group_by``: ``max_gap`` (largest
+    less smallest), ``min_ratio`` (smallest over largest), ``worst_group``, ``max_abs``.
+
+    ``detail`` holds what a number cannot say alone: ``attribute`` that was tested, ``excluded``
+    share of draws, ``plug_in`` value before bias correction, ``trust`` and ``grade`` of a
+    correction, ``em`` point estimate, ``shrunk`` share of partial pooling, ``detectable``
+    difference and ``faces_needed``, names of groups compared.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -39,6 +59,13 @@ class EstimateRow(BaseModel):
     n_faces: int = Field(ge=0)
     n_draws: int = Field(ge=0)
     method: str
+    statistic: Literal["value", "max_gap", "min_ratio", "worst_group", "max_abs"] = "value"
+    detail: Detail | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether this is a group's own value, raw: no cell of a matrix and no comparison."""
+        return self.correction == "raw" and self.to_group is None and self.statistic == "value"
 
 
 class Summary(BaseModel):
@@ -50,7 +77,7 @@ class Summary(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    schema_version: Literal[1] = Field(SCHEMA_VERSION, alias="schema")
+    schema_version: Literal[2] = Field(SCHEMA_VERSION, alias="schema")
     estimates: list[EstimateRow]
     unavailable: dict[str, str]
     findings: list[str]
@@ -62,21 +89,20 @@ class Summary(BaseModel):
     def select(
         self, metric: str, arm: str, condition: str, scale: int, group_by: str = "all"
     ) -> list[EstimateRow]:
-        """Raw estimates of one metric in one cell of the audit, one row a group, in order."""
-        wanted = (metric, arm, condition, scale, group_by, "raw", None)
+        """Estimates of one metric in one cell of the audit, one row a group, in order.
+
+        Raw ones; ``<metric>_corrected``, such as ``retention_corrected``, are the corrected ones.
+        """
+        corrected = metric.endswith(CORRECTED)
+        correction = "corrected" if corrected else "raw"
+        wanted = (metric.removesuffix(CORRECTED), arm, condition, scale, group_by, correction)
         return [
             row
             for row in self.estimates
-            if (
-                row.metric,
-                row.arm,
-                row.condition,
-                row.scale,
-                row.group_by,
-                row.correction,
-                row.to_group,
-            )
+            if (row.metric, row.arm, row.condition, row.scale, row.group_by, row.correction)
             == wanted
+            and row.to_group is None
+            and row.statistic == "value"
         ]
 
 

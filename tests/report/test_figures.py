@@ -40,7 +40,7 @@ def summary(groups=GROUPS):
             ("sr_ita", 20.0),
         ):
             rows.append(row(name, value + index, value + index - 2, value + index + 3, group))
-    return Summary(schema=1, estimates=rows, unavailable={}, findings=[])
+    return Summary(schema=2, estimates=rows, unavailable={}, findings=[])
 
 
 def spans(axis):
@@ -68,13 +68,13 @@ def test_skin_tone_shows_levels_and_the_paired_shift():
 
 def test_a_group_without_interval_is_drawn_as_a_point():
     rows = [row("feasible_rate", 0.5, None, None, "White"), row("feasible_rate", 1, 0.7, 1, "x")]
-    one_face = Summary(schema=1, estimates=rows, unavailable={}, findings=[])
+    one_face = Summary(schema=2, estimates=rows, unavailable={}, findings=[])
     figure = figures.feasibility(one_face, ["pulse:g"], "clean", 8, "race")
     assert_allclose(spans(figure.axes[0]), [[50, 50], [70, 100]])
 
 
 def test_nothing_measured_gives_no_figure():
-    empty = Summary(schema=1, estimates=[], unavailable={}, findings=[])
+    empty = Summary(schema=2, estimates=[], unavailable={}, findings=[])
     assert figures.feasibility(empty, ["pulse:g"], "clean", 8, "race") is None
     assert figures.skin_tone(empty, ["pulse:g"], "clean", 8, "race") is None
 

@@ -28,7 +28,7 @@ def row(**changes):
 
 
 def summary(*rows):
-    return Summary(schema=1, estimates=list(rows), unavailable={"lpips": "why"}, findings=["So."])
+    return Summary(schema=2, estimates=list(rows), unavailable={"lpips": "why"}, findings=["So."])
 
 
 def test_the_committed_json_schema_is_up_to_date():
@@ -68,8 +68,8 @@ def test_equal_summaries_are_equal_bytes(tmp_path):
     [
         ("{", "not a summary"),
         ("[]", "not a summary"),
-        ('{"schema": 2, "estimates": [], "unavailable": {}, "findings": []}', "schema"),
-        ('{"schema": 1, "estimates": [{}], "unavailable": {}, "findings": []}', "estimates.0.arm"),
+        ('{"schema": 1, "estimates": [], "unavailable": {}, "findings": []}', "schema"),
+        ('{"schema": 2, "estimates": [{}], "unavailable": {}, "findings": []}', "estimates.0.arm"),
     ],
 )
 def test_a_foreign_file_is_refused_in_one_line(tmp_path, text, said):
