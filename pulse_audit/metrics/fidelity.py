@@ -1,4 +1,4 @@
-"""Pixel fidelity of an output to the original: MSE, PSNR and SSIM.
+"""Pixel fidelity of an output to the original: MSE, PSNR, SSIM and MS-SSIM.
 
 One value per image, accumulated in float64: the sum of a million small squares loses digits in
 float32, and an image's score must not depend on its batch mates.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pulse_audit.types import Metric, Unavailable
@@ -23,6 +24,9 @@ WEIGHTS = [value / sum(_BELL) for value in _BELL]
 #: SSIM's constants (0.01 L)^2 and (0.03 L)^2 for the range L = 1.
 C1 = 0.01**2
 C2 = 0.03**2
+
+#: MS-SSIM's exponents, finest scale first (Wang, Simoncelli & Bovik 2003, section 3.2).
+SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 
 def mse(sr: Tensor, hr: Tensor) -> Tensor:
@@ -78,14 +82,56 @@ def ssim(sr: Tensor, hr: Tensor) -> Tensor | Unavailable:
     _check_shapes(sr, hr)
     if too_small := SSIM.available(min(sr.shape[-2:])):
         return too_small
+    luminance, structure = _comparisons(sr.double(), hr.double())
+    return (luminance * structure).flatten(1).mean(1)
+
+
+def ms_ssim(sr: Tensor, hr: Tensor) -> Tensor | Unavailable:
+    """Multi-scale structural similarity (Wang, Simoncelli & Bovik 2003, eq. 7), mean over channels.
+
+    Five scales, each half the one before by averaging 2 x 2 pixels (an odd last row or column is
+    averaged with itself), luminance compared at the coarsest alone, the paper's exponents. A
+    scale on which two images are negatively correlated counts as 0, for a negative number has no
+    real power; one such scale makes the channel's score 0.
+
+    Parameters
+    ----------
+    sr, hr : Tensor, (n, c, h, w)
+        Outputs and originals in [0, 1].
+
+    Returns
+    -------
+    Tensor, (n,)
+        float64, in [0, 1]; `Unavailable` where a side is under 161 px, for the fifth scale is then
+        shorter than the 11 pixel window.
+    """
+    _check_shapes(sr, hr)
+    if too_small := MS_SSIM.available(min(sr.shape[-2:])):
+        return too_small
     x, y = sr.double(), hr.double()
+    score = torch.ones(x.shape[:2], dtype=torch.float64, device=x.device)
+    for scale, weight in enumerate(SCALE_WEIGHTS, start=1):
+        luminance, structure = _comparisons(x, y)
+        compared = structure if scale < len(SCALE_WEIGHTS) else luminance * structure
+        score = score * compared.mean((2, 3)).clamp_min(0) ** weight
+        x, y = _halved(x), _halved(y)
+    return score.mean(1)
+
+
+def _comparisons(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Compare luminance, and contrast times structure, in every window (eqs. 6 and 13 of SSIM)."""
     mean_x, mean_y = _window_mean(x), _window_mean(y)
     variance_x = _window_mean(x * x) - mean_x * mean_x
     variance_y = _window_mean(y * y) - mean_y * mean_y
     covariance = _window_mean(x * y) - mean_x * mean_y
     luminance = (2 * mean_x * mean_y + C1) / (mean_x.square() + mean_y.square() + C1)
-    structure = (2 * covariance + C2) / (variance_x + variance_y + C2)
-    return (luminance * structure).flatten(1).mean(1)
+    return luminance, (2 * covariance + C2) / (variance_x + variance_y + C2)
+
+
+def _halved(images: Tensor) -> Tensor:
+    height, width = images.shape[-2:]
+    even = F.pad(images, (0, width % 2, 0, height % 2), mode="replicate")
+    return F.avg_pool2d(even, 2)
 
 
 def _window_mean(images: Tensor) -> Tensor:
@@ -112,5 +158,11 @@ def _check_shapes(sr: Tensor, hr: Tensor) -> None:
 
 PSNR = Metric("psnr", higher_is_better=True, compute=psnr, unit="dB")
 SSIM = Metric("ssim", higher_is_better=True, compute=ssim, smallest=WINDOW)
+MS_SSIM = Metric(
+    "ms_ssim",
+    higher_is_better=True,
+    compute=ms_ssim,
+    smallest=(WINDOW - 1) * 2 ** (len(SCALE_WEIGHTS) - 1) + 1,
+)
 
-METRICS = (PSNR, SSIM)
+METRICS = (PSNR, SSIM, MS_SSIM)

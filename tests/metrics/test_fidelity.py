@@ -1,14 +1,19 @@
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import correlate, correlate1d
 from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
 
-from pulse_audit.metrics.fidelity import METRICS, mse, psnr, ssim
+from pulse_audit.metrics.fidelity import METRICS, ms_ssim, mse, psnr, ssim
 from pulse_audit.types import Unavailable
+
+DATA = Path(__file__).resolve().parents[1] / "data"
 
 
 def pair(n, size, noise=0.2, seed=0):
@@ -66,10 +71,72 @@ def test_ssim_of_two_flat_images_in_closed_form():
     assert float(ssim(x, x * 3)) == pytest.approx(expected)
 
 
+def by_the_paper(x, y):
+    """MS-SSIM of one channel after Wang's own words, with scipy's filters and no shared code."""
+    window = np.exp(-((np.arange(11) - 5.0) ** 2) / 4.5)
+    window /= window.sum()
+    exponents = [0.0448, 0.2856, 0.3001, 0.2363, 0.1333]
+    score = 1.0
+    for scale, exponent in enumerate(exponents):
+        products = [x, y, x * x, y * y, x * y]
+        mean = [correlate1d(correlate1d(a, window, 0), window, 1)[5:-5, 5:-5] for a in products]
+        spread_x, spread_y = mean[2] - mean[0] ** 2, mean[3] - mean[1] ** 2
+        score_map = (2 * (mean[4] - mean[0] * mean[1]) + 9e-4) / (spread_x + spread_y + 9e-4)
+        if scale == 4:
+            score_map *= (2 * mean[0] * mean[1] + 1e-4) / (mean[0] ** 2 + mean[1] ** 2 + 1e-4)
+        score *= score_map.mean() ** exponent
+        x, y = (correlate(a, np.full((2, 2), 0.25), mode="reflect", origin=-1) for a in (x, y))
+        x, y = x[::2, ::2], y[::2, ::2]
+    return score
+
+
+@pytest.mark.parametrize("size", [161, 170])
+def test_ms_ssim_equals_the_paper_on_scipy_filters_odd_sizes_included(size):
+    sr, hr = pair(1, size)
+    arrays = zip(sr.double().numpy(), hr.double().numpy(), strict=True)
+    expected = [
+        np.mean([by_the_paper(a, b) for a, b in zip(*image, strict=True)]) for image in arrays
+    ]
+    np.testing.assert_allclose(ms_ssim(sr, hr).numpy(), expected, rtol=1e-9)
+
+
+def waves(size):
+    """Images that any program can draw again: sums of cosines, and their noisy copies."""
+    y, x = np.mgrid[:size, :size]
+    channels = [0.5 + 0.2 * np.cos(x / a) + 0.2 * np.cos(y / (a + 2)) for a in (3.0, 9.0, 25.0)]
+    hr = np.stack(channels)[None]
+    return hr + 0.1 * np.sin(1.7 * x * x + 2.3 * y), hr
+
+
+def test_ms_ssim_equals_the_numbers_of_pytorch_msssim():
+    stored = json.loads((DATA / "ms_ssim.json").read_text())
+    for size, expected in stored["ms_ssim"].items():
+        sr, hr = (torch.from_numpy(a) for a in waves(int(size)))
+        assert float(ms_ssim(sr, hr)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_ms_ssim_of_two_flat_images_is_their_luminance_to_the_last_exponent():
+    x = torch.full((1, 3, 161, 161), 0.2, dtype=torch.float64)
+    expected = ((2 * 0.2 * 0.6 + 1e-4) / (0.2**2 + 0.6**2 + 1e-4)) ** 0.1333
+    assert float(ms_ssim(x, x * 3)) == pytest.approx(expected)
+
+
+def test_ms_ssim_of_an_image_and_its_negative_is_zero():
+    hr = torch.from_numpy(waves(161)[1])
+    assert float(ms_ssim(1 - hr, hr)) == 0
+
+
+def test_ms_ssim_below_161_px_is_unavailable():
+    answer = ms_ssim(*pair(1, 160))
+    assert answer == Unavailable("ms_ssim needs images of at least 161 px, not 160")
+
+
 def test_identical_images_have_infinite_psnr_and_ssim_one():
     _, hr = pair(2, 32)
     assert psnr(hr, hr).tolist() == [math.inf] * 2
     torch.testing.assert_close(ssim(hr, hr), torch.ones(2, dtype=torch.float64))
+    _, hr = pair(1, 161)
+    torch.testing.assert_close(ms_ssim(hr, hr), torch.ones(1, dtype=torch.float64))
 
 
 def test_ssim_of_images_below_its_window_is_unavailable():
@@ -78,19 +145,24 @@ def test_ssim_of_images_below_its_window_is_unavailable():
 
 
 def test_a_metric_says_from_its_size_alone_whether_it_can_be_taken():
-    available = {m.name: [m.available(size) is None for size in (8, 10, 11)] for m in METRICS}
-    assert available == {"psnr": [True, True, True], "ssim": [False, False, True]}
+    sizes = (8, 10, 11, 160, 161)
+    available = {m.name: [size for size in sizes if m.available(size) is None] for m in METRICS}
+    assert available == {"psnr": [*sizes], "ssim": [11, 160, 161], "ms_ssim": [161]}
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
 def test_a_score_does_not_depend_on_batch_mates(metric):
-    sr, hr = pair(7, 48)
-    assert torch.equal(metric.compute(sr, hr)[4:5], metric.compute(sr[4:5], hr[4:5]))
+    sr, hr = pair(3, max(48, metric.smallest))
+    together, alone = metric.compute(sr, hr)[2:], metric.compute(sr[2:], hr[2:])
+    torch.testing.assert_close(together, alone, rtol=1e-13, atol=0)
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
 def test_more_noise_scores_worse(metric):
-    scores = [float(metric.compute(*pair(1, 64, noise))) for noise in (0.02, 0.1, 0.3)]
+    scores = [
+        float(metric.compute(*pair(1, max(64, metric.smallest), noise)))
+        for noise in (0.02, 0.1, 0.3)
+    ]
     assert scores == sorted(scores, reverse=metric.higher_is_better)
 
 
@@ -111,7 +183,7 @@ def test_half_precision_inputs_are_measured_in_double():
     assert torch.equal(psnr(sr, hr), psnr(sr.double(), hr.double()))
 
 
-@pytest.mark.parametrize("metric", [mse, psnr, ssim])
+@pytest.mark.parametrize("metric", [mse, psnr, ssim, ms_ssim])
 def test_shapes_that_differ_are_refused(metric):
     with pytest.raises(ValueError, match="must be batches of one shape"):
         metric(torch.zeros(1, 3, 16, 16), torch.zeros(2, 3, 16, 16))
