@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pulse_audit.datasets.layouts import LAYOUTS
@@ -35,6 +36,9 @@ class FaceIndex:
         Files that were skipped, and why.
     notes : tuple of str
         Remarks for the user, one line each.
+    derived : mapping
+        Those of the columns that are derived: name -> (the column they are from, word -> group),
+        as `faces.attributes.columns` takes them.
     """
 
     card: DatasetCard
@@ -45,6 +49,7 @@ class FaceIndex:
     source_files: tuple[SourceFile, ...]
     problems: tuple[Problem, ...]
     notes: tuple[str, ...] = ()
+    derived: Mapping[str, tuple[str, Mapping[str, str]]] = field(default_factory=dict)
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Count the faces of each word of each label column."""
@@ -131,17 +136,34 @@ def scan(card: DatasetCard, root: Path | None, split: str) -> Scan:
 def index(
     card: DatasetCard, root: Path | None, split: str, found: Scan, notes: tuple[str, ...] = ()
 ) -> FaceIndex:
-    """Make the index of what a reader found."""
+    """Make the index of what a reader found; derived groupings become label columns."""
+    vocabulary = _vocabulary(card, found.faces)
+    derived = {
+        name: (grouping.source, grouping.group_of(vocabulary[grouping.source]))
+        for name, grouping in card.derived.items()
+        if grouping.source in vocabulary and name not in vocabulary
+    }
+    words = {name: tuple(dict.fromkeys(groups.values())) for name, (_, groups) in derived.items()}
     return FaceIndex(
         card=card,
         split=split,
         root=None if card.layout == "bundled" or card.shipped else root,
-        faces=found.faces,
-        vocabulary=_vocabulary(card, found.faces),
+        faces=[_with_groups(face, derived) for face in found.faces] if derived else found.faces,
+        vocabulary={**vocabulary, **words},
+        derived=derived,
         source_files=tuple(found.source_files),
         problems=tuple(problem for problem in found.problems if not problem.fatal),
         notes=notes,
     )
+
+
+def _with_groups(face: Face, derived: Mapping[str, tuple[str, Mapping[str, str]]]) -> Face:
+    groups = {
+        name: group_of[face.labels[source]]
+        for name, (source, group_of) in derived.items()
+        if source in face.labels
+    }
+    return replace(face, labels={**face.labels, **groups})
 
 
 def _fatal_line(card: DatasetCard, fatal: list[Problem]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -83,6 +83,31 @@ class Checksum(Strict):
         return self
 
 
+class Derived(Strict):
+    """A coarser grouping of a label column.
+
+    For groups that an attribute model confuses too often for their shares to be corrected. Labels
+    are mapped, and the probabilities of the words summed.
+
+    Attributes
+    ----------
+    source : str
+        The label column (``from`` in the file).
+    groups : dict of str to tuple of str
+        Group -> the words it is made of; words that are in none stay as they are.
+    """
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    source: Column = Field(alias="from")
+    groups: dict[Word, tuple[Word, ...]] = Field(min_length=1)
+
+    def group_of(self, words: Sequence[str]) -> dict[str, str]:
+        """Map each word of the column to its group, in the order of the words."""
+        grouped = {word: group for group, given in self.groups.items() for word in given}
+        return {word: grouped.get(word, word) for word in words}
+
+
 class DatasetCard(Strict):
     """What is known of one data set.
 
@@ -91,6 +116,8 @@ class DatasetCard(Strict):
     vocabulary : dict of str to tuple of str
         Label column -> its words, in the order of reports. An empty vocabulary is open: it is
         taken from the data. With layout ``folder``, columns not named here are open too.
+    derived : dict of str to Derived
+        Coarser groupings, by name: label columns made from others.
     optional : tuple of str
         Columns that some copies lack.
     class_ids : dict of str to tuple of str
@@ -117,6 +144,7 @@ class DatasetCard(Strict):
     title: Word
     layout: LayoutName
     vocabulary: dict[Column, tuple[Word, ...]]
+    derived: dict[PlainName, Derived] = {}
     optional: tuple[Column, ...] = ()
     class_ids: dict[Column, tuple[Word, ...]] = {}
     labels_from: Literal["people", "model", "none"]
@@ -150,7 +178,8 @@ class DatasetCard(Strict):
         if not self.open_vocabulary:
             for key in ("optional", "group_by", "class_ids"):
                 for column in getattr(self, key):
-                    if column not in self.vocabulary:
+                    known = key == "group_by" and column in self.derived
+                    if column not in self.vocabulary and not known:
                         raise ValueError(f"{key} names {column!r}, which is no label column")
         return self
 
@@ -159,6 +188,19 @@ class DatasetCard(Strict):
         for column, words in self.class_ids.items():
             if set(words) != set(self.vocabulary.get(column, ())):
                 raise ValueError(f"class_ids of {column!r} are not its vocabulary, reordered")
+        return self
+
+    @model_validator(mode="after")
+    def _derived_fit(self) -> Self:
+        for name, derived in self.derived.items():
+            if name in self.vocabulary or name in ("skin_tone", "monk"):
+                raise ValueError(f"derived {name!r} has the name of another grouping")
+            words = self.vocabulary.get(derived.source, ())
+            if not words:
+                raise ValueError(
+                    f"derived {name!r} is from {derived.source!r}, which has no words in vocabulary"
+                )
+            _check_groups(name, derived, words)
         return self
 
     @model_validator(mode="after")
@@ -201,6 +243,25 @@ class DatasetCard(Strict):
             return self.expected.get(split)
         parts = [self.expected[s] for s in self.splits if s in self.expected]
         return _sum(parts) if len(parts) == len(self.splits) else None
+
+
+def _check_groups(name: str, derived: Derived, words: tuple[str, ...]) -> None:
+    """Raise ValueError unless the groups share the words out, and two or more are left."""
+    given = [word for group in derived.groups.values() for word in group]
+    for word in given:
+        if word not in words:
+            raise ValueError(f"derived {name!r} names {word!r}{nearest(word, words)}")
+        if given.count(word) > 1:
+            raise ValueError(f"derived {name!r} names {word!r} twice")
+    for group, members in derived.groups.items():
+        if not members:
+            raise ValueError(f"derived {name!r}: group {group!r} is made of no word")
+        if group in words and group not in members:
+            raise ValueError(
+                f"derived {name!r}: {group!r} is a word outside the group of that name"
+            )
+    if len(set(derived.group_of(words).values())) < 2:
+        raise ValueError(f"derived {name!r} leaves one group alone")
 
 
 def _sum(parts: list[Expected]) -> Expected:

@@ -227,7 +227,8 @@ def test_celeba_partitions(
 def test_celeba_attributes_are_words(registry: Registry, tmp_path: Path, photo: Write) -> None:
     index = read_faces(registry.get("celeba"), celeba(registry, tmp_path, photo), "all")
     assert [face.labels["Male"] for face in index.faces] == ["1", "-1", "1"]
-    assert len(index.faces[0].labels) == 40
+    assert [face.labels["gender"] for face in index.faces] == ["Male", "Female", "Male"]
+    assert len(index.faces[0].labels) == 40 + len(index.derived) == 41
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What every layout shares, shown on FairFace: splits, labels, paths, one line for bad input."""
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,11 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pulse_audit.datasets.balance import balanced_draw
 from pulse_audit.datasets.images import UnreadableImage, load
 from pulse_audit.datasets.readers import FaceIndex, read_faces
+from pulse_audit.datasets.readers import index as index_of
 from pulse_audit.datasets.registry import Registry
+from pulse_audit.datasets.scan import Scan
 from pulse_audit.datasets.sources import FileImage
-from pulse_audit.types import InputError
+from pulse_audit.types import Face, InputError
 
 Write = Callable[..., Path]
 GOOD = "val/1.jpg,20-29,Male,White,True"
@@ -39,6 +43,8 @@ def test_a_face_has_the_data_sets_own_name_and_words(registry: Registry, fairfac
         "gender": "Male",
         "age": "20-29",
         "service_test": "True",
+        "race6": "White",
+        "race_coarse": "White or Latino or Middle Eastern",
     }
     assert load(face.source).shape == (8, 8, 3)
     assert index.split == "val" and index.problems == () and index.notes == ()
@@ -64,12 +70,46 @@ def test_the_vocabulary_names_words_without_faces(registry: Registry, fairface: 
 def test_service_test_may_be_lacking(registry: Registry, fairface: Write) -> None:
     root = fairface("val/1.jpg,20-29,Male,White", header="file,age,gender,race")
     index = read(registry, root)
-    assert set(index.vocabulary) == {"race", "gender", "age"}
+    assert set(index.vocabulary) == {"race", "gender", "age", "race6", "race_coarse"}
 
 
 def test_columns_in_another_order_and_further_ones(registry: Registry, fairface: Write) -> None:
     root = fairface("val/1.jpg,x,White,Male,3-9", header="file,extra,race,gender,age")
-    assert read(registry, root).faces[0].labels == {"race": "White", "gender": "Male", "age": "3-9"}
+    labels = read(registry, root).faces[0].labels
+    assert [labels[c] for c in ("race", "gender", "age")] == ["White", "Male", "3-9"]
+
+
+def test_derived_groupings_are_label_columns(registry: Registry, fairface: Write) -> None:
+    races = ["East Asian", "Indian", "Southeast Asian", "Middle Eastern"]
+    rows = [f"val/{i}.jpg,20-29,Male,{race},True" for i, race in enumerate(races)]
+    index = read(registry, fairface(*rows))
+    assert [face.labels["race6"] for face in index.faces] == [
+        "Asian", "Indian", "Asian", "Middle Eastern",
+    ]  # fmt: skip
+    assert index.vocabulary["race6"] == (
+        "White", "Black", "Latino_Hispanic", "Asian", "Indian", "Middle Eastern",
+    )  # fmt: skip
+    assert index.vocabulary["race_coarse"] == (
+        "White or Latino or Middle Eastern", "Black", "Asian", "Indian",
+    )  # fmt: skip
+    assert index.counts()["race_coarse"]["Asian"] == 2
+    source, group_of = index.derived["race6"]
+    assert (source, group_of["Southeast Asian"], group_of["Black"]) == ("race", "Asian", "Black")
+
+
+def test_faces_can_be_balanced_over_a_derived_grouping(registry: Registry, fairface: Write) -> None:
+    races = ["East Asian", "Southeast Asian", "White", "Black", "Indian"] * 2
+    rows = [f"val/{i}.jpg,20-29,Male,{race},True" for i, race in enumerate(races)]
+    index = read(registry, fairface(*rows))
+    draw = balanced_draw(index.faces, ["race_coarse"], 2, 0, index.vocabulary)
+    groups = Counter(face.labels["race_coarse"] for face in draw.chosen)
+    assert groups == dict.fromkeys(index.vocabulary["race_coarse"], 2)
+
+
+def test_without_the_column_there_is_no_derived_one(registry: Registry) -> None:
+    card = registry.get("folder").model_copy(update={"derived": registry.get("celeba").derived})
+    found = Scan(faces=[Face("a.png", None, {"hat": "red"})])
+    assert index_of(card, None, "all", found).vocabulary == {"hat": ("red",)}
 
 
 def test_all_holds_both_splits(registry: Registry, fairface: Write) -> None:

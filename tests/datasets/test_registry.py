@@ -173,3 +173,36 @@ def test_an_alias_bomb_ends_in_one_short_line(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         load_registry(path)
     assert len(str(caught.value)) < 400
+
+
+def derived(**groups: list[str]) -> dict[str, object]:
+    vocabulary = {"race": ["A", "B", "C"], "free": []}
+    return {"vocabulary": vocabulary, "derived": {"wide": {"from": "race", "groups": groups}}}
+
+
+def test_words_in_no_group_stay_as_they_are(tmp_path: Path) -> None:
+    entry = {**MINIMAL, **derived(AC=["C", "A"]), "group_by": ["wide"]}
+    card = load_registry(user_file(tmp_path, {"mine": entry})).get("mine")
+    group_of = card.derived["wide"].group_of(card.vocabulary["race"])
+    assert list(group_of.items()) == [("A", "AC"), ("B", "B"), ("C", "AC")]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (derived(X=["A", "Z"]), "derived 'wide' names 'Z'"),
+        (derived(X=["A", "B"], Y=["B"]), "derived 'wide' names 'B' twice"),
+        (derived(X=[], Y=["A"]), "group 'X' is made of no word"),
+        (derived(A=["B", "C"]), "'A' is a word outside the group of that name"),
+        (derived(X=["A", "B", "C"]), "leaves one group alone"),
+        (derived(), "derived.wide.groups"),
+        ({"derived": {"race": {"from": "race", "groups": {"X": ["A"]}}}}, "another grouping"),
+        ({"derived": {"monk": {"from": "race", "groups": {"X": ["A"]}}}}, "another grouping"),
+        ({"derived": {"wide": {"from": "hair", "groups": {"X": ["A"]}}}}, "no words in vocabulary"),
+        ({"derived": {"wide": {"of": "race", "groups": {"X": ["A"]}}}}, "derived.wide"),
+    ],
+)
+def test_groupings_that_share_no_words_out_are_refused(
+    tmp_path: Path, change: dict[str, object], said: str
+) -> None:
+    assert said in refusal(tmp_path, {"mine": {**MINIMAL, **change}})
