@@ -95,7 +95,12 @@ class Pulse(Search):
         )
 
 
-FIGURES = {"feasible-rate": figures.feasibility, "skin-tone": figures.skin_tone}
+FIGURES = {
+    "retention": figures.retention,
+    "shift-matrix": figures.shift_matrix,
+    "feasible-rate": figures.feasibility,
+    "skin-tone": figures.skin_tone,
+}
 
 
 @dataclass(frozen=True)

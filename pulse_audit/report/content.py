@@ -138,7 +138,25 @@ def _figures(
 ) -> Iterator[NamedFigure]:
     by = group_by.replace(",", " × ").replace("_", " ")
     everyone = list(dict.fromkeys(row.arm for row in summary.estimates))
+    trial = on_trial(manifest, summary.estimates)
     wanted = (
+        (
+            "retention",
+            figures.retention,
+            everyone,
+            f"Retention by {by}: draws whose output has the apparent group of its face, of all "
+            "draws, with 95 % intervals. As classified, and corrected for the attribute model's "
+            "measured errors where those can carry it; the bar is what the originals themselves "
+            "score, the most that a perfect upsampler could.",
+        ),
+        (
+            "shift-matrix",
+            figures.shift_matrix,
+            trial,
+            f"Where faces of each {by} end up: apparent group of the output, % of all draws, as "
+            "classified. The diagonal is retention; the intervals of every cell are in "
+            "data/estimates.csv.",
+        ),
         (
             "feasible-rate",
             figures.feasibility,
@@ -149,7 +167,7 @@ def _figures(
         (
             "skin-tone",
             figures.skin_tone,
-            on_trial(manifest, summary.estimates),
+            trial,
             f"Skin tone of originals and outputs by {by}, means with 95 % face-cluster bootstrap "
             "intervals. Whether an arm moves a group is read from the middle column, where each "
             "output is compared with its own original; faces in brackets.",

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import matplotlib
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -30,6 +31,8 @@ ORIGINAL, OUTPUT = (sns.color_palette("colorblind").as_hex()[i] for i in (1, 0))
 DARK_MARKS = {OUTPUT: "#56b4e9", ORIGINAL: ORIGINAL}
 PAGE_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', Arial, sans-serif"
 MOST_GROUPS = 30
+MOST_CLASSES = 12
+_NOTHING = {"value": None, "low": None, "high": None}
 
 _TONES = ("hr_lightness", "sr_lightness", "lightness_shift", "hr_ita", "sr_ita")
 _TONE_LABELS = ("lightness, L*", "lightness shift, L*", "individual typology angle, °")
@@ -122,6 +125,55 @@ def skin_tone(
     return figure
 
 
+def retention(
+    summary: Summary, arms: Sequence[str], condition: str, scale: int, group_by: str
+) -> Figure | None:
+    """Retention of every group, raw and corrected, beside what the originals themselves score."""
+    panels = _panels(summary, "retention", arms, condition, scale, group_by)
+    if not panels:
+        return None
+    columns = min(len(panels), 3)
+    lines = -(-len(panels) // columns)
+    with _style():
+        figure, axes = _grid(lines, columns, _most(panels), width=10.0 if columns > 1 else 6.5)
+        for axis, (arm, rows) in zip(axes, panels.items(), strict=False):
+            cell = (arm, condition, scale, group_by)
+            _retention(axis, rows, _floor(summary, *cell), _corrected(summary, *cell))
+        for axis in axes[len(panels) :]:
+            axis.remove()
+        for axis in axes[len(panels) - columns : len(panels)]:
+            axis.set_xlabel("retained draws, %")
+            axis.tick_params(labelbottom=True)
+        _marks(figure)
+    return figure
+
+
+def shift_matrix(
+    summary: Summary, arms: Sequence[str], condition: str, scale: int, group_by: str
+) -> Figure | None:
+    """P(apparent group of the output | group of the face), in per cent: a panel an arm."""
+    panels = {
+        arm: matrix
+        for arm in arms
+        if (matrix := _matrix(summary, arm, condition, scale, group_by)) is not None
+    }
+    if not panels:
+        return None
+    columns = min(len(panels), 3)
+    lines, most = -(-len(panels) // columns), max(len(m.index) for m in panels.values())
+    with _style():
+        layout = ConstrainedLayoutEngine(wspace=0.04)
+        size = (10.0 if columns > 1 else 6.5, lines * (0.36 * most + 1.4))
+        figure = Figure(figsize=size, layout=layout)
+        axes = list(figure.subplots(lines, columns, sharey="row", squeeze=False).flat)
+        for axis, (arm, matrix) in zip(axes, panels.items(), strict=False):
+            _heat(axis, arm, matrix)
+        for axis in axes[len(panels) :]:
+            axis.remove()
+        axes[0].set_ylabel("group of the face")
+    return figure
+
+
 def draw(figure: Figure) -> Drawing:
     """Render a figure to every format, without dates."""
     with _style():
@@ -157,6 +209,89 @@ def _rates(axis: Axes, arm: str, rows: Sequence[EstimateRow], whole: EstimateRow
         axis.axvline(100 * whole.value, color=MUTED, linewidth=1, linestyle=(0, (3, 3)), zorder=1)
     axis.set_xlim(-3, 103)
     _dress(axis, arm, rows)
+
+
+def _retention(
+    axis: Axes,
+    rows: Sequence[EstimateRow],
+    floor: Mapping[str, EstimateRow],
+    corrected: Mapping[str, EstimateRow],
+) -> None:
+    for line, row in enumerate(rows):
+        if row.group in floor and floor[row.group].value is not None:
+            level = 100 * _number(floor[row.group].value)
+            axis.vlines(level, line - 0.36, line + 0.36, color=MUTED, linewidth=1.6, zorder=2)
+    _points(axis, rows, -0.13, 100.0, OUTPUT, "o")
+    after = [corrected.get(row.group, row.model_copy(update=_NOTHING)) for row in rows]
+    _points(axis, after, 0.17, 100.0, ORIGINAL, "D", filled=False)
+    axis.set_xlim(-3, 103)
+    _dress(axis, rows[0].arm, rows)
+
+
+def _marks(figure: Figure) -> None:
+    raw = Line2D([], [], color=OUTPUT, marker="o", label="as classified")
+    corrected = Line2D(
+        [], [], color=ORIGINAL, marker="D", markerfacecolor="white", label="corrected"
+    )
+    floor = Line2D([], [], color=MUTED, marker="|", linestyle="", markersize=9, label="originals")
+    figure.legend(handles=[raw, corrected, floor], loc="outside upper left", ncols=3, frameon=False)
+
+
+def _floor(
+    summary: Summary, arm: str, condition: str, scale: int, group_by: str
+) -> dict[str, EstimateRow]:
+    """Retention that the originals themselves would score, by group."""
+    wanted = ("retention", arm, condition, scale, group_by, "hr_floor", "value")
+    return {
+        r.group: r
+        for r in summary.estimates
+        if (r.metric, r.arm, r.condition, r.scale, r.group_by, r.correction, r.statistic) == wanted
+    }
+
+
+def _corrected(
+    summary: Summary, arm: str, condition: str, scale: int, group_by: str
+) -> dict[str, EstimateRow]:
+    rows = summary.select("retention_corrected", arm, condition, scale, group_by)
+    return {row.group: row for row in rows if row.value is not None}
+
+
+def _matrix(
+    summary: Summary, arm: str, condition: str, scale: int, group_by: str
+) -> pd.DataFrame | None:
+    """Raw shift matrix in per cent; None where there is none, or it is too large to read."""
+    wanted = ("shift", arm, condition, scale, group_by, "raw")
+    cells = [
+        r
+        for r in summary.estimates
+        if (r.metric, r.arm, r.condition, r.scale, r.group_by, r.correction) == wanted
+    ]
+    lines = list(dict.fromkeys(r.group for r in cells))
+    columns = list(dict.fromkeys(str(r.to_group) for r in cells))
+    if not cells or max(len(lines), len(columns)) > MOST_CLASSES:
+        return None
+    matrix = pd.DataFrame(np.nan, index=lines, columns=columns)
+    for row in cells:
+        matrix.loc[row.group, str(row.to_group)] = 100 * _number(row.value)
+    never = [c for c in columns if c not in lines and not matrix[c].any()]
+    return matrix.drop(columns=never)
+
+
+def _heat(axis: Axes, arm: str, matrix: pd.DataFrame) -> None:
+    sns.heatmap(
+        matrix, ax=axis, cmap="Blues", vmin=0, vmax=100, cbar=False, linewidths=1, linecolor=GRID
+    )
+    for (line, column), value in np.ndenumerate(matrix.to_numpy()):
+        if np.isfinite(value):
+            colour = "#fefefe" if value > 55 else "#10151c"
+            axis.text(
+                column + 0.5, line + 0.5, f"{value:.0f}", ha="center", va="center", color=colour
+            )
+    axis.set_title(_one_line(arm), loc="left", fontweight="bold")
+    axis.set_xlabel("apparent group of the output")
+    axis.set_xticklabels([_one_line(c) for c in matrix.columns], rotation=40, ha="right")
+    axis.set_yticklabels([_one_line(str(line)) for line in matrix.index], rotation=0)
+    axis.tick_params(length=0)
 
 
 def _both(

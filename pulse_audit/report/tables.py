@@ -14,12 +14,21 @@ from pulse_audit.summary.schema import EstimateRow, Summary
 
 #: Metrics a reader sees, in order; every other one is in ``data/estimates.csv``.
 SHOWN = (
+    "retention",
     "feasible_rate",
     "error_rate",
     "no_face_rate",
     "downscale_rmse",
     "psnr",
     "ssim",
+    "ms_ssim",
+    "lpips",
+    "niqe",
+    "identity_cosine",
+    "verified",
+    "attribute_cosine",
+    "flip_rate",
+    "kid",
     "lightness_shift",
     "ita_shift",
     "hue_shift",

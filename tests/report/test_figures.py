@@ -112,3 +112,53 @@ def test_the_page_s_figures_use_the_reader_s_font_and_the_dark_one_dark_colours(
     assert figures.INK.encode() in drawing.page
     assert figures.INK.encode() not in drawing.page_dark
     ElementTree.fromstring(drawing.page_dark)
+
+
+def apparent(groups=("A", "B"), unclassified=0.0):
+    """Retention raw, corrected and of the originals, and a shift matrix."""
+    rows = []
+    for index, group in enumerate(groups):
+        share = 0.4 + 0.2 * index
+        raw = row("retention", share, share - 0.1, share + 0.1, group)
+        rows.append(raw)
+        rows.append(raw.model_copy(update={"correction": "hr_floor", "value": share + 0.3}))
+        if index:
+            rows.append(raw.model_copy(update={"correction": "corrected", "value": share + 0.2}))
+        shares = [(1 - share) / (len(groups) - 1)] * len(groups)
+        shares[index] = share - unclassified
+        for target, value in zip((*groups, "not classified"), (*shares, unclassified), strict=True):
+            cell = row("shift", value, 0.0, 1.0, group)
+            rows.append(cell.model_copy(update={"to_group": target}))
+    return Summary(schema=2, estimates=rows, unavailable={}, findings=[])
+
+
+def test_retention_shows_raw_corrected_and_what_the_originals_score():
+    figure = figures.retention(apparent(), ["pulse:g"], "clean", 8, "race")
+    raw, corrected = (container[0].get_xdata() for container in figure.axes[0].containers)
+    assert_allclose(raw, [40, 60])
+    assert_allclose(corrected, [np.nan, 80])
+    floors = [
+        c.get_segments()[0][0][0] for c in figure.axes[0].collections if len(c.get_segments()) == 1
+    ]
+    assert_allclose(sorted(floors)[-2:], [70, 90])
+
+
+def test_the_shift_matrix_has_a_cell_for_each_pair():
+    figure = figures.shift_matrix(apparent(), ["pulse:g"], "clean", 8, "race")
+    assert [t.get_text() for t in figure.axes[0].texts] == ["40", "60", "40", "60"]
+
+
+def test_outputs_without_a_group_get_a_column_only_where_there_are_some():
+    figure = figures.shift_matrix(apparent(unclassified=0.1), ["pulse:g"], "clean", 8, "race")
+    labels = [t.get_text() for t in figure.axes[0].get_xticklabels()]
+    assert labels == ["A", "B", "not classified"]
+
+
+@pytest.mark.parametrize("make", [figures.retention, figures.shift_matrix])
+def test_without_predictions_there_is_no_figure_of_them(make):
+    assert make(summary(), ["pulse:g"], "clean", 8, "race") is None
+
+
+def test_a_matrix_of_many_groups_is_left_to_the_table():
+    many = apparent(tuple(f"g{i}" for i in range(14)))
+    assert figures.shift_matrix(many, ["pulse:g"], "clean", 8, "race") is None
