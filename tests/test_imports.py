@@ -22,6 +22,8 @@ ALLOWED = {
     "files": set(),
     "types": {"seeding"},
     **{leaf: BOTTOM for leaf in LEAVES},
+    "faces": BOTTOM | {"weights"},
+    "metrics": BOTTOM | {"weights"},
     "weights": BOTTOM,
     "datasets": BOTTOM,
     "store": BOTTOM,

@@ -1,0 +1,314 @@
+"""LPIPS: distance between the features of a trained network (Zhang et al. 2018).
+
+The network, its heads and the way they are joined are those of the ``lpips`` package, version 0.1
+of the heads; only the trunk's weights, which the package would download, are taken from what
+``pulse-audit fetch`` has brought. Nothing here downloads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import warnings
+import zipfile
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pulse_audit.metrics.naturalness import SHARPNESS, NiqeModel, fit_niqe, niqe_metric
+from pulse_audit.names import nearest
+from pulse_audit.types import InputError, Metric, Unavailable
+from pulse_audit.weights import cache
+
+__all__ = [
+    "SHARPNESS",
+    "TRUNKS",
+    "Lpips",
+    "NiqeModel",
+    "bare",
+    "fit_niqe",
+    "load",
+    "lpips_metric",
+    "niqe_metric",
+]
+
+#: Features of one image: a layer a tensor (1, c, h, w), of unit length at every position.
+Features = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """A network under LPIPS.
+
+    ``weights`` is its name in the catalogue of weights, ``metric`` the name of the scores, and
+    ``smallest`` the side in pixels below which its last pooling has nothing left.
+    """
+
+    weights: str
+    metric: str
+    smallest: int
+
+
+#: By the package's own names. ``alex`` is its default, and the ``lpips`` of most papers.
+TRUNKS: Mapping[str, Trunk] = {
+    "alex": Trunk("lpips-alexnet", "lpips", 31),
+    "vgg": Trunk("lpips-vgg16", "lpips_vgg", 16),
+    "squeeze": Trunk("lpips-squeezenet", "lpips_squeeze", 17),
+}
+
+#: Pixels that pass through a trunk at once on a GPU: 16 images of 256 px. The first layer of VGG
+#: makes 64 floats of each.
+PIXELS_AT_ONCE = 2**20
+
+#: Reference features kept, in bytes: two originals of 1024 px with VGG, hundreds of 64 px.
+KEPT_BYTES = 2**30
+
+
+class Lpips:
+    """LPIPS with one trunk, and the features of the originals it has met.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A ``lpips.LPIPS`` whose weights are in place.
+    net : str
+        A name of `TRUNKS`.
+    kept_bytes : int
+        How much the kept features of originals may occupy, on the model's device.
+    """
+
+    def __init__(self, model: nn.Module, net: str, kept_bytes: int = KEPT_BYTES) -> None:
+        self.trunk = TRUNKS[net]
+        self._model: Any = model.eval().requires_grad_(False)
+        self._kept: OrderedDict[str, Features] = OrderedDict()
+        self._kept_bytes = kept_bytes
+
+    @torch.inference_mode()
+    def features(self, images: Tensor) -> list[Features]:
+        """Pass images through the trunk, and bring every position's features to unit length.
+
+        Parameters
+        ----------
+        images : Tensor, (n, 3, h, w)
+            In [0, 1], on any device.
+
+        Returns
+        -------
+        list of n tuples
+            The features of each image, in float32 on the model's device.
+        """
+        import lpips
+
+        scaled = self._model.scaling_layer(2 * images.to(self._device).float() - 1)
+        found: list[Features] = []
+        with _full_float32():
+            for part in torch.split(scaled, self._at_once(images)):
+                layers = [lpips.normalize_tensor(layer) for layer in self._model.net(part)]
+                found += [tuple(layer[i : i + 1] for layer in layers) for i in range(len(part))]
+        return found
+
+    @torch.inference_mode()
+    def distance(self, one: Sequence[Features], other: Sequence[Features]) -> Tensor:
+        """Distance between features, pair by pair: (n,) float64, at least 0."""
+        values = [self._between(a, b) for a, b in zip(one, other, strict=True)]
+        return torch.stack(values)
+
+    def reference(self, originals: Tensor) -> list[Features]:
+        """Return the features of originals; an image met before costs no pass through the trunk.
+
+        Kept by a digest of all pixels, the least recently used are dropped first.
+        """
+        keys = [_digest(original) for original in originals.detach().float().cpu()]
+        missing = {
+            key: original
+            for key, original in zip(keys, originals, strict=True)
+            if key not in self._kept
+        }
+        computed = self.features(torch.stack([*missing.values()])) if missing else []
+        new = dict(zip(missing, computed, strict=True))
+        found = [new.get(key) or self._kept[key] for key in keys]
+        self._keep(zip(keys, found, strict=True))
+        return found
+
+    def compute(self, sr: Tensor, hr: Tensor) -> Tensor | Unavailable:
+        """LPIPS of outputs and originals.
+
+        Parameters
+        ----------
+        sr, hr : Tensor, (n, 3, h, w)
+            In [0, 1]. An original may stand in many rows and many calls; it passes the trunk once.
+
+        Returns
+        -------
+        Tensor, (n,)
+            float64, at least 0, lower is nearer; `Unavailable` where a side is under the trunk's
+            smallest. On a CPU a score does not depend on its batch mates in any bit; on a GPU
+            the trunk's own rounding (float32) may differ with the size of the batch.
+        """
+        if sr.shape != hr.shape or sr.ndim != 4:
+            raise ValueError(
+                f"outputs {tuple(sr.shape)} and originals {tuple(hr.shape)} must be "
+                "batches of one shape, (n, 3, h, w)"
+            )
+        if too_small := self.metric.available(min(sr.shape[-2:])):
+            return too_small
+        step = self._at_once(sr)
+        chunks = (slice(start, start + step) for start in range(0, len(sr), step))
+        return torch.cat(
+            [self.distance(self.features(sr[part]), self.reference(hr[part])) for part in chunks]
+        )
+
+    @property
+    def metric(self) -> Metric:
+        """LPIPS as a metric, named ``lpips``, ``lpips_vgg`` or ``lpips_squeeze``."""
+        return Metric(
+            self.trunk.metric,
+            higher_is_better=False,
+            compute=self.compute,
+            smallest=self.trunk.smallest,
+        )
+
+    @property
+    def _device(self) -> torch.device:
+        found: Tensor = self._model.scaling_layer.shift
+        return found.device
+
+    def _at_once(self, images: Tensor) -> int:
+        # On a CPU a batch is no faster, takes its memory at once and rounds by its size.
+        if self._device.type == "cpu":
+            return 1
+        return max(1, PIXELS_AT_ONCE // (images.shape[-1] * images.shape[-2]))
+
+    def _between(self, one: Features, other: Features) -> Tensor:
+        total = torch.zeros((), dtype=torch.float64, device=self._device)
+        for a, b, head in zip(one, other, self._model.lins, strict=True):
+            weights = head.model[-1].weight.double()
+            total = total + ((a - b).square().double().mean((2, 3), keepdim=True) * weights).sum()
+        return total
+
+    def _keep(self, met: Iterable[tuple[str, Features]]) -> None:
+        for key, features in met:
+            # Copies: a slice would keep the whole batch it was cut from.
+            kept = self._kept.pop(key, None) or tuple(layer.clone() for layer in features)
+            self._kept[key] = kept
+        while _bytes(self._kept.values()) > self._kept_bytes:
+            self._kept.popitem(last=False)
+
+
+def load(net: str, device: torch.device | str = "cpu") -> Lpips | Unavailable:
+    """Build LPIPS from the fetched weights of its trunk.
+
+    Parameters
+    ----------
+    net : str
+        ``alex``, ``vgg`` or ``squeeze``.
+    device : torch.device or str
+        Where it computes.
+
+    Returns
+    -------
+    Lpips or Unavailable
+        `Unavailable` with the command that fetches the weights where they are not there.
+
+    Raises
+    ------
+    InputError
+        If there is no such net, or the fetched file does not hold its weights.
+    """
+    if net not in TRUNKS:
+        raise InputError(f"no LPIPS net {net}{nearest(net, [*TRUNKS])}")
+    trunk = TRUNKS[net]
+    path = cache.located(trunk.weights)
+    if path is None:
+        return Unavailable(
+            f"the weights of its network are not fetched: pulse-audit fetch {trunk.weights}"
+        )
+    model = bare(net)
+    _fill(model, path)
+    return Lpips(model.to(device), net)
+
+
+def lpips_metric(net: str = "alex", device: torch.device | str = "cpu") -> Metric | Unavailable:
+    """LPIPS as a metric; same parameters, answers and errors as `load`."""
+    loaded = load(net, device)
+    return loaded if isinstance(loaded, Unavailable) else loaded.metric
+
+
+def bare(net: str) -> nn.Module:
+    """Build the package's network with its trained heads, on a trunk of random weights.
+
+    The trunk's draws come from torch's generator, whose state is left as it was found.
+    """
+    import lpips
+
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # lpips 0.1.4 asks torchvision for its networks in words that torchvision gave up.
+        warnings.filterwarnings("ignore", category=UserWarning, module="torchvision.models._utils")
+        model: nn.Module = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
+    return model
+
+
+def _fill(model: Any, path: Path) -> None:
+    """Put torchvision's weights into the trunk, whose slices keep torchvision's numbers.
+
+    Raises
+    ------
+    InputError
+        If the file is no such state dict.
+    """
+    state = _state(path)
+    renamed = {
+        name: f"features.{name.split('.', 1)[1]}" for name, _ in model.net.named_parameters()
+    }
+    try:
+        model.net.load_state_dict({name: state[old] for name, old in renamed.items()})
+    except (KeyError, RuntimeError) as error:
+        first = str(error).splitlines()[-1].strip()
+        raise InputError(
+            f"{path}: does not hold the weights of this LPIPS network ({first}); delete it and "
+            "fetch it again"
+        ) from None
+
+
+def _state(path: Path) -> Mapping[str, Tensor]:
+    try:
+        # Older files of torchvision are no archives, and cannot be mapped.
+        state = torch.load(
+            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+        )
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"{path}: cannot be read as a state dict ({first}); delete it and fetch it again"
+        ) from None
+    if not isinstance(state, Mapping):
+        raise InputError(f"{path}: holds no state dict; delete it and fetch it again")
+    return state
+
+
+@contextmanager
+def _full_float32() -> Iterator[None]:
+    """Convolve in float32 on GPUs that would round to TF32, and choose the algorithm by shape."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.allow_tf32, cudnn.benchmark
+    cudnn.allow_tf32, cudnn.benchmark = False, False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32, cudnn.benchmark = before
+
+
+def _digest(image: Tensor) -> str:
+    """Digest of an image's shape and all its pixels."""
+    shape = str(tuple(image.shape)).encode()
+    return hashlib.blake2b(image.contiguous().numpy().tobytes(), key=shape).hexdigest()
+
+
+def _bytes(kept: Iterable[Features]) -> int:
+    return sum(layer.numel() * layer.element_size() for features in kept for layer in features)
