@@ -83,9 +83,7 @@ def outcomes(tested: Tested, samples: pd.DataFrame, rows: Whole) -> pd.DataFrame
     )
 
 
-def tested_by(
-    columns: Sequence[str], manifest: Mapping[str, Any], samples: pd.DataFrame
-) -> str | None:
+def tested_by(columns: Sequence[str], samples: pd.DataFrame) -> str | None:
     """Attribute that a grouping tests by itself, or None."""
     return next((c for c in columns if _testable(c, samples)), None)
 

@@ -4,48 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pulse_audit.seeding import fingerprint
+from pulse_audit.fairness.shift import Whole
 from pulse_audit.stats.bootstrap import cluster_bca
 from pulse_audit.stats.intervals import Floats, intraclass_correlation, proportion_interval
-from pulse_audit.summary import groups
-from pulse_audit.summary.described import numbers
+from pulse_audit.summary import apparent, composed, shifts
+from pulse_audit.summary.cells import Cell, Grouping, cells, make_row, partitions
+from pulse_audit.summary.described import TESTED, numbers
 from pulse_audit.summary.findings import findings
 from pulse_audit.summary.kinds import SampleMeasure
 from pulse_audit.summary.measures import PSNR_CEILING, SAMPLED
 from pulse_audit.summary.schema import SCHEMA_VERSION, EstimateRow, Summary
 from pulse_audit.types import Estimate
 
-Whole: TypeAlias = NDArray[np.int64]
-
-ALL = "all"
-
-
-@dataclass(frozen=True)
-class Grouping:
-    """A partition of the draws: its name, its groups in order, and the group number of each."""
-
-    name: str
-    order: Sequence[str]
-    of_draw: Whole
-
-
-@dataclass(frozen=True)
-class Cell:
-    """The draws of one arm under one condition and scale; ``rows`` are their places in all."""
-
-    arm: str
-    condition: str
-    scale: int
-    samples: pd.DataFrame
-    faces: Whole
-    rows: Whole
+KEYS = ["arm", "condition", "scale", "face_id", "draw"]
+#: Metrics of apparent groups, which no grouping can have without predictions.
+APPARENT = (
+    *(measure.name for measure in TESTED),
+    *("retention_corrected", "shift", "net_flow", "flip_rate", "entropy"),
+)
 
 
 def summarise(manifest: Mapping[str, Any], samples: pd.DataFrame) -> Summary:
@@ -67,22 +50,56 @@ def summarise(manifest: Mapping[str, Any], samples: pd.DataFrame) -> Summary:
     InputError
         If a grouping names a column the samples do not have.
     """
-    keys = ["arm", "condition", "scale", "face_id", "draw"]
-    frame = samples.sort_values(keys, kind="stable").reset_index(drop=True)
+    frame = samples.sort_values(KEYS, kind="stable").reset_index(drop=True)
     measures, unavailable = _sort_out(frame, manifest.get("unavailable", {}))
-    partitions = _partitions(manifest, frame)
+    groupings, seed = partitions(manifest, frame), int(manifest["spec"].get("seed", 0))
+    unavailable |= _without_groups(groupings, frame, manifest.get("unavailable", {}))
     rows = [
         row
-        for cell in _cells(manifest, frame)
-        for measure in measures
-        for row in _rows(cell, measure, partitions, int(manifest["spec"].get("seed", 0)))
+        for cell in cells(manifest, frame)
+        for row in _cell_rows(cell, measures, groupings, seed)
     ]
     return Summary(
         schema=SCHEMA_VERSION,
         estimates=rows,
-        unavailable=unavailable,
+        unavailable=dict(sorted(unavailable.items())),
         findings=findings(manifest, rows),
     )
+
+
+def _cell_rows(
+    cell: Cell, measures: Sequence[SampleMeasure], groupings: Sequence[Grouping], seed: int
+) -> Iterator[EstimateRow]:
+    for measure in measures:
+        values = measure.values(cell.samples)
+        for grouping in groupings:
+            yield from _rows(cell, measure, values, grouping, seed)
+    for grouping in groupings:
+        if grouping.tests is not None:
+            yield from _tested_rows(cell, grouping, grouping.tests, seed)
+
+
+def _tested_rows(
+    cell: Cell, grouping: Grouping, tests: apparent.Tested, seed: int
+) -> Iterator[EstimateRow]:
+    """Everything about the apparent groups of outputs."""
+    columns = apparent.outcomes(tests, cell.samples, cell.rows)
+    for measure in TESTED:
+        for row in _rows(cell, measure, measure.values(columns), grouping, seed):
+            yield row.model_copy(update={"detail": _excluded(columns, row, grouping, cell, tests)})
+    yield from shifts.rows(cell, grouping, tests, seed)
+    if grouping.own:
+        yield from composed.rows(cell, grouping, tests, seed)
+
+
+def _excluded(
+    columns: pd.DataFrame, row: EstimateRow, grouping: Grouping, cell: Cell, tests: apparent.Tested
+) -> dict[str, str | int | float | None]:
+    """Attribute tested, and the share of the group's draws that a conditional rate leaves out."""
+    inside = grouping.of_draw[cell.rows] == grouping.order.index(row.group)
+    draws = int(columns["retention"][inside].notna().sum())
+    left_out = 1 - row.n_draws / draws if draws else 0.0
+    return {"attribute": tests.attribute, **({"excluded": round(left_out, 10)} if left_out else {})}
 
 
 def _sort_out(
@@ -91,60 +108,36 @@ def _sort_out(
     """Measures that can be taken, and why the others and other empty columns cannot."""
     missing = {m.name: reason for m in SAMPLED if (reason := m.missing(samples, reasons))}
     measures = [m for m in SAMPLED if m.name not in missing]
-    return measures, dict(sorted({**reasons, **missing}.items()))
+    return measures, {**reasons, **missing}
 
 
-def _partitions(manifest: Mapping[str, Any], samples: pd.DataFrame) -> list[Grouping]:
-    partitions = [Grouping(ALL, [ALL], np.zeros(len(samples), dtype=np.int64))]
-    for columns in groups.groupings(manifest):
-        of_draw = groups.assign(samples, columns)
-        order = groups.ordered(of_draw, columns, manifest)
-        numbers = of_draw.map({group: number for number, group in enumerate(order)})
-        partitions.append(Grouping(",".join(columns), order, np.asarray(numbers, dtype=np.int64)))
-    return partitions
-
-
-def _cells(manifest: Mapping[str, Any], samples: pd.DataFrame) -> Iterator[Cell]:
-    """Cells that have draws, in the order of the manifest."""
-    spec = manifest["spec"]
-    faces, _ = pd.factorize(samples["face_id"], sort=True)
-    for condition in _in_order(samples["condition"], spec.get("conditions", [])):
-        for scale in _in_order(samples["scale"], spec.get("scales", [])):
-            for arm in _in_order(samples["arm"], manifest["arms"]):
-                chosen = (
-                    (samples["arm"] == arm)
-                    & (samples["condition"] == condition)
-                    & (samples["scale"] == scale)
-                )
-                rows = np.flatnonzero(chosen)
-                if len(rows):
-                    yield Cell(arm, condition, int(scale), samples.iloc[rows], faces[rows], rows)
-
-
-def _in_order(column: pd.Series[Any], known: Any) -> list[Any]:
-    present = list(pd.unique(column))
-    first = [value for value in known if value in present]
-    return first + sorted(value for value in present if value not in first)
+def _without_groups(
+    groupings: Sequence[Grouping], samples: pd.DataFrame, reasons: Mapping[str, str]
+) -> dict[str, str]:
+    """Why metrics of apparent groups are missing: altogether, or of single groupings."""
+    if len(samples) and all(grouping.tests is None for grouping in groupings):
+        named = [reasons.get(f"sr_{g.name}") for g in groupings]
+        reason = next((r for r in named if r), "no grouping of this run has predicted groups")
+        return dict.fromkeys(APPARENT, reason)
+    tests = groupings[0].tests
+    if tests is not None and tests.confusion is None:
+        return {"retention_corrected": tests.uncorrected}
+    return {}
 
 
 def _rows(
-    cell: Cell, measure: SampleMeasure, partitions: Sequence[Grouping], seed: int
+    cell: Cell, measure: SampleMeasure, values: Floats, grouping: Grouping, seed: int
 ) -> Iterator[EstimateRow]:
-    values = measure.values(cell.samples)
-    for grouping in partitions:
-        of_draw = grouping.of_draw[cell.rows]
-        pooled = _pooled(measure, values, cell.faces, of_draw)
-        for number, group in enumerate(grouping.order):
-            inside = of_draw == number
-            if not inside.any():
-                continue
-            # no arm in the key: arms share their random numbers
-            key = (seed, cell.condition, cell.scale, measure.name, grouping.name, group)
-            estimate = _estimate(
-                measure, values[inside], cell.faces[inside], pooled, fingerprint(*key)
-            )
-            method = estimate.method + _caveat(measure, cell.samples, inside)
-            yield _row(cell, measure, grouping.name, group, estimate, method)
+    of_draw = grouping.of_draw[cell.rows]
+    pooled = _pooled(measure, values, cell.faces, of_draw)
+    for number, group in enumerate(grouping.order):
+        inside = of_draw == number
+        if not inside.any():
+            continue
+        key = cell.seed(seed, measure.name, grouping.name, group)
+        estimate = _estimate(measure, values[inside], cell.faces[inside], pooled, key)
+        method = estimate.method + _caveat(measure, cell.samples, inside)
+        yield make_row(cell, measure.name, grouping.name, group, replace(estimate, method=method))
 
 
 def _pooled(measure: SampleMeasure, values: Floats, faces: Whole, of_draw: Whole) -> float | None:
@@ -176,27 +169,3 @@ def _caveat(measure: SampleMeasure, samples: pd.DataFrame, inside: NDArray[np.bo
         return ""
     identical = int(np.isposinf(numbers(samples, "psnr")[inside]).sum())
     return f"; {identical} identical images counted as {PSNR_CEILING:.0f} dB" if identical else ""
-
-
-def _row(
-    cell: Cell, measure: SampleMeasure, group_by: str, group: str, estimate: Estimate, method: str
-) -> EstimateRow:
-    return EstimateRow(
-        arm=cell.arm,
-        condition=cell.condition,
-        scale=cell.scale,
-        metric=measure.name,
-        group_by=group_by,
-        group=group,
-        value=_number(estimate.value),
-        low=_number(estimate.low),
-        high=_number(estimate.high),
-        n_faces=estimate.n_faces,
-        n_draws=estimate.n_draws,
-        method=method,
-    )
-
-
-def _number(value: float) -> float | None:
-    """Ten significant digits, so that rounding noise between machines does not reach the file."""
-    return float(f"{value:.10g}") if math.isfinite(value) else None

@@ -84,7 +84,7 @@ def _single(samples: pd.DataFrame, column: str) -> pd.Series[str]:
 
 
 def words_of(column: str, manifest: Mapping[str, Any]) -> list[str]:
-    """Groups of a column in their order; empty where the vocabulary is open."""
+    """Return the groups of a column in their order; none where the vocabulary is open."""
     if column == "skin_tone":
         return [name for _, name in ITA_CLASSES]
     if column == "monk":

@@ -1,0 +1,221 @@
+"""Apparent groups of outputs, from samples to rows of the summary."""
+
+import numpy as np
+import pytest
+
+from pulse_audit.fairness import sets, shift
+from pulse_audit.fairness.resampling import joint_shares
+from pulse_audit.fairness.shift import Draws
+from pulse_audit.summary import summarise
+
+RACES = ["White", "Black", "Indian"]
+
+
+@pytest.fixture(scope="module")
+def frame(apparent_samples):
+    return apparent_samples()
+
+
+@pytest.fixture(scope="module")
+def summary(apparent_manifest, frame):
+    return summarise(apparent_manifest(), frame)
+
+
+@pytest.fixture(scope="module")
+def draws(frame):
+    """Draws of pulse:g by race, made from the samples by hand."""
+    mine = frame[frame["arm"] == "pulse:g"]
+    number = {race: place for place, race in enumerate(RACES)}
+    predicted = np.where(mine["status"] == "no_face", -1, mine["sr_race"].map(number))
+    faces = mine["face_id"].str[4:8].astype(int)
+    return Draws(faces, mine["label_race"].map(number), predicted, 3)
+
+
+def rows(summary, metric, arm="pulse:g", group_by="race", correction="raw", **wanted):
+    return [
+        r
+        for r in summary.estimates
+        if (r.metric, r.arm, r.group_by, r.correction) == (metric, arm, group_by, correction)
+        and all(getattr(r, key) == value for key, value in wanted.items())
+    ]
+
+
+def ends(row):
+    return row.value, row.low, row.high, row.n_faces, row.n_draws
+
+
+def of(estimate):
+    return pytest.approx(
+        (estimate.value, estimate.low, estimate.high, estimate.n_faces, estimate.n_draws)
+    )
+
+
+def test_retention_is_over_all_draws_and_no_face_counts_against_it(summary, draws):
+    found = summary.select("retention", "pulse:g", "clean", 8, "race")
+    assert [r.group for r in found] == RACES
+    for row, estimate in zip(found, shift.retention(draws), strict=True):
+        assert ends(row) == of(estimate)
+
+
+def test_conditional_retention_says_what_share_it_leaves_out(summary, draws, frame):
+    found = rows(summary, "retention_classified", group="Black")[0]
+    estimate = shift.retention_classified(draws)[1]
+    assert ends(found) == of(estimate)
+    left_out = (draws.predicted[draws.truth == 1] == -1).mean()
+    assert found.detail == {"attribute": "race", "excluded": pytest.approx(left_out)}
+    mine = frame[(frame["arm"] == "pulse:g")]
+    kept = mine["feasible"] & (mine["status"] == "ok")
+    feasible = shift.retention_feasible(draws, kept)[1]
+    assert ends(rows(summary, "retention_feasible", group="Black")[0]) == of(feasible)
+
+
+def test_every_cell_of_the_shift_matrix_is_there(summary, draws):
+    matrix = shift.shift_matrix(draws)
+    found = rows(summary, "shift")
+    assert len(found) == 3 * 4
+    for row in found:
+        column = [*RACES, "not classified"].index(row.to_group)
+        assert ends(row) == of(matrix[RACES.index(row.group)][column])
+    assert summary.select("shift", "pulse:g", "clean", 8, "race") == []
+
+
+def test_the_floor_is_the_instrument_on_the_originals_and_the_same_for_every_arm(summary, frame):
+    one = frame[frame["arm"] == "bicubic"].drop_duplicates("face_id")
+    hits = (one["hr_race"] == one["label_race"]).groupby(one["label_race"]).mean()
+    for arm in ("pulse:g", "bicubic"):
+        for row in rows(summary, "retention", arm, correction="hr_floor"):
+            assert row.value == pytest.approx(hits[row.group])
+            assert row.n_draws == row.n_faces == 20
+    assert len(rows(summary, "shift", correction="hr_floor")) == 9
+    crossed = rows(summary, "retention", group_by="race,gender", correction="hr_floor")
+    assert len(crossed) == 6
+
+
+def test_corrected_retention_recovers_what_was_planted(summary):
+    # no_face is 5 %, independent of the group
+    for row, planted in zip(
+        rows(summary, "retention", correction="corrected"), (0.9, 0.4, 0.85), strict=True
+    ):
+        assert row.low <= 0.95 * planted <= row.high
+        assert row.detail["grade"] == "usable" and row.detail["trust"] > 2
+        assert 0 <= row.detail["em"] <= 1
+    kept = rows(summary, "retention", "bicubic", correction="corrected")
+    assert all(row.high >= 0.95 for row in kept)
+    whole = rows(summary, "retention", group_by="all", correction="corrected")
+    assert whole[0].low < 0.95 * np.mean([0.9, 0.4, 0.85]) < whole[0].high
+
+
+def test_corrected_retention_is_selected_by_its_own_name(summary):
+    found = summary.select("retention_corrected", "pulse:g", "clean", 8, "race")
+    assert found == rows(summary, "retention", correction="corrected")
+
+
+def test_labels_of_a_model_are_corrected_by_its_card(apparent_manifest, apparent_samples):
+    manifest = apparent_manifest()
+    manifest["attributes"] = {**manifest["attributes"], "labels_from": "model"}
+    made = summarise(manifest, apparent_samples(arms=("pulse:g",)))
+    for row, planted in zip(
+        rows(made, "retention", correction="corrected"), (0.9, 0.4, 0.85), strict=True
+    ):
+        assert row.low <= 0.95 * planted <= row.high
+
+
+def test_without_a_confusion_retention_is_raw_and_the_reason_is_given(
+    apparent_manifest, apparent_samples
+):
+    manifest = apparent_manifest()
+    manifest["attributes"] = {**manifest["attributes"], "labels_from": "model", "card": {}}
+    made = summarise(manifest, apparent_samples(6, arms=("pulse:g",)))
+    assert rows(made, "retention", correction="corrected") == []
+    assert "no held-out confusion" in made.unavailable["retention_corrected"]
+
+
+def test_a_correction_not_to_be_trusted_is_null_with_its_reason(
+    apparent_manifest, apparent_samples
+):
+    frame = apparent_samples(6, arms=("pulse:g",))
+    frame["hr_race"] = "White"  # a model that cannot tell
+    made = summarise(apparent_manifest(), frame)
+    found = rows(made, "retention", correction="corrected")
+    assert [row.value for row in found] == [None] * 3
+    assert all(row.detail["grade"] == "unavailable" and row.method for row in found)
+
+
+def test_flows_are_between_pairs_and_from_all_others(summary, draws):
+    flows, gains = shift.net_flows(draws), shift.net_gains(draws)
+    found = {(r.group, r.to_group): r for r in rows(summary, "net_flow")}
+    assert ends(found["Black", "White"]) == of(flows[1][0])
+    assert ends(found["White", None]) == of(gains[0])
+    assert len(found) == 9
+
+
+def test_set_metrics_are_raw_and_floored_with_the_plug_in_beside_them(summary, draws):
+    joint = joint_shares(draws, seed=0)
+    row = rows(summary, "rdp_chi2")[0]
+    assert (row.group, row.value > 0) == ("all", True)
+    assert row.detail["plug_in"] == pytest.approx(sets.rdp(joint, "chi2").plug_in)
+    assert len(rows(summary, "pr_tv", correction="hr_floor")) == 1
+    names = {
+        f"{p}_{d}" for p in ("rdp", "pr", "cpr", "spe") for d in ("chi2", "kl", "tv", "chebyshev")
+    }
+    assert names <= {r.metric for r in summary.estimates if r.value is not None}
+
+
+def test_spe_and_cpr_start_from_the_apparent_group_of_the_original(summary, frame):
+    mine = frame[(frame["arm"] == "pulse:g")]
+    number = {race: place for place, race in enumerate(RACES)}
+    predicted = np.where(mine["status"] == "no_face", -1, mine["sr_race"].map(number))
+    faces = mine["face_id"].str[4:8].astype(int)
+    origin = Draws(faces, mine["hr_race"].map(number), predicted, 3)
+    expected = sets.spe(joint_shares(origin, seed=0), "tv").plug_in
+    assert rows(summary, "spe_tv")[0].detail["plug_in"] == pytest.approx(expected)
+
+
+def test_diversity_is_given_for_every_group_and_missing_at_one_draw(
+    summary, apparent_manifest, apparent_samples
+):
+    assert [r.group for r in rows(summary, "flip_rate")] == RACES
+    assert all(r.value > 0 for r in rows(summary, "entropy"))
+    single = summarise(apparent_manifest(), apparent_samples(6, 1, arms=("pulse:g",)))
+    row = rows(single, "flip_rate")[0]
+    assert row.value is None and "at least two" in row.method
+
+
+def test_skin_tone_is_compared_with_the_class_measured_on_the_output(summary):
+    # White faces are intermediate, all others brown: .5 and .1 of these become White
+    found = {(r.group, r.to_group): r.value for r in rows(summary, "shift", group_by="skin_tone")}
+    assert found["brown", "intermediate"] == pytest.approx(0.3, abs=0.1)
+    assert rows(summary, "retention", group_by="skin_tone", correction="hr_floor") == []
+
+
+def test_an_intersection_tests_its_first_predicted_attribute(summary):
+    found = rows(summary, "retention", group_by="race,gender")
+    assert len(found) == 6 and {r.detail["attribute"] for r in found} == {"race"}
+    assert rows(summary, "shift", group_by="race,gender") == []
+
+
+def test_the_whole_sample_tests_what_the_first_grouping_tests(summary, draws):
+    found = rows(summary, "retention", group_by="all")[0]
+    assert found.value == pytest.approx(draws.retained.mean())
+    assert found.detail == {"attribute": "race"}
+
+
+def test_without_predictions_metrics_of_groups_are_unavailable_because(
+    apparent_manifest, apparent_samples
+):
+    bare = apparent_samples(4).drop(columns=["sr_race", "hr_race", "hr_ita", "sr_ita"])
+    manifest = apparent_manifest(attributes=None, unavailable={"sr_race": "no attribute model"})
+    manifest["spec"] = {**manifest["spec"], "group_by": [["race"]]}
+    made = summarise(manifest, bare)
+    assert made.unavailable["retention"] == "no attribute model"
+    assert made.unavailable["flip_rate"] == "no attribute model"
+    assert not [r for r in made.estimates if r.metric == "retention"]
+
+
+def test_faces_without_a_label_take_no_part(apparent_manifest, apparent_samples):
+    frame = apparent_samples(8, arms=("pulse:g",))
+    frame.loc[frame["face_id"] == "val/0000.jpg", "label_race"] = None
+    made = summarise(apparent_manifest(), frame)
+    assert rows(made, "retention", group="White")[0].n_faces == 7
+    unlabelled = rows(made, "retention", group="no label")[0]
+    assert unlabelled.value is None and unlabelled.n_draws == 0
