@@ -29,9 +29,13 @@ from torch.nn import functional
 
 from pulse_audit.faces.align import Points
 from pulse_audit.types import InputError, Unavailable
+from pulse_audit.weights import cache
 
 if TYPE_CHECKING:
     from facenet_pytorch import InceptionResnetV1
+
+#: Name of the weights in the catalogue.
+WEIGHTS = "facenet-vggface2"
 
 #: Side of the faces the network was made for, and the margin around MTCNN's box, in its pixels.
 SIDE = 160
@@ -114,8 +118,35 @@ class FaceNet:
         for start in range(0, len(rows), _BATCH):
             picked = rows[start : start + _BATCH]
             faces = [_face(images[k], None if boxes is None else boxes[k]) for k in picked]
-            result[picked] = self._network(standardised(torch.stack(faces).to(self.device)))
+            result[picked] = self._vectors(torch.stack(faces).to(self.device))
         return result
+
+    def _vectors(self, faces: Tensor) -> Tensor:
+        # TF32 would round away three decimals, and pick algorithms by the size of the batch.
+        with torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False):
+            vectors: Tensor = self._network(standardised(faces))
+        return vectors
+
+
+def load(device: torch.device | str = "cpu") -> FaceNet | Unavailable:
+    """Return FaceNet with the fetched weights.
+
+    Returns
+    -------
+    FaceNet or Unavailable
+        Unavailable, with the command that fetches them, where the weights are not there.
+
+    Raises
+    ------
+    InputError
+        If the fetched file does not hold them.
+    """
+    path = cache.located(WEIGHTS)
+    if path is None:
+        return Unavailable(
+            f"the weights of its network are not fetched: pulse-audit fetch {WEIGHTS}"
+        )
+    return FaceNet.load(path, device)
 
 
 def available(resolution: int) -> Unavailable | None:

@@ -325,7 +325,7 @@ def _kernel_sums(
         by_x += np.bincount(faces, kernel.sum(1), n_faces)
         kernel[faces[:, None] != y_faces] = 0
         own += np.bincount(faces, kernel.sum(1), n_faces)
-    by_y: Floats = np.bincount(y_faces, columns, n_faces)
+    by_y = np.asarray(np.bincount(y_faces, columns, n_faces), dtype=np.float64)
     return by_x, by_y, own
 
 

@@ -14,7 +14,6 @@ from facenet_pytorch import InceptionResnetV1, extract_face, fixed_image_standar
 from PIL import Image
 from skimage.data import astronaut
 
-from pulse_audit.auditing.networks import FACENET, face_embedder
 from pulse_audit.faces import embed
 from pulse_audit.faces.align import FaceAligner
 from pulse_audit.faces.embed import FaceNet, cut_face
@@ -188,21 +187,21 @@ def served(weights: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
             "size": len(weights),
             "sha256": digest,
         }
-        card = registry.get(FACENET).model_copy(update=changes)
+        card = registry.get(embed.WEIGHTS).model_copy(update=changes)
         monkeypatch.setattr(registry, "cards", lambda: {card.name: card})
         yield
         server.shutdown()
 
 
 def test_without_weights_it_says_what_to_do(served) -> None:
-    missing = face_embedder()
+    missing = embed.load()
     assert isinstance(missing, Unavailable)
     assert missing.reason.endswith("pulse-audit fetch facenet-vggface2")
     assert "\n" not in missing.reason
 
 
 def test_fetched_weights_are_used(served, facenet) -> None:
-    fetch(registry.get(FACENET), lambda text: True)
-    assert cache.hash_state(registry.get(FACENET)) == "as claimed"
-    loaded = face_embedder()
+    fetch(registry.get(embed.WEIGHTS), lambda text: True)
+    assert cache.hash_state(registry.get(embed.WEIGHTS)) == "as claimed"
+    loaded = embed.load()
     assert torch.equal(loaded.embed(random_faces(1)), facenet.embed(random_faces(1)))
