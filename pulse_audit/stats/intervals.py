@@ -164,24 +164,42 @@ def interval_of_totals(
     sums: Floats, counts: Floats, pooled_icc: float | None, confidence: float
 ) -> Estimate:
     """`proportion_interval` from the successes and draws of every face, (faces,) each."""
+    effect, icc, known = design_effect(sums, counts, pooled_icc)
     n_draws = counts.sum()
-    known = [icc for icc in (_anova(_sums_of_squares(sums, counts)), pooled_icc) if icc is not None]
-    if sums.sum() in (0.0, n_draws):  # this group's own correlation cannot be told
-        known = []
-    icc = max(known, default=1.0)
-    design_effect = 1 + (np.square(counts).sum() / n_draws - 1) * icc
-    effective = n_draws / design_effect
+    effective = n_draws / effect
     value = float(sums.sum() / n_draws)
     low, high = wilson(value * effective, effective, confidence)
-    method = _method(float(design_effect), icc, bool(known), bool((counts > 1).any()))
+    method = _method(effect, icc, known, bool((counts > 1).any()))
     return Estimate(value, low, high, len(counts), int(n_draws), method, confidence)
 
 
-def _method(design_effect: float, icc: float, known: bool, nested: bool) -> str:
+def design_effect(
+    sums: Floats, counts: Floats, pooled_icc: float | None
+) -> tuple[float, float, bool]:
+    """Kish's design effect of one group's faces, (faces,) each.
+
+    Returns
+    -------
+    effect : float
+    icc : float
+        The larger of the group's own and ``pooled_icc``; 1 where neither exists, or where all
+        outcomes are equal.
+    known : bool
+        Whether it was not taken as 1.
+    """
+    known = [icc for icc in (_anova(_sums_of_squares(sums, counts)), pooled_icc) if icc is not None]
+    if sums.sum() in (0.0, counts.sum()):  # nothing tells this group's own correlation
+        known = []
+    icc = max(known, default=1.0)
+    size = float(np.square(counts).sum() / counts.sum())
+    return 1 + (size - 1) * icc, icc, bool(known)
+
+
+def _method(effect: float, icc: float, known: bool, nested: bool) -> str:
     if not nested:
         return "Wilson"
     source = "" if known else " (taken as 1: all outcomes are equal)"
-    return f"Wilson, design effect {design_effect:.2f}, ICC {icc:.2f}{source}"
+    return f"Wilson, design effect {effect:.2f}, ICC {icc:.2f}{source}"
 
 
 def _binary(outcomes: ArrayLike) -> Floats:

@@ -35,7 +35,7 @@ def difference_score(
     difference : array_like
         In [-1, 1].
     """
-    p1, n1, p2, n2, delta = np.broadcast_arrays(*map(np.float64, (p1, n1, p2, n2, difference)))
+    p1, n1, p2, n2, delta = _broadcast(p1, n1, p2, n2, difference)
     theta = n2 / n1
     a = 1 + theta
     b = -(1 + theta + p1 + theta * p2 + delta * (theta + 2))
@@ -54,7 +54,7 @@ def ratio_score(
     p1: ArrayLike, n1: ArrayLike, p2: ArrayLike, n2: ArrayLike, ratio: ArrayLike
 ) -> Floats:
     """Score statistic of the hypothesis p1 / p2 = ``ratio`` > 0; standard normal under it."""
-    p1, n1, p2, n2, r = np.broadcast_arrays(*map(np.float64, (p1, n1, p2, n2, ratio)))
+    p1, n1, p2, n2, r = _broadcast(p1, n1, p2, n2, ratio)
     a = r * (n1 + n2)
     b = -(r * (n1 + n2 * p2) + n2 + n1 * p1)
     c = n1 * p1 + n2 * p2
@@ -81,7 +81,7 @@ def difference_interval(
     low, high : ndarray
         In [-1, 1].
     """
-    p1, n1, p2, n2, limit = np.broadcast_arrays(*map(np.float64, (p1, n1, p2, n2, critical)))
+    p1, n1, p2, n2, limit = _broadcast(p1, n1, p2, n2, critical)
 
     def score(at: Floats) -> Floats:
         return difference_score(p1, n1, p2, n2, at)
@@ -100,7 +100,7 @@ def ratio_interval(
     low, high : ndarray
         In [0, inf]: nothing is known of the ratio where both proportions are 0.
     """
-    p1, n1, p2, n2, limit = np.broadcast_arrays(*map(np.float64, (p1, n1, p2, n2, critical)))
+    p1, n1, p2, n2, limit = _broadcast(p1, n1, p2, n2, critical)
     top = np.log(_LARGEST_RATIO)
 
     def score(at: Floats) -> Floats:
@@ -112,6 +112,11 @@ def ratio_interval(
         np.where((p1 == 0) | (low <= -top + 1e-6), 0.0, np.exp(low)),
         np.where((p2 == 0) | (high >= top - 1e-6), np.inf, np.exp(high)),
     )
+
+
+def _broadcast(*numbers: ArrayLike) -> list[Floats]:
+    arrays = np.broadcast_arrays(*(np.asarray(array, dtype=np.float64) for array in numbers))
+    return list(arrays)
 
 
 def _standardised(distance: Floats, variance: Floats, size: Floats) -> Floats:

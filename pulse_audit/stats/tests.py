@@ -1,0 +1,257 @@
+"""Tests whose unit is the face, with all its draws. No p-value comes without its sample size.
+
+References
+----------
+Q. McNemar (1947), Psychometrika 12:153. N. A. Obuchowski (1998), Statistics in Medicine 17:1495
+(McNemar's test for clusters). M. W. Fagerland, S. Lydersen and P. Laake (2013), BMC Medical
+Research Methodology 13:91 (mid-p). E. Chung and J. P. Romano (2013), Annals of Statistics 41:484
+(studentised permutation).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import gammaln
+
+from pulse_audit.stats.intervals import Floats, cluster_totals
+from pulse_audit.stats.samples import by_group, outcomes
+
+Alternative: TypeAlias = Literal["two-sided", "greater", "less"]
+
+_BLOCK = 2_000_000  # random numbers held at once
+_TIE = 1e-9  # relative: sums in another order must not break ties
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A p-value with the sample behind it.
+
+    ``statistic`` is that of the method; NaN where the data leave it undefined.
+    """
+
+    p: float
+    statistic: float
+    n_faces: int
+    n_draws: int
+    method: str
+
+
+def mcnemar(
+    faces: ArrayLike, first: ArrayLike, second: ArrayLike, *, mid_p: bool = False
+) -> Tested:
+    """Test whether two arms succeed equally often on the same faces, draw by draw.
+
+    The null distribution flips the two arms face by face, all draws of a face together, and is
+    worked out exactly. With one draw a face this is McNemar's exact test (its mid-p version).
+
+    Parameters
+    ----------
+    faces : array_like, (draws,)
+        The face each pair of draws belongs to.
+    first, second : array_like of bool, (draws,)
+        Outcomes of the two arms on the same face, draw and seed.
+    mid_p : bool
+        Count half of what is as likely as the data, since the exact test rejects too seldom. Its
+        size is then 4 to 5 % wherever at most 90 % of faces differ between the arms, but up to
+        7.7 % where all do.
+
+    Returns
+    -------
+    Tested
+        Two-sided; ``statistic`` is Obuchowski's chi-square of one degree of freedom, which with one
+        draw a face is McNemar's.
+
+    Raises
+    ------
+    ValueError
+        If lengths differ, there is no draw, or an outcome is neither 0 nor 1.
+    """
+    differences = outcomes(first) - outcomes(second)
+    wins, counts = cluster_totals(differences, faces)
+    sizes = np.abs(wins).astype(np.int64)
+    total = int(wins.sum())
+    distribution = _sign_flips(sizes)
+    distance = np.abs(np.arange(len(distribution)) - sizes.sum())
+    beyond = distribution[distance > abs(total)].sum()
+    level = distribution[distance == abs(total)].sum()
+    squares = float(np.square(wins).sum())
+    return Tested(
+        min(1.0, float(beyond + level * (0.5 if mid_p else 1.0))),
+        total**2 / squares if squares else math.nan,
+        len(counts),
+        int(counts.sum()),
+        f"McNemar by face, {'mid-p' if mid_p else 'exact'}",
+    )
+
+
+def paired_permutation(
+    faces: ArrayLike,
+    first: ArrayLike,
+    second: ArrayLike,
+    *,
+    seed: int,
+    replicates: int = 9999,
+    alternative: Alternative = "two-sided",
+) -> Tested:
+    """Test whether two arms have the same mean on the same faces, by swapping them face by face.
+
+    Parameters
+    ----------
+    faces : array_like, (draws,)
+    first, second : array_like, (draws,)
+        Finite values of the two arms on the same face, draw and seed.
+    seed : int
+    replicates : int
+        Random swaps; with up to 12 faces all swaps are enumerated instead.
+    alternative : str
+        ``greater``: the first arm's mean is the larger.
+
+    Returns
+    -------
+    Tested
+        ``statistic`` is the mean difference over draws.
+
+    Raises
+    ------
+    ValueError
+        If lengths differ, there is no draw, or a value is not finite.
+    """
+    differences = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
+    sums, counts = cluster_totals(differences, faces)
+    observed = float(sums.sum())
+    if len(sums) <= 12:
+        flipped, how = _all_flips(sums), "all swaps"
+    else:
+        flipped, how = _random_flips(sums, replicates, seed), f"{replicates} random swaps"
+    return Tested(
+        _as_extreme(flipped, observed, alternative, float(np.abs(sums).sum()), len(sums) <= 12),
+        observed / float(counts.sum()),
+        len(counts),
+        int(counts.sum()),
+        f"paired permutation by face, {how}",
+    )
+
+
+def homogeneity(
+    values: ArrayLike,
+    faces: ArrayLike,
+    groups: ArrayLike,
+    *,
+    seed: int,
+    replicates: int = 4999,
+) -> Tested:
+    """Test whether groups share one mean (of a proportion or a measurement), by permuting faces.
+
+    The statistic is Welch's: squared distances from the common mean over each group's own
+    variance between faces. Faces move among groups with all their draws. The test is exact where
+    groups do not differ at all, and holds asymptotically where they differ in all but the mean.
+
+    Parameters
+    ----------
+    values : array_like, (draws,)
+        Finite; 0 and 1 for outcomes such as retention.
+    faces, groups : array_like, (draws,)
+        Every face is in one group.
+    seed : int
+    replicates : int
+        Random permutations.
+
+    Returns
+    -------
+    Tested
+        p is NaN with fewer than two groups of two faces; groups of one face are left out.
+
+    Raises
+    ------
+    ValueError
+        If lengths differ, there is no draw, a value is not finite, or a face is in two groups.
+    """
+    sample = by_group(values, faces, groups)
+    large = [number for number, size in enumerate(sample.n_faces) if size >= 2]
+    sums = np.concatenate([sample.sums[number] for number in large] or [np.empty(0)])
+    counts = np.concatenate([sample.counts[number] for number in large] or [np.empty(0)])
+    method = f"Welch statistic of faces, {replicates} permutations of faces"
+    if len(large) < 2:
+        return Tested(math.nan, math.nan, len(sums), int(counts.sum()), "fewer than two groups")
+    starts = np.cumsum([0] + [int(sample.n_faces[number]) for number in large])[:-1]
+    observed = float(_welch(sums[None], counts[None], starts)[0])
+    rng = np.random.default_rng(seed)
+    larger, left = 0, replicates
+    while left:
+        rows = min(left, max(1, _BLOCK // len(sums)))
+        order = rng.permuted(np.tile(np.arange(len(sums)), (rows, 1)), axis=1)
+        permuted = _welch(sums[order], counts[order], starts)
+        larger += int((permuted >= observed * (1 - _TIE)).sum())
+        left -= rows
+    return Tested((larger + 1) / (replicates + 1), observed, len(sums), int(counts.sum()), method)
+
+
+def _sign_flips(sizes: NDArray[np.int64]) -> Floats:
+    """Distribution of the sum of +-sizes, with equal chances, from -sum to +sum in steps of 1."""
+    distribution = np.ones(1)
+    for size in np.unique(sizes[sizes > 0]):
+        n = int((sizes == size).sum())
+        steps = np.zeros(2 * n * int(size) + 1)
+        steps[:: 2 * int(size)] = _binomial(n)
+        distribution = np.convolve(distribution, steps)
+    return distribution
+
+
+def _binomial(n: int) -> Floats:
+    """Probabilities of 0 to n heads of a fair coin."""
+    heads = np.arange(n + 1)
+    logs = gammaln(n + 1) - gammaln(heads + 1) - gammaln(n - heads + 1)
+    return np.asarray(np.exp(logs - n * math.log(2)), dtype=np.float64)
+
+
+def _all_flips(sums: Floats) -> Floats:
+    signs = 1 - 2 * ((np.arange(2 ** len(sums))[:, None] >> np.arange(len(sums))) & 1)
+    return np.asarray(signs @ sums, dtype=np.float64)
+
+
+def _random_flips(sums: Floats, replicates: int, seed: int) -> Floats:
+    rng, parts, left = np.random.default_rng(seed), [], replicates
+    while left:
+        rows = min(left, max(1, _BLOCK // len(sums)))
+        parts.append(rng.choice([-1.0, 1.0], size=(rows, len(sums))) @ sums)
+        left -= rows
+    return np.concatenate(parts)
+
+
+def _as_extreme(
+    flipped: Floats, observed: float, alternative: Alternative, scale: float, complete: bool
+) -> float:
+    """Share of sums as extreme as observed; random swaps count the data as one more."""
+    slack = _TIE * scale
+    if alternative == "two-sided":
+        hits = np.abs(flipped) >= abs(observed) - slack
+    elif alternative == "greater":
+        hits = flipped >= observed - slack
+    else:
+        hits = flipped <= observed + slack
+    if complete:
+        return float(hits.mean())
+    return float((hits.sum() + 1) / (len(flipped) + 1))
+
+
+def _welch(sums: Floats, counts: Floats, starts: NDArray[np.int64]) -> Floats:
+    """Welch's statistic of rows of faces, groups one after another from ``starts`` on.
+
+    Each group's variance takes in one degree of freedom of the pooled one, so that a group whose
+    faces agree by chance does not weigh infinitely.
+    """
+    sizes = np.diff(np.append(starts, sums.shape[1]))
+    draws = np.add.reduceat(counts, starts, axis=1)
+    means = np.add.reduceat(sums, starts, axis=1) / draws
+    residuals = sums - counts * np.repeat(means, sizes, axis=1)
+    squares = np.add.reduceat(residuals**2, starts, axis=1) / (draws / sizes) ** 2
+    pooled = squares.sum(axis=1, keepdims=True) / (sizes.sum() - len(sizes))
+    variances = np.maximum((squares + pooled) / sizes**2, 1e-300)
+    weights = 1 / variances
+    common = (weights * means).sum(axis=1, keepdims=True) / weights.sum(axis=1, keepdims=True)
+    return np.asarray((weights * (means - common) ** 2).sum(axis=1), dtype=np.float64)
