@@ -34,6 +34,8 @@ INTERPOLATING = ("nearest", "bicubic", "lanczos")
 ASSETS = Path(__file__).with_name("assets")
 SHIPPED = ("faces-balanced", "faces-skewed")
 SHIPPED_ATTRIBUTES = "faces-attributes"
+#: Of the same training on another seed: it checks what guidance by the first one finds.
+SHIPPED_CHECK = "faces-attributes-check"
 PLANTED = "planted:"
 ARM_FORMS = ("pulse", *INTERPOLATING, f"{PLANTED}MATRIX.csv", "FILE.py:FACTORY")
 
@@ -269,9 +271,11 @@ def _adapted(
         given["gaussian_fit"] = fit(network) if fit else _fit_for(asked, known, network)
     try:
         with caveats_unspoken():
-            return as_generator(network, **given, **facts)
+            made = as_generator(network, **given, **facts)
     except InputError as error:
         raise InputError(f"{asked.source}: {error}") from None
+    made.caveats = (*made.caveats, *_said_caveats(asked, known))
+    return made
 
 
 def _read_network(asked: GeneratorReference, trusted: Collection[str]) -> Network:
@@ -310,13 +314,36 @@ def _facts(asked: GeneratorReference) -> dict[str, Any]:
     """Return what is known of a file: of our own ones what their card says."""
     from pulse_audit.generators.own import read_card
 
-    facts = {"name": asked.path.stem, "sha256": reference_sha256(asked.source)}
+    facts: dict[str, Any] = {
+        "name": asked.path.stem,
+        "sha256": reference_sha256(asked.source),
+    }
     if asked.path.suffix != ".safetensors":
         return facts
     said = read_card(asked.path).get("card")
     given = said if isinstance(said, dict) else {}
     wanted = ("name", "crop", "training_data", "licence")
-    return {**facts, **{key: str(given[key]) for key in wanted if given.get(key)}}
+    said_so = {key: str(given[key]) for key in wanted if given.get(key)}
+    return {**facts, **said_so, "training_composition": _counted(given.get("composition"))}
+
+
+def _said_caveats(asked: GeneratorReference, known: WeightCard | None) -> tuple[str, ...]:
+    """Return what the card of one of our own files wants said wherever it is used."""
+    from pulse_audit.generators.own import read_card
+
+    if known is not None or asked.path.suffix != ".safetensors":
+        return ()
+    said = read_card(asked.path).get("card")
+    caveat = said.get("caveat") if isinstance(said, dict) else None
+    return (str(caveat),) if caveat else ()
+
+
+def _counted(composition: Any) -> dict[str, int] | None:
+    """Return the training faces by label that a card gives, if they are counts at all."""
+    if not isinstance(composition, dict) or not composition:
+        return None
+    whole = all(isinstance(c, int) and c >= 0 for c in composition.values())
+    return {str(word): count for word, count in composition.items()} if whole else None
 
 
 def _fit_for(asked: GeneratorReference, known: WeightCard | None, network: Any) -> Path | None:
@@ -344,11 +371,12 @@ def _fit_for(asked: GeneratorReference, known: WeightCard | None, network: Any) 
 
 def attribute_names() -> list[str]:
     """Return the names of attribute models: shipped, to be fetched, and of installed packages."""
-    from pulse_audit.faces.fairface import LAYOUTS
+    from pulse_audit.weights.registry import cards
 
     shipped = (ASSETS / f"{SHIPPED_ATTRIBUTES}.safetensors").is_file()
     own = [SHIPPED_ATTRIBUTES] if shipped else []
-    return list(dict.fromkeys([*own, *LAYOUTS, *entry_point_names(ATTRIBUTES)]))
+    fetched_ones = [card.name for card in cards().values() if card.kind == "attribute model"]
+    return list(dict.fromkeys([*own, *fetched_ones, *entry_point_names(ATTRIBUTES)]))
 
 
 def load_attributes(reference: str | None, device: torch.device | str) -> AttributeModel:
@@ -371,10 +399,11 @@ def load_attributes(reference: str | None, device: torch.device | str) -> Attrib
     path = Path(asked)
     if is_factory(asked) or asked in entry_point_names(ATTRIBUTES):
         return load_attribute_plugin(asked).to(device)
-    if asked == SHIPPED_ATTRIBUTES or path.suffix == ".safetensors":
+    shipped = asked in (SHIPPED_ATTRIBUTES, SHIPPED_CHECK)
+    if shipped or path.suffix == ".safetensors":
         from pulse_audit.faces.attribute_net import load_attribute_net
 
-        file = _shipped(asked) if asked == SHIPPED_ATTRIBUTES else path
+        file = _shipped(asked) if shipped else path
         return load_attribute_net(file).to(device)
     if path.suffix == ".onnx":
         from pulse_audit.faces.onnx_attributes import load_onnx
