@@ -83,7 +83,7 @@ def card(config: GanConfig, training: TrainingSet, steps: int, photos: bytes) ->
         "name": config.name,
         "title": f"{sum(counts(training).values()):,} FairFace photos, {_mixture(training)}",
         "resolution": config.resolution,
-        "interim": config.resolution < FINAL_RESOLUTION,
+        **_standing(config, kimg),
         "crop": "fairface-0.25",
         "licence": "Apache-2.0",
         "training_data": (
@@ -99,6 +99,21 @@ def card(config: GanConfig, training: TrainingSet, steps: int, photos: bytes) ->
         "photos_sha256": hashlib.sha256(photos).hexdigest(),
         "kimg": kimg,
         "configuration": config.model_dump(mode="json"),
+    }
+
+
+def _standing(config: GanConfig, kimg: float) -> dict[str, Any]:
+    """Say whether a model only stands in for a larger one, and where that would come from."""
+    if config.resolution >= FINAL_RESOLUTION:
+        return {"interim": False}
+    larger = config.name.replace(f"-{config.resolution}", f"-{FINAL_RESOLUTION}")
+    return {
+        "interim": True,
+        "caveat": (
+            f"interim model: {config.resolution} px after {kimg:,.0f} thousand images; "
+            f"{FINAL_RESOLUTION} px is trained by python -m pulse_audit.training.gan train "
+            f"--config {larger}"
+        ),
     }
 
 
