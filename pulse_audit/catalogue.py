@@ -271,11 +271,9 @@ def _adapted(
         given["gaussian_fit"] = fit(network) if fit else _fit_for(asked, known, network)
     try:
         with caveats_unspoken():
-            made = as_generator(network, **given, **facts)
+            return as_generator(network, **given, **facts, caveats=_said_caveats(asked, known))
     except InputError as error:
         raise InputError(f"{asked.source}: {error}") from None
-    made.caveats = (*made.caveats, *_said_caveats(asked, known))
-    return made
 
 
 def _read_network(asked: GeneratorReference, trusted: Collection[str]) -> Network:
@@ -373,8 +371,8 @@ def attribute_names() -> list[str]:
     """Return the names of attribute models: shipped, to be fetched, and of installed packages."""
     from pulse_audit.weights.registry import cards
 
-    shipped = (ASSETS / f"{SHIPPED_ATTRIBUTES}.safetensors").is_file()
-    own = [SHIPPED_ATTRIBUTES] if shipped else []
+    shipped = (SHIPPED_ATTRIBUTES, SHIPPED_CHECK)
+    own = [name for name in shipped if (ASSETS / f"{name}.safetensors").is_file()]
     fetched_ones = [card.name for card in cards().values() if card.kind == "attribute model"]
     return list(dict.fromkeys([*own, *fetched_ones, *entry_point_names(ATTRIBUTES)]))
 

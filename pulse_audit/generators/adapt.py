@@ -195,6 +195,8 @@ def as_generator(
     training_data: str | None = None,
     licence: str | None = None,
     sha256: str | None = None,
+    training_composition: Mapping[str, int] | None = None,
+    caveats: Sequence[str] = (),
 ) -> Generator:
     """Wrap a network as the generator that the search and the audit take.
 
@@ -230,6 +232,10 @@ def as_generator(
         Decoders only: checked against what the network renders.
     training_data, licence, sha256 : str, optional
         For the card.
+    training_composition : mapping, optional
+        For the card: how many training faces carry each label.
+    caveats : sequence of str, optional
+        Further sentences that a report has to carry.
 
     Returns
     -------
@@ -249,7 +255,13 @@ def as_generator(
     """
     if crop not in CROPS:
         raise InputError(f'crop "{crop}" is not known; use one of {", ".join(CROPS)}')
-    facts = {"crop": crop, "training_data": training_data, "licence": licence, "sha256": sha256}
+    facts: dict[str, Any] = {
+        "crop": crop,
+        "training_data": training_data,
+        "licence": licence,
+        "sha256": sha256,
+        "training_composition": training_composition,
+    }
     generator: StyleGenerator | DecoderGenerator
     if is_style_network(network):
         read = (latent_dim, prior, output_range, resolution)
@@ -267,6 +279,7 @@ def as_generator(
         generator = _of_resolution(adapted, resolution)
     for caveat in generator.caveats:
         warnings.warn(caveat, SphereWarning, stacklevel=2)
+    generator.caveats = (*generator.caveats, *caveats)
     return generator
 
 
