@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from pulse_audit import catalogue
-from pulse_audit.faces.attributes import is_attribute_model, is_differentiable
+from pulse_audit.faces.attribute_net import AttributeNet, save_attribute_net
+from pulse_audit.faces.attributes import checked, is_attribute_model, is_differentiable
 from pulse_audit.seeding import sha256
 from pulse_audit.types import InputError, Unavailable
 
@@ -245,3 +246,19 @@ def test_what_is_no_attribute_model_is_refused(plugin) -> None:
     reference = plugin("def build(): return torch.nn.Identity()")
     said = refusal(lambda: catalogue.load_attributes(reference, "cpu"))
     assert "returned a Identity, not an attribute model" in said
+
+
+def test_nets_of_our_own_training_are_loaded_as_files_and_as_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    network = AttributeNet({"race": ("A", "B", "C")}, widths=(4, 4, 4, 4), blocks=(1, 1, 1, 1))
+    said = {"name": "ours", "crop": "ffhq", "temperatures": {"race": 1.0}, "held_out": {}}
+    path = tmp_path / "faces-attributes.safetensors"
+    save_attribute_net(network, path, said)
+    monkeypatch.setattr(catalogue, "ASSETS", tmp_path)
+    assert catalogue.attribute_names()[0] == "faces-attributes"
+    for reference in (str(path), "faces-attributes", None):
+        model = catalogue.load_attributes(reference, "cpu")
+        assert checked(model, images()).probabilities["race"].shape == (3, 3)
+        assert model.card.sha256 == sha256(path.read_bytes())
