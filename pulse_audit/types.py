@@ -84,7 +84,8 @@ class GeneratorCard:
     """What is known of a generator; enters every manifest.
 
     ``crop`` is one of `CROPS`.
-    ``training_data``, ``licence`` and ``sha256`` are None where nothing is known.
+    ``training_data``, ``licence`` and ``sha256`` are None where nothing is known;
+    ``training_composition`` counts the training faces by label, and is None where nobody did.
     """
 
     name: str
@@ -98,6 +99,7 @@ class GeneratorCard:
     training_data: str | None = None
     licence: str | None = None
     sha256: str | None = None
+    training_composition: Mapping[str, int] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the card as plain JSON values."""
