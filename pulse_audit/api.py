@@ -122,7 +122,7 @@ class AuditRun:
     @cached_property
     def summary(self) -> summary.Summary:
         """Estimates, what is unavailable, and findings, as in ``summary.json``."""
-        return summary.summarise(self.run.manifest, self.samples)
+        return summary.summarise_run(self.run, self.samples)
 
     @cached_property
     def estimates(self) -> pd.DataFrame:

@@ -22,7 +22,7 @@ from pulse_audit.files import write_whole
 from pulse_audit.report.content import NamedFigure, Setting, flattened, left_out, settings
 from pulse_audit.report.figures import Drawing
 from pulse_audit.report.tables import arrow, estimates_csv, to_csv, to_latex
-from pulse_audit.summary import METRICS, Summary, summarise, write
+from pulse_audit.summary import METRICS, Summary, summarise_run, write
 from pulse_audit.summary.groups import groupings
 from pulse_audit.types import InputError
 
@@ -37,7 +37,7 @@ def publish(run: store.Run) -> Path:
     InputError
         As `render`.
     """
-    made = summarise(run.manifest, run.samples())
+    made = summarise_run(run)
     write(run, made)
     return render(run, summary=made)
 
@@ -76,7 +76,7 @@ def render(
     _check(run.manifest)
     folder = out_dir if out_dir is not None else run.path / "report"
     samples = run.samples()
-    summary = summary if summary is not None else summarise(run.manifest, samples)
+    summary = summary if summary is not None else summarise_run(run, samples)
     shown = bool(run.manifest["dataset"].get("may_publish_images")) or not public
     cells = settings(run.path, run.manifest, samples, summary, with_gallery=shown)
     _write_data(folder, summary)

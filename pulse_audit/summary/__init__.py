@@ -1,7 +1,16 @@
 """From samples to estimates: what run, report, gate and compare all read."""
 
-from pulse_audit.summary.estimate import summarise
+from pulse_audit.summary.estimate import summarise, summarise_run
 from pulse_audit.summary.measures import METRICS
 from pulse_audit.summary.schema import EstimateRow, Summary, json_schema, read, write
 
-__all__ = ["METRICS", "EstimateRow", "Summary", "json_schema", "read", "summarise", "write"]
+__all__ = [
+    "METRICS",
+    "EstimateRow",
+    "Summary",
+    "json_schema",
+    "read",
+    "summarise",
+    "summarise_run",
+    "write",
+]

@@ -106,14 +106,14 @@ def tested(
     if attribute in TONES:
         quantity, classify = TONES[attribute]
         words = groups.words_of(attribute, manifest)
-        truth = _places(samples[f"hr_{quantity}"].astype("float64").map(classify), words)
-        seen = _places(samples[f"sr_{quantity}"].astype("float64").map(classify), words)
+        truth = places(samples[f"hr_{quantity}"].astype("float64").map(classify), words)
+        seen = places(samples[f"sr_{quantity}"].astype("float64").map(classify), words)
         why = "skin tone is measured on originals and outputs alike; its errors are not known"
         return Tested(attribute, words, truth, truth, np.where(failed, NONE, seen), None, why)
     words = _words(attribute, manifest, samples)
-    truth = _places(samples[f"label_{attribute}"], words)
-    seen = _places(samples[f"sr_{attribute}"], words)
-    original = _places(samples.get(f"hr_{attribute}", pd.Series(None, samples.index)), words)
+    truth = places(samples[f"label_{attribute}"], words)
+    seen = places(samples[f"sr_{attribute}"], words)
+    original = places(samples.get(f"hr_{attribute}", pd.Series(None, samples.index)), words)
     confusion, why = _confusion(attribute, words, manifest, faces, truth, original)
     return Tested(attribute, words, truth, original, np.where(failed, NONE, seen), confusion, why)
 
@@ -126,7 +126,7 @@ def _words(attribute: str, manifest: Mapping[str, Any], samples: pd.DataFrame) -
     return sorted(samples[f"label_{attribute}"].dropna().astype(str).unique())
 
 
-def _places(column: pd.Series[Any], words: Sequence[str]) -> Whole:
+def places(column: pd.Series[Any], words: Sequence[str]) -> Whole:
     """Place of each entry among the words, -1 for null and for anything else."""
     places = column.map({word: place for place, word in enumerate(words)})
     return np.asarray(places.astype("float64").fillna(NONE), dtype=np.int64)

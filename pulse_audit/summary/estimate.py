@@ -11,12 +11,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pulse_audit.fairness import sources
 from pulse_audit.fairness.shift import Whole
 from pulse_audit.stats.bootstrap import cluster_bca
 from pulse_audit.stats.intervals import Floats, intraclass_correlation, proportion_interval
-from pulse_audit.summary import apparent, composed, shifts
-from pulse_audit.summary.cells import Cell, Grouping, cells, make_row, partitions
+from pulse_audit.store import Run
+from pulse_audit.summary import apparent, composed, distances, further, shifts
+from pulse_audit.summary.cells import Cell, Grouping, cells, face_numbers, make_row, partitions
 from pulse_audit.summary.described import TESTED, numbers
+from pulse_audit.summary.distances import Array
 from pulse_audit.summary.findings import findings
 from pulse_audit.summary.kinds import SampleMeasure
 from pulse_audit.summary.measures import PSNR_CEILING, SAMPLED
@@ -31,7 +34,24 @@ APPARENT = (
 )
 
 
-def summarise(manifest: Mapping[str, Any], samples: pd.DataFrame) -> Summary:
+def summarise_run(run: Run, samples: pd.DataFrame | None = None) -> Summary:
+    """Summarise all that a run directory holds: samples, features, and ``sources/``.
+
+    Raises
+    ------
+    InputError
+        If something stored cannot be read, or does not fit the manifest.
+    """
+    frame = run.samples() if samples is None else samples
+    return summarise(run.manifest, frame, run.features(), sources.read_tables(run.path))
+
+
+def summarise(
+    manifest: Mapping[str, Any],
+    samples: pd.DataFrame,
+    features: tuple[Array, Mapping[str, Array]] | None = None,
+    tables: Mapping[str, pd.DataFrame] | None = None,
+) -> Summary:
     """Estimate every metric for every group under every arm, condition and scale.
 
     Proportions are over all draws and get Wilson intervals at the effective sample size; other
@@ -44,27 +64,62 @@ def summarise(manifest: Mapping[str, Any], samples: pd.DataFrame) -> Summary:
         The run's manifest.
     samples : DataFrame
         One row a draw, columns as in the samples of a run.
+    features : tuple, optional
+        As `pulse_audit.store.Run.features` gives them, aligned with ``samples``.
+    tables : mapping of str to DataFrame, optional
+        Of ``sources/``, as `pulse_audit.fairness.sources.read_tables` gives them.
 
     Raises
     ------
     InputError
         If a grouping names a column the samples do not have.
     """
-    frame = samples.sort_values(KEYS, kind="stable").reset_index(drop=True)
-    measures, unavailable = _sort_out(frame, manifest.get("unavailable", {}))
+    ordered = samples.reset_index(drop=True).sort_values(KEYS, kind="stable")
+    stored = _features(manifest, features, ordered)
+    frame = ordered.reset_index(drop=True)
+    measures, unavailable = _sort_out(frame, manifest)
     groupings, seed = partitions(manifest, frame), int(manifest["spec"].get("seed", 0))
     unavailable |= _without_groups(groupings, frame, manifest.get("unavailable", {}))
+    if isinstance(stored, str):
+        unavailable |= dict.fromkeys(distances.NAMES, stored)
     rows = [
         row
         for cell in cells(manifest, frame)
-        for row in _cell_rows(cell, measures, groupings, seed)
+        for part in (
+            _cell_rows(cell, measures, groupings, seed),
+            () if isinstance(stored, str) else _distances(cell, groupings, stored),
+        )
+        for row in part
     ]
+    if tables is not None:
+        rows += further.sources(tables, frame, manifest, seed)
     return Summary(
         schema=SCHEMA_VERSION,
         estimates=rows,
         unavailable=dict(sorted(unavailable.items())),
         findings=findings(manifest, rows),
     )
+
+
+def _features(
+    manifest: Mapping[str, Any],
+    stored: tuple[Array, Mapping[str, Array]] | None,
+    samples: pd.DataFrame,
+) -> distances.Features | str:
+    """Features in the order of the sorted samples, or why there are none."""
+    about = manifest.get("features") or {}
+    if stored is None:
+        return str(about.get("why") or "this run keeps no features of outputs")
+    network = str(about.get("network") or "unnamed network")
+    found = distances.aligned(network, stored, samples, face_numbers(samples))
+    return found if found is not None else "features of the originals come with a finished run"
+
+
+def _distances(
+    cell: Cell, groupings: Sequence[Grouping], stored: distances.Features
+) -> Iterator[EstimateRow]:
+    for grouping in groupings:
+        yield from distances.rows(cell, grouping, stored)
 
 
 def _cell_rows(
@@ -103,11 +158,12 @@ def _excluded(
 
 
 def _sort_out(
-    samples: pd.DataFrame, reasons: Mapping[str, str]
+    samples: pd.DataFrame, manifest: Mapping[str, Any]
 ) -> tuple[list[SampleMeasure], dict[str, str]]:
     """Measures that can be taken, and why the others and other empty columns cannot."""
-    missing = {m.name: reason for m in SAMPLED if (reason := m.missing(samples, reasons))}
-    measures = [m for m in SAMPLED if m.name not in missing]
+    reasons, known = manifest.get("unavailable", {}), [*SAMPLED, *further.measures(manifest)]
+    missing = {m.name: reason for m in known if (reason := m.missing(samples, reasons))}
+    measures = [m for m in known if m.name not in missing]
     return measures, {**reasons, **missing}
 
 
