@@ -131,26 +131,6 @@ class NiqeModel:
         return (difference @ inverse @ difference).sqrt()
 
 
-def fit_niqe(originals: Iterable[Tensor], resolution: int) -> NiqeModel | Unavailable:
-    """Fit a pristine model whose patches suit outputs of this side.
-
-    The paper's 96 px from 192 px on; 32 px, and then the metric's name is ``niqe_small``, from
-    64 px on; below that `Unavailable`. Parameters and answers else as `NiqeModel.fit`.
-    """
-    for patch in (PATCH, SMALL_PATCH):
-        if resolution >= 2 * patch:
-            return NiqeModel.fit(originals, patch)
-    return Unavailable(
-        f"niqe needs images of at least {2 * PATCH} px, and niqe_small of {2 * SMALL_PATCH}, "
-        f"not {resolution}"
-    )
-
-
-def niqe_metric(model: NiqeModel) -> Metric:
-    """NIQE against a pristine model, as a metric: `NiqeModel.metric`."""
-    return model.metric
-
-
 def patch_features(images: Tensor, patch: int) -> tuple[Tensor, Tensor]:
     """Measure the natural scene statistics of every whole patch at two scales.
 

@@ -20,22 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pulse_audit.metrics.naturalness import SHARPNESS, NiqeModel, fit_niqe, niqe_metric
 from pulse_audit.names import nearest
 from pulse_audit.types import InputError, Metric, Unavailable
 from pulse_audit.weights import cache
-
-__all__ = [
-    "SHARPNESS",
-    "TRUNKS",
-    "Lpips",
-    "NiqeModel",
-    "bare",
-    "fit_niqe",
-    "load",
-    "lpips_metric",
-    "niqe_metric",
-]
 
 #: Features of one image: a layer a tensor (1, c, h, w), of unit length at every position.
 Features = tuple[Tensor, ...]

@@ -10,9 +10,7 @@ from pulse_audit.metrics.naturalness import (
     NiqeModel,
     _halved,
     asymmetric_gaussian,
-    fit_niqe,
     luminance,
-    niqe_metric,
     patch_features,
     sharpness,
 )
@@ -182,8 +180,8 @@ def test_damage_moves_images_away_from_the_natural_ones(small, damage):
 
 def test_scores_do_not_depend_on_batch_mates_or_on_the_originals(small):
     images = natural(3, 72, seed=4)
-    together = niqe_metric(small).compute(images, images)[1:2]
-    alone = niqe_metric(small).compute(images[1:2], torch.zeros(1, 3, 72, 72))
+    together = small.metric.compute(images, images)[1:2]
+    alone = small.metric.compute(images[1:2], torch.zeros(1, 3, 72, 72))
     torch.testing.assert_close(together, alone, rtol=1e-9, atol=0)
 
 
@@ -225,21 +223,13 @@ def test_originals_smaller_than_a_patch_teach_nothing(originals):
 
 
 def test_the_name_and_the_smallest_side_follow_from_the_patch(small):
-    metric = niqe_metric(small)
+    metric = small.metric
     assert (metric.name, metric.smallest, metric.higher_is_better) == ("niqe_small", 64, False)
     assert metric.compute(torch.rand(1, 3, 63, 63), torch.rand(1, 3, 63, 63)) == Unavailable(
         "niqe_small needs images of at least 64 px, not 63"
     )
     paper = NiqeModel(small.mean, small.covariance, 96, 1, 40).metric
     assert (paper.name, paper.smallest) == ("niqe", 192)
-
-
-def test_the_patch_suits_the_resolution(originals):
-    assert fit_niqe(originals, 128).patch == 32
-    assert "sharp patches of 96 px" in fit_niqe(originals, 192).reason
-    assert fit_niqe(originals, 63).reason == (
-        "niqe needs images of at least 192 px, and niqe_small of 64, not 63"
-    )
 
 
 def test_sharpness_equals_scipy():
