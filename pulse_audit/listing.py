@@ -47,6 +47,7 @@ def rows_of(what: str, datasets_file: Path | None) -> Rows:
         "weights": lambda: [_weights_row(card) for card in cards().values()],
         "arms": _arms,
         "metrics": _metrics,
+        "attributes": _attributes,
         "conditions": _conditions,
         "specs": _specs,
     }
@@ -190,11 +191,70 @@ def _arms() -> Rows:
 
 
 def _metrics() -> Rows:
-    from pulse_audit.summary import METRICS
+    """Metrics of the samples and of sets of them, then those that installed packages offer."""
+    from pulse_audit.auditing.instruments import METRICS, requirements
+    from pulse_audit.plugins import metric_names
+    from pulse_audit.summary import METRICS as SUMMARISED
 
-    return [
-        {"name": m.name, "unit": m.unit or "-", "better": m.better, "what": m.what} for m in METRICS
+    needs = requirements()
+    rows = [_metric_row(m.name, m.unit, m.better, m.what, needs.get(m.name)) for m in SUMMARISED]
+    listed = {row["name"] for row in rows}
+    rows += [
+        _metric_row(name, "", "-", "a column of the samples", needs[name])
+        for name in METRICS
+        if name not in listed
     ]
+    foreign = [_metric_row(n, "", "-", "of an installed package", None) for n in metric_names()]
+    own = _metric_row("FILE.py:FACTORY", "", "-", "your own code that returns a metric", None)
+    return [*rows, *foreign, own]
+
+
+def _metric_row(
+    name: str, unit: str, better: str, what: str, needs: tuple[str, str, str] | None
+) -> dict[str, str]:
+    smallest, needed, here = needs or ("-", "-", "-")
+    return {
+        "name": name,
+        "unit": unit or "-",
+        "better": better,
+        "from px": smallest,
+        "needs": needed,
+        "here": here,
+        "what": what,
+    }
+
+
+def _attributes() -> Rows:
+    """Attribute models with their words, and how often they agree with people on held-out faces."""
+    forms = {
+        "FILE.onnx": "other people's model, with a card beside it",
+        "FILE.py:FACTORY": "your own code that returns an attribute model",
+    }
+    blank = {"predicts": "-", "held-out accuracy": "-"}
+    rows = [_attribute_row(name) for name in catalogue.attribute_names()]
+    return [*rows, *({"name": n, **blank, "here": what} for n, what in forms.items())]
+
+
+def _attribute_row(name: str) -> dict[str, str]:
+    try:
+        card = catalogue.load_attributes(name, "cpu").card
+    except InputError as error:
+        return {"name": name, "predicts": "-", "held-out accuracy": "-", "here": str(error)}
+    predicts = "; ".join(f"{a}: {', '.join(words)}" for a, words in card.vocabulary.items())
+    accuracy = ", ".join(f"{a} {_accuracy(counts)}" for a, counts in card.confusion.items())
+    return {
+        "name": name,
+        "predicts": predicts,
+        "held-out accuracy": accuracy or "not measured",
+        "here": "yes",
+    }
+
+
+def _accuracy(counts: Sequence[Sequence[int]]) -> str:
+    """Share of the diagonal, as its card's people and model count."""
+    total = sum(map(sum, counts))
+    right = sum(row[i] for i, row in enumerate(counts))
+    return f"{100 * right / total:.1f} % of {total:,}" if total else "-"
 
 
 def _conditions() -> Rows:

@@ -277,6 +277,21 @@ class Run:
         ids, vectors = list(features), np.stack(list(features.values()))
         write_whole(self._features("originals"), _as_npz(face_ids=np.array(ids), features=vectors))
 
+    def write_references(self, content: Mapping[str, Any]) -> None:
+        """Write what outputs are judged by, taken from all originals."""
+        self.write_json("references.json", dict(content))
+
+    def read_references(self) -> dict[str, Any] | None:
+        """Read what `write_references` wrote; None where nothing is."""
+        path = self.path / "references.json"
+        try:
+            content = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: unreadable ({error}); choose another --out") from None
+        return content if isinstance(content, dict) else {}
+
     @property
     def has_originals(self) -> bool:
         """Whether the feature vectors of the originals are written."""

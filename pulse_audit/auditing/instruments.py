@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -12,16 +13,26 @@ import torch
 from pulse_audit import catalogue, store
 from pulse_audit.auditing.spec import AuditSpec
 from pulse_audit.datasets.readers import FaceIndex
-from pulse_audit.faces import align
+from pulse_audit.faces import align, embed
+from pulse_audit.faces.attribute_net import ShippedAttributes
 from pulse_audit.faces.attributes import Column, columns
-from pulse_audit.metrics import fidelity
+from pulse_audit.metrics import fidelity, identity, naturalness, perceptual
+from pulse_audit.metrics.naturalness import SHARPNESS
 from pulse_audit.plugins import load_metrics
 from pulse_audit.types import AttributeModel, InputError, Metric, Unavailable
+from pulse_audit.weights.registry import get
 
 #: Metrics that are computed from pairs of images alone.
-IMAGE_METRICS: Mapping[str, Metric] = {metric.name: metric for metric in fidelity.METRICS}
+IMAGE_METRICS: Mapping[str, Metric] = {m.name: m for m in (*fidelity.METRICS, SHARPNESS)}
+#: LPIPS by the name of its scores -> the package's name of the trunk.
+LPIPS: Mapping[str, str] = {trunk.metric: net for net, trunk in perceptual.TRUNKS.items()}
+NIQE: Mapping[str, int] = {"niqe": naturalness.PATCH, "niqe_small": naturalness.SMALL_PATCH}
 DETECTED = ("hr_face_found", "sr_face_found")
-METRICS = (*IMAGE_METRICS, "attribute_cosine", "face_found")
+METRICS = (
+    *IMAGE_METRICS, *LPIPS, *NIQE, "attribute_cosine", "identity_cosine", "verified", "face_found",
+)  # fmt: skip
+#: Measured only where they are named: one trunk under LPIPS is enough.
+ON_REQUEST = ("lpips_vgg", "lpips_squeeze")
 _PREFIXES = ("label_", "hr_", "sr_")
 
 #: Settings of a metric as the manifest records them, or why it is not measured.
@@ -68,7 +79,7 @@ class Instruments:
         card = self.attributes.card
         return {
             "name": card.name,
-            "card": card.as_dict(),
+            "card": json.loads(json.dumps(card.as_dict())),  # as the manifest will hold it
             "vocabulary": {column.name: list(column.words) for column in self.columns},
             "predicted_as": {column.name: column.attribute for column in self.columns},
             "labels_from": labels_from,
@@ -108,7 +119,7 @@ def settle(
     InputError
         If a named model or metric is unknown or cannot be used.
     """
-    model, missing = load_attributes(spec.attributes, device)
+    model, missing = load_attributes(spec.attributes, device, resolution)
     filled, foreign = columns_for(model, index)
     further = further_metrics(spec.metrics)
     asked = asked_metrics(spec.metrics, further)
@@ -116,7 +127,11 @@ def settle(
         asked = [name for name in asked if name in earlier["metrics"]]
     images = {**IMAGE_METRICS, **{metric.name: metric for metric in further}}
     offered = {name: _of_images(metric, resolution) for name, metric in images.items()}
+    offered |= {name: _lpips(net, resolution) for name, net in LPIPS.items()}
+    offered |= {name: _niqe(name, patch, resolution) for name, patch in NIQE.items()}
     offered["attribute_cosine"] = _attribute_cosine(model, missing)
+    offered["identity_cosine"] = _identity(resolution)
+    offered["verified"] = _verified(resolution)
     offered["face_found"] = _detector(resolution)
     measured = {name: found for name in asked if isinstance(found := offered[name], dict)}
     unavailable = _missing_columns(offered, asked) | _unpredicted(index, filled, foreign, missing)
@@ -125,9 +140,11 @@ def settle(
 
 
 def load_attributes(
-    reference: str | None, device: torch.device
+    reference: str | None, device: torch.device, resolution: int
 ) -> tuple[AttributeModel | None, str]:
     """Load the attribute model that is asked for; None and the reason where there is none.
+
+    Models that were measured at several sizes of image give the card of the run's size.
 
     Raises
     ------
@@ -137,11 +154,12 @@ def load_attributes(
     if reference == "none":
         return None, "no attribute model was asked for (--attributes none)"
     try:
-        return catalogue.load_attributes(reference, device), ""
+        model = catalogue.load_attributes(reference, device)
     except InputError as error:
         if reference is not None:
             raise
         return None, f"no attribute model: {error}"
+    return (model.at_resolution(resolution) if isinstance(model, ShippedAttributes) else model), ""
 
 
 def columns_for(
@@ -150,7 +168,7 @@ def columns_for(
     """Columns that a model fills for a data set, and why others stay empty."""
     if model is None:
         return (), {}
-    filled, foreign = columns(model.card.vocabulary, index.vocabulary)
+    filled, foreign = columns(model.card.vocabulary, index.vocabulary, index.derived)
     return tuple(filled), foreign
 
 
@@ -188,7 +206,7 @@ def further_metrics(names: Sequence[str] | None) -> list[Metric]:
 def asked_metrics(names: Sequence[str] | None, further: Sequence[Metric]) -> list[str]:
     """Names of the metrics that are asked for; all of the package's where none is named."""
     if names is None:
-        return list(METRICS)
+        return [name for name in METRICS if name not in ON_REQUEST]
     return [*(name for name in METRICS if name in names), *(metric.name for metric in further)]
 
 
@@ -198,6 +216,48 @@ def _of_images(metric: Metric, resolution: int) -> Offer:
         return unavailable
     better = "higher" if metric.higher_is_better else "lower"
     return {"columns": [metric.name], "unit": metric.unit, "better": better}
+
+
+def weights_of(name: str) -> dict[str, str] | Unavailable:
+    """Name and SHA-256 of fetched weights, or why they are not there; nothing is loaded."""
+    try:
+        return {"weights": name, "sha256": catalogue.fetched(get(name))[1]}
+    except InputError as error:
+        return Unavailable(str(error))
+
+
+def _lpips(net: str, resolution: int) -> Offer:
+    trunk = perceptual.TRUNKS[net]
+    if resolution < trunk.smallest:
+        return Unavailable(f"needs images of at least {trunk.smallest} px, not {resolution}")
+    weights = weights_of(trunk.weights)
+    if isinstance(weights, Unavailable):
+        return weights
+    heads = f"lpips {version('lpips')}, version 0.1 of the heads"
+    return {"columns": [trunk.metric], "better": "lower", "net": net, "heads": heads, **weights}
+
+
+def _niqe(name: str, patch: int, resolution: int) -> Offer:
+    if resolution < 2 * patch:
+        return Unavailable(f"needs images of at least {2 * patch} px, not {resolution}")
+    if name == "niqe_small" and resolution >= 2 * NIQE["niqe"]:
+        return Unavailable("niqe is measured, with the paper's patches")
+    return {"columns": [name], "better": "lower", "patch": patch, "fitted_on": "the originals"}
+
+
+def _identity(resolution: int) -> Offer:
+    too_small = embed.available(resolution)
+    weights = weights_of(embed.WEIGHTS)
+    if too_small is not None or isinstance(weights, Unavailable):
+        return too_small or weights
+    return {"columns": ["identity_cosine"], "better": "higher", **weights}
+
+
+def _verified(resolution: int) -> Offer:
+    offer = _identity(resolution)
+    if isinstance(offer, Unavailable):
+        return offer
+    return {**offer, "columns": ["verified"], "false_accept_rates": list(identity.RATES)}
 
 
 def _attribute_cosine(model: AttributeModel | None, missing: str) -> Offer:
@@ -225,3 +285,27 @@ def _missing_columns(offered: Mapping[str, Offer], asked: Sequence[str]) -> dict
         if isinstance(found, Unavailable) or name not in asked
         for column in (DETECTED if name == "face_found" else (name,))
     }
+
+
+def requirements() -> dict[str, tuple[str, str, str]]:
+    """Smallest size, what is needed and whether it is here, of each metric by name."""
+    here, none = "yes", "-"
+    found = {name: (str(metric.smallest), none, here) for name, metric in IMAGE_METRICS.items()}
+    for name, net in LPIPS.items():
+        trunk = perceptual.TRUNKS[net]
+        found[name] = (str(trunk.smallest), trunk.weights, _here(trunk.weights))
+    found |= {name: (str(2 * patch), "37 sharp patches", here) for name, patch in NIQE.items()}
+    facenet = (str(embed.SMALLEST), embed.WEIGHTS, _here(embed.WEIGHTS))
+    found |= {"identity_cosine": facenet, "verified": facenet}
+    model = "an attribute model"
+    shipped = (
+        here if catalogue.SHIPPED_ATTRIBUTES in catalogue.attribute_names() else f"name {model}"
+    )
+    found["attribute_cosine"] = ("1", f"{model} with features", shipped)
+    found["face_found"] = (str(align.LEAST_JUDGED), "MTCNN", here)
+    return found
+
+
+def _here(weights: str) -> str:
+    found = weights_of(weights)
+    return found.reason if isinstance(found, Unavailable) else "yes"

@@ -12,15 +12,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pulse_audit.auditing.instruments import Instruments
-from pulse_audit.faces.align import FaceAligner
+from pulse_audit.auditing.instruments import LPIPS, Instruments
+from pulse_audit.faces import embed
+from pulse_audit.faces.align import FaceAligner, FoundFace
 from pulse_audit.faces.attributes import Column, checked
+from pulse_audit.faces.embed import FaceNet
 from pulse_audit.faces.skin import SkinTone, skin_tone
-from pulse_audit.metrics.identity import cosines
-from pulse_audit.types import Attributes, Metric, Unavailable
+from pulse_audit.metrics import perceptual
+from pulse_audit.metrics.identity import Threshold, cosines, verified
+from pulse_audit.types import Attributes, InputError, Metric, Unavailable
 
 Vector: TypeAlias = NDArray[np.float32]
 Values: TypeAlias = list[float | None]
+
+IDENTITY = frozenset({"identity_cosine", "verified"})
 
 
 @dataclass(frozen=True)
@@ -28,13 +33,14 @@ class Seen:
     """What is measured on one image by itself.
 
     ``face_found`` is None where no detector ran, ``probabilities`` empty and ``features`` None
-    where no attribute model did.
+    where no attribute model did; ``embedding`` is NaN where there is no face to embed.
     """
 
     tone: SkinTone | Unavailable
     face_found: bool | None = None
     probabilities: Mapping[str, list[float]] = field(default_factory=dict)
     features: Vector | None = None
+    embedding: Vector | None = None
 
     def columns(self, side: str, attributes: Sequence[Column]) -> dict[str, Any]:
         """Columns of the samples, ``hr_...`` or ``sr_...``."""
@@ -60,7 +66,10 @@ class Observer:
 
     def __init__(self, instruments: Instruments, crop: str, device: torch.device) -> None:
         self._instruments, self._crop = instruments, crop
-        self._aligner = FaceAligner(device) if "face_found" in instruments.metrics else None
+        self._reports_faces = "face_found" in instruments.metrics
+        self._embedder = _embedder(device) if IDENTITY & set(instruments.metrics) else None
+        wanted = self._reports_faces or self._embedder is not None
+        self._aligner = FaceAligner(device) if wanted else None
 
     @torch.no_grad()
     def look(self, images: Tensor) -> list[Seen]:
@@ -73,13 +82,16 @@ class Observer:
         features = None
         if answer is not None and answer.features is not None:
             features = answer.features.float().cpu().numpy()
-        found = self._faces(images)
+        faces = self._faces(images)
+        found = [face is not None for face in faces] if self._reports_faces else None
+        embeddings = self._embed(images, faces)
         return [
             Seen(
                 skin_tone(to_numpy(image), self._crop),
-                found[i],
+                None if found is None else found[i],
                 {name: rows[i] for name, rows in vectors.items()},
                 None if features is None else features[i],
+                None if embeddings is None else embeddings[i],
             )
             for i, image in enumerate(images)
         ]
@@ -88,10 +100,25 @@ class Observer:
         model = self._instruments.attributes
         return None if model is None else checked(model, images)
 
-    def _faces(self, images: Tensor) -> Sequence[bool | None]:
+    def _faces(self, images: Tensor) -> list[FoundFace | None]:
         if self._aligner is None:
             return [None] * len(images)
-        return [face is not None for face in self._aligner.find_prepared(images, self._crop)]
+        return self._aligner.find_prepared(images, self._crop)
+
+    def _embed(self, images: Tensor, faces: Sequence[FoundFace | None]) -> Vector | None:
+        if self._embedder is None:
+            return None
+        boxes = [None if face is None else face.box for face in faces]
+        vectors: Vector = self._embedder.embed(images, boxes).float().cpu().numpy()
+        return vectors
+
+
+def _embedder(device: torch.device) -> FaceNet:
+    """Load the face embedder that the plan found fetched."""
+    loaded = embed.load(device)
+    if isinstance(loaded, Unavailable):
+        raise InputError(f"{loaded.reason}; it was there when this run was planned")
+    return loaded
 
 
 def attribute_cosines(sr: Sequence[Seen], hr: Sequence[Seen]) -> Values:
@@ -101,6 +128,36 @@ def attribute_cosines(sr: Sequence[Seen], hr: Sequence[Seen]) -> Values:
     if not known or len(known) < len(pairs):
         return [None] * len(pairs)
     return as_values(cosines(*(np.stack(side) for side in zip(*known, strict=True))))
+
+
+def identities(
+    sr: Sequence[Seen], hr: Sequence[Seen], threshold: Threshold | None
+) -> dict[str, list[Any]]:
+    """``identity_cosine`` of outputs and originals, and ``verified``; empty without embeddings."""
+    pairs = [(s.embedding, h.embedding) for s, h in zip(sr, hr, strict=True)]
+    known = [(s, h) for s, h in pairs if s is not None and h is not None]
+    if len(known) < len(pairs):
+        return {}
+    outputs, originals = (np.stack(side) for side in zip(*known, strict=True))
+    values = cosines(outputs, originals)
+    found: dict[str, list[Any]] = {"identity_cosine": as_values(values)}
+    if threshold is not None:
+        same = verified(values, threshold, ~np.isnan(originals).any(axis=1))
+        found["verified"] = [None if math.isnan(v) else bool(v) for v in same]
+    return found
+
+
+def load_networks(instruments: Instruments, device: torch.device) -> list[Metric]:
+    """Load the metrics whose networks have fetched weights."""
+    loaded = [
+        perceptual.lpips_metric(net, device)
+        for name, net in LPIPS.items()
+        if name in instruments.metrics
+    ]
+    for metric in loaded:
+        if isinstance(metric, Unavailable):
+            raise InputError(f"lpips: {metric.reason}; they were there when this run was planned")
+    return [metric for metric in loaded if isinstance(metric, Metric)]
 
 
 def compare(metrics: Sequence[Metric], sr: Tensor, hr: Tensor) -> dict[str, Values]:

@@ -15,6 +15,7 @@ import pulse_audit
 from pulse_audit import catalogue, store
 from pulse_audit.auditing.instruments import Instruments, settle
 from pulse_audit.auditing.planted import planted_arms, preparer
+from pulse_audit.auditing.provenance import notes_of_seen
 from pulse_audit.auditing.spec import AuditSpec
 from pulse_audit.datasets.balance import Skipped, balanced_draw, readable
 from pulse_audit.datasets.images import decode
@@ -22,7 +23,7 @@ from pulse_audit.datasets.readers import FaceIndex, read_faces
 from pulse_audit.datasets.registry import DatasetCard, load_registry
 from pulse_audit.degrade.corrupt import parse_condition
 from pulse_audit.degrade.resample import check_factor
-from pulse_audit.names import nearest
+from pulse_audit.names import nearest, parse_generator
 from pulse_audit.seeding import sha256
 from pulse_audit.types import CROPS, Face, InputError, Upsampler
 
@@ -113,7 +114,18 @@ def plan_audit(spec: AuditSpec, earlier: Mapping[str, Any] | None = None) -> Pla
         "notes": list(index.notes),
         **instruments.entries(card.labels_from),
     }
+    manifest["notes"] += notes_of_seen(shipped_models(references, instruments), manifest["faces"])
     return Plan(manifest, {face.id: face for face, _ in chosen}, arms, instruments)
+
+
+def shipped_models(
+    references: Sequence[catalogue.ArmReference], instruments: Instruments
+) -> list[str]:
+    """Names of the models of a run that come with the package."""
+    named = [parse_generator(r.reference).source for r in references if r.kind == "pulse"]
+    generators = [name for name in catalogue.shipped_generators() if name in named]
+    model = instruments.attributes
+    return [*generators, *([model.card.name] if model is not None else [])]
 
 
 def check_groupings(spec: AuditSpec, index: FaceIndex) -> list[list[str]]:

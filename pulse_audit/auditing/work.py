@@ -14,9 +14,19 @@ from PIL import Image
 from torch import Tensor
 
 from pulse_audit import store
-from pulse_audit.auditing.measure import Observer, Seen, attribute_cosines, compare, to_numpy
+from pulse_audit.auditing.instruments import NIQE
+from pulse_audit.auditing.measure import (
+    Observer,
+    Seen,
+    attribute_cosines,
+    compare,
+    identities,
+    load_networks,
+    to_numpy,
+)
 from pulse_audit.auditing.plan import Plan
 from pulse_audit.auditing.prepare import prepared
+from pulse_audit.auditing.references import References, fit, read
 from pulse_audit.datasets.images import decode
 from pulse_audit.degrade.degradation import Degradation
 from pulse_audit.degrade.resample import resize
@@ -73,6 +83,8 @@ class Workbench:
         self._aligner = FaceAligner(self._device) if manifest["prepared"]["aligned"] else None
         self._instruments = plan.instruments
         self._observer = Observer(plan.instruments, self._crop, self._device)
+        self._images = [*plan.instruments.images, *load_networks(plan.instruments, self._device)]
+        self._references: References | None = None
         self._features: dict[str, store.Features] = {}
         held = 2 * int(manifest["execution"]["batch"])
         self.original = lru_cache(maxsize=held)(self._prepare)
@@ -113,6 +125,27 @@ class Workbench:
                 self.original(face_id)
         return {face_id: self._features[face_id] for face_id in self._plan.faces}
 
+    def references(self) -> References:
+        """Take what outputs are judged by from all originals, once for a run."""
+        if self._references is None:
+            stored = self._run.read_references()
+            self._references = self._fit_references() if stored is None else read(stored)
+            if stored is None:
+                self._run.write_references(self._references.as_json())
+                self._run.write_manifest(references=self._references.summary())
+        return self._references
+
+    def _fit_references(self) -> References:
+        metrics = self._instruments.metrics
+        patch = next((patch for name, patch in NIQE.items() if name in metrics), None)
+        verify = "verified" in metrics
+        faces = self._run.manifest["faces"] if patch or verify else []
+        columns = [c for g in self._spec["group_by"][:1] for c in g.split(",")]
+        groups = [" x ".join(str(face["labels"].get(c)) for c in columns) for face in faces]
+        prepared = (self.original(face["id"]) for face in faces)
+        originals = ((original.image, original.seen.embedding) for original in prepared)
+        return fit(originals, groups, patch, verify)
+
     def _prepare(self, face_id: str) -> Original:
         """Decode, align where the run's crop asks for it, resize and measure one original.
 
@@ -127,19 +160,24 @@ class Workbench:
 
     def _measure_outputs(
         self, outputs: Sequence[Tensor | None], originals: Sequence[Original], hr: Tensor
-    ) -> tuple[list[Seen | None], list[dict[str, float | None]]]:
+    ) -> tuple[list[Seen | None], list[dict[str, Any]]]:
         """Measure the outputs that there are: each by itself, and beside its original."""
         present = [i for i, output in enumerate(outputs) if output is not None]
         seen: list[Seen | None] = [None] * len(outputs)
-        values: list[dict[str, float | None]] = [{} for _ in outputs]
+        values: list[dict[str, Any]] = [{} for _ in outputs]
         if not present:
             return seen, values
         sr = torch.stack([output for output in outputs if output is not None])
         looked = self._observer.look(sr)
-        measured = compare(self._instruments.images, sr, hr[present])
+        references = self.references()
+        niqe = [] if references.niqe is None else [references.niqe.metric]
+        beside = [originals[i].seen for i in present]
+        measured: dict[str, list[Any]] = {
+            **compare([*self._images, *niqe], sr, hr[present]),
+            **identities(looked, beside, references.threshold),
+        }
         if "attribute_cosine" in self._instruments.metrics:
-            references = [originals[i].seen for i in present]
-            measured["attribute_cosine"] = attribute_cosines(looked, references)
+            measured["attribute_cosine"] = attribute_cosines(looked, beside)
         for k, i in enumerate(present):
             seen[i] = looked[k]
             values[i] = {name: numbers[k] for name, numbers in measured.items()}
