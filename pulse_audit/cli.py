@@ -47,6 +47,11 @@ def _digests(ctx: click.Context, param: click.Parameter, given: tuple[str, ...])
     return [value.lower() for value in given]
 
 
+def _names(ctx: click.Context, param: click.Parameter, given: str | None) -> list[str] | None:
+    """Split a list at its commas."""
+    return None if given is None else [name.strip() for name in given.split(",") if name.strip()]
+
+
 data_root = click.option(
     "--data-root",
     type=click.Path(path_type=Path),
@@ -83,8 +88,7 @@ trust_file = click.option(
     "arms",
     multiple=True,
     metavar="ARM",
-    help="pulse | nearest | bicubic | lanczos | planted:MATRIX.csv | FILE.py:FACTORY "
-    "(repeatable).",
+    help="pulse | nearest | bicubic | lanczos | planted:MATRIX.csv | FILE.py:FACTORY (repeatable).",
 )
 @click.option(
     "--generator",
@@ -97,7 +101,9 @@ trust_file = click.option(
 )
 @trust_file
 @click.option(
-    "--search", metavar="official|paper", help="100 steps to eps 2e-3 or 1e-3 [default: official]"
+    "--search",
+    metavar="official|paper|fast",
+    help="100 steps to eps 2e-3 or 1e-3; fast: each image stops when feasible [default: official]",
 )
 @click.option(
     "--scale",
@@ -140,6 +146,29 @@ trust_file = click.option(
 @click.option("--draws", type=int, metavar="N", help="Seeds a face [default: 2]")
 @click.option("--limit", type=int, metavar="N", help="Stop after N faces (a trial run).")
 @click.option("--seed", type=int, metavar="N", help="[default: 0]")
+@click.option(
+    "--sources",
+    is_flag=True,
+    default=None,
+    help="Ask where shifts come from: prior, guided searches, uninformative inputs.",
+)
+@click.option(
+    "--attributes",
+    metavar="NAME|FILE",
+    help="Model of apparent attributes: a name, an .onnx file or FILE.py:FACTORY; none "
+    "[default: the shipped one].",
+)
+@click.option(
+    "--metrics",
+    metavar="LIST",
+    callback=_names,
+    help="psnr,ssim,lpips,... or FILE.py:FACTORY [default: all that can be measured here].",
+)
+@click.option(
+    "--second-attributes",
+    metavar="NAME|FILE",
+    help="Attribute model that checks the guided searches and never guides; none: nobody.",
+)
 @click.option("--keep-images", metavar="all|sample|none", help="[default: sample]")
 @click.option("--device", metavar="auto|cpu|cuda[:i]", help="[default: auto]")
 @click.option(
@@ -204,7 +233,7 @@ def _show_run(path: Path, as_json: bool) -> None:
 @click.option("--scale", type=click.IntRange(min=1), default=8, show_default=True)
 @click.option("--draws", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--search", default="official", show_default=True, metavar="official|paper")
+@click.option("--search", default="official", show_default=True, metavar="official|paper|fast")
 @click.option(
     "--align/--no-align",
     default=None,
@@ -315,7 +344,9 @@ def fetch(names: tuple[str, ...], accept_licence: bool, as_json: bool, quiet: bo
 
 
 @commands.command("list")
-@click.argument("what", metavar="datasets|generators|weights|arms|metrics|conditions|specs")
+@click.argument(
+    "what", metavar="datasets|generators|weights|arms|metrics|attributes|conditions|specs"
+)
 @click.argument("files", nargs=-1, metavar="[FILE...]")
 @own_datasets
 @trust_file

@@ -11,7 +11,10 @@ from typing import Any
 import pandas as pd
 
 from pulse_audit import store
+from pulse_audit.auditing.instruments import NOT_ASKED
 from pulse_audit.auditing.plan import Plan, plan_audit
+from pulse_audit.auditing.sources_models import settle_sources
+from pulse_audit.auditing.sources_run import run_sources
 from pulse_audit.auditing.spec import AuditSpec
 from pulse_audit.auditing.work import Workbench
 from pulse_audit.report import html
@@ -53,12 +56,16 @@ def run_audit(spec: AuditSpec, out: Path, progress: Progress | None = None) -> s
         if existing is not None:
             check_same_spec(existing.manifest, spec, out)
         plan = plan_audit(spec, existing.manifest if existing else None)
+        models = settle_sources(plan, spec.second_attributes) if spec.sources else None
         if existing is None:
             run = store.create_run(out, plan.manifest)
         else:
             run = existing
             check_same_plan(run.manifest, plan.manifest, out)
-        work_off(run, plan, progress or (lambda done, total, restored: None))
+        report = progress or (lambda done, total, restored: None)
+        work_off(run, plan, report)
+        if models is not None:
+            run_sources(run, plan, models, report)
         return finish(run)
 
 
@@ -90,15 +97,24 @@ def finish(run: store.Run) -> store.Run:
     run.write_manifest(
         status="complete",
         finished=run.manifest.get("finished") or _now(),
-        unavailable=unavailable(run.samples(), run.manifest["unavailable"]),
+        unavailable=unavailable(
+            run.samples(), run.manifest["unavailable"], run.manifest.get("references")
+        ),
     )
     html.publish(run)
     return run
 
 
-def unavailable(samples: pd.DataFrame, planned: Mapping[str, str]) -> dict[str, str]:
-    """Say why each column without a single value has none; ``planned`` are reasons known before."""
+def unavailable(
+    samples: pd.DataFrame, planned: Mapping[str, str], references: Mapping[str, Any] | None = None
+) -> dict[str, str]:
+    """Say why each column without a single value has none.
+
+    ``planned`` are reasons known when the run was planned, ``references`` the manifest's entry of
+    what was taken from the originals.
+    """
     reasons = dict(planned)
+    reasons |= (references or {}).get("unavailable", {})
     reasons["hr_aligned"] = "the faces came in the run's crop, so none was aligned"
     tones = [f"{side}_{name}" for side in ("hr", "sr") for name in ("ita", "hue", "lightness")]
     for column in (*tones, "hr_monk", "sr_monk"):
@@ -106,7 +122,8 @@ def unavailable(samples: pd.DataFrame, planned: Mapping[str, str]) -> dict[str, 
     reasons["image"] = "images were not kept (--keep-images none)"
     reasons["reason"] = "no draw needed one"
     empty = [column for column in map(str, samples) if samples[column].isna().all()]
-    return {column: reasons.get(column, NOT_MEASURED) for column in empty}
+    without = {c: why for c, why in planned.items() if c not in samples and why != NOT_ASKED}
+    return {**{column: reasons.get(column, NOT_MEASURED) for column in empty}, **without}
 
 
 def check_same_spec(manifest: Mapping[str, Any], spec: AuditSpec, out: Path) -> None:

@@ -62,6 +62,11 @@ class AuditSpec(BaseModel):
     metrics : list of str or None
         What is measured on outputs: names of metrics or ``FILE.py:FACTORY``; None means all that
         can be measured here.
+    sources : bool
+        Whether to ask, after the units, where shifts come from: see `auditing.sources_run`.
+    second_attributes : str or None
+        The attribute model that checks what guidance finds; None means the shipped one where it
+        is there, ``none`` means nobody.
     seed : int
         Run seed; every draw's seed is made from it.
     precision : str
@@ -94,6 +99,8 @@ class AuditSpec(BaseModel):
     keep_images: KeepImages = "sample"
     attributes: str | None = None
     metrics: list[str] | None = None
+    sources: bool = False
+    second_attributes: str | None = None
     device: str = "auto"
     precision: Precision = "auto"
     threads: Positive | None = None
