@@ -11,9 +11,9 @@ originals and .8 on outputs, corrected retention is too low by about .11 at ever
 
 References
 ----------
-G. Forman (2008),
-Data Mining and Knowledge Discovery 17:164 (inversion, "adjusted count"). D. W. K. Andrews (2000),
-Econometrica 68:399 (why a constrained estimate cannot be bootstrapped at the boundary).
+G. Forman (2008), Data Mining and Knowledge Discovery 17:164 (inversion, "adjusted count").
+D. W. K. Andrews (2000), Econometrica 68:399 (why a constrained estimate cannot be bootstrapped at
+the boundary).
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ def _distribution(reference: ArrayLike) -> Floats:
     shares = np.asarray(reference, dtype=np.float64)
     if shares.ndim != 1 or not (shares >= 0).all() or abs(shares.sum() - 1) > 1e-6:
         raise ValueError("the reference must be shares that sum to 1")
-    return shares / shares.sum()
+    return np.asarray(shares / shares.sum(), dtype=np.float64)
 
 
 def _table(faces: ArrayLike, categories: ArrayLike, k: int) -> Whole:

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 
 from pulse_audit.stats.intervals import Floats
 
-_HALVINGS = 60
+_HALVINGS = 40  # of an interval of at most 28: to 3e-11
 _LARGEST_RATIO = 1e6
 
 
@@ -86,8 +86,10 @@ def difference_interval(
     def score(at: Floats) -> Floats:
         return difference_score(p1, n1, p2, n2, at)
 
-    least, most = np.full(p1.shape, -1.0), np.full(p1.shape, 1.0)
-    return _crossing(score, least, p1 - p2, limit), _crossing(score, p1 - p2, most, -limit)
+    found, edge = p1 - p2, np.ones(p1.shape)
+    brackets = np.stack([-edge, found]), np.stack([found, edge])
+    low, high = _crossing(score, *brackets, np.stack([limit, -limit]))
+    return low, high
 
 
 def ratio_interval(
@@ -106,8 +108,8 @@ def ratio_interval(
     def score(at: Floats) -> Floats:
         return ratio_score(p1, n1, p2, n2, np.exp(at))
 
-    ends = np.full(p1.shape, -top), np.full(p1.shape, top)
-    low, high = _crossing(score, *ends, limit), _crossing(score, *ends, -limit)
+    ends = np.full((2, *p1.shape), -top), np.full((2, *p1.shape), top)
+    low, high = _crossing(score, *ends, np.stack([limit, -limit]))
     return (
         np.where((p1 == 0) | (low <= -top + 1e-6), 0.0, np.exp(low)),
         np.where((p2 == 0) | (high >= top - 1e-6), np.inf, np.exp(high)),

@@ -1,0 +1,241 @@
+"""Bounds on groups and on pairs of groups, each alone and all at once.
+
+A bound that each holds alone serves a claim about every group: where all of them are inside a
+limit, the worst group is (intersection-union, Berger 1982). A bound that all hold at once serves a
+claim about some group: picked after looking, it must allow for the looking (Tukey's range, max-T).
+
+References
+----------
+R. L. Berger (1982), Technometrics 24:295. J. W. Tukey (1953), The Problem of Multiple Comparisons.
+J. P. Romano and M. Wolf (2005), JASA 100:94 (max-T, whose first step is used). A. C. Davison and
+D. V. Hinkley (1997), Bootstrap Methods and their Application, section 5.2 (bootstrap-t).
+E. C. Fieller (1954), JRSS-B 16:175 (ratios of means).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from scipy.special import ndtri, stdtrit
+from scipy.stats import studentized_range
+
+from pulse_audit.stats.intervals import Floats, wilson
+from pulse_audit.stats.samples import Groups, Whole
+from pulse_audit.stats.score import difference_interval, ratio_interval
+
+#: A resample of fewer faces too often has no spread to be divided by.
+FEWEST_FACES = 8
+_BLOCK = 2_000_000  # weights held at once
+
+
+@dataclass(frozen=True, eq=False)
+class Bounds:
+    """Bounds on some quantities: ``low``, ``high`` one by one, ``all_low``, ``all_high`` jointly.
+
+    Each of ``low`` and ``high`` is exceeded with probability alpha; any of ``all_low`` or
+    ``all_high`` with probability alpha together. ``value`` is the estimates.
+    """
+
+    value: Floats
+    low: Floats
+    high: Floats
+    all_low: Floats
+    all_high: Floats
+
+
+def pairs(k: int) -> tuple[Whole, Whole]:
+    """Both members of every unordered pair of k groups, (k (k - 1) / 2,) each."""
+    first, second = np.triu_indices(k, 1)
+    return first.astype(np.int64), second.astype(np.int64)
+
+
+def proportion_pairs(sample: Groups, alpha: float) -> Bounds:
+    """Differences of proportions: score intervals at effective sizes, Tukey's range for all."""
+    p, n = sample.means(), sample.effective_sizes()
+    i, j = pairs(len(p))
+    members = p[i], n[i], p[j], n[j]
+    low, high = difference_interval(*members, _levels(len(p), alpha))
+    return Bounds(p[i] - p[j], low[0], high[0], low[1], high[1])
+
+
+def proportion_ratios(sample: Groups, alpha: float) -> Bounds:
+    """Ratios of proportions, first over second of every unordered pair: score intervals."""
+    p, n = sample.means(), sample.effective_sizes()
+    i, j = pairs(len(p))
+    members = p[i], n[i], p[j], n[j]
+    low, high = ratio_interval(*members, _levels(len(p), alpha))
+    return Bounds(_quotient(p[i], p[j]), low[0], high[0], low[1], high[1])
+
+
+def proportion_bounds(sample: Groups, alpha: float) -> Bounds:
+    """Proportions: Wilson intervals at effective sizes, Sidak's level for all at once."""
+    p, n = sample.means(), sample.effective_sizes()
+    several = 1 - (1 - alpha) ** (1 / len(p))
+    ends = [
+        [wilson(share * size, size, 1 - level) for share, size in zip(p, n, strict=True)]
+        for level in (2 * alpha, several)
+    ]
+    alone, joint = (np.array(part).T for part in ends)
+    return Bounds(p, alone[0], alone[1], joint[0], joint[1])
+
+
+def mean_pairs(sample: Groups, alpha: float, seed: int, replicates: int) -> Bounds:
+    """Differences of means: bootstrap-t over faces, max-T for all pairs.
+
+    With fewer than 8 faces in some group, Student's t and Tukey's range with the fewer faces'
+    degrees of freedom. A pair with a group of one face is unbounded.
+    """
+    means, errors = sample.means(), sample.errors()
+    i, j = pairs(len(means))
+    differences, spread = means[i] - means[j], np.hypot(errors[i], errors[j])
+    if sample.n_faces.min() < FEWEST_FACES:
+        df = np.minimum(sample.n_faces[i], sample.n_faces[j]) - 1
+        return _student(differences, spread, df, tukeys(len(means), df, alpha), alpha)
+    drawn, drawn_errors = resampled_means(sample, replicates, seed)
+    roots = drawn[:, i] - drawn[:, j] - differences
+    return _from_roots(
+        differences, spread, roots, np.hypot(drawn_errors[:, i], drawn_errors[:, j]), alpha
+    )
+
+
+def mean_bounds(sample: Groups, alpha: float, seed: int, replicates: int) -> Bounds:
+    """Means: bootstrap-t over faces, max-T for all groups; Student's t where faces are few."""
+    means, errors = sample.means(), sample.errors()
+    if sample.n_faces.min() < FEWEST_FACES:
+        df, level = sample.n_faces - 1, (1 - alpha) ** (1 / len(means))
+        return _student(means, errors, df, stdtrit(np.maximum(df, 1), 0.5 + level / 2), alpha)
+    drawn, drawn_errors = resampled_means(sample, replicates, seed)
+    return _from_roots(means, errors, drawn - means, drawn_errors, alpha)
+
+
+def mean_ratios(sample: Groups, alpha: float) -> Bounds:
+    """Ratios of positive means by Fieller's method, Student's t and Tukey's range over faces.
+
+    NaN where a mean is not positive: such a ratio says nothing.
+    """
+    means, errors = sample.means(), sample.errors()
+    i, j = pairs(len(means))
+    df = np.minimum(sample.n_faces[i], sample.n_faces[j]) - 1
+    alone = stdtrit(np.maximum(df, 1), 1 - alpha)
+    fine = (means[i] > 0) & (means[j] > 0) & (df > 0)
+    members = means[i], errors[i], means[j], errors[j]
+    ends = [_fieller(*members, level) for level in (alone, tukeys(len(means), df, alpha))]
+    (low, high), (all_low, all_high) = ends
+    parts = (_quotient(means[i], means[j]), low, high, all_low, all_high)
+    return Bounds(*(np.where(fine, part, np.nan) for part in parts))
+
+
+def replicate_pairs(values: Floats, replicates: Floats, faces: Whole, alpha: float) -> Bounds:
+    """Differences of estimates that come with joint replicates, such as corrected retention.
+
+    Student's t times the bootstrap standard error, as their own intervals; max-T for all pairs, at
+    least as far as each alone.
+    """
+    i, j = pairs(len(values))
+    fewest = np.minimum(faces[i], faces[j])
+    kept = replicates[np.isfinite(replicates).all(axis=1)]
+    differences, drawn = values[i] - values[j], kept[:, i] - kept[:, j]
+    spread = drawn.std(axis=0, ddof=1) * np.sqrt(fewest / np.maximum(fewest - 1, 1e-9))
+    standard = np.abs(drawn - drawn.mean(axis=0)) / np.maximum(drawn.std(axis=0, ddof=1), 1e-12)
+    largest = float(np.quantile(standard.max(axis=1), 1 - alpha))
+    df = fewest - 1
+    # the normal quantile of the largest gives way to Student's, as that of one does
+    few = stdtrit(np.maximum(df, 1), 1 - alpha / 2) / float(ndtri(1 - alpha / 2))
+    return _student(differences, spread, df, largest * few, alpha)
+
+
+def resampled_means(sample: Groups, replicates: int, seed: int) -> tuple[Floats, Floats]:
+    """Means and standard errors of every group with faces resampled, (replicates, k) each."""
+    rng = np.random.default_rng(seed)
+    columns = [
+        _resampled_mean(sums, counts, replicates, rng)
+        for sums, counts in zip(sample.sums, sample.counts, strict=True)
+    ]
+    means, errors = zip(*columns, strict=True)
+    return np.stack(means, axis=1), np.stack(errors, axis=1)
+
+
+@lru_cache(maxsize=256)
+def tukey(k: int, df: float, alpha: float) -> float:
+    """Return how many standard errors all differences of k groups keep to, jointly, two-sided."""
+    if k == 2:  # the range of two is their distance
+        half = 1 - alpha / 2
+        return float(ndtri(half) if math.isinf(df) else stdtrit(df, half))
+    return float(studentized_range.ppf(1 - alpha, k, df)) / math.sqrt(2)
+
+
+def tukeys(k: int, df: Whole, alpha: float) -> Floats:
+    """`tukey` for several degrees of freedom; below 1 they are taken as 1."""
+    return np.array([tukey(k, float(max(number, 1)), alpha) for number in df])
+
+
+def expected_range(errors: Floats) -> float:
+    """Average of largest less smallest of equal groups, measured with these standard errors."""
+    draws = np.random.default_rng(0).standard_normal((20_000, len(errors)))
+    return float(np.ptp(draws * errors, axis=1).mean())
+
+
+def _levels(k: int, alpha: float) -> Floats:
+    """Return the standard errors allowed to one pair and to all, (2, 1)."""
+    return np.array([[ndtri(1 - alpha)], [tukey(k, math.inf, alpha)]], dtype=np.float64)
+
+
+def _resampled_mean(
+    sums: Floats, counts: Floats, replicates: int, rng: np.random.Generator
+) -> tuple[Floats, Floats]:
+    n = len(sums)
+    columns = np.stack([sums, counts, sums**2, sums * counts, counts**2], axis=1)
+    parts = []
+    for start in range(0, replicates, max(1, _BLOCK // n)):
+        rows = min(max(1, _BLOCK // n), replicates - start)
+        parts.append(rng.multinomial(n, np.full(n, 1 / n), size=rows) @ columns)
+    s, c, ss, sc, cc = np.concatenate(parts).T
+    means = s / c
+    squares = np.maximum(ss - 2 * means * sc + means**2 * cc, 0)
+    return means, np.sqrt(n / (n - 1) * squares) / c
+
+
+def _from_roots(
+    values: Floats, errors: Floats, roots: Floats, root_errors: Floats, alpha: float
+) -> Bounds:
+    """Bootstrap-t bounds: quantiles of each root alone, and of the largest in size."""
+    floor = 1e-12 * np.maximum(np.abs(values), 1e-300)
+    t = np.where(np.abs(roots) <= floor, 0.0, roots / np.maximum(root_errors, 1e-300))
+    lower, upper = np.quantile(t, [alpha, 1 - alpha], axis=0)
+    largest = float(np.quantile(np.abs(t).max(axis=1), 1 - alpha))
+    return Bounds(
+        values,
+        values - upper * errors,
+        values - lower * errors,
+        values - largest * errors,
+        values + largest * errors,
+    )
+
+
+def _student(
+    values: Floats, errors: Floats, df: Whole, joint: Floats | float, alpha: float
+) -> Bounds:
+    """Student's t alone, ``joint`` standard errors together; unbounded without a second face."""
+    known = df > 0
+    alone = np.where(known, stdtrit(np.maximum(df, 1), 1 - alpha) * errors, np.inf)
+    both = np.where(known, joint * errors, np.inf)
+    return Bounds(values, values - alone, values + alone, values - both, values + both)
+
+
+def _fieller(
+    m1: Floats, e1: Floats, m2: Floats, e2: Floats, critical: Floats
+) -> tuple[Floats, Floats]:
+    """Ratios r with |m1 - r m2| <= critical sqrt(e1^2 + r^2 e2^2), for positive means."""
+    a, c = m2**2 - (critical * e2) ** 2, m1**2 - (critical * e1) ** 2
+    root = np.sqrt(np.maximum((m1 * m2) ** 2 - a * c, 0))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        low, high = c / (m1 * m2 + root), (m1 * m2 + root) / a
+    return np.where(c > 0, low, 0.0), np.where(a > 0, high, np.inf)
+
+
+def _quotient(first: Floats, second: Floats) -> Floats:
+    out = np.full(first.shape, np.nan)
+    return np.asarray(np.divide(first, second, out=out, where=second != 0), dtype=np.float64)
