@@ -16,7 +16,7 @@ from pulse_audit.fairness.shift import Whole
 from pulse_audit.stats.bootstrap import cluster_bca
 from pulse_audit.stats.intervals import Floats, intraclass_correlation, proportion_interval
 from pulse_audit.store import Run
-from pulse_audit.summary import apparent, composed, distances, further, shifts
+from pulse_audit.summary import apparent, composed, distances, further, parities, shifts
 from pulse_audit.summary.cells import Cell, Grouping, cells, face_numbers, make_row, partitions
 from pulse_audit.summary.described import TESTED, numbers
 from pulse_audit.summary.distances import Array
@@ -127,8 +127,11 @@ def _cell_rows(
 ) -> Iterator[EstimateRow]:
     for measure in measures:
         values = measure.values(cell.samples)
-        for grouping in groupings:
+        for place, grouping in enumerate(groupings):
             yield from _rows(cell, measure, values, grouping, seed)
+            # bootstrapped comparisons of means are for the run's first grouping alone
+            if measure.kind == "proportion" or place == 1:
+                yield from parities.rows(cell, measure, values, grouping, seed)
     for grouping in groupings:
         if grouping.tests is not None:
             yield from _tested_rows(cell, grouping, grouping.tests, seed)
@@ -140,8 +143,10 @@ def _tested_rows(
     """Everything about the apparent groups of outputs."""
     columns = apparent.outcomes(tests, cell.samples, cell.rows)
     for measure in TESTED:
-        for row in _rows(cell, measure, measure.values(columns), grouping, seed):
+        values = measure.values(columns)
+        for row in _rows(cell, measure, values, grouping, seed):
             yield row.model_copy(update={"detail": _excluded(columns, row, grouping, cell, tests)})
+        yield from parities.rows(cell, measure, values, grouping, seed)
     yield from shifts.rows(cell, grouping, tests, seed)
     if grouping.own:
         yield from composed.rows(cell, grouping, tests, seed)

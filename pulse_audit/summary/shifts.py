@@ -10,6 +10,7 @@ import numpy as np
 from pulse_audit.fairness import diversity, shift
 from pulse_audit.fairness.correction import CorrectedShift, corrected_shift
 from pulse_audit.fairness.shift import Draws
+from pulse_audit.summary import parities
 from pulse_audit.summary.apparent import NONE, Tested
 from pulse_audit.summary.cells import ALL, Cell, Correction, Grouping, make_row
 from pulse_audit.summary.schema import EstimateRow
@@ -139,6 +140,7 @@ def _corrected(
         weights = np.diag(draws.composition)
         yield _corrected_row(cell, tests, made, ALL, ALL, made.combination(weights, 0.0, 1.0), None)
         return
+    yield from parities.of_corrected(cell, tests, made)
     for group, word in enumerate(tests.words):
         if draws.composition[group] == 0:
             continue

@@ -1,0 +1,72 @@
+"""Comparisons of groups in the summary."""
+
+import pytest
+
+from pulse_audit.stats import gaps
+from pulse_audit.summary import summarise
+
+
+@pytest.fixture(scope="module")
+def frame(apparent_samples):
+    return apparent_samples(20, arms=("pulse:g",))
+
+
+@pytest.fixture(scope="module")
+def summary(apparent_manifest, frame):
+    return summarise(apparent_manifest(), frame)
+
+
+def only(summary, **wanted):
+    found = [r for r in summary.estimates if all(getattr(r, k) == v for k, v in wanted.items())]
+    assert len(found) == 1, found
+    return found[0]
+
+
+def test_the_gap_of_a_rate_names_its_groups_and_what_equals_would_show(summary, frame):
+    row = only(summary, metric="feasible_rate", statistic="max_gap", group_by="race")
+    numbers = frame["label_race"].map({"White": 0, "Black": 1, "Indian": 2})
+    faces = frame["face_id"].astype("category").cat.codes
+    gap = gaps.max_gap(frame["feasible"], faces, numbers, proportion=True, alpha=0.025)
+    assert (row.value, row.low, row.high) == pytest.approx(
+        (gap.value, gap.fail_bound, gap.pass_bound)
+    )
+    assert row.group == "all" and {row.detail["highest"], row.detail["lowest"]} < {
+        "White",
+        "Black",
+        "Indian",
+    }
+    assert row.detail["at_equality"] > 0
+
+
+def test_retention_is_compared_raw_and_corrected(summary):
+    raw = only(summary, metric="retention", statistic="max_gap", group_by="race", correction="raw")
+    made = only(
+        summary, metric="retention", statistic="max_gap", group_by="race", correction="corrected"
+    )
+    assert raw.detail["lowest"] == made.detail["lowest"] == "Black"
+    assert 0 < raw.low < raw.value and made.value > raw.value
+    worst = only(
+        summary, metric="retention", statistic="worst_group", group_by="race", correction="raw"
+    )
+    assert worst.group == "Black"
+
+
+def test_comparisons_are_not_taken_for_values_of_groups(summary):
+    shown = summary.select("retention", "pulse:g", "clean", 8, "race")
+    assert [r.group for r in shown] == ["White", "Black", "Indian"]
+    assert all(r.plain for r in shown)
+
+
+def test_means_are_compared_in_the_first_grouping_and_rates_in_all(summary):
+    compared = {(r.metric, r.group_by) for r in summary.estimates if r.statistic == "max_gap"}
+    assert ("psnr", "race") in compared and ("psnr", "skin_tone") not in compared
+    assert ("feasible_rate", "skin_tone") in compared and ("psnr", "all") not in compared
+    assert ("ita_shift", "race") in compared and ("hr_ita", "race") not in compared
+
+
+def test_faces_without_a_label_are_no_group_to_compare(apparent_manifest, frame):
+    frame = frame.copy()
+    frame.loc[frame["face_id"] == "val/0000.jpg", ["label_race", "feasible"]] = [None, False]
+    made = summarise(apparent_manifest(), frame)
+    row = only(made, metric="feasible_rate", statistic="worst_group", group_by="race")
+    assert row.group != "no label"
