@@ -38,7 +38,7 @@ _HALVE = [*_HALVE, *reversed(_HALVE)]
 #: Neighbours whose products with a pixel are measured: right, below, and both diagonals.
 _NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1))
 #: Normalised contrasts below this are the rounding of a flat patch, and as flat as it.
-_FLAT = 1e-6
+_FLAT = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
