@@ -1,7 +1,7 @@
 """``--sources``: what the prior holds, what guidance finds, what uninformative inputs become.
 
-Four tables in ``sources/``, made after the units, piece by piece; finished pieces survive an
-interruption, and the tables appear whole, all at once.
+Four tables in ``sources/``, made after the units, piece by piece: finished pieces survive an
+interruption, and the tables are written whole once all of them are there.
 
 originals.parquet
     One row a face: what the attribute models see in it.
@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache, partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -109,13 +110,24 @@ def run_sources(
     # As it comes back from the manifest: lists for tuples.
     described = json.loads(json.dumps(models.entries(settings=asdict(settings))))
     folder = run.path / "sources"
-    finished = all((folder / f"{name}.parquet").is_file() for name in TABLES)
-    if finished and run.manifest.get("sources") == described:
+    tables = {name: folder / f"{name}.parquet" for name in TABLES}
+    if run.manifest.get("sources") == described and all(map(Path.is_file, tables.values())):
         return
-    work = SourcesWork(run, plan, models, settings)
+    # Tables are never older than what the manifest says of them.
+    for path in tables.values():
+        path.unlink(missing_ok=True)
+    run.write_manifest(sources=described)
     # Pieces of other settings or models have another key: they are not taken for these.
     parts = Parts(folder / "parts", hexdigest(described)[:12], schemas(models))
-    pieces = list(work.pieces())
+    pieces = list(SourcesWork(run, plan, models, settings).pieces())
+    make_pieces(pieces, parts, progress)
+    for name, path in tables.items():
+        write_whole(path, parts.joined(piece for piece in pieces if piece.table == name))
+    shutil.rmtree(parts.folder)
+
+
+def make_pieces(pieces: Sequence[Piece], parts: Parts, progress: Progress) -> None:
+    """Make the pieces that are not on disk yet."""
     waiting = [piece for piece in pieces if not parts.path(piece).is_file()]
     total = sum(piece.size for piece in pieces)
     done = restored = total - sum(piece.size for piece in waiting)
@@ -124,10 +136,6 @@ def run_sources(
         parts.write(piece, piece.make())
         done += piece.size
         progress(done, total, restored)
-    for name in TABLES:
-        write_whole(folder / f"{name}.parquet", parts.joined(p for p in pieces if p.table == name))
-    run.write_manifest(sources=described)
-    shutil.rmtree(parts.folder)
 
 
 class SourcesWork:
