@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -375,6 +375,14 @@ def attribute_names() -> list[str]:
     own = [name for name in shipped if (ASSETS / f"{name}.safetensors").is_file()]
     fetched_ones = [card.name for card in cards().values() if card.kind == "attribute model"]
     return list(dict.fromkeys([*own, *fetched_ones, *entry_point_names(ATTRIBUTES)]))
+
+
+def attribute_words(name: str) -> Mapping[str, tuple[str, ...]]:
+    """Return what a known attribute model predicts, also where its weights are not fetched."""
+    from pulse_audit.faces.fairface import LAYOUTS
+
+    known = LAYOUTS.get(name)
+    return {a: words for a, (words, _) in known.attributes.items()} if known else {}
 
 
 def load_attributes(reference: str | None, device: torch.device | str) -> AttributeModel:

@@ -30,7 +30,11 @@ EXTRAS = {
 
 
 #: Columns a terminal has no room for; ``--json`` prints them.
-ONLY_IN_JSON = {"generators": ("what", "family", "size"), "datasets": ("licence",)}
+ONLY_IN_JSON = {
+    "generators": ("what", "family", "size"),
+    "datasets": ("licence",),
+    "metrics": ("what",),
+}
 
 
 def rows_of(what: str, datasets_file: Path | None) -> Rows:
@@ -239,14 +243,18 @@ def _attribute_row(name: str) -> dict[str, str]:
     try:
         card = catalogue.load_attributes(name, "cpu").card
     except InputError as error:
-        return {"name": name, "predicts": "-", "held-out accuracy": "-", "here": str(error)}
-    predicts = "; ".join(f"{a}: {', '.join(words)}" for a, words in card.vocabulary.items())
-    accuracy = ", ".join(f"{a} {_accuracy(counts)}" for a, counts in card.confusion.items())
+        words = catalogue.attribute_words(name)
+        accuracy, here = "-", str(error).rpartition(": ")[2]
+    else:
+        words, here = card.vocabulary, "yes"
+        shares = (f"{a} {_accuracy(counts)}" for a, counts in card.confusion.items())
+        accuracy = ", ".join(shares) or "not measured"
+    predicts = "; ".join(f"{a}: {', '.join(known)}" for a, known in words.items())
     return {
         "name": name,
-        "predicts": predicts,
-        "held-out accuracy": accuracy or "not measured",
-        "here": "yes",
+        "predicts": predicts or "-",
+        "held-out accuracy": accuracy,
+        "here": here,
     }
 
 

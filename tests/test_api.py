@@ -26,7 +26,7 @@ def test_every_public_name_is_there() -> None:
 def test_an_audit_in_python(fairface_root: Path, tiny_generator: str, tmp_path: Path) -> None:
     spec = pa.AuditSpec(
         dataset="fairface", data_root=fairface_root, generators=[tiny_generator], scales=[4],
-        per_group=2, draws=2, threads=1, device="cpu",
+        per_group=2, draws=2, threads=1, device="cpu", metrics=["psnr"],
     )  # fmt: skip
     run = pa.audit(spec, tmp_path / "out")
     assert len(run.samples) == 7 * 2 * 2

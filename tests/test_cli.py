@@ -19,7 +19,7 @@ def audit(root: Path, out: Path, *more: str) -> list[str]:
     return [
         "run", "--dataset", "fairface", "--data-root", str(root), "--out", str(out),
         "--resolution", "32", "--scale", "4", "--per-group", "2", "--draws", "1",
-        "--arm", "bicubic", "--quiet", *more,
+        "--arm", "bicubic", "--metrics", "psnr,ssim", "--quiet", *more,
     ]  # fmt: skip
 
 

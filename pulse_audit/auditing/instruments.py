@@ -280,7 +280,7 @@ def _detector(resolution: int) -> Offer:
 def _missing_columns(offered: Mapping[str, Offer], asked: Sequence[str]) -> dict[str, str]:
     """Columns of the metrics that are not measured, and why."""
     return {
-        column: found.reason if isinstance(found, Unavailable) else NOT_ASKED
+        column: found.reason if isinstance(found, Unavailable) and name in asked else NOT_ASKED
         for name, found in offered.items()
         if isinstance(found, Unavailable) or name not in asked
         for column in (DETECTED if name == "face_found" else (name,))
@@ -308,4 +308,4 @@ def requirements() -> dict[str, tuple[str, str, str]]:
 
 def _here(weights: str) -> str:
     found = weights_of(weights)
-    return found.reason if isinstance(found, Unavailable) else "yes"
+    return f"pulse-audit fetch {weights}" if isinstance(found, Unavailable) else "yes"

@@ -44,7 +44,7 @@ class Seen:
 
     def columns(self, side: str, attributes: Sequence[Column]) -> dict[str, Any]:
         """Columns of the samples, ``hr_...`` or ``sr_...``."""
-        found = {f"{side}_{name}": value for name, value in _tone(self.tone).items()}
+        found: dict[str, Any] = {f"{side}_{n}": value for n, value in _tone(self.tone).items()}
         found[f"{side}_face_found"] = self.face_found
         for column in attributes:
             vector = self.probabilities[column.name]
@@ -75,13 +75,13 @@ class Observer:
     def look(self, images: Tensor) -> list[Seen]:
         """Measure each of (n, 3, R, R) by itself."""
         answer = self._attributes(images)
-        vectors = {
-            column.name: column.probabilities(answer).double().tolist()
-            for column in (self._instruments.columns if answer else ())
-        }
+        vectors: dict[str, list[list[float]]] = {}
         features = None
-        if answer is not None and answer.features is not None:
-            features = answer.features.float().cpu().numpy()
+        if answer is not None:
+            for column in self._instruments.columns:
+                vectors[column.name] = column.probabilities(answer).double().tolist()
+            if answer.features is not None:
+                features = answer.features.float().cpu().numpy()
         faces = self._faces(images)
         found = [face is not None for face in faces] if self._reports_faces else None
         embeddings = self._embed(images, faces)

@@ -114,7 +114,7 @@ def plan_audit(spec: AuditSpec, earlier: Mapping[str, Any] | None = None) -> Pla
         "notes": list(index.notes),
         **instruments.entries(card.labels_from),
     }
-    manifest["notes"] += notes_of_seen(shipped_models(references, instruments), manifest["faces"])
+    manifest["notes"] += notes_of_seen(shipped_models(references, instruments), manifest)
     return Plan(manifest, {face.id: face for face, _ in chosen}, arms, instruments)
 
 
@@ -223,6 +223,8 @@ def describe_arm(
         notes.append(f"made for crop {getattr(arm, 'crop', None)}, compared at crop {crop}")
     notes.extend(getattr(arm, "caveats", ()))
     described = {**arm.describe(), "notes": notes}
+    if described.get("search", {}).get("stop_at_feasibility"):
+        notes.append("search fast: an image is kept at its first feasible step, and not improved")
     if reference.kind != "interpolation":
         digest = catalogue.reference_sha256(reference.reference)
         described["file_sha256"] = digest

@@ -85,7 +85,7 @@ class Workbench:
         self._observer = Observer(plan.instruments, self._crop, self._device)
         self._images = [*plan.instruments.images, *load_networks(plan.instruments, self._device)]
         self._references: References | None = None
-        self._features: dict[str, store.Features] = {}
+        self._seen: dict[str, Seen] = {}
         held = 2 * int(manifest["execution"]["batch"])
         self.original = lru_cache(maxsize=held)(self._prepare)
 
@@ -121,9 +121,10 @@ class Workbench:
         Those of faces that only an earlier process measured are computed again.
         """
         for face_id in self._plan.faces:
-            if face_id not in self._features:
+            if face_id not in self._seen:
                 self.original(face_id)
-        return {face_id: self._features[face_id] for face_id in self._plan.faces}
+        seen = {face_id: self._seen[face_id].features for face_id in self._plan.faces}
+        return {face_id: vector for face_id, vector in seen.items() if vector is not None}
 
     def references(self) -> References:
         """Take what outputs are judged by from all originals, once for a run."""
@@ -153,10 +154,9 @@ class Workbench:
         """
         photo = decode(self._plan.faces[face_id].source.read())
         image, aligned = prepared(photo, self._aligner, self._crop, self._resolution)
-        seen = self._observer.look(image[None].to(self._device))[0]
-        if seen.features is not None:
-            self._features[face_id] = seen.features
-        return Original(image, aligned, seen)
+        if face_id not in self._seen:
+            self._seen[face_id] = self._observer.look(image[None].to(self._device))[0]
+        return Original(image, aligned, self._seen[face_id])
 
     def _measure_outputs(
         self, outputs: Sequence[Tensor | None], originals: Sequence[Original], hr: Tensor
@@ -194,7 +194,7 @@ class Workbench:
         """Bring an output to the run's resolution."""
         if answered.image is None:
             return None
-        image = answered.image
+        image = answered.image.float()
         if image.shape[-1] != self._resolution:
             image = resize(image[None], self._resolution, "bicubic")[0].clamp(0, 1)
         return image

@@ -122,3 +122,40 @@ def add_member() -> Callable[[Path, str, bytes], None]:
         path.write_bytes(out.getvalue())
 
     return add
+
+
+#: Races in another order than FairFace's; a hat nobody labels; age in words of its own.
+ATTRIBUTES = """
+import torch
+from pulse_audit.types import AttributeCard, Attributes
+
+RACES = ("Black", "East Asian", "Indian", "Latino_Hispanic", "Middle Eastern", "Southeast Asian",
+         "White")
+WORDS = {"race": RACES, "hat": ("no", "yes"), "age": ("young", "old")}
+
+
+class Model:
+    card = AttributeCard("colours", WORDS, 16, "as-is", feature_dim=5, licence="CC0-1.0",
+                         training_data="nobody", sha256="ab" * 32)
+
+    def __init__(self):
+        draw = torch.Generator().manual_seed(5)
+        self.weights = torch.randn(3 * 16 * 16, 5, generator=draw)
+        self.heads = {a: torch.randn(5, len(w), generator=draw) for a, w in WORDS.items()}
+
+    def __call__(self, images):
+        small = torch.nn.functional.interpolate(images, (16, 16), mode="area").flatten(1)
+        features = (small - 0.5) @ self.weights
+        return Attributes(
+            {a: (features @ head).softmax(1) for a, head in self.heads.items()}, features
+        )
+
+    def to(self, device):
+        return self
+"""
+
+
+@pytest.fixture(scope="session")
+def attribute_code() -> str:
+    """A small attribute model with features, as the code of a plug-in; its class is ``Model``."""
+    return ATTRIBUTES

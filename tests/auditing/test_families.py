@@ -40,7 +40,7 @@ def test_one_audit_of_every_family(families: Families, fairface_root: Path, tmp_
     values = {
         "dataset": "fairface", "data_root": fairface_root, "generators": generators,
         "crop": "fairface-0.25", "resolution": 32, "per_group": 1, "limit": 2, "draws": 1,
-        "threads": 1, "device": "cpu",
+        "threads": 1, "device": "cpu", "metrics": ["psnr"],
     }  # fmt: skip
     finished = run_audit(make_spec(values), tmp_path / "out")
     rows = finished.samples()
@@ -266,6 +266,7 @@ def test_trust_reaches_upsample_and_run(
     assert outcome(["upsample", str(tmp_path / "small.png"), "--is-lr", *given]) == DONE
     given = ["--generator", str(unusual), "--out", str(tmp_path / "run"), *trust]
     root = ["--dataset", "fairface", "--data-root", str(fairface_root), "--per-group", "1"]
+    root += ["--metrics", "psnr"]
     assert outcome(["run", *root, *given, "--limit", "1", "--draws", "1"]) == DONE
     asked = store.open_run(tmp_path / "run").manifest["spec"]
     assert asked["trusted_files"] == [trust[1]]

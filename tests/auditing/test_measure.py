@@ -15,42 +15,14 @@ from pulse_audit.auditing.plan import plan_audit
 from pulse_audit.auditing.run import run_audit
 from pulse_audit.auditing.spec import make_spec
 from pulse_audit.auditing.work import Workbench, status
+from pulse_audit.faces.embed import FaceNet
+from pulse_audit.metrics.perceptual import Lpips, bare
 from pulse_audit.types import InputError, Status, Unavailable, Upsampled
 
 RACES = (
     "White", "Black", "Latino_Hispanic", "East Asian", "Southeast Asian", "Indian",
     "Middle Eastern",
 )  # fmt: skip
-
-#: Races in another order than FairFace's; a hat nobody labels; age in words of its own.
-MODEL = """
-import torch
-from pulse_audit.types import AttributeCard, Attributes
-
-RACES = ("Black", "East Asian", "Indian", "Latino_Hispanic", "Middle Eastern", "Southeast Asian",
-         "White")
-WORDS = {"race": RACES, "hat": ("no", "yes"), "age": ("young", "old")}
-
-
-class Model:
-    card = AttributeCard("colours", WORDS, 16, "as-is", feature_dim=5, licence="CC0-1.0",
-                         training_data="nobody", sha256="ab" * 32)
-
-    def __init__(self):
-        draw = torch.Generator().manual_seed(5)
-        self.weights = torch.randn(3 * 16 * 16, 5, generator=draw)
-        self.heads = {a: torch.randn(5, len(w), generator=draw) for a, w in WORDS.items()}
-
-    def __call__(self, images):
-        small = torch.nn.functional.interpolate(images, (16, 16), mode="area").flatten(1)
-        features = (small - 0.5) @ self.weights
-        return Attributes(
-            {a: (features @ head).softmax(1) for a, head in self.heads.items()}, features
-        )
-
-    def to(self, device):
-        return self
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -59,14 +31,14 @@ def _without_report(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pulse_audit.auditing.run.html.publish", lambda run: None)
 
 
-def write_model(folder: Path) -> str:
-    (folder / "colours.py").write_text(MODEL)
+def write_model(folder: Path, code: str) -> str:
+    (folder / "colours.py").write_text(code)
     return f"{folder / 'colours.py'}:Model"
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> str:
-    return write_model(tmp_path)
+def model(tmp_path: Path, attribute_code: str) -> str:
+    return write_model(tmp_path, attribute_code)
 
 
 def write_faces(root: Path) -> Path:
@@ -98,22 +70,24 @@ def audit(root: Path, out: Path, **changes: object) -> store.Run:
 
 
 @pytest.fixture(scope="module")
-def attributed(fairface_root: Path, tmp_path_factory: pytest.TempPathFactory) -> store.Run:
+def attributed(
+    fairface_root: Path, attribute_code: str, tmp_path_factory: pytest.TempPathFactory
+) -> store.Run:
     folder = tmp_path_factory.mktemp("attributed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pulse_audit.auditing.run.html.publish", lambda run: None)
-        return audit(fairface_root, folder / "out", attributes=write_model(folder))
+        return audit(fairface_root, folder / "out", attributes=write_model(folder, attribute_code))
 
 
 def test_probabilities_come_in_the_words_of_the_data_set(
-    attributed: store.Run, fairface_root: Path
+    attributed: store.Run, fairface_root: Path, attribute_code: str
 ) -> None:
     """The model's own answer to the same image, put into the data set's order by name."""
     rows, manifest = attributed.samples(), attributed.manifest
     words = manifest["attributes"]["vocabulary"]["race"]
     assert words == manifest["dataset"]["vocabulary"]["race"]
     namespace: dict = {}
-    exec(MODEL, namespace)
+    exec(attribute_code, namespace)
     spec = {**manifest["spec"], "data_root": fairface_root}
     bench = Workbench(plan_audit(make_spec(spec)), attributed)
     row = rows.iloc[0]
@@ -122,6 +96,17 @@ def test_probabilities_come_in_the_words_of_the_data_set(
     assert row.hr_race_p.tolist() == pytest.approx([by_name[word] for word in words], abs=1e-6)
     assert row.hr_race == max(by_name, key=by_name.__getitem__)
     assert rows.sr_race_p.map(sum).to_numpy() == pytest.approx(1, abs=1e-6)
+
+
+def test_derived_groupings_are_predicted_by_summing(attributed: store.Run) -> None:
+    words = attributed.manifest["attributes"]["vocabulary"]
+    rows, races = attributed.samples(), attributed.manifest["attributes"]["vocabulary"]["race"]
+    row = rows.iloc[3]
+    fine = dict(zip(races, row.sr_race_p, strict=True))
+    coarse = dict(zip(words["race6"], row.sr_race6_p, strict=True))
+    merged = [word for word in words["race6"] if word not in races]
+    assert len(merged) == 1
+    assert coarse[merged[0]] == pytest.approx(1 - sum(fine[w] for w in words["race6"] if w in fine))
 
 
 def test_an_original_is_predicted_alike_for_every_arm_and_draw(attributed: store.Run) -> None:
@@ -323,3 +308,43 @@ def test_runs_of_the_first_version_open(fairface_root: Path, tmp_path: Path) -> 
     opened = store.open_run(old.path)
     assert opened.features() is None and len(opened.samples()) == 14
     assert opened.samples().hr_race_p.isna().all()
+
+
+def seeded_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LPIPS and FaceNet through their packages, on seeded weights in place of fetched ones."""
+    from facenet_pytorch import InceptionResnetV1
+
+    torch.manual_seed(0)
+    facenet = FaceNet(InceptionResnetV1(pretrained=None))
+    torch.manual_seed(0)
+    lpips = Lpips(bare("squeeze"), "squeeze")
+    weights = {"weights": "seeded", "sha256": "0" * 64}
+    monkeypatch.setattr("pulse_audit.auditing.instruments.weights_of", lambda name: weights)
+    monkeypatch.setattr("pulse_audit.auditing.measure.embed.load", lambda device: facenet)
+    monkeypatch.setattr("pulse_audit.auditing.measure.perceptual.load", lambda net, device: lpips)
+
+
+def test_networks_and_references_enter_the_samples(
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LPIPS beside the package's own call; an arm that returns the original is the same person."""
+    seeded_networks(monkeypatch)
+    metrics = ["lpips_squeeze", "niqe_small", "identity_cosine", "verified"]
+    finished = audit(
+        shared / "fairface-sample", tmp_path / "out", metrics=metrics, resolution=64, draws=1,
+        arms=["bicubic"], scales=[2], limit=3, keep_images="all",
+    )  # fmt: skip
+    rows, manifest = finished.samples(), finished.manifest
+    assert rows.identity_cosine.between(0.5, 1).all()
+    assert "1,000 pairs" in manifest["unavailable"]["verified"]
+    assert manifest["metrics"]["lpips_squeeze"]["sha256"] == "0" * 64
+    assert "37 sharp patches" in manifest["unavailable"]["niqe_small"]
+    torch.manual_seed(0)
+    package = bare("squeeze")
+    for row in rows.itertuples():
+        names = (row.image, store.original_path(row.face_id))
+        pair = [torch.from_numpy(np.array(Image.open(finished.path / name))) for name in names]
+        sr, hr = (image.permute(2, 0, 1)[None] / 127.5 - 1 for image in pair)
+        assert row.lpips_squeeze == pytest.approx(
+            float(package(sr, hr).detach()), rel=0.03
+        )  # 8 bits

@@ -94,3 +94,11 @@ def test_in_bfloat16_the_downscale_error_is_that_of_the_image(
         output, lr = (np.asarray(Image.open(finished.path / file)) / 255 for file in files)
         error = ((output.reshape(8, 4, 8, 4, 3).mean(axis=(1, 3)) - lr) ** 2).mean()
         assert error == pytest.approx(row.downscale_error, rel=0.01, abs=2e-5)  # 8 bits
+
+
+def test_a_search_that_stops_at_feasibility_says_so(
+    fairface_root: Path, tiny_generator: str
+) -> None:
+    arm = planned(fairface_root, tiny_generator, search="fast")["arms"]["pulse:tiny"]
+    assert arm["search"]["stop_at_feasibility"] is True
+    assert "first feasible step" in arm["notes"][0]

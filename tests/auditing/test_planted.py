@@ -37,6 +37,7 @@ def values(root: Path, matrix: Path, **changes: object) -> dict[str, object]:
         "dataset": "fairface", "data_root": root, "arms": ["bicubic", f"planted:{matrix}"],
         "scales": [8], "resolution": 32, "per_group": 2, "draws": 3, "threads": 1,
         "device": "cpu", "keep_images": "all", "group_by": ["race", "gender"],
+        "metrics": ["psnr"],
     } | changes  # fmt: skip
 
 

@@ -98,14 +98,16 @@ for line in sys.stdin:
 
 
 def test_a_killed_run_resumes_to_the_same_samples(
-    fairface_root: Path, tiny_generator: str, tmp_path: Path
+    fairface_root: Path, tiny_generator: str, attribute_code: str, tmp_path: Path
 ) -> None:
     """SIGKILL at twenty random instants, each time resumed by the same command."""
+    (tmp_path / "seen.py").write_text(attribute_code)
     out, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
     command = (
         f"run --dataset fairface --data-root {fairface_root} --generator {tiny_generator} "
         "--arm pulse --arm bicubic --scale 4 --per-group 2 --draws 2 --batch 2 --threads 1 "
-        "--device cpu --crop fairface-0.25 --metrics psnr --json --quiet --out"
+        "--device cpu --crop fairface-0.25 --metrics psnr "
+        f"--attributes {tmp_path / 'seen.py'}:Model --json --quiet --out"
     )
     instants = random.Random(0)
     with forking_server() as run_killed:
@@ -123,6 +125,10 @@ def test_a_killed_run_resumes_to_the_same_samples(
         resumed.samples().drop(columns=NOT_COMPARED),
         expected.samples().drop(columns=NOT_COMPARED),
     )
+    (sr, hr), (whole_sr, whole_hr) = resumed.features(), expected.features()
+    assert np.array_equal(sr, whole_sr)
+    assert hr.keys() == whole_hr.keys()
+    assert all(np.array_equal(hr[face], whole_hr[face]) for face in hr)
     assert (out / "summary.json").read_bytes() == (undisturbed / "summary.json").read_bytes()
 
 
