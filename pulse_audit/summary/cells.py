@@ -19,7 +19,9 @@ from pulse_audit.types import Estimate
 
 ALL = "all"
 Correction: TypeAlias = Literal["raw", "corrected", "hr_floor"]
-Statistic: TypeAlias = Literal["value", "max_gap", "min_ratio", "worst_group", "max_abs"]
+Statistic: TypeAlias = Literal[
+    "value", "max_gap", "min_ratio", "worst_group", "max_abs", "difference"
+]
 
 
 @dataclass(frozen=True, eq=False)

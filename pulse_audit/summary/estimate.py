@@ -16,11 +16,11 @@ from pulse_audit.fairness.shift import Whole
 from pulse_audit.stats.bootstrap import cluster_bca
 from pulse_audit.stats.intervals import Floats, intraclass_correlation, proportion_interval
 from pulse_audit.store import Run
-from pulse_audit.summary import apparent, composed, distances, further, parities, shifts
+from pulse_audit.summary import apparent, arms, composed, distances, further, parities, shifts
 from pulse_audit.summary.cells import Cell, Grouping, cells, face_numbers, make_row, partitions
 from pulse_audit.summary.described import TESTED, numbers
 from pulse_audit.summary.distances import Array
-from pulse_audit.summary.findings import findings
+from pulse_audit.summary.findings import findings, on_trial
 from pulse_audit.summary.kinds import SampleMeasure
 from pulse_audit.summary.measures import PSNR_CEILING, SAMPLED
 from pulse_audit.summary.schema import SCHEMA_VERSION, EstimateRow, Summary
@@ -82,15 +82,17 @@ def summarise(
     unavailable |= _without_groups(groupings, frame, manifest.get("unavailable", {}))
     if isinstance(stored, str):
         unavailable |= dict.fromkeys(distances.NAMES, stored)
+    every = list(cells(manifest, frame))
     rows = [
         row
-        for cell in cells(manifest, frame)
+        for cell in every
         for part in (
             _cell_rows(cell, measures, groupings, seed),
             () if isinstance(stored, str) else _distances(cell, groupings, stored),
         )
         for row in part
     ]
+    rows += arms.rows(every, groupings[:2], on_trial(manifest, rows), seed)
     if tables is not None:
         rows += further.sources(tables, frame, manifest, seed)
     return Summary(

@@ -11,6 +11,7 @@ from itertools import combinations
 from typing import Any
 
 from pulse_audit.summary.groups import groupings
+from pulse_audit.summary.said import about_groups, between_arms, instrument
 from pulse_audit.summary.schema import EstimateRow
 
 Setting = tuple[str, int]
@@ -28,22 +29,27 @@ def findings(manifest: Mapping[str, Any], rows: Sequence[EstimateRow]) -> list[s
     Returns
     -------
     list of str
-        For every arm on trial, under the first condition and scale: feasibility, lightness,
-        errors; then how the settings differ, and how much the sample can tell at all.
+        Under the first condition and scale: for every arm on trial whose groups are kept, what a
+        perfect one would score, who gains from whom; how arms differ on the same faces; then
+        feasibility, lightness, errors, how the settings differ, and how much the sample can tell.
     """
     if not rows:
         return ["No draw is finished yet: there is nothing to report."]
     setting = (rows[0].condition, rows[0].scale)
     grouping = next((",".join(columns) for columns in groupings(manifest)), "all")
-    here = [row for row in rows if (row.condition, row.scale) == setting]
+    everything = [row for row in rows if (row.condition, row.scale) == setting]
+    here, rows = [row for row in everything if row.plain], [row for row in rows if row.plain]
+    trial = on_trial(manifest, rows)
+    groups = [said for arm in trial for said in about_groups(arm, everything, grouping)]
+    groups += [*instrument(everything, grouping), *between_arms(everything, grouping)]
     sentences = [
         sentence
-        for arm in on_trial(manifest, rows)
+        for arm in trial
         for sentence in _about(manifest, arm, [r for r in here if r.arm == arm], rows, grouping)
     ]
     sentences.extend(_precision([row for row in here if row.group_by == grouping]))
-    several = len({(row.condition, row.scale) for row in rows}) > 1
-    return [*([_where(setting)] if several else []), *sentences]
+    several = len({(row.condition, row.scale) for row in rows if row.scale}) > 1
+    return [*([_where(setting)] if several else []), *groups, *sentences]
 
 
 def on_trial(manifest: Mapping[str, Any], rows: Sequence[EstimateRow]) -> list[str]:

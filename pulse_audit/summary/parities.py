@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from pulse_audit.fairness import parity
 from pulse_audit.fairness.correction import CorrectedShift
-from pulse_audit.stats import bootstrap, gaps
-from pulse_audit.stats.intervals import Floats
+from pulse_audit.fairness.shift import Whole
+from pulse_audit.stats import bootstrap, gaps, power
+from pulse_audit.stats.intervals import Floats, cluster_totals, intraclass_correlation
 from pulse_audit.summary import groups
 from pulse_audit.summary.apparent import Tested
-from pulse_audit.summary.cells import ALL, Cell, Correction, Grouping, make_row
+from pulse_audit.summary.cells import ALL, Cell, Correction, Grouping, make_row, number
 from pulse_audit.summary.kinds import SampleMeasure
 from pulse_audit.summary.schema import EstimateRow
 
@@ -33,16 +35,59 @@ def rows(
         return
     unknown = [n for n, group in enumerate(grouping.order) if set(_parts(group)) & set(UNKNOWN)]
     of_draw = grouping.of_draw[cell.rows]
+    values = np.where(np.isin(of_draw, unknown), np.nan, values)
     found = parity.compare(
         values,
         cell.faces,
-        np.where(np.isin(of_draw, unknown), -1, of_draw),
+        of_draw,
         proportion=measure.kind == "proportion",
         better=measure.better,
         seed=cell.seed(seed, "parity", measure.name, grouping.name) % 2**32,
         confidence=CONFIDENCE,
     )
-    yield from _rows(cell, measure.name, grouping.name, grouping.order, found, "raw")
+    proportion = measure.kind == "proportion"
+    size = sample_size(values, cell.faces, of_draw, proportion) if "max_gap" in found else {}
+    for row in _rows(cell, measure.name, grouping.name, grouping.order, found, "raw"):
+        if row.statistic == "max_gap":
+            more = {k: number(v) if isinstance(v, float) else v for k, v in size.items()}
+            row = row.model_copy(update={"detail": {**(row.detail or {}), **more}})
+        yield row
+
+
+def sample_size(
+    values: Floats, faces: Whole, groups_of: Whole, proportion: bool
+) -> dict[str, str | int | float | None]:
+    """Say what difference of two groups this sample could show, and the faces that 10 points need.
+
+    Two-sided, 5 % over all pairs of groups (Bonferroni), 90 % power, for two groups of the size of
+    the smallest and the rate of the whole sample.
+    """
+    kept = ~np.isnan(values)
+    values, faces, groups_of = values[kept], faces[kept], groups_of[kept]
+    _, first = np.unique(faces, return_index=True)
+    sizes = np.unique(groups_of[first], return_counts=True)[1]
+    draws, fewest = max(1, round(len(faces) / len(first))), int(sizes.min())
+    tests = len(sizes) * (len(sizes) - 1) // 2
+    if proportion:
+        icc = intraclass_correlation(values, faces, groups_of)
+        design = power.Design(draws, 1.0 if icc is None else icc, None, tests=tests, sides=2)
+        base = min(max(float(values.mean()), 0.11), 1.0)
+        return {
+            "detectable": power.detectable_proportion(base, fewest, design),
+            "faces_needed": power.faces_for_proportions(base, 0.1, design),
+        }
+    totals, counts = cluster_totals(values, faces)
+    spread = _within(totals / counts, groups_of[first])
+    design = power.Design(1, 0.0, None, tests=tests, sides=2)
+    return {"detectable": power.detectable_mean(spread, fewest, design)}
+
+
+def _within(means: Floats, groups_of: Whole) -> float:
+    """Return the standard deviation of faces within their groups."""
+    strata = np.unique(groups_of)
+    centred = [means[groups_of == g] - means[groups_of == g].mean() for g in strata]
+    freedom = max(1, len(means) - len(strata))
+    return float(np.sqrt(np.square(np.concatenate(centred)).sum() / freedom))
 
 
 def of_corrected(cell: Cell, tests: Tested, made: CorrectedShift) -> Iterator[EstimateRow]:
@@ -56,6 +101,8 @@ def of_corrected(cell: Cell, tests: Tested, made: CorrectedShift) -> Iterator[Es
         made.draws,
         alpha=(1 - CONFIDENCE) / 2,
     )
+    # clipped last: the inverse of a confusion matrix may leave [0, 1]
+    gap = replace(gap, value=min(gap.value, 1.0), pass_bound=min(gap.pass_bound, 1.0))
     found = parity.named([gap], CONFIDENCE)
     yield from _rows(cell, "retention", tests.attribute, tests.words, found, "corrected")
 

@@ -35,7 +35,9 @@ class EstimateRow(BaseModel):
     originals themselves, as perfect outputs, would score.
 
     ``statistic`` other than ``value`` compares the groups of ``group_by``: ``max_gap`` (largest
-    less smallest), ``min_ratio`` (smallest over largest), ``worst_group``, ``max_abs``.
+    less smallest), ``min_ratio`` (smallest over largest), ``worst_group``, ``max_abs``; the row's
+    interval then joins two bounds (see `pulse_audit.fairness.parity`). ``difference`` compares
+    arms on the same faces: the row's arm less the one that ``detail`` names as ``minus``.
 
     ``detail`` holds what a number cannot say alone: ``attribute`` that was tested, ``excluded``
     share of draws, ``plug_in`` value before bias correction, ``trust`` and ``grade`` of a
@@ -59,7 +61,9 @@ class EstimateRow(BaseModel):
     n_faces: int = Field(ge=0)
     n_draws: int = Field(ge=0)
     method: str
-    statistic: Literal["value", "max_gap", "min_ratio", "worst_group", "max_abs"] = "value"
+    statistic: Literal["value", "max_gap", "min_ratio", "worst_group", "max_abs", "difference"] = (
+        "value"
+    )
     detail: Detail | None = None
 
     @property

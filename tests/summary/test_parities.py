@@ -2,7 +2,8 @@
 
 import pytest
 
-from pulse_audit.stats import gaps
+from pulse_audit.stats import gaps, power
+from pulse_audit.stats.intervals import intraclass_correlation
 from pulse_audit.summary import summarise
 
 
@@ -36,6 +37,21 @@ def test_the_gap_of_a_rate_names_its_groups_and_what_equals_would_show(summary, 
         "Indian",
     }
     assert row.detail["at_equality"] > 0
+
+
+def test_a_gap_says_what_the_sample_could_show_and_what_ten_points_need(summary, frame):
+    row = only(summary, metric="feasible_rate", statistic="max_gap", group_by="race")
+    base = frame["feasible"].mean()
+    faces = frame["face_id"].astype("category").cat.codes
+    icc = intraclass_correlation(frame["feasible"], faces, frame["label_race"])
+    design = power.Design(draws=2, icc=icc, tests=3, sides=2)
+    assert row.detail["detectable"] == pytest.approx(power.detectable_proportion(base, 20, design))
+    assert row.detail["faces_needed"] == power.faces_for_proportions(base, 0.1, design)
+    blur = only(summary, metric="psnr", statistic="max_gap", group_by="race")
+    means = frame.groupby(["label_race", "face_id"])["psnr"].mean()
+    spread = (means - means.groupby("label_race").transform("mean")).pow(2).sum() / 57
+    expected = power.detectable_mean(spread**0.5, 20, power.Design(tests=3, sides=2))
+    assert blur.detail["detectable"] == pytest.approx(expected)
 
 
 def test_retention_is_compared_raw_and_corrected(summary):

@@ -1,0 +1,156 @@
+"""Sentences about apparent groups: who is kept, who becomes whom, and how arms differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pulse_audit.summary.schema import EstimateRow
+
+#: How the attribute tested is called; others by their own name.
+CALLED = {"skin_tone": "skin tone", "monk": "Monk class"}
+
+
+def about_groups(arm: str, here: Sequence[EstimateRow], grouping: str) -> Iterator[str]:
+    """Retention of an arm in one setting, its gap, and who gains from whom."""
+    mine = [r for r in here if r.arm == arm]
+    kept = _pick(mine, "retention", "all")
+    for row in kept:
+        attribute = str((row.detail or {}).get("attribute", grouping))
+        yield _retention(row, attribute, _pick(mine, "retention", grouping))
+        yield from _gap(mine, grouping)
+        yield from _flow(mine, attribute)
+
+
+def between_arms(here: Sequence[EstimateRow], grouping: str) -> Iterator[str]:
+    """Differences of retention between arms on the same faces: overall, and the largest group's."""
+    rows = [r for r in here if r.metric == "retention" and r.statistic == "difference"]
+    for row in (r for r in rows if r.group_by == "all"):
+        other = str((row.detail or {}).get("minus"))
+        same = [
+            r
+            for r in rows
+            if r.arm == row.arm
+            and (r.detail or {}).get("minus") == other
+            and r.group_by == grouping
+        ]
+        said = f"On the same faces, {row.arm} keeps the group {_signed(row)} than {other}"
+        if same:
+            widest = max(same, key=lambda r: abs(r.value or 0.0))
+            said += f"; most different for {widest.group}: {_signed(widest)}"
+        yield f"{said}. {_shown(row)}"
+
+
+def points(share: float | None) -> str:
+    """Per cent without the sign."""
+    return "–" if share is None else f"{100 * share:.0f}"
+
+
+def _pick(rows: Sequence[EstimateRow], metric: str, by: str) -> list[EstimateRow]:
+    return [
+        r
+        for r in rows
+        if r.plain and r.metric == metric and r.group_by == by and r.value is not None
+    ]
+
+
+def _percent(row: EstimateRow) -> str:
+    return f"{points(row.value)} % [{points(row.low)}, {points(row.high)}]"
+
+
+def _retention(row: EstimateRow, attribute: str, groups: Sequence[EstimateRow]) -> str:
+    called = CALLED.get(attribute, attribute)
+    said = (
+        f"{row.arm} kept the apparent {called} in {_percent(row)} of draws "
+        f"({row.n_faces:,} faces, {row.n_draws:,} draws)"
+    )
+    if len(groups) < 2:
+        return f"{said}."
+    worst, best = (choose(groups, key=_value) for choose in (min, max))
+    return (
+        f"{said}: worst for {worst.group}, {_percent(worst)}; best for {best.group}, "
+        f"{_percent(best)}."
+    )
+
+
+def _gap(mine: Sequence[EstimateRow], grouping: str) -> Iterator[str]:
+    """Say what the largest gap of retention shows: corrected where that can be trusted."""
+    gaps = [
+        r for r in mine if (r.metric, r.group_by, r.statistic) == ("retention", grouping, "max_gap")
+    ]
+    graded = {
+        (r.detail or {}).get("grade")
+        for r in mine
+        if (r.metric, r.group_by, r.correction) == ("retention", grouping, "corrected")
+    }
+    trusted = [r for r in gaps if r.correction == "corrected" and "usable" in graded]
+    for row in (trusted or [r for r in gaps if r.correction == "raw"])[:1]:
+        yield _judged(row, ", corrected for the attribute model's errors," if trusted else "")
+
+
+def _judged(row: EstimateRow, how: str) -> str:
+    said = row.detail or {}
+    gap = (
+        f"The largest gap of retention{how} is {points(row.value)} points "
+        f"({said.get('highest')} over {said.get('lowest')})"
+    )
+    if row.low:
+        return f"{gap}: shown to be at least {points(row.low)} points, all pairs allowed for."
+    chance = said.get("at_equality")
+    equal = (
+        f"; equal groups would show {points(float(chance))} on average at this size"
+        if chance is not None
+        else ""
+    )
+    high = f" It may be as large as {points(row.high)} points." if row.high is not None else ""
+    return f"{gap}, which shows no difference between groups{equal}.{high}"
+
+
+def instrument(here: Sequence[EstimateRow], grouping: str) -> Iterator[str]:
+    """Say what a perfect upsampler would score with this attribute model."""
+    floors = [
+        r
+        for r in here
+        if (r.metric, r.group_by, r.correction, r.statistic)
+        == ("retention", grouping, "hr_floor", "value")
+        and r.value is not None
+    ]
+    if floors:
+        worst, best = (choose(floors, key=_value) for choose in (min, max))
+        yield (
+            f"A perfect upsampler would score from {points(worst.value)} % ({worst.group}) to "
+            f"{points(best.value)} % ({best.group}): the attribute model errs on the originals too."
+        )
+
+
+def _flow(mine: Sequence[EstimateRow], attribute: str) -> Iterator[str]:
+    """Gains and losses whose interval leaves out 0."""
+    gains = [r for r in _pick(mine, "net_flow", attribute) if r.low is not None]
+    sure = [r for r in gains if (r.low or 0.0) > 0 or (r.high or 0.0) < 0]
+    if not sure:
+        return
+    parts = [f"{r.group} {100 * _value(r):+.0f} [{_ends(r)}]" for r in _largest(sure)]
+    yield f"Of all outputs, groups gain or lose by conversion, in points: {'; '.join(parts)}."
+
+
+def _largest(rows: Sequence[EstimateRow]) -> list[EstimateRow]:
+    return sorted(rows, key=_value, reverse=True)[:1] + sorted(rows, key=_value)[: len(rows) > 1]
+
+
+def _ends(row: EstimateRow) -> str:
+    return f"{100 * (row.low or 0.0):+.0f}, {100 * (row.high or 0.0):+.0f}"
+
+
+def _signed(row: EstimateRow) -> str:
+    size, word = abs(100 * _value(row)), "more" if _value(row) >= 0 else "less"
+    ends = "no interval" if row.low is None else _ends(row)
+    return f"{size:.0f} points {word} often [{ends}]"
+
+
+def _shown(row: EstimateRow) -> str:
+    if row.low is None or row.high is None or row.low <= 0 <= row.high:
+        return "Overall this shows no difference."
+    return "Overall the difference is shown (95 %, one comparison)."
+
+
+def _value(row: EstimateRow) -> float:
+    return row.value if row.value is not None else 0.0
