@@ -3,6 +3,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from pulse_audit.fairness.correction import Confusion, corrected_shares, corrected_shift, saerens
+from pulse_audit.stats.gaps import max_gap_of_replicates
 from pulse_audit.stats.intervals import wilson
 
 K = 7
@@ -212,6 +213,22 @@ def test_a_combination_of_cells_is_the_difference_it_says():
     half = 2.0009954 * draws.std(ddof=1) * np.sqrt(60 / 59)
     assert difference.high - difference.value == pytest.approx(half)
     assert (difference.n_faces, difference.n_draws) == (120, 240)
+
+
+def test_the_gap_of_corrected_retention_is_decided_from_joint_replicates():
+    # Black retained .38, others .88: a gap of .5 that noise of the model must not hide
+    shift = even(K, 0.88)
+    shift[1] = [0.52, 0.38, 0.02, 0.02, 0.02, 0.02, 0.02]
+    planted = audit(np.random.default_rng(12), shift, even(K, 0.8), 200, 2)
+    result = corrected_shift(*planted[:3], K, planted[3], seed=3)
+    gap = max_gap_of_replicates(
+        np.diag(result.values),
+        np.diagonal(result.replicates, axis1=1, axis2=2),
+        result.faces,
+        result.draws,
+    )
+    assert gap.decide(0.2) == "fail" and gap.groups[1] == 1
+    assert gap.fail_bound < 0.5 < gap.pass_bound
 
 
 def test_the_order_of_draws_does_not_matter():

@@ -140,6 +140,19 @@ def test_size_of_homogeneity_when_only_correlation_and_size_differ():
     assert 0.02 <= rejected / 400 <= 0.085
 
 
+def test_size_of_homogeneity_when_a_small_group_may_show_no_success():
+    # rate .1: 80 faces of ICC .05, and 20 of ICC .95 of which one sample in eight has no success;
+    # taking their correlation from the large group would reject 12 % of the time
+    rng, rejected = np.random.default_rng(9), 0
+    faces, groups = np.repeat(np.arange(100), 4), np.repeat([0, 1], [320, 80])
+    strength = np.repeat([1 / 0.05 - 1, 1 / 0.95 - 1], [80, 20])[:, None]
+    for replicate in range(400):
+        outcomes = rng.random((100, 4)) < rng.beta(0.1 * strength, 0.9 * strength)
+        p = homogeneity(outcomes.ravel(), faces, groups, seed=replicate, replicates=199).p
+        rejected += p <= 0.05
+    assert rejected / 400 <= 0.06
+
+
 def test_homogeneity_resembles_the_classical_tests_where_those_hold():
     rng = np.random.default_rng(8)
     groups = np.repeat([0, 1, 2], 80)
