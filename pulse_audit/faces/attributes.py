@@ -180,11 +180,15 @@ class Column:
     def confusion(self, card: AttributeCard) -> NDArray[np.int64] | None:
         """Held-out counts of the card (k, k) in the order of the words, or None.
 
-        None also for derived columns: the largest of summed probabilities is not the group of the
-        largest probability, so that summed cells are the confusion of another rule.
+        Of a derived column they have to be on the card under its own name: the largest of summed
+        probabilities is not the group of the largest probability, so that summed cells would be
+        the confusion of another rule.
         """
+        if self.derived:
+            own = card.confusion.get(self.name)
+            return None if own is None or len(own) != len(self.words) else np.asarray(own)
         counts = card.confusion.get(self.attribute)
-        if counts is None or self.derived:
+        if counts is None:
             return None
         order = [classes[0] for classes in self.members]
         return np.asarray(counts, dtype=np.int64)[np.ix_(order, order)]

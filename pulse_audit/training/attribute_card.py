@@ -18,15 +18,18 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
+from pulse_audit.datasets.registry import load_registry
 from pulse_audit.faces.attribute_net import RESOLUTION as NATIVE
 from pulse_audit.faces.attribute_net import AttributeNet, resized, save_attribute_net
+from pulse_audit.faces.attributes import Column, columns
 from pulse_audit.files import write_whole
 from pulse_audit.seeding import fingerprint
 from pulse_audit.training.attribute_trainer import LabelledFaces, Trainer, chunks
 from pulse_audit.training.export import ATTRIBUTION, list_photos
+from pulse_audit.types import Attributes
 
 #: Sizes in pixels at which the held-out faces are shown.
-SIZES = (16, 24, 32, 48, 64)
+SIZES = (16, 32, 64)
 BINS = 15
 RACE = "race"
 
@@ -93,13 +96,18 @@ def card(
             }
             for size, found in answers.items()
         },
+        "accuracy_at_training_ages": {
+            attribute: round(float(np.average(right, weights=age_weights(trainer.faces, apart))), 4)
+            for attribute, labels in apart.labels.items()
+            for right in [answers[NATIVE][attribute].argmax(1).numpy() == labels]
+        },
         "accuracy_by_race": by_race(answers, apart, config.vocabulary),
         "held_out": {
-            str(size): {
-                attribute: confusion(labels, found[attribute]).tolist()
-                for attribute, labels in apart.labels.items()
-            }
+            str(size): confusions(found, temperatures, apart, config.vocabulary)
             for size, found in answers.items()
+        },
+        "held_out_words": {
+            column.name: list(column.words) for column in fairface_columns(config.vocabulary)
         },
         "photos_sha256": hashlib.sha256(photos).hexdigest(),
         "steps": trainer.step,
@@ -123,6 +131,15 @@ def logits(network: AttributeNet, faces: LabelledFaces, size: int) -> dict[str, 
         for name, head in network.heads.items():
             parts[name].append(head(features).cpu())
     return {name: torch.cat(found) for name, found in parts.items()}
+
+
+def age_weights(trained: LabelledFaces, apart: LabelledFaces) -> NDArray[np.float64]:
+    """Weigh held-out faces, which are spread evenly over the ages, as the training ages occur."""
+    ages = apart.labels["age"]
+    length = int(max(ages.max(), trained.labels["age"].max())) + 1
+    natural = np.bincount(trained.labels["age"], minlength=length) / len(trained)
+    held = np.bincount(ages, minlength=length) / len(apart)
+    return (natural / np.maximum(held, 1e-12))[ages]
 
 
 def first_half(faces: LabelledFaces, seed: int) -> NDArray[np.bool_]:
@@ -150,6 +167,37 @@ def calibration_error(probabilities: NDArray[np.float32], labels: NDArray[np.int
         if (inside := bins == number).any()
     )
     return round(error, 4)
+
+
+def fairface_columns(vocabulary: Mapping[str, tuple[str, ...]]) -> list[Column]:
+    """Columns that the net fills for FairFace: its attributes, and the groupings derived there."""
+    derived = {
+        name: (grouping.source, grouping.group_of(vocabulary[grouping.source]))
+        for name, grouping in load_registry().get("fairface").derived.items()
+        if grouping.source in vocabulary
+    }
+    words = {name: tuple(dict.fromkeys(groups.values())) for name, (_, groups) in derived.items()}
+    return columns(vocabulary, {**vocabulary, **words}, derived)[0]
+
+
+def confusions(
+    logits: Mapping[str, Tensor],
+    temperatures: Mapping[str, float],
+    faces: LabelledFaces,
+    vocabulary: Mapping[str, tuple[str, ...]],
+) -> dict[str, list[list[int]]]:
+    """Count every column of FairFace; those of derived groupings by summed probabilities."""
+    answer = Attributes(
+        {name: F.softmax(found / temperatures[name], 1) for name, found in logits.items()}, None
+    )
+    found = {}
+    for column in fairface_columns(vocabulary):
+        group_of = np.argsort([number for classes in column.members for number in classes])
+        sizes = [len(classes) for classes in column.members]
+        groups = np.repeat(np.arange(len(sizes)), sizes)[group_of]
+        labels = groups[faces.labels[column.attribute]]
+        found[column.name] = confusion(labels, column.probabilities(answer)).tolist()
+    return found
 
 
 def confusion(labels: NDArray[np.int64], logits: Tensor) -> NDArray[np.int64]:

@@ -84,7 +84,7 @@ def attribute_card(name: str, content: Mapping[str, Any]) -> str:
     card = content["card"]
     sizes = list(card["accuracy"])
     native = sizes[-1]
-    held_out = card["held_out"][native]
+    held_out, by_race = card["held_out"][native], card["accuracy_by_race"][native]
     parts = [
         f"# {name}\n",
         "Apparent race, gender and age of a face: a small residual network at 64 px, averaged over "
@@ -101,14 +101,21 @@ def attribute_card(name: str, content: Mapping[str, Any]) -> str:
                     *(_percent(card["accuracy"][size][attribute]) for size in sizes),
                     f"{card['calibration_error'][attribute]:.3f}",
                 )
-                for attribute in held_out
+                for attribute in card["calibration_error"]
             ],
         ),
+        "These are spread evenly over the ages, the very young and the very old among them. At the "
+        f"mix of ages of the training photos, at {native} px: "
+        + ", ".join(f"{k} {_percent(v)}" for k, v in card["accuracy_at_training_ages"].items())
+        + ".\n",
         f"By apparent race, at {native} px:\n",
         table(
-            ("apparent race", *held_out),
+            ("apparent race", *card["calibration_error"]),
             [
-                (race, *(_percent(card["accuracy_by_race"][native][a][race]) for a in held_out))
+                (
+                    race,
+                    *(_percent(found[race]) for found in by_race.values()),
+                )
                 for race in content["vocabulary"]["race"]
             ],
         ),

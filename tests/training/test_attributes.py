@@ -3,7 +3,6 @@
 import gzip
 import io
 import json
-import math
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +16,17 @@ from PIL import Image
 
 from pulse_audit.faces.attribute_net import load_attribute_net
 from pulse_audit.training import attributes
-from pulse_audit.training.attribute_card import calibration_error, confusion, temperature
+from pulse_audit.training.attribute_card import (
+    age_weights,
+    calibration_error,
+    confusion,
+    confusions,
+    fairface_columns,
+    temperature,
+)
 from pulse_audit.training.attribute_trainer import (
     AttributeConfig,
+    LabelledFaces,
     Trainer,
     augmented,
     image_size,
@@ -133,6 +140,7 @@ def test_trained_and_exported_it_tells_what_can_be_told(
     assert card["accuracy"]["64"]["gender"] < 0.8
     counts = np.array(card["held_out"]["64"]["race"])
     assert counts.sum() == 32 and counts.trace() / 32 == card["accuracy"]["64"]["race"]
+    assert card["accuracy_at_training_ages"]["race"] > 0.9
     listed = gzip.decompress((tmp_path / "out" / "tiny-images.txt.gz").read_bytes())
     assert len(listed.splitlines()) == 64
     red = torch.tensor(COLOURS["A"]).view(1, 3, 1, 1).expand(1, 3, 30, 30) / 255
@@ -176,9 +184,43 @@ def test_confusion_counts_rows_of_labels() -> None:
     assert confusion(np.array([0, 0, 1]), logits).tolist() == [[1, 1], [1, 0]]
 
 
-def test_shipped_configurations_differ_in_their_seed_alone() -> None:
+def test_shipped_configurations_hold_the_same_faces_out_and_differ_in_their_seed() -> None:
     one, other = (
         read_config(n).model_dump() for n in ("faces-attributes", "faces-attributes-check")
     )
-    assert {key for key in one if one[key] != other[key]} == {"name", "seed"}
-    assert math.isclose(sum(count for count, _ in one["epochs"]), 14)
+    shared = ("vocabulary", "held_out_seed", "held_out_per_cell", "widths", "blocks")
+    assert {key: one[key] for key in shared} == {key: other[key] for key in shared}
+    assert one["seed"] != other["seed"]
+
+
+def test_derived_groupings_are_counted_by_summed_probabilities() -> None:
+    words = read_config("faces-attributes").vocabulary
+    source = np.random.default_rng(0)
+    logits = {
+        name: torch.from_numpy(source.normal(size=(200, len(w)))) for name, w in words.items()
+    }
+    labels = {name: source.integers(0, len(w), 200) for name, w in words.items()}
+    faces = LabelledFaces(np.zeros((200, 1, 1, 3), np.uint8), labels, ("",) * 200, ("",) * 200)
+    found = confusions(logits, dict.fromkeys(words, 2.0), faces, words)
+    column = next(c for c in fairface_columns(words) if c.name == "race6")
+    p = F.softmax(logits["race"] / 2, 1).numpy()
+    asian = [words["race"].index(w) for w in ("East Asian", "Southeast Asian")]
+    merged = column.words.index(next(w for w in column.words if w not in words["race"]))
+    summed = {
+        word: p[:, words["race"].index(word)] for word in words["race"] if word in column.words
+    }
+    table = np.stack(
+        [p[:, asian].sum(1) if i == merged else summed[w] for i, w in enumerate(column.words)], 1
+    )
+    of_asian = np.isin(labels["race"], asian)
+    assert found["race6"][merged] == np.bincount(table[of_asian].argmax(1), minlength=6).tolist()
+    assert np.sum(found["race6"]) == 200
+
+
+def test_held_out_faces_are_weighed_by_the_training_ages() -> None:
+    def aged(ages: list[int]) -> LabelledFaces:
+        images, blank = np.zeros((len(ages), 1, 1, 3), np.uint8), ("",) * len(ages)
+        return LabelledFaces(images, {"age": np.array(ages)}, blank, blank)
+
+    weights = age_weights(aged([0, 1, 1, 1]), aged([0, 0, 1, 1]))
+    assert weights.tolist() == [0.5, 0.5, 1.5, 1.5]
