@@ -1,0 +1,41 @@
+"""What the listings of metrics and attribute models say."""
+
+from pathlib import Path
+
+import pytest
+
+from pulse_audit import listing
+from pulse_audit.auditing.instruments import METRICS
+
+
+@pytest.fixture(autouse=True)
+def _nothing_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PULSE_AUDIT_HOME", str(tmp_path))
+
+
+def rows(what: str) -> dict[str, dict[str, str]]:
+    return {row["name"]: row for row in listing.rows_of(what, None)}
+
+
+def test_every_metric_is_listed_with_its_size_and_what_it_needs() -> None:
+    found = rows("metrics")
+    assert set(METRICS) - {"face_found"} <= set(found)
+    assert (found["ms_ssim"]["from px"], found["ms_ssim"]["here"]) == ("161", "yes")
+    assert found["psnr"]["unit"] == "dB" and found["psnr"]["better"] == "higher"
+    assert found["lpips"]["better"] == "lower"
+
+
+def test_a_metric_without_its_weights_says_how_to_get_them() -> None:
+    found = rows("metrics")
+    assert found["lpips"]["here"] == "pulse-audit fetch lpips-alexnet"
+    assert found["verified"]["here"] == "pulse-audit fetch facenet-vggface2"
+
+
+def test_an_attribute_model_is_listed_before_it_is_fetched() -> None:
+    found = rows("attributes")
+    assert "race: White, Black, Latino_Hispanic" in found["fairface-race7"]["predicts"]
+    assert found["fairface-race7"]["here"] == "pulse-audit fetch fairface-race7"
+
+
+def test_the_accuracy_is_the_share_of_the_diagonal() -> None:
+    assert listing._accuracy([[3, 1], [0, 4]]) == "87.5 % of 8"
