@@ -343,6 +343,39 @@ def fetch(names: tuple[str, ...], accept_licence: bool, as_json: bool, quiet: bo
     return DONE
 
 
+@commands.command()
+@click.option("--quick", is_flag=True, help="Fewer replicates: a look in under three minutes.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("runs/calibration"),
+    show_default=True,
+    metavar="DIR",
+)
+@click.option("--seed", type=int, default=0, show_default=True)
+@outcome_as_json
+@quietly
+def calibrate(quick: bool, out: Path, seed: int, as_json: bool, quiet: bool) -> int:
+    """Put the audit itself on trial with planted bias: coverage, power, false alarms.
+
+    Writes calibration.csv, .md and .svg; the same command goes on where it was interrupted.
+    """
+    from pulse_audit import terminal
+    from pulse_audit.calibration import publish, study
+
+    replicates = study.QUICK if quick else study.FULL
+    with terminal.progress("calibrating", "cells", quiet) as progress:
+        rows = study.run_study(study.all_cells(), replicates, seed, out, progress)
+    written = publish.publish(rows, out)
+    if as_json:
+        content = {"replicates": replicates, "seed": seed, "cells": publish.as_dicts(rows)}
+        click.echo(json.dumps(content, indent=1))
+    else:
+        terminal.table(publish.headline(rows), publish.OVERVIEW, publish.overview(rows))
+        click.echo(f"table and figure: {', '.join(map(str, written))}")
+    return RULE_FAILED if any(row.verdict == "missed" for row in rows) else DONE
+
+
 @commands.command("list")
 @click.argument(
     "what", metavar="datasets|generators|weights|arms|metrics|attributes|conditions|specs"

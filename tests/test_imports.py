@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "pulse_audit"
 LEAVES = {"search", "generators", "degrade", "upsamplers", "faces", "metrics"}
 WITHOUT_TORCH = {
     "types", "seeding", "names", "files", "weights", "datasets", "store", "stats", "fairness",
-    "summary", "gate", "report", "cli", "terminal",
+    "summary", "gate", "report", "calibration", "cli", "terminal",
 }  # fmt: skip
 BOTTOM = {"types", "seeding", "names", "files"}
 
@@ -29,6 +29,7 @@ ALLOWED = {
     "store": BOTTOM,
     "stats": BOTTOM,
     "fairness": BOTTOM | {"stats"},
+    "calibration": BOTTOM | {"stats", "fairness"},
     "summary": BOTTOM | {"store", "stats", "fairness"},
     "gate": BOTTOM | {"store", "stats", "fairness", "summary"},
     "report": BOTTOM | {"store", "stats", "fairness", "summary"},

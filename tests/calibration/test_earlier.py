@@ -1,0 +1,45 @@
+"""Tests of earlier suites: as wrong as they were found to be."""
+
+import numpy as np
+import pytest
+from scipy.stats import chi2_contingency, chisquare
+
+from pulse_audit.calibration import earlier
+
+
+def test_counts_against_a_made_up_sample_hardly_ever_reject() -> None:
+    found = earlier.composition(np.random.default_rng(0), 400, test=earlier.phantom_sample)
+    assert found.value <= 0.01
+
+
+def test_shares_as_counts_reject_equal_recalls_where_recall_is_low() -> None:
+    given = {"test": earlier.shares_as_counts}
+    low = earlier.recalls(np.random.default_rng(1), 400, recall=0.1, **given)
+    high = earlier.recalls(np.random.default_rng(1), 400, recall=0.9, **given)
+    assert low.value == pytest.approx(0.83, abs=0.06) and high.value == 0
+
+
+def test_rows_resampled_as_if_independent_cover_three_times_in_four() -> None:
+    found = earlier.nested_coverage(np.random.default_rng(2), 400, ends=earlier.rows_bootstrap)
+    assert found.value == pytest.approx(0.76, abs=0.07)
+
+
+def test_binomial_quantiles_are_the_percentile_bootstrap_of_rows() -> None:
+    rng = np.random.default_rng(3)
+    sums = rng.binomial(5, 0.4, 60).astype(float)
+    rows = (np.arange(5) < sums[:, None]).ravel()
+    means = rows[rng.integers(0, 300, size=(20_000, 300))].mean(axis=1)
+    expected = np.quantile(means, [0.025, 0.975])
+    np.testing.assert_allclose(earlier.rows_bootstrap(sums), expected, atol=0.006)
+
+
+def test_the_shipped_goodness_of_fit_is_pearson_s() -> None:
+    counts = np.array([230.0, 190, 201, 180, 215, 188, 196])
+    assert earlier.known_reference(counts) == pytest.approx(chisquare(counts).pvalue, rel=0.05)
+
+
+def test_an_unpaired_table_loses_power() -> None:
+    table = np.array([300.0, 60, 100, 940])
+    expected = chi2_contingency([[360, 400], [1040, 1000]])[1]
+    assert earlier.unpaired(table) == pytest.approx(expected)
+    assert earlier.paired(table) < 0.01 < earlier.unpaired(table)
