@@ -9,10 +9,12 @@ import numpy as np
 
 from pulse_audit.fairness import diversity, shift
 from pulse_audit.fairness.correction import CorrectedShift, corrected_shift
+from pulse_audit.fairness.pooling import partial_pooling
 from pulse_audit.fairness.shift import Draws
 from pulse_audit.summary import parities
 from pulse_audit.summary.apparent import NONE, Tested
 from pulse_audit.summary.cells import ALL, Cell, Correction, Grouping, make_row
+from pulse_audit.summary.groups import JOIN
 from pulse_audit.summary.schema import EstimateRow
 from pulse_audit.types import Estimate, Unavailable
 
@@ -27,6 +29,7 @@ def rows(cell: Cell, grouping: Grouping, tests: Tested, seed: int) -> Iterator[E
         return
     yield from _diversity(cell, grouping, tests, seed)
     yield from _floor(cell, grouping, tests)
+    yield from _pooled(cell, grouping, tests)
     if grouping.own:
         yield from _matrix(cell, tests, draws, "raw")
         if (floor := floor_draws(cell, tests)) is not None:
@@ -90,6 +93,27 @@ def _floor(cell: Cell, grouping: Grouping, tests: Tested) -> Iterator[EstimateRo
                 share,
                 correction="hr_floor",
                 detail=_detail(tests),
+            )
+
+
+def _pooled(cell: Cell, grouping: Grouping, tests: Tested) -> Iterator[EstimateRow]:
+    """Retention of the cells of an intersection, shrunk toward what its parts predict."""
+    parts = [group.split(JOIN) for group in grouping.order]
+    if "," not in grouping.name or len(parts) < 3:
+        return
+    known = tests.truth[cell.rows] != NONE
+    rows = cell.rows[known]
+    retained = tests.truth[rows] == tests.output[rows]
+    cells = grouping.of_draw[rows]
+    for number, made in enumerate(partial_pooling(retained, cell.faces[known], cells, parts)):
+        if (cells == number).any():
+            yield make_row(
+                cell,
+                "retention_pooled",
+                grouping.name,
+                grouping.order[number],
+                made.estimate,
+                detail=_detail(tests, shrunk=made.shrunk),
             )
 
 

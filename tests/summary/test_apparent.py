@@ -194,6 +194,16 @@ def test_an_intersection_tests_its_first_predicted_attribute(summary):
     assert rows(summary, "shift", group_by="race,gender") == []
 
 
+def test_cells_of_an_intersection_are_pooled_beside_their_raw_retention(summary):
+    raw = {r.group: r for r in rows(summary, "retention", group_by="race,gender")}
+    pooled = rows(summary, "retention_pooled", group_by="race,gender")
+    assert [r.group for r in pooled] == list(raw)
+    assert all("partially pooled" in r.method and 0 < r.detail["shrunk"] < 1 for r in pooled)
+    spread = [np.ptp([r.value for r in found]) for found in (pooled, raw.values())]
+    assert spread[0] < spread[1]
+    assert not rows(summary, "retention_pooled")
+
+
 def test_the_whole_sample_tests_what_the_first_grouping_tests(summary, draws):
     found = rows(summary, "retention", group_by="all")[0]
     assert found.value == pytest.approx(draws.retained.mean())
