@@ -135,6 +135,7 @@ def _cell_rows(
             if measure.kind == "proportion" or place == 1:
                 yield from parities.rows(cell, measure, values, grouping, seed)
     for grouping in groupings:
+        yield from shifts.faceless(cell, grouping)
         if grouping.tests is not None:
             yield from _tested_rows(cell, grouping, grouping.tests, seed)
 

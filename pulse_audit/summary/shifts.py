@@ -117,6 +117,20 @@ def _pooled(cell: Cell, grouping: Grouping, tests: Tested) -> Iterator[EstimateR
             )
 
 
+def faceless(cell: Cell, grouping: Grouping) -> Iterator[EstimateRow]:
+    """Share of originals in which the detector finds no face, beside that of outputs."""
+    if "hr_face_found" not in cell.samples or cell.samples["hr_face_found"].isna().all():
+        return
+    _, first = np.unique(cell.faces, return_index=True)
+    found = cell.samples["hr_face_found"].astype("float64").to_numpy()[first]
+    of_face = grouping.of_draw[cell.rows[first]]
+    missing = shift.shares(1.0 - found, cell.faces[first], of_face, len(grouping.order))
+    for group, share in zip(grouping.order, missing, strict=True):
+        if share is not None:
+            name = "no_face_rate"
+            yield make_row(cell, name, grouping.name, group, share, correction="hr_floor")
+
+
 def _flows(cell: Cell, tests: Tested, draws: Draws) -> Iterator[EstimateRow]:
     """Net flow between every two groups that have faces, and each group's from all others."""
     flows, gains = shift.net_flows(draws), shift.net_gains(draws)

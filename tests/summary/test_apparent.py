@@ -204,6 +204,21 @@ def test_cells_of_an_intersection_are_pooled_beside_their_raw_retention(summary)
     assert not rows(summary, "retention_pooled")
 
 
+def test_originals_without_a_found_face_are_the_floor_of_the_no_face_rate(
+    apparent_manifest, apparent_samples
+):
+    frame = apparent_samples(4, arms=("pulse:g",))
+    frame["sr_face_found"] = frame["status"] == "ok"
+    frame["hr_face_found"] = ~frame["face_id"].isin(["val/0001.jpg", "val/0004.jpg"])
+    made = summarise(apparent_manifest(), frame)
+    floors = rows(made, "no_face_rate", correction="hr_floor")
+    assert [(r.group, r.value, r.n_draws) for r in floors] == [
+        ("White", 0.0, 4),
+        ("Black", 0.5, 4),
+        ("Indian", 0.0, 4),
+    ]
+
+
 def test_the_whole_sample_tests_what_the_first_grouping_tests(summary, draws):
     found = rows(summary, "retention", group_by="all")[0]
     assert found.value == pytest.approx(draws.retained.mean())
