@@ -27,7 +27,7 @@ from pulse_audit.files import write_whole
 from pulse_audit.generators.checkpoints import load_generator
 from pulse_audit.generators.stylegan2 import StyleGAN2
 from pulse_audit.seeding import fingerprint
-from pulse_audit.training.samples import sample
+from pulse_audit.training.samples import to_pixels
 from pulse_audit.types import InputError
 
 CHUNK = 100
@@ -51,11 +51,19 @@ class SyntheticFace:
         return f"{self.generator}/{self.seed:05d}.png"
 
 
+@torch.no_grad()
 def draw(network: StyleGAN2, name: str, seeds: Sequence[int]) -> NDArray[np.uint8]:
     """Draw one image (R, R, 3) from each seed; z and noise follow from name and seed alone."""
-    return np.concatenate(
-        [sample(network, 1, fingerprint("synthetic-faces", name, seed) % 2**63) for seed in seeds]
-    )
+    sources = [
+        torch.Generator().manual_seed(fingerprint("synthetic-faces", name, seed) % 2**63)
+        for seed in seeds
+    ]
+    z = torch.stack([torch.randn(network.z_dim, generator=source) for source in sources])
+    noise = [
+        torch.stack([torch.randn(1, *shape, generator=source) for source in sources])
+        for shape in network.noise_shapes
+    ]
+    return to_pixels(network.synthesis(network.mapping(z), noise))
 
 
 def labelled(
