@@ -4,17 +4,14 @@ The search of PULSE is run with one more term in its loss, the cross-entropy of 
 for the group that is wanted. An image counts as shown only where it fits the input as every
 answer of the arm has to, so what is found is an image that the arm might have given.
 
-The weight of the term is each image's own and follows the constraint: it grows while the present
-iterate is feasible and shrinks while it is not. A fixed weight is too small for one generator and
-makes every image of another infeasible; the growing one needs no tuning for either
-(benchmarks/guidance.py). It is the multiplier of "fit the input" in its simplest form (a
-multiplicative dual step; Bertsekas 1982, Constrained Optimization and Lagrange Multiplier Methods,
-section 2).
+Where the first weight of the term finds nothing the next is tried, from the same start: what one
+weight does not find, because it is too small to guide or too large to fit, another may
+(benchmarks/guidance.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -33,24 +30,8 @@ Reader = Callable[[Tensor], Mapping[str, Tensor]]
 ENOUGH = 0.8
 #: Log-probabilities are floored here, so that a certain classifier still gives a finite loss.
 LEAST_PROBABILITY = 1e-6
-
-
-@dataclass(frozen=True)
-class Weight:
-    """The weight of guidance: where it starts, and its factor after a step.
-
-    ``grow`` is the factor where the iterate was feasible, ``shrink`` where it was not; both 1
-    make it constant. It stays within ``least`` and ``most``.
-    """
-
-    start: float = 1.0
-    grow: float = 1.2
-    shrink: float = 0.8
-    least: float = 1e-3
-    most: float = 1e2
-
-
-DEFAULT = Weight()
+#: Weights of the cross-entropy (in nats) in PULSE's loss, in the order in which they are tried.
+WEIGHTS = (1.0, 0.1, 10.0)
 
 
 @dataclass(frozen=True)
@@ -70,6 +51,9 @@ class Guided:
     downscale_error : float or None
         Of ``image``.
     steps : int
+        Over all weights tried.
+    weight : float
+        With which it was found.
     """
 
     image: Tensor | None
@@ -77,6 +61,17 @@ class Guided:
     shown: bool
     downscale_error: float | None
     steps: int
+    weight: float
+
+    def or_better(self, other: Guided) -> Guided:
+        """Return the better of two finds, with the steps of both."""
+        better = max(self, other, key=lambda one: one._rank)
+        return replace(better, steps=self.steps + other.steps)
+
+    @property
+    def _rank(self) -> tuple[bool, bool, float]:
+        error = float("inf") if self.downscale_error is None else self.downscale_error
+        return self.shown, self.feasible, -error
 
 
 class Guidance:
@@ -90,7 +85,7 @@ class Guidance:
         For each guided attribute the wanted class of every image, (n,) of int64.
     eps : float
         Largest downscale error of a feasible image.
-    weight : Weight
+    weight : float
         Of the term.
 
     Raises
@@ -100,13 +95,12 @@ class Guidance:
     """
 
     def __init__(
-        self, reader: Reader, wanted: Mapping[str, Tensor], eps: float, weight: Weight
+        self, reader: Reader, wanted: Mapping[str, Tensor], eps: float, weight: float
     ) -> None:
-        self._reader, self._wanted, self._eps, self._schedule = reader, wanted, eps, weight
+        self._reader, self._wanted, self._eps, self._weight = reader, wanted, eps, weight
         first = next(iter(wanted.values()))
         n = len(first)
         self._rows = torch.arange(n, device=first.device)
-        self._weight = torch.full((n,), float(weight.start), device=first.device)
         self._margin = torch.full((n,), -torch.inf, device=first.device)
         self._error = torch.full((n,), torch.inf, device=first.device, dtype=torch.float64)
         self._feasible = torch.zeros(n, dtype=torch.bool, device=first.device)
@@ -131,17 +125,14 @@ class Guidance:
             least = own if least is None else torch.minimum(least, own)
         assert margin is not None and least is not None
         self._seen = (margin.detach().float(), least.detach().float())
-        return -self._weight[self._rows].to(log_p) * log_p
+        return -self._weight * log_p
 
     def enough(self, iterate: Iterate) -> Tensor:
-        """Judge an iterate, adapt the weights, and say which images are done, (m,)."""
+        """Judge an iterate and say which images are done, (m,)."""
         rows, (margin, probability) = iterate.rows, self._seen
         error = iterate.downscale_error
         feasible = error <= self._eps
         self._keep(rows, iterate.images, error, feasible, margin)
-        factor = torch.where(feasible, float(self._schedule.grow), float(self._schedule.shrink))
-        weight = self._weight[rows] * factor
-        self._weight[rows] = weight.clamp(self._schedule.least, self._schedule.most)
         self._steps[rows] = iterate.step + 1
         done = feasible & (margin > 0) & (probability >= ENOUGH)
         finite = torch.isfinite(iterate.total) & torch.isfinite(error)
@@ -157,6 +148,7 @@ class Guidance:
                 shown=bool(self._feasible[row] & (self._margin[row] > 0)),
                 downscale_error=None if self._images[row] is None else float(self._error[row]),
                 steps=int(self._steps[row]),
+                weight=self._weight,
             )
             for row in range(len(self._images))
         ]
@@ -191,7 +183,7 @@ def guided_search(
     config: SearchConfig,
     reader: Reader,
     wanted: Mapping[str, Tensor],
-    weight: Weight = DEFAULT,
+    weights: Sequence[float] = WEIGHTS,
 ) -> list[Guided]:
     """Search one batch with guidance.
 
@@ -204,23 +196,35 @@ def guided_search(
         Sees the generator's images, clamped.
     wanted : mapping of str to Tensor
         The wanted class of every image, (n,) an attribute.
-    weight : Weight
-        Of the guidance.
+    weights : sequence of float
+        Of the guidance, tried in turn on the images that do not show their group yet.
 
     Raises
     ------
     InputError
         As `BatchSearch`, and if the reader is not differentiable.
     """
-    guidance = Guidance(reader, wanted, config.eps, weight)
-    search = BatchSearch(
-        generator,
-        lr,
-        start,
-        downscale,
-        replace(config, stop_at_feasibility=False),
-        extra_losses=[guidance.term],
-        enough=guidance.enough,
-    )
-    search.run()
-    return guidance.found()
+
+    def attempt(rows: Tensor, weight: float) -> list[Guided]:
+        here = rows.to(lr.device)
+        classes = {name: classes[here] for name, classes in wanted.items()}
+        guidance = Guidance(reader, classes, config.eps, weight)
+        BatchSearch(
+            generator,
+            lr[here],
+            Start(start.latents[rows], tuple(m[rows] for m in start.noise)),
+            downscale,
+            replace(config, stop_at_feasibility=False),
+            extra_losses=[guidance.term],
+            enough=guidance.enough,
+        ).run()
+        return guidance.found()
+
+    found = attempt(torch.arange(len(lr)), weights[0])
+    for weight in weights[1:]:
+        left = [row for row, guided in enumerate(found) if not guided.shown]
+        if not left:
+            break
+        for row, again in zip(left, attempt(torch.tensor(left), weight), strict=True):
+            found[row] = found[row].or_better(again)
+    return found

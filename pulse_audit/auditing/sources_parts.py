@@ -37,6 +37,7 @@ _OWN: Mapping[str, Mapping[str, pa.DataType]] = {
         **_SEARCHED,
         "shown": _FLAG,
         "steps": _WHOLE,
+        "weight": _FLOAT,
         "seconds": _FLOAT,
         "image": _TEXT,
     },

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from pulse_audit import store
-from pulse_audit.auditing.guidance import DEFAULT, Weight, guided_search
+from pulse_audit.auditing.guidance import WEIGHTS, guided_search
 from pulse_audit.auditing.measure import to_numpy
 from pulse_audit.auditing.plan import Plan
 from pulse_audit.auditing.prepare import prepared
@@ -73,15 +73,15 @@ class Settings:
         Standard deviation of the noise on group means, on the [0, 1] scale of the input. Its
         square, 1.6e-3, is below the eps of the official search, so that a smooth face still fits.
     greys : tuple of float
-    weight : Weight
-        Of the guidance.
+    weights : tuple of float
+        Of the guidance, tried in turn.
     """
 
     prior_samples: int = 10_000
     uninformative_draws: int = 20
     noise: float = 0.04
     greys: tuple[float, ...] = (0.25, 0.5, 0.75)
-    weight: Weight = DEFAULT
+    weights: tuple[float, ...] = WEIGHTS
 
 
 STANDARD = Settings()
@@ -235,7 +235,7 @@ class SourcesWork:
             arm.config,
             lambda images: self._models.guiding(self._compared(images)),
             self._wanted(draws),
-            self._settings.weight,
+            self._settings.weights,
         )
         seconds = (time.perf_counter() - began) / len(draws)
         rows = []
@@ -257,6 +257,7 @@ class SourcesWork:
                     "shown": guided.shown,
                     "downscale_error": guided.downscale_error,
                     "steps": guided.steps,
+                    "weight": guided.weight,
                     "seconds": seconds,
                     "image": path,
                     **seen,

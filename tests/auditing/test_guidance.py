@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 import pulse_audit as pa
-from pulse_audit.auditing.guidance import Weight, guided_search
+from pulse_audit.auditing.guidance import guided_search
 from pulse_audit.search.config import SearchConfig
 from pulse_audit.search.engine import BatchSearch
 from pulse_audit.search.start import draw_start
@@ -63,11 +63,11 @@ def inputs(level, n=6):
     return torch.full((n, 3, SIDE // SCALE, SIDE // SCALE), level)
 
 
-def guided(amplitude, wanted, level=0.55, read=reader, weight=None, n=6):
+def guided(amplitude, wanted, level=0.55, read=reader, weights=None, n=6):
     generator, lr = toy(amplitude), inputs(level, n)
     start = draw_start(generator, list(range(n)), CONFIG)
     classes = {"race": torch.full((n,), wanted)}
-    options = {} if weight is None else {"weight": weight}
+    options = {} if weights is None else {"weights": weights}
     return guided_search(generator, lr, start, pool, CONFIG, read, classes, **options)
 
 
@@ -108,8 +108,12 @@ def test_the_group_that_is_preferred_anyway_needs_few_steps():
 
 
 def test_guidance_of_no_weight_is_no_guidance():
-    none = Weight(start=0.0, least=0.0)
-    assert not any(f.shown for f in guided(prefers_a, B, weight=none))
+    assert not any(f.shown for f in guided(prefers_a, B, weights=(0.0,)))
+
+
+def test_another_weight_is_tried_where_the_first_finds_nothing():
+    found = guided(prefers_a, B, weights=(0.0, 1.0), n=2)
+    assert all(f.shown and f.weight == 1 and f.steps > CONFIG.steps for f in found)
 
 
 def test_the_same_search_alone_finds_the_same():

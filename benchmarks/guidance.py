@@ -1,0 +1,106 @@
+"""How strong guidance has to be: shares of searches that fit the input and show the wanted group.
+
+    python -m benchmarks.guidance --generator FILE --attributes FILE [--check FILE] [--per-group 2]
+
+Every FairFace validation face of a small balanced sample is degraded and searched toward its
+labelled group, from the same start with every weight of the term in the loss. Written to
+``benchmarks/results/guidance.csv``: per weight the number of searches that are feasible, that show
+the group (by the guiding model), of these confirmed by the second model, mean steps, and CPU
+seconds a search of one thread.
+"""
+
+import argparse
+import csv
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks.__main__ import RESULTS
+from pulse_audit import catalogue
+from pulse_audit.auditing.guidance import guided_search
+from pulse_audit.datasets.balance import balanced_draw
+from pulse_audit.datasets.images import decode
+from pulse_audit.datasets.readers import read_faces
+from pulse_audit.datasets.registry import load_registry
+from pulse_audit.degrade.degradation import Degradation
+from pulse_audit.faces.align import centre_square
+from pulse_audit.faces.attributes import columns
+from pulse_audit.search.config import PRESETS
+from pulse_audit.search.start import draw_start
+from pulse_audit.types import Draw
+
+FACES = Path(__file__).resolve().parents[2] / "shared" / "fairface-sample"
+WEIGHTS = (0.0, 0.01, 0.1, 1.0, 10.0)
+
+
+def study(generator, guide, check, per_group: int, scale: int, weights) -> list[dict[str, object]]:
+    index = read_faces(load_registry(None).get("fairface"), FACES, "val")
+    faces = balanced_draw(index.faces, ["race"], per_group, 0, index.vocabulary).chosen
+    (column,) = (c for c in columns(guide.card.vocabulary, index.vocabulary)[0] if c.name == "race")
+    size, config = generator.card.resolution, PRESETS["official"]
+    hr = torch.stack([centre_square(decode(f.source.read()), size) for f in faces])
+    degradation = Degradation("clean", scale)
+    lr = degradation(hr, [0] * len(faces))
+    wanted = torch.tensor([column.words.index(f.labels["race"]) for f in faces])
+    seeds = [Draw(face.id, "clean", scale, 0).seed(0) for face in faces]
+    rows = []
+    for weight in weights:
+        began = time.process_time()
+        found = guided_search(
+            generator, lr, draw_start(generator, seeds, config), degradation.downscale, config,
+            lambda images: {"race": column.probabilities(guide(images))}, {"race": wanted},
+            (weight,),
+        )  # fmt: skip
+        seconds = (time.process_time() - began) / len(faces)
+        shown = [i for i, f in enumerate(found) if f.shown]
+        row = {
+            "generator": generator.card.name, "weight": weight, "searches": len(faces),
+            "feasible": sum(f.feasible for f in found), "shown": len(shown),
+            "confirmed": confirmed(check, column, [found[i].image for i in shown], wanted[shown]),
+            "steps": sum(f.steps for f in found) / len(found),
+            "cpu_seconds": round(seconds, 3),
+        }  # fmt: skip
+        print(row, flush=True)
+        rows.append(row)
+    return rows
+
+
+def confirmed(check, column, images, wanted) -> int | str:
+    if check is None:
+        return ""
+    if not images:
+        return 0
+    with torch.no_grad():
+        seen = column.probabilities(check(torch.stack(images))).argmax(1)
+    return int((seen == wanted).sum())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--generator", required=True, nargs="+")
+    parser.add_argument("--attributes", required=True)
+    parser.add_argument("--check")
+    parser.add_argument("--per-group", type=int, default=2)
+    parser.add_argument("--scale", type=int, default=4)
+    parser.add_argument("--weights", type=float, nargs="+", default=WEIGHTS)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    guide = catalogue.load_attributes(asked.attributes, "cpu")
+    check = catalogue.load_attributes(asked.check, "cpu") if asked.check else None
+    rows = [
+        row
+        for reference in asked.generator
+        for row in study(
+            catalogue.load_generator(reference), guide, check, asked.per_group, asked.scale,
+            asked.weights,
+        )
+    ]  # fmt: skip
+    with (RESULTS / "guidance.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()
