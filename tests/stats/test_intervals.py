@@ -169,8 +169,10 @@ def test_cluster_totals_refuse_missing_values():
 
 
 @pytest.mark.parametrize("outcome", [0, 1])
-def test_a_group_whose_outcomes_are_all_equal_counts_each_face_once(outcome):
+@pytest.mark.parametrize(("pooled", "icc"), [(0.1, 0.15), (0.9, 1.0), (None, 1.0)])
+def test_a_group_whose_outcomes_are_all_equal_allows_for_more_correlation(outcome, pooled, icc):
     faces = np.repeat(np.arange(20), 5)
-    estimate = proportion_interval(np.full(100, outcome), faces, pooled_icc=0.1)
-    assert (estimate.low, estimate.high) == pytest.approx(wilson(20 * outcome, 20))
-    assert "taken as 1" in estimate.method
+    estimate = proportion_interval(np.full(100, outcome), faces, pooled_icc=pooled)
+    effective = 100 / (1 + 4 * icc)
+    expected = wilson(effective * outcome, effective)
+    assert (estimate.low, estimate.high) == pytest.approx(expected)
