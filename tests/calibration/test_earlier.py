@@ -1,5 +1,8 @@
 """Tests of earlier suites: as wrong as they were found to be."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.stats import chi2_contingency, chisquare
@@ -43,3 +46,14 @@ def test_an_unpaired_table_loses_power() -> None:
     expected = chi2_contingency([[360, 400], [1040, 1000]])[1]
     assert earlier.unpaired(table) == pytest.approx(expected)
     assert earlier.paired(table) < 0.01 < earlier.unpaired(table)
+
+
+def test_rows_are_resampled_as_fairlearn_does() -> None:
+    # tests/data/fairlearn_bootstrap.json: MetricFrame of 2 groups x 40 faces x 5 draws, n_boot 300
+    path = Path(__file__).resolve().parents[1] / "data" / "fairlearn_bootstrap.json"
+    told = json.loads(path.read_text())
+    low, _, high = told["ci"]
+    for group, kept in enumerate(told["kept"]):
+        found = earlier.rows_bootstrap(np.array(kept, dtype=float))
+        np.testing.assert_allclose(found, (low[group], high[group]), atol=0.025)
+        assert np.sum(kept) / 200 == pytest.approx(told["by_group"][group])
