@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 #: Refused above: the largest sensible matrix is a few kilobytes.
 LARGEST_FILE = 1_000_000
+#: Faces a group from which on repeats among the outputs matter little.
+SMALL_POOL = 500
 #: How far a row may be from 1: six decimals, rounded.
 TOLERANCE = 1e-5
 
@@ -210,6 +212,13 @@ class Planted:
         faces = self._pool[group]
         start = int(random.integers(len(faces)))
         return [face for face in faces[start:] + faces[:start] if face != request.face_id]
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """Outputs that repeat are few faces judged often: intervals count them as new ones."""
+        fewest = min(len(faces) for faces in self._pool.values())
+        said = f"outputs come from as few as {fewest} faces a group, and intervals cannot see it"
+        return (said,) if fewest < SMALL_POOL else ()
 
     def describe(self) -> dict[str, Any]:
         """Return matrix, groups and the fold of faces that outputs come from, with its digest."""

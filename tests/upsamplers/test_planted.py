@@ -160,3 +160,7 @@ def test_the_manifest_names_matrix_and_folds(arm: Planted, tmp_path: Path) -> No
     described = arm.describe()
     assert described["matrix"] == MATRIX.tolist() and len(described["matrix_sha256"]) == 64
     assert described["folds"]["outputs"] == {group: 5 for group in GROUPS}
+
+
+def test_a_small_pool_is_a_caveat(arm: Planted) -> None:
+    assert "as few as 5 faces a group" in arm.caveats[0]
