@@ -194,6 +194,7 @@ def interval(estimate: Mapping[str, Any], scale: float = 1, digits: int = 2) -> 
 
 #: Columns of the table that ends a run: metric, heading, factor to the unit shown, decimals.
 SHOWN = (
+    ("retention", "retained %", 100.0, 0),
     ("feasible_rate", "feasible %", 100.0, 0),
     ("downscale_rmse", "DS error /255", 1.0, 1),
     ("psnr", "PSNR dB", 1.0, 1),
@@ -208,7 +209,7 @@ def show_summary(summary: Mapping[str, Any]) -> None:
     for sentence in summary["findings"]:
         print(f"- {sentence}")
     print()
-    rows = [row for row in summary["estimates"] if row["metric"] in SHOWN_NAMES]
+    rows = [row for row in summary["estimates"] if row["metric"] in SHOWN_NAMES and _plain(row)]
     for (condition, scale), here in _split(rows, "condition", "scale").items():
         whole = [row for row in here if row["group_by"] == "all"]
         faces = max(row["n_faces"] for row in whole)
@@ -218,6 +219,11 @@ def show_summary(summary: Mapping[str, Any]) -> None:
             grouped = _split([r for r in of_arm if r["group_by"] != "all"], "group_by")
             for (by,), rows_by in list(grouped.items())[:1]:
                 _show_rows(f"{arm} by {by}: {of}", by, _split(rows_by, "group"))
+
+
+def _plain(row: Mapping[str, Any]) -> bool:
+    """Whether a row is a group's own value, neither corrected nor a comparison."""
+    return row["correction"] == "raw" and row["to_group"] is None and row["statistic"] == "value"
 
 
 def _split(

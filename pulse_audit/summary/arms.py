@@ -29,6 +29,8 @@ def rows(
         if (first.condition, first.scale) == (second.condition, second.scale):
             for grouping in groupings:
                 yield from _differences(first, second, grouping, seed)
+                if grouping.own:
+                    yield from _share_differences(first, second, grouping, seed)
 
 
 def _differences(first: Cell, second: Cell, grouping: Grouping, seed: int) -> Iterator[EstimateRow]:
@@ -53,6 +55,32 @@ def _differences(first: Cell, second: Cell, grouping: Grouping, seed: int) -> It
                 statistic="difference",
                 detail={"minus": second.arm},
             )
+
+
+def _share_differences(
+    first: Cell, second: Cell, grouping: Grouping, seed: int
+) -> Iterator[EstimateRow]:
+    """Difference of the share of outputs that have each apparent group, over all faces."""
+    tests = grouping.tests
+    faces = np.asarray(np.intersect1d(first.faces, second.faces), dtype=np.int64)
+    if tests is None or not len(faces):
+        return
+    for number, word in enumerate(tests.words):
+        ours, theirs = (
+            _by_face((tests.output[cell.rows] == number).astype(np.float64), cell, faces)
+            for cell in (first, second)
+        )
+        key = first.seed(seed, "arms", "output_share", grouping.name, word)
+        made = cluster_bca(ours - theirs, faces, seed=key)
+        yield make_row(
+            first,
+            "output_share",
+            grouping.name,
+            word,
+            replace(made, method=f"paired by face; {made.method}"),
+            statistic="difference",
+            detail={"minus": second.arm},
+        )
 
 
 def _values(cell: Cell, grouping: Grouping) -> dict[str, Floats]:

@@ -97,6 +97,12 @@ DERIVED: tuple[Measure, ...] = (
     ),
     _percent("shift", "Shift", "P(apparent group of the output | group of the face)", "neither"),
     _percent(
+        "output_share",
+        "Share of outputs",
+        "share of all draws whose output has this apparent group; of the originals: the same",
+        "neither",
+    ),
+    _percent(
         "net_flow",
         "Net flow",
         "outputs a group gains from another (to_group gains), or from all, less those it loses, "

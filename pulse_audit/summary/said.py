@@ -18,7 +18,18 @@ def about_groups(arm: str, here: Sequence[EstimateRow], grouping: str) -> Iterat
         attribute = str((row.detail or {}).get("attribute", grouping))
         yield _retention(row, attribute, _pick(mine, "retention", grouping))
         yield from _gap(mine, grouping)
+        yield from _shares(mine, attribute)
         yield from _flow(mine, attribute)
+
+
+def _shares(mine: Sequence[EstimateRow], attribute: str) -> Iterator[str]:
+    """Say whom the outputs look like."""
+    shares = _pick(mine, "output_share", attribute)
+    if len(shares) < 2:
+        return
+    ranked = sorted(shares, key=_value, reverse=True)
+    said = ", ".join(f"{_percent(r)} {r.group}" for r in ranked)
+    yield f"Of its outputs, {said}."
 
 
 def between_arms(here: Sequence[EstimateRow], grouping: str) -> Iterator[str]:
@@ -38,6 +49,27 @@ def between_arms(here: Sequence[EstimateRow], grouping: str) -> Iterator[str]:
             widest = max(same, key=lambda r: abs(r.value or 0.0))
             said += f"; most different for {widest.group}: {_signed(widest)}"
         yield f"{said}. {_shown(row)}"
+        yield from _share_difference(here, row.arm, other)
+
+
+def _share_difference(here: Sequence[EstimateRow], arm: str, other: str) -> Iterator[str]:
+    """Name the apparent group in whose share of the outputs two arms differ most."""
+    rows = [
+        r
+        for r in here
+        if (r.metric, r.statistic, r.arm) == ("output_share", "difference", arm)
+        and (r.detail or {}).get("minus") == other
+        and r.value is not None
+        and r.low is not None
+    ]
+    if not rows:
+        return
+    widest = max(rows, key=lambda r: abs(_value(r)))
+    size, word = abs(100 * _value(widest)), "more" if _value(widest) >= 0 else "fewer"
+    yield (
+        f"{widest.group} outputs are {size:.0f} points {word} of all with {arm} than with {other} "
+        f"[{_ends(widest)}], the widest of {len(rows)} differences (each interval 95 % by itself)."
+    )
 
 
 def points(share: float | None) -> str:
@@ -114,7 +146,12 @@ def instrument(here: Sequence[EstimateRow], grouping: str) -> Iterator[str]:
         == ("retention", grouping, "hr_floor", "value")
         and r.value is not None
     ]
-    if floors:
+    if floors and all(r.value == 1.0 for r in floors):
+        yield (
+            "The labels are what the attribute model says of the originals, so only the corrected "
+            "numbers take its errors into account."
+        )
+    elif floors:
         worst, best = (choose(floors, key=_value) for choose in (min, max))
         yield (
             f"A perfect upsampler would score from {points(worst.value)} % ({worst.group}) to "

@@ -10,7 +10,8 @@ import numpy as np
 from pulse_audit.fairness import diversity, shift
 from pulse_audit.fairness.correction import CorrectedShift, corrected_shift
 from pulse_audit.fairness.pooling import partial_pooling
-from pulse_audit.fairness.shift import Draws
+from pulse_audit.fairness.shift import Draws, Whole
+from pulse_audit.stats.intervals import proportion_interval
 from pulse_audit.summary import parities
 from pulse_audit.summary.apparent import NONE, Tested
 from pulse_audit.summary.cells import ALL, Cell, Correction, Grouping, make_row
@@ -35,6 +36,7 @@ def rows(cell: Cell, grouping: Grouping, tests: Tested, seed: int) -> Iterator[E
         if (floor := floor_draws(cell, tests)) is not None:
             yield from _matrix(cell, tests, floor, "hr_floor")
         yield from _flows(cell, tests, draws)
+        yield from _output_shares(cell, tests)
     if grouping.own or grouping.name == ALL:
         yield from _corrected(cell, grouping, tests, draws, seed)
 
@@ -142,6 +144,22 @@ def _flows(cell: Cell, tests: Tested, draws: Draws) -> Iterator[EstimateRow]:
             flow = flows[i][j]
             if flow is not None:
                 yield make_row(cell, "net_flow", tests.attribute, group, flow, to_group=to_group)
+
+
+def _output_shares(cell: Cell, tests: Tested) -> Iterator[EstimateRow]:
+    """Share of each apparent group among all draws, and among the originals."""
+    _, first = np.unique(cell.faces, return_index=True)
+    sides: tuple[tuple[Correction, Whole, Whole], ...] = (
+        ("raw", tests.output[cell.rows], cell.faces),
+        ("hr_floor", tests.original[cell.rows[first]], cell.faces[first]),
+    )
+    for correction, seen, faces in sides:
+        for number, word in enumerate(tests.words):
+            if (seen != NONE).any():
+                share = proportion_interval((seen == number).astype(np.float64), faces)
+                yield make_row(
+                    cell, "output_share", tests.attribute, word, share, correction=correction
+                )
 
 
 def _diversity(cell: Cell, grouping: Grouping, tests: Tested, seed: int) -> Iterator[EstimateRow]:
