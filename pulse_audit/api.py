@@ -18,7 +18,7 @@ from pulse_audit.degrade.resample import check_factor, downscale
 from pulse_audit.generators.adapt import StyleNetwork, as_generator
 from pulse_audit.generators.checkpoints import load_generator
 from pulse_audit.names import nearest
-from pulse_audit.report import figures, html
+from pulse_audit.report import figures, html, source_figures
 from pulse_audit.search.config import SearchConfig
 from pulse_audit.search.pulse import Pulse as Search
 from pulse_audit.types import (
@@ -98,6 +98,8 @@ class Pulse(Search):
 FIGURES = {
     "retention": figures.retention,
     "shift-matrix": figures.shift_matrix,
+    "sources": source_figures.split,
+    "compositions": source_figures.compositions,
     "feasible-rate": figures.feasibility,
     "skin-tone": figures.skin_tone,
 }

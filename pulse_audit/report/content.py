@@ -10,7 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from pulse_audit.report import figures
+from pulse_audit.report import figures, source_figures
+from pulse_audit.report.drawing import Drawing, draw
 from pulse_audit.report.gallery import MOST_PICTURES, Gallery, gallery
 from pulse_audit.report.tables import Table, arm_table, group_table
 from pulse_audit.summary.findings import on_trial
@@ -31,7 +32,7 @@ class NamedFigure:
     """A figure, the stem of its files, what it shows, and the same for those who cannot see it."""
 
     stem: str
-    drawing: figures.Drawing
+    drawing: Drawing
     caption: str
     alt: str
 
@@ -158,6 +159,21 @@ def _figures(
             "data/estimates.csv.",
         ),
         (
+            "sources",
+            source_figures.split,
+            trial,
+            f"Where each {by} loses its draws. Preference: a search guided toward the face's own "
+            "group finds a feasible image that shows it. Incapacity: it finds none, an upper bound "
+            "of what the generator cannot show. The intervals are in data/estimates.csv.",
+        ),
+        (
+            "compositions",
+            source_figures.compositions,
+            trial,
+            f"Share of each {by} among the evaluation faces, the photos a generator was trained "
+            "on, and its own samples as the attribute model sees them.",
+        ),
+        (
             "feasible-rate",
             figures.feasibility,
             everyone,
@@ -178,7 +194,7 @@ def _figures(
         if figure is not None:
             stem = stems.make(kind, condition, f"x{scale}", group_by)
             alt = f"{kind.replace('-', ' ')} by {by}, one panel for each of {', '.join(arms)}"
-            drawing = figures.draw(figure)
+            drawing = draw(figure)
             yield NamedFigure(stem, drawing, caption, f"{alt}; the numbers are in the tables")
 
 

@@ -1,19 +1,9 @@
-"""Figures of the report: estimates with their intervals, one panel an arm.
-
-Drawn without pyplot's global state. Colours are from the colour-blind safe palette of seaborn
-(Okabe and Ito's), and shape carries what colour does. Equal input gives equal bytes.
-"""
+"""Figures of the report: estimates with their intervals, one panel an arm."""
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any, Literal
 
-import matplotlib
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -22,56 +12,25 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
+from pulse_audit.report.drawing import (
+    GRID,
+    INK,
+    MOST_GROUPS,
+    MUTED,
+    ORIGINAL,
+    OUTPUT,
+    dress,
+    grid,
+    one_line,
+    style,
+)
 from pulse_audit.summary.schema import EstimateRow, Summary
 
-INK, MUTED, GRID = "#1c2430", "#5b6675", "#dde2e8"
-DARK = {INK: "#e6eaf0", MUTED: "#9aa6b5", GRID: "#323b48"}
-ORIGINAL, OUTPUT = (sns.color_palette("colorblind").as_hex()[i] for i in (1, 0))
-#: The dark page needs a lighter blue to keep its contrast.
-DARK_MARKS = {OUTPUT: "#56b4e9", ORIGINAL: ORIGINAL}
-PAGE_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', Arial, sans-serif"
-MOST_GROUPS = 30
 MOST_CLASSES = 12
 _NOTHING = {"value": None, "low": None, "high": None}
 
 _TONES = ("hr_lightness", "sr_lightness", "lightness_shift", "hr_ita", "sr_ita")
 _TONE_LABELS = ("lightness, L*", "lightness shift, L*", "individual typology angle, °")
-
-_STYLE: dict[Any, Any] = {
-    "axes.edgecolor": GRID,
-    "axes.labelcolor": MUTED,
-    "axes.titlecolor": INK,
-    "axes.linewidth": 0.8,
-    "grid.color": GRID,
-    "grid.linewidth": 0.7,
-    "text.color": INK,
-    "xtick.color": MUTED,
-    "ytick.color": INK,
-    "xtick.labelcolor": MUTED,
-    "ytick.labelcolor": INK,
-    "font.family": "DejaVu Sans",
-    "font.size": 8.5,
-    "axes.titlesize": 9,
-    "axes.labelsize": 8.5,
-    "figure.facecolor": "white",
-    "axes.facecolor": "none",
-    "svg.fonttype": "none",
-    "svg.hashsalt": "pulse-audit",
-    "pdf.fonttype": 42,
-    "savefig.dpi": 160,
-    "text.parse_math": False,  # labels are text
-}
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A finished figure as bytes; ``page`` and ``page_dark`` are SVGs in the reader's own font."""
-
-    svg: bytes
-    png: bytes
-    pdf: bytes
-    page: bytes
-    page_dark: bytes
 
 
 def feasibility(
@@ -83,8 +42,8 @@ def feasibility(
         return None
     columns = min(len(panels), 4)
     lines = -(-len(panels) // columns)
-    with _style():
-        figure, axes = _grid(lines, columns, _most(panels), width=10.0 if columns > 1 else 6.5)
+    with style():
+        figure, axes = grid(lines, columns, _most(panels), width=10.0 if columns > 1 else 6.5)
         for axis, (arm, rows) in zip(axes, panels.items(), strict=False):
             _rates(axis, arm, rows, _whole(summary, "feasible_rate", arm, condition, scale))
         for axis in axes[len(panels) :]:
@@ -109,9 +68,9 @@ def skin_tone(
     drawn = {arm: found for arm, found in cells.items() if 0 < len(found[2]) <= MOST_GROUPS}
     if not drawn:
         return None
-    with _style():
+    with style():
         most = max(len(found[2]) for found in drawn.values())
-        figure, axes = _grid(len(drawn), 3, most, width=10.0, share_x="col")
+        figure, axes = grid(len(drawn), 3, most, width=10.0, share_x="col")
         for line, (arm, (light_hr, light_sr, shift, ita_hr, ita_sr)) in enumerate(drawn.items()):
             left, middle, right = axes[3 * line : 3 * line + 3]
             _both(left, arm, light_hr, light_sr)
@@ -134,8 +93,8 @@ def retention(
         return None
     columns = min(len(panels), 3)
     lines = -(-len(panels) // columns)
-    with _style():
-        figure, axes = _grid(lines, columns, _most(panels), width=10.0 if columns > 1 else 6.5)
+    with style():
+        figure, axes = grid(lines, columns, _most(panels), width=10.0 if columns > 1 else 6.5)
         for axis, (arm, rows) in zip(axes, panels.items(), strict=False):
             cell = (arm, condition, scale, group_by)
             _retention(axis, rows, _floor(summary, *cell), _corrected(summary, *cell))
@@ -161,7 +120,7 @@ def shift_matrix(
         return None
     columns = min(len(panels), 3)
     lines, most = -(-len(panels) // columns), max(len(m.index) for m in panels.values())
-    with _style():
+    with style():
         layout = ConstrainedLayoutEngine(wspace=0.04)
         size = (10.0 if columns > 1 else 6.5, lines * (0.36 * most + 1.4))
         figure = Figure(figsize=size, layout=layout)
@@ -174,41 +133,12 @@ def shift_matrix(
     return figure
 
 
-def draw(figure: Figure) -> Drawing:
-    """Render a figure to every format, without dates."""
-    with _style():
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # laid out once, not once a format
-        png = _save(figure, "png", {"Software": None})
-        pdf = _save(figure, "pdf", {"CreationDate": None, "Creator": None, "Producer": None})
-        figure.patch.set_alpha(0)
-        svg = _save(figure, "svg", {"Date": None, "Creator": None})
-        figure.patch.set_alpha(1)
-    page = _page_font(svg.decode())
-    return Drawing(svg, png, pdf, page.encode(), _darkened(page).encode())
-
-
-def _style() -> AbstractContextManager[None]:
-    seaborn_style: dict[Any, Any] = sns.axes_style("whitegrid")
-    return matplotlib.rc_context({**seaborn_style, **_STYLE})
-
-
-def _grid(
-    lines: int, columns: int, groups: int, width: float, share_x: Literal["all", "col"] = "all"
-) -> tuple[Figure, list[Axes]]:
-    height = lines * (0.27 * groups + 0.55) + 0.5
-    layout = ConstrainedLayoutEngine(wspace=0.05)
-    figure = Figure(figsize=(width, height), layout=layout)
-    axes = figure.subplots(lines, columns, sharex=share_x, sharey="row", squeeze=False)
-    return figure, list(axes.flat)
-
-
 def _rates(axis: Axes, arm: str, rows: Sequence[EstimateRow], whole: EstimateRow | None) -> None:
     _points(axis, rows, 0.0, 100.0, OUTPUT, "o")
     if whole is not None and whole.value is not None:
         axis.axvline(100 * whole.value, color=MUTED, linewidth=1, linestyle=(0, (3, 3)), zorder=1)
     axis.set_xlim(-3, 103)
-    _dress(axis, arm, rows)
+    dress(axis, arm, rows)
 
 
 def _retention(
@@ -225,7 +155,7 @@ def _retention(
     after = [corrected.get(row.group, row.model_copy(update=_NOTHING)) for row in rows]
     _points(axis, after, 0.17, 100.0, ORIGINAL, "D", filled=False)
     axis.set_xlim(-3, 103)
-    _dress(axis, rows[0].arm, rows)
+    dress(axis, rows[0].arm, rows)
 
 
 def _marks(figure: Figure) -> None:
@@ -287,10 +217,10 @@ def _heat(axis: Axes, arm: str, matrix: pd.DataFrame) -> None:
             axis.text(
                 column + 0.5, line + 0.5, f"{value:.0f}", ha="center", va="center", color=colour
             )
-    axis.set_title(_one_line(arm), loc="left", fontweight="bold")
+    axis.set_title(one_line(arm), loc="left", fontweight="bold")
     axis.set_xlabel("apparent group of the output")
-    axis.set_xticklabels([_one_line(c) for c in matrix.columns], rotation=40, ha="right")
-    axis.set_yticklabels([_one_line(str(line)) for line in matrix.index], rotation=0)
+    axis.set_xticklabels([one_line(c) for c in matrix.columns], rotation=40, ha="right")
+    axis.set_yticklabels([one_line(str(line)) for line in matrix.index], rotation=0)
     axis.tick_params(length=0)
 
 
@@ -301,13 +231,13 @@ def _both(
     axis.hlines(range(len(before)), starts, ends, color=GRID, linewidth=3, zorder=1)
     _points(axis, before, -0.13, 1.0, ORIGINAL, "D", filled=False)
     _points(axis, after, 0.13, 1.0, OUTPUT, "o")
-    _dress(axis, title, before)
+    dress(axis, title, before)
 
 
 def _shift(axis: Axes, rows: Sequence[EstimateRow]) -> None:
     axis.axvline(0, color=MUTED, linewidth=1, linestyle=(0, (3, 3)), zorder=1)
     _points(axis, rows, 0.0, 1.0, INK, "s")
-    _dress(axis, "", rows)
+    dress(axis, "", rows)
 
 
 def _points(
@@ -342,15 +272,6 @@ def _number(value: float | None) -> float:
     return np.nan if value is None else value
 
 
-def _dress(axis: Axes, title: str, rows: Sequence[EstimateRow]) -> None:
-    axis.set_title(_one_line(title), loc="left", fontweight="bold")
-    axis.set_yticks(range(len(rows)), [_one_line(f"{r.group} ({r.n_faces})") for r in rows])
-    axis.set_ylim(len(rows) - 0.4, -0.6)
-    axis.grid(visible=False, axis="y")
-    axis.tick_params(length=0)
-    sns.despine(ax=axis, left=True, bottom=True)
-
-
 def _legend(figure: Figure) -> None:
     original = Line2D(
         [], [], color=ORIGINAL, marker="D", markerfacecolor="white", label="originals"
@@ -377,24 +298,3 @@ def _whole(
 
 def _most(panels: Mapping[str, Sequence[EstimateRow]]) -> int:
     return max(len(rows) for rows in panels.values())
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _save(figure: Figure, kind: str, metadata: dict[str, None]) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, metadata=metadata)
-    return buffer.getvalue()
-
-
-def _page_font(svg: str) -> str:
-    """Let the page's SVGs use the reader's own font, as the page does."""
-    return re.sub(r"'DejaVu Sans'(, [^;\"]*)?", PAGE_FONT, svg)
-
-
-def _darkened(svg: str) -> str:
-    for light, dark in {**DARK, **DARK_MARKS, "fill: #ffffff": "fill: #161b22"}.items():
-        svg = svg.replace(light, dark)
-    return svg

@@ -20,7 +20,7 @@ from markupsafe import Markup
 from pulse_audit import store
 from pulse_audit.files import write_whole
 from pulse_audit.report.content import NamedFigure, Setting, flattened, left_out, settings
-from pulse_audit.report.figures import Drawing
+from pulse_audit.report.drawing import Drawing
 from pulse_audit.report.tables import arrow, estimates_csv, to_csv, to_latex
 from pulse_audit.summary import METRICS, Summary, summarise_run, write
 from pulse_audit.summary.groups import groupings

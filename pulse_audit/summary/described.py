@@ -66,6 +66,21 @@ def _number(name: str, title: str, what: str, better: Better, unit: str = "") ->
     return Measure(name=name, title=title, what=what, unit=unit, better=better, decimals=4)
 
 
+_SOURCES: dict[str, tuple[str, Better]] = {
+    "retained": ("the unguided output shows the face's group", "higher"),
+    "classifier": ("not retained, and the original itself is not read as its group", "neither"),
+    "preference": ("not retained, though guidance finds a feasible image that is", "lower"),
+    "fooled": (
+        "guidance finds one, but a second attribute model does not see the group",
+        "neither",
+    ),
+    "incapacity": ("not retained, and guidance finds none either: an upper bound", "lower"),
+}
+_COMPOSITIONS = {
+    "prior": ("Prior", "a generator's samples"),
+    "training": ("Training", "the photos a generator was trained on, as its card counts them"),
+    "evaluation": ("Evaluation", "the faces of this run"),
+}
 _PROPERTIES = {
     "rdp": ("RDP", "of retention per group from equality (representation demographic parity)"),
     "pr": ("PR", "of the outputs' composition from the evaluation set's (proportional)"),
@@ -120,6 +135,26 @@ DERIVED: tuple[Measure, ...] = (
         _number(f"{name}_{kind}", f"{title} {kind}", f"{divergence} {what}", "lower")
         for name, (title, what) in _PROPERTIES.items()
         for kind, divergence in _DIVERGENCES.items()
+    ),
+    *(
+        _percent(f"source_{part}", f"Source: {part}", f"share of all draws: {what}", better)
+        for part, (what, better) in _SOURCES.items()
+    ),
+    _percent(
+        "guided_shown",
+        "Guided: shown",
+        "draws whose guided search fits the input and shows the face's own group",
+        "higher",
+    ),
+    _percent(
+        "guided_confirmed",
+        "Guided: confirmed",
+        "of those, the ones in which a second attribute model sees the group too",
+        "higher",
+    ),
+    *(
+        _percent(f"{name}_share", f"{title} share", f"apparent groups of {what}", "neither")
+        for name, (title, what) in _COMPOSITIONS.items()
     ),
     _number("fid", "FID", "Frechet distance between features of outputs and originals", "lower"),
     _number("kid", "KID", "kernel distance between features, unbiased", "lower"),

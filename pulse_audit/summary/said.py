@@ -29,7 +29,9 @@ def _shares(mine: Sequence[EstimateRow], attribute: str) -> Iterator[str]:
         return
     ranked = sorted(shares, key=_value, reverse=True)
     said = ", ".join(f"{_percent(r)} {r.group}" for r in ranked)
-    yield f"Of its outputs, {said}."
+    rest = 1.0 - sum(_value(r) for r in shares)
+    none = f"; {points(rest)} % have no apparent group" if rest > 0.005 else ""
+    yield f"Of its outputs, {said}{none}."
 
 
 def between_arms(here: Sequence[EstimateRow], grouping: str) -> Iterator[str]:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from pulse_audit.report import figures
+from pulse_audit.report import figures, source_figures
+from pulse_audit.report.drawing import draw
 from pulse_audit.summary import EstimateRow, Summary
 
 GROUPS = ("White", "Black", "cost $x$ & <b>")
@@ -86,11 +87,11 @@ def test_too_many_groups_give_no_figure():
 
 @pytest.fixture(scope="module")
 def drawing():
-    return figures.draw(figures.skin_tone(summary(), ["pulse:g"], "clean", 8, "race"))
+    return draw(figures.skin_tone(summary(), ["pulse:g"], "clean", 8, "race"))
 
 
 def test_equal_estimates_give_equal_bytes(drawing):
-    again = figures.draw(figures.skin_tone(summary(), ["pulse:g"], "clean", 8, "race"))
+    again = draw(figures.skin_tone(summary(), ["pulse:g"], "clean", 8, "race"))
     assert again == drawing
 
 
@@ -162,3 +163,37 @@ def test_without_predictions_there_is_no_figure_of_them(make):
 def test_a_matrix_of_many_groups_is_left_to_the_table():
     many = apparent(tuple(f"g{i}" for i in range(14)))
     assert figures.shift_matrix(many, ["pulse:g"], "clean", 8, "race") is None
+
+
+def sources(parts=("retained", "preference", "incapacity")):
+    """Two groups whose draws fall into parts, and whom prior and evaluation set hold."""
+    rows = []
+    for group, shares in (("A", (0.7, 0.2, 0.1)), ("B", (0.2, 0.3, 0.5))):
+        rows += [
+            row(f"source_{part}", share, share, share, group)
+            for part, share in zip(parts, shares, strict=True)
+        ]
+        for name, share, arm in (("prior", 0.9, "pulse:g"), ("evaluation", 0.5, "all")):
+            made = row(f"{name}_share", share, share, share, group, arm)
+            rows.append(made.model_copy(update={"scale": 0, "condition": "all"}))
+    return Summary(schema=2, estimates=rows, unavailable={}, findings=[])
+
+
+def test_the_parts_of_a_group_are_stacked_to_all_its_draws():
+    figure = source_figures.split(sources(), ["pulse:g"], "clean", 8, "race")
+    bars = figure.axes[0].patches
+    assert [round(bar.get_width()) for bar in bars] == [70, 20, 20, 30, 10, 50]
+    assert [round(bar.get_x()) for bar in bars] == [0, 0, 70, 20, 90, 50]
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["retained", "preference", "incapacity"]
+
+
+def test_compositions_stand_side_by_side():
+    figure = source_figures.compositions(sources(), ["pulse:g"], "clean", 8, "race")
+    drawn = {line.get_label(): list(line.get_xdata()) for line in figure.axes[0].lines}
+    assert drawn == {"evaluation": [50, 50], "training": [], "prior": [90, 90]}
+
+
+@pytest.mark.parametrize("make", [source_figures.split, source_figures.compositions])
+def test_without_sources_there_is_no_figure_of_them(make):
+    assert make(summary(), ["pulse:g"], "clean", 8, "race") is None

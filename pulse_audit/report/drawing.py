@@ -1,0 +1,140 @@
+"""How figures of the report are drawn: colours, style, panels, and every format of a file.
+
+Drawn without pyplot's global state. Colours are from the colour-blind safe palette of seaborn
+(Okabe and Ito's), and shape carries what colour does. Equal input gives equal bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import matplotlib
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from pulse_audit.summary.schema import EstimateRow
+
+INK, MUTED, GRID = "#1c2430", "#5b6675", "#dde2e8"
+
+
+DARK = {INK: "#e6eaf0", MUTED: "#9aa6b5", GRID: "#323b48"}
+
+
+ORIGINAL, OUTPUT = (sns.color_palette("colorblind").as_hex()[i] for i in (1, 0))
+
+
+#: The dark page needs a lighter blue to keep its contrast.
+DARK_MARKS = {OUTPUT: "#56b4e9", ORIGINAL: ORIGINAL}
+
+
+PAGE_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', Arial, sans-serif"
+
+
+MOST_GROUPS = 30
+
+
+_STYLE: dict[Any, Any] = {
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": MUTED,
+    "axes.titlecolor": INK,
+    "axes.linewidth": 0.8,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": INK,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": INK,
+    "font.family": "DejaVu Sans",
+    "font.size": 8.5,
+    "axes.titlesize": 9,
+    "axes.labelsize": 8.5,
+    "figure.facecolor": "white",
+    "axes.facecolor": "none",
+    "svg.fonttype": "none",
+    "svg.hashsalt": "pulse-audit",
+    "pdf.fonttype": 42,
+    "savefig.dpi": 160,
+    "text.parse_math": False,  # labels are text
+}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A finished figure as bytes; ``page`` and ``page_dark`` are SVGs in the reader's own font."""
+
+    svg: bytes
+    png: bytes
+    pdf: bytes
+    page: bytes
+    page_dark: bytes
+
+
+def draw(figure: Figure) -> Drawing:
+    """Render a figure to every format, without dates."""
+    with style():
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # laid out once, not once a format
+        png = _save(figure, "png", {"Software": None})
+        pdf = _save(figure, "pdf", {"CreationDate": None, "Creator": None, "Producer": None})
+        figure.patch.set_alpha(0)
+        svg = _save(figure, "svg", {"Date": None, "Creator": None})
+        figure.patch.set_alpha(1)
+    page = _page_font(svg.decode())
+    return Drawing(svg, png, pdf, page.encode(), _darkened(page).encode())
+
+
+def style() -> AbstractContextManager[None]:
+    """Within this context matplotlib draws in the style of the report."""
+    seaborn_style: dict[Any, Any] = sns.axes_style("whitegrid")
+    return matplotlib.rc_context({**seaborn_style, **_STYLE})
+
+
+def grid(
+    lines: int, columns: int, groups: int, width: float, share_x: Literal["all", "col"] = "all"
+) -> tuple[Figure, list[Axes]]:
+    """Make a figure of lines x columns panels with room for so many groups a panel."""
+    height = lines * (0.27 * groups + 0.55) + 0.5
+    layout = ConstrainedLayoutEngine(wspace=0.05)
+    figure = Figure(figsize=(width, height), layout=layout)
+    axes = figure.subplots(lines, columns, sharex=share_x, sharey="row", squeeze=False)
+    return figure, list(axes.flat)
+
+
+def dress(axis: Axes, title: str, rows: Sequence[EstimateRow]) -> None:
+    """Title a panel and label its lines with groups and their numbers of faces."""
+    axis.set_title(one_line(title), loc="left", fontweight="bold")
+    axis.set_yticks(range(len(rows)), [one_line(f"{r.group} ({r.n_faces})") for r in rows])
+    axis.set_ylim(len(rows) - 0.4, -0.6)
+    axis.grid(visible=False, axis="y")
+    axis.tick_params(length=0)
+    sns.despine(ax=axis, left=True, bottom=True)
+
+
+def one_line(text: str) -> str:
+    """Return untrusted text on one line."""
+    return " ".join(text.split())
+
+
+def _save(figure: Figure, kind: str, metadata: dict[str, None]) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, metadata=metadata)
+    return buffer.getvalue()
+
+
+def _page_font(svg: str) -> str:
+    """Let the page's SVGs use the reader's own font, as the page does."""
+    return re.sub(r"'DejaVu Sans'(, [^;\"]*)?", PAGE_FONT, svg)
+
+
+def _darkened(svg: str) -> str:
+    for light, dark in {**DARK, **DARK_MARKS, "fill: #ffffff": "fill: #161b22"}.items():
+        svg = svg.replace(light, dark)
+    return svg
