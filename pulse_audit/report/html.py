@@ -21,6 +21,7 @@ from pulse_audit import store
 from pulse_audit.files import write_whole
 from pulse_audit.report.content import NamedFigure, Setting, flattened, left_out, settings
 from pulse_audit.report.drawing import Drawing
+from pulse_audit.report.instrument import matrices
 from pulse_audit.report.tables import arrow, estimates_csv, to_csv, to_latex
 from pulse_audit.summary import METRICS, Summary, summarise_run, write
 from pulse_audit.summary.groups import groupings
@@ -140,6 +141,8 @@ def page_text(
         unbroken=unbroken,
         grouped_by={column for columns in groupings(manifest) for column in columns},
         provenance=_provenance(manifest),
+        instrument=(manifest.get("attributes") or {}).get("card") or {},
+        matrices=matrices(manifest, samples),
     )
 
 

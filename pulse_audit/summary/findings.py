@@ -11,7 +11,7 @@ from itertools import combinations
 from typing import Any
 
 from pulse_audit.summary.groups import groupings
-from pulse_audit.summary.said import about_groups, between_arms, instrument
+from pulse_audit.summary.said import about_groups, about_sources, between_arms, instrument
 from pulse_audit.summary.schema import EstimateRow
 
 Setting = tuple[str, int]
@@ -41,6 +41,7 @@ def findings(manifest: Mapping[str, Any], rows: Sequence[EstimateRow]) -> list[s
     here, rows = [row for row in everything if row.plain], [row for row in rows if row.plain]
     trial = on_trial(manifest, rows)
     groups = [said for arm in trial for said in about_groups(arm, everything, grouping)]
+    groups += [said for arm in trial for said in about_sources(arm, everything)]
     groups += [*instrument(everything, grouping), *between_arms(everything, grouping)]
     sentences = [
         sentence

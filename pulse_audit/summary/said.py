@@ -74,6 +74,28 @@ def _share_difference(here: Sequence[EstimateRow], arm: str, other: str) -> Iter
     )
 
 
+def about_sources(arm: str, here: Sequence[EstimateRow]) -> Iterator[str]:
+    """Say where an arm's draws were lost, over all groups, and the group with most incapacity."""
+    mine = [r for r in here if r.arm == arm and r.metric.startswith("source_") and r.plain]
+    whole = {r.metric: r for r in mine if r.group_by == "all"}
+    preference, incapacity = whole.get("source_preference"), whole.get("source_incapacity")
+    if preference is None or incapacity is None:
+        return
+    yield (
+        f"Of the draws of {arm}, {_percent(preference)} were lost to preference (guided toward the "
+        f"face's own group, the search finds one that fits) and {_percent(incapacity)} to "
+        f"incapacity (even so it finds none; an upper bound){_most_incapable(mine)}."
+    )
+
+
+def _most_incapable(mine: Sequence[EstimateRow]) -> str:
+    groups = [r for r in mine if r.metric == "source_incapacity" and r.group_by != "all"]
+    if not groups or max(map(_value, groups)) == 0:
+        return ""
+    worst = max(groups, key=_value)
+    return f", most for {worst.group}: {_percent(worst)}"
+
+
 def points(share: float | None) -> str:
     """Per cent without the sign."""
     return "–" if share is None else f"{100 * share:.0f}"
