@@ -73,6 +73,16 @@ class Instruments:
             "unavailable": dict(self.unavailable),
         }
 
+    def notes(self, crop: str) -> list[str]:
+        """Say where the attribute model sees other crops than it was made for."""
+        card = None if self.attributes is None else self.attributes.card
+        if card is None or card.crop in ("as-is", crop) or crop == "as-is":
+            return []
+        return [
+            f"attribute model {card.name} was made for crop {card.crop} and sees {crop} here: it "
+            f"errs more than its card says (--crop {card.crop} compares faces in its own)"
+        ]
+
     def _attributes(self, labels_from: str) -> dict[str, Any] | None:
         if self.attributes is None:
             return None

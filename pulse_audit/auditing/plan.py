@@ -114,6 +114,7 @@ def plan_audit(spec: AuditSpec, earlier: Mapping[str, Any] | None = None) -> Pla
         "notes": list(index.notes),
         **instruments.entries(card.labels_from),
     }
+    manifest["notes"] += instruments.notes(crop)
     manifest["notes"] += notes_of_seen(shipped_models(references, instruments), manifest)
     return Plan(manifest, {face.id: face for face, _ in chosen}, arms, instruments)
 

@@ -3,6 +3,8 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import torch
 from PIL import Image
 
 from pulse_audit import store
+from pulse_audit.auditing.instruments import Instruments
 from pulse_audit.auditing.measure import Seen
 from pulse_audit.auditing.plan import plan_audit
 from pulse_audit.auditing.run import run_audit
@@ -17,7 +20,14 @@ from pulse_audit.auditing.spec import make_spec
 from pulse_audit.auditing.work import Workbench, status
 from pulse_audit.faces.embed import FaceNet
 from pulse_audit.metrics.perceptual import Lpips, bare
-from pulse_audit.types import InputError, Status, Unavailable, Upsampled
+from pulse_audit.types import (
+    AttributeCard,
+    AttributeModel,
+    InputError,
+    Status,
+    Unavailable,
+    Upsampled,
+)
 
 RACES = (
     "White", "Black", "Latino_Hispanic", "East Asian", "Southeast Asian", "Indian",
@@ -348,3 +358,11 @@ def test_networks_and_references_enter_the_samples(
         assert row.lpips_squeeze == pytest.approx(
             float(package(sr, hr).detach()), rel=0.03
         )  # 8 bits
+
+
+@pytest.mark.parametrize(("crop", "said"), [("celeba", 1), ("fairface-0.25", 0), ("as-is", 0)])
+def test_a_model_that_sees_another_crop_is_noted(crop: str, said: int) -> None:
+    model = SimpleNamespace(card=AttributeCard("m", {"race": ("A", "B")}, 64, "fairface-0.25"))
+    notes = Instruments(cast(AttributeModel, model), (), {}, (), {}).notes(crop)
+    assert len(notes) == said
+    assert all("made for crop fairface-0.25 and sees celeba" in note for note in notes)
