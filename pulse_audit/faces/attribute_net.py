@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from pulse_audit.faces.attributes import resized
 from pulse_audit.files import write_whole
 from pulse_audit.types import AttributeCard, Attributes, InputError
 
@@ -164,13 +165,6 @@ class ShippedAttributes:
         size = max(below) if below else min(self._confusion_at)
         card = replace(self.card, confusion=self._confusion_at[size], resolution=size)
         return ShippedAttributes(self.network, card, self._temperatures, self._confusion_at)
-
-
-def resized(images: Tensor, size: int) -> Tensor:
-    """Resize (n, 3, R, R) to (n, 3, size, size): bilinear, antialiased."""
-    if images.shape[-1] == size:
-        return images
-    return F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
 
 
 def save_attribute_net(network: AttributeNet, path: Path, card: Mapping[str, Any]) -> None:

@@ -159,7 +159,7 @@ def _corrected_rows(
     confidence: float,
 ) -> Iterator[Row]:
     """Prior shares corrected by the held-out confusion of the model's card."""
-    counts = _card_confusion(manifest, attribute, words)
+    counts = card_counts(manifest["attributes"], attribute, words)
     if counts is None:
         return
     codes = pd.Index(words).get_indexer(pd.Index(drawn[f"sr_{attribute}"]))
@@ -176,19 +176,39 @@ def _corrected_rows(
             yield row("prior_share", share, "corrected", arm=arm, group_by=attribute, group=word)
 
 
-def _card_confusion(
-    manifest: Mapping[str, Any], attribute: str, words: Sequence[str]
+def card_counts(
+    about: Mapping[str, Any], attribute: str, words: Sequence[str]
 ) -> list[list[int]] | None:
-    """Held-out counts in the order of the run's words; None where the card has none in them."""
-    about = manifest["attributes"]
-    predicted_as = about.get("predicted_as", {}).get(attribute, attribute)
-    counts = about["card"]["confusion"].get(predicted_as)
-    own = [word.casefold() for word in about["card"]["vocabulary"].get(predicted_as, ())]
+    """Held-out counts of an attribute model's card, in the order of the run's words.
+
+    Parameters
+    ----------
+    about : mapping
+        The manifest's entry ``attributes``.
+    attribute : str
+        A predicted column; a derived grouping has to be on the card under its own name, in the
+        order of its words.
+    words : sequence of str
+
+    Returns
+    -------
+    list of list of int or None
+        None where the card has none in these words.
+    """
+    card = about.get("card") or {}
+    confusion, vocabulary = card.get("confusion") or {}, card.get("vocabulary") or {}
+    if attribute in confusion and attribute not in vocabulary:
+        counts = confusion[attribute]
+        fits = [len(row) for row in counts] == [len(words)] * len(words)
+        return [[int(count) for count in row] for row in counts] if fits else None
+    predicted_as = (about.get("predicted_as") or {}).get(attribute, attribute)
+    counts = confusion.get(predicted_as)
+    own = [str(word).casefold() for word in vocabulary.get(predicted_as, ())]
     wanted = [word.casefold() for word in words]
     if not counts or sorted(own) != sorted(wanted):
         return None
     order = [own.index(word) for word in wanted]
-    return [[counts[i][j] for j in order] for i in order]
+    return [[int(counts[i][j]) for j in order] for i in order]
 
 
 def _census(count: int, total: int, confidence: float) -> Estimate:

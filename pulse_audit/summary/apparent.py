@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pulse_audit.fairness.compositions import card_counts
 from pulse_audit.fairness.confusion import Confusion
 from pulse_audit.fairness.shift import Draws, Whole
 from pulse_audit.summary import groups
@@ -154,18 +155,3 @@ def _confusion(
     if counts is None:
         return None, "labels are not people's, and the attribute model has no held-out confusion"
     return Confusion.from_counts(counts), ""
-
-
-def card_counts(
-    about: Mapping[str, Any], attribute: str, words: Sequence[str]
-) -> list[list[int]] | None:
-    """Held-out counts of the model's card in the order of these words; None where it has none."""
-    card = about.get("card") or {}
-    predicted_as = (about.get("predicted_as") or {}).get(attribute, attribute)
-    counts = (card.get("confusion") or {}).get(predicted_as)
-    own = [str(w).casefold() for w in (card.get("vocabulary") or {}).get(predicted_as, ())]
-    wanted = [word.casefold() for word in words]
-    if not counts or sorted(own) != sorted(wanted):
-        return None
-    order = [own.index(word) for word in wanted]
-    return [[int(counts[i][j]) for j in order] for i in order]

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from pulse_audit.datasets.registry import load_registry
 from pulse_audit.faces.attribute_net import RESOLUTION as NATIVE
-from pulse_audit.faces.attribute_net import AttributeNet, resized, save_attribute_net
-from pulse_audit.faces.attributes import Column, columns
+from pulse_audit.faces.attribute_net import AttributeNet, save_attribute_net
+from pulse_audit.faces.attributes import Column, columns, resized
 from pulse_audit.files import write_whole
 from pulse_audit.seeding import fingerprint
 from pulse_audit.training.attribute_trainer import LabelledFaces, Trainer, chunks

@@ -20,7 +20,8 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from pulse_audit.faces.attribute_net import RESOLUTION, AttributeNet, resized
+from pulse_audit.faces.attribute_net import RESOLUTION, AttributeNet
+from pulse_audit.faces.attributes import resized
 from pulse_audit.seeding import fingerprint, sha256
 from pulse_audit.training.config import FOLDER
 from pulse_audit.training.data import held_out, read_faces
