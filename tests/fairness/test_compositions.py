@@ -2,7 +2,6 @@
 
 from pulse_audit.fairness.compositions import card_counts
 
-
 ABOUT = {
     "predicted_as": {"race": "race", "race6": "race"},
     "card": {
