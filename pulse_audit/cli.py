@@ -199,7 +199,8 @@ def run(spec: str | None, out: Path | None, as_json: bool, quiet: bool, **flags:
     audit = make_spec(values, named or "run")
     from pulse_audit.auditing.run import run_audit
 
-    with terminal.progress("upsampling", "draws", quiet) as progress:
+    work = ("auditing", "pieces of work") if audit.sources else ("upsampling", "draws")
+    with terminal.progress(*work, quiet) as progress:
         finished = run_audit(audit, out or audit.default_out, progress)
     _show_run(finished.path, as_json)
     return DONE

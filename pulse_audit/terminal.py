@@ -60,15 +60,29 @@ def pace(done: int, total: int, restored: int, seconds: float) -> tuple[str, str
     return f"{rate:.1f}" if rate >= 1 else f"{rate:.2g}", duration((total - done) / rate)
 
 
+class Clock:
+    """Seconds since work began; it begins anew where another stage of it is reported."""
+
+    def __init__(self) -> None:
+        self._started, self._done = time.monotonic(), 0
+
+    def seconds(self, done: int) -> float:
+        """Seconds of the stage in which so much is done."""
+        if done < self._done:
+            self._started = time.monotonic()
+        self._done = done
+        return time.monotonic() - self._started
+
+
 def _lines(what: str, unit: str) -> Report:
-    started, last = time.monotonic(), [float("-inf")]
+    clock, last = Clock(), [float("-inf")]
 
     def report(done: int, total: int, restored: int) -> None:
-        now = time.monotonic()
+        now, spent = time.monotonic(), clock.seconds(done)
         if now - last[0] < LINE_EVERY and done < total:
             return
         last[0] = now
-        rate, left = pace(done, total, restored, now - started)
+        rate, left = pace(done, total, restored, spent)
         share = done / total if total else 1
         say(f"{what}: {done}/{total} {unit} ({share:.0%}), {rate} {unit}/s, ETA {left}")
 
@@ -86,12 +100,12 @@ def _bar(what: str, unit: str) -> Iterator[Report]:
         MofNCompleteColumn(),
         TextColumn("{task.fields[pace]}"),
     )
-    started = time.monotonic()
+    clock = Clock()
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=None, pace="")
 
         def report(done: int, total: int, restored: int) -> None:
-            rate, left = pace(done, total, restored, time.monotonic() - started)
+            rate, left = pace(done, total, restored, clock.seconds(done))
             text = f"{unit}, {rate}/s, ETA {left}"
             bar.update(task, completed=done, total=total, pace=text)
 

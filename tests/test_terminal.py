@@ -44,3 +44,12 @@ def test_an_interval_that_does_not_exist_says_why() -> None:
     assert terminal.interval({"value": 0.5, "low": 0.4, "high": 0.6}, 100, 0) == "50 [40, 60]"
     assert terminal.interval({"value": 2.0, "low": None, "high": None}) == "2.00 (one face)"
     assert terminal.interval({}) == "-"
+
+
+def test_the_clock_begins_anew_with_another_stage(monkeypatch):
+    times = iter([0.0, 10.0, 20.0, 20.0, 25.0])
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: next(times))
+    clock = terminal.Clock()
+    assert clock.seconds(5) == 10
+    assert clock.seconds(0) == 0
+    assert clock.seconds(3) == 5
