@@ -82,6 +82,8 @@ def compositions(
             places = {row.group: line for line, row in enumerate(found["prior"])}
             for (name, marker), colour in zip(COMPOSITIONS, palette, strict=False):
                 rows = [row for row in found[name] if row.group in places]
+                if not rows:
+                    continue
                 axis.plot(
                     [100 * (row.value or 0.0) for row in rows],
                     [places[row.group] for row in rows],
@@ -152,6 +154,4 @@ def _legend(figure: Figure, parts: Sequence[tuple[str, str, int, str]]) -> None:
         Patch(facecolor=palette[colour], hatch=hatch, edgecolor="#fefefe", label=called)
         for _, called, colour, hatch in parts
     ]
-    figure.legend(
-        handles=patches, loc="outside upper left", ncols=len(patches), frameon=False, labelcolor=INK
-    )
+    figure.legend(handles=patches, loc="outside upper left", ncols=3, frameon=False, labelcolor=INK)

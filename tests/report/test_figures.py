@@ -191,7 +191,7 @@ def test_the_parts_of_a_group_are_stacked_to_all_its_draws():
 def test_compositions_stand_side_by_side():
     figure = source_figures.compositions(sources(), ["pulse:g"], "clean", 8, "race")
     drawn = {line.get_label(): list(line.get_xdata()) for line in figure.axes[0].lines}
-    assert drawn == {"evaluation": [50, 50], "training": [], "prior": [90, 90]}
+    assert drawn == {"evaluation": [50, 50], "prior": [90, 90]}
 
 
 @pytest.mark.parametrize("make", [source_figures.split, source_figures.compositions])
