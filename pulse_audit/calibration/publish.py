@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +68,20 @@ def settings(cell: Cell) -> str:
 def as_markdown(rows: Sequence[Row]) -> str:
     """One table a study, with what was promised and what was found."""
     parts = ["# The audit on trial\n", f"{headline(rows)}\n"]
-    for study, members in groupby(rows, key=lambda row: row.cell.study):
+    for study, members in by_study(rows).items():
         parts.append(f"\n## {study[0].upper()}{study[1:]}\n")
         parts.append("| situation | method | measured | % (± error) | promised | kept | width |")
         parts.append("|---|---|---|---|---|---|---|")
         parts.extend(_line(row) for row in members)
     return "\n".join(parts) + "\n"
+
+
+def by_study(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows of each study, wherever they stand, in the order in which studies first occur."""
+    studies: dict[str, list[Row]] = {}
+    for row in rows:
+        studies.setdefault(row.cell.study, []).append(row)
+    return studies
 
 
 def headline(rows: Sequence[Row]) -> str:
@@ -131,9 +138,8 @@ def promise(cell: Cell) -> str:
 
 def as_svg(rows: Sequence[Row]) -> str:
     """One panel a study: a dot a cell with its Monte Carlo error, promises shaded."""
-    studies = {study: list(rs) for study, rs in groupby(rows, key=lambda row: row.cell.study)}
     # the longer panels first, to the left and to the right in turn
-    ordered = sorted(studies.items(), key=lambda item: -len(item[1]))
+    ordered = sorted(by_study(rows).items(), key=lambda item: -len(item[1]))
     halves = [half for half in (ordered[0::2], ordered[1::2]) if half]
     tallest = max(sum(len(members) + 4 for _, members in half) for half in halves)
     with matplotlib.rc_context(_STYLE):

@@ -98,3 +98,9 @@ def test_the_published_study_is_whole_and_missed_nothing() -> None:
     assert published == wanted
     assert {row["replicates"] for row in table} == {"0", str(study.FULL)}
     assert "missed" not in {row["verdict"] for row in table}
+
+
+def test_every_study_has_one_table_though_its_cells_stand_apart() -> None:
+    text = (RESULTS / "calibration.md").read_text()
+    headings = [line for line in text.splitlines() if line.startswith("## ")]
+    assert len(headings) == len(set(headings)) == len({c.study for c in study.all_cells()})
