@@ -18,7 +18,8 @@ from pulse_audit.degrade.resample import check_factor, downscale
 from pulse_audit.generators.adapt import StyleNetwork, as_generator
 from pulse_audit.generators.checkpoints import load_generator
 from pulse_audit.names import nearest
-from pulse_audit.report import figures, html, source_figures
+from pulse_audit.report import html
+from pulse_audit.report.content import FIGURES
 from pulse_audit.search.config import SearchConfig
 from pulse_audit.search.pulse import Pulse as Search
 from pulse_audit.types import (
@@ -95,16 +96,6 @@ class Pulse(Search):
         )
 
 
-FIGURES = {
-    "retention": figures.retention,
-    "shift-matrix": figures.shift_matrix,
-    "sources": source_figures.split,
-    "compositions": source_figures.compositions,
-    "feasible-rate": figures.feasibility,
-    "skin-tone": figures.skin_tone,
-}
-
-
 @dataclass(frozen=True)
 class AuditRun:
     """A finished audit."""
@@ -145,7 +136,7 @@ class AuditRun:
         Parameters
         ----------
         name : str
-            ``feasible-rate`` or ``skin-tone``.
+            One of `pulse_audit.report.content.FIGURES`, such as ``retention`` or ``shift-matrix``.
         arms, condition, scale, group_by : optional
             Default: all arms, and the first condition, scale and grouping of the run.
 

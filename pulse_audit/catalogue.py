@@ -271,7 +271,7 @@ def _adapted(
         given["gaussian_fit"] = fit(network) if fit else _fit_for(asked, known, network)
     try:
         with caveats_unspoken():
-            return as_generator(network, **given, **facts, caveats=_said_caveats(asked, known))
+            return as_generator(network, **given, **facts)
     except InputError as error:
         raise InputError(f"{asked.source}: {error}") from None
 
@@ -322,18 +322,13 @@ def _facts(asked: GeneratorReference) -> dict[str, Any]:
     given = said if isinstance(said, dict) else {}
     wanted = ("name", "crop", "training_data", "licence")
     said_so = {key: str(given[key]) for key in wanted if given.get(key)}
-    return {**facts, **said_so, "training_composition": _counted(given.get("composition"))}
-
-
-def _said_caveats(asked: GeneratorReference, known: WeightCard | None) -> tuple[str, ...]:
-    """Return what the card of one of our own files wants said wherever it is used."""
-    from pulse_audit.generators.own import read_card
-
-    if known is not None or asked.path.suffix != ".safetensors":
-        return ()
-    said = read_card(asked.path).get("card")
-    caveat = said.get("caveat") if isinstance(said, dict) else None
-    return (str(caveat),) if caveat else ()
+    caveat = given.get("caveat")
+    return {
+        **facts,
+        **said_so,
+        "training_composition": _counted(given.get("composition")),
+        "caveats": (str(caveat),) if caveat else (),
+    }
 
 
 def _counted(composition: Any) -> dict[str, int] | None:

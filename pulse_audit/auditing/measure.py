@@ -47,9 +47,7 @@ class Seen:
         found: dict[str, Any] = {f"{side}_{n}": value for n, value in _tone(self.tone).items()}
         found[f"{side}_face_found"] = self.face_found
         for column in attributes:
-            vector = self.probabilities[column.name]
-            found[f"{side}_{column.name}"] = column.words[int(np.argmax(vector))]
-            found[f"{side}_{column.name}_p"] = vector
+            found |= column.entries(side, self.probabilities[column.name])
         return found
 
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -86,8 +85,7 @@ def predicted(
     rows: list[dict[str, Any]] = [{} for _ in images]
     for column in columns:
         for row, vector in zip(rows, column.probabilities(answer).double().tolist(), strict=True):
-            row[f"{side}_{column.name}"] = column.words[int(np.argmax(vector))]
-            row[f"{side}_{column.name}_p"] = vector
+            row |= column.entries(side, vector)
     return rows
 
 

@@ -34,7 +34,6 @@ from pulse_audit.auditing.guidance import WEIGHTS, guided_search
 from pulse_audit.auditing.measure import to_numpy
 from pulse_audit.auditing.plan import Plan
 from pulse_audit.auditing.prepare import prepared
-from pulse_audit.auditing.prior import drawn_from, prior_images
 from pulse_audit.auditing.sources_models import SourceModels
 from pulse_audit.auditing.sources_parts import Parts, Piece, Row, schemas
 from pulse_audit.auditing.work import encode_png, kept_faces
@@ -45,6 +44,7 @@ from pulse_audit.faces.align import FaceAligner
 from pulse_audit.faces.skin import SkinTone, skin_tone
 from pulse_audit.fairness.sources import TABLES
 from pulse_audit.files import write_whole
+from pulse_audit.generators.prior import drawn_from, prior_images
 from pulse_audit.search.start import draw_start
 from pulse_audit.search.upsampler import PulseUpsampler
 from pulse_audit.seeding import fingerprint, hexdigest

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -176,6 +177,11 @@ class Column:
         """Probabilities (n, k) of the words: the model's, reordered and summed."""
         given = answer.probabilities[self.attribute]
         return torch.stack([given[:, list(classes)].sum(1) for classes in self.members], dim=1)
+
+    def entries(self, side: str, vector: Sequence[float]) -> dict[str, Any]:
+        """Entries of a row of the samples: the likeliest word, and the vector as ``_p``."""
+        name = f"{side}_{self.name}"
+        return {name: self.words[int(np.argmax(vector))], f"{name}_p": vector}
 
     def confusion(self, card: AttributeCard) -> NDArray[np.int64] | None:
         """Held-out counts of the card (k, k) in the order of the words, or None.

@@ -141,12 +141,8 @@ def load(device: torch.device | str = "cpu") -> FaceNet | Unavailable:
     InputError
         If the fetched file does not hold them.
     """
-    path = cache.located(WEIGHTS)
-    if path is None:
-        return Unavailable(
-            f"the weights of its network are not fetched: pulse-audit fetch {WEIGHTS}"
-        )
-    return FaceNet.load(path, device)
+    path = cache.needed(WEIGHTS)
+    return path if isinstance(path, Unavailable) else FaceNet.load(path, device)
 
 
 def available(resolution: int) -> Unavailable | None:

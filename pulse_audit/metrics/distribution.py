@@ -107,12 +107,8 @@ def load_inception(device: torch.device | str = "cpu") -> FeatureNetwork | Unava
     InputError
         If the fetched file does not hold them.
     """
-    path = cache.located(INCEPTION_WEIGHTS)
-    if path is None:
-        return Unavailable(
-            f"the weights of its network are not fetched: pulse-audit fetch {INCEPTION_WEIGHTS}"
-        )
-    return inception(path, device)
+    path = cache.needed(INCEPTION_WEIGHTS)
+    return path if isinstance(path, Unavailable) else inception(path, device)
 
 
 def inception(path: Path, device: torch.device | str = "cpu") -> FeatureNetwork:

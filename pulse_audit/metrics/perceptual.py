@@ -210,11 +210,9 @@ def load(net: str, device: torch.device | str = "cpu") -> Lpips | Unavailable:
     if net not in TRUNKS:
         raise InputError(f"no LPIPS net {net}{nearest(net, [*TRUNKS])}")
     trunk = TRUNKS[net]
-    path = cache.located(trunk.weights)
-    if path is None:
-        return Unavailable(
-            f"the weights of its network are not fetched: pulse-audit fetch {trunk.weights}"
-        )
+    path = cache.needed(trunk.weights)
+    if isinstance(path, Unavailable):
+        return path
     model = bare(net)
     _fill(model, path)
     return Lpips(model.to(device), net)

@@ -18,6 +18,16 @@ from pulse_audit.summary.findings import on_trial
 from pulse_audit.summary.groups import assign, groupings
 from pulse_audit.summary.schema import Summary
 
+#: Figures of a grouping, by name.
+FIGURES = {
+    "retention": figures.retention,
+    "shift-matrix": figures.shift_matrix,
+    "sources": source_figures.split,
+    "compositions": source_figures.compositions,
+    "feasible-rate": figures.feasibility,
+    "skin-tone": figures.skin_tone,
+}
+
 
 @dataclass(frozen=True)
 class NamedTable:
@@ -143,7 +153,6 @@ def _figures(
     wanted = (
         (
             "retention",
-            figures.retention,
             everyone,
             f"Retention by {by}: draws whose output has the apparent group of its face, of all "
             "draws, with 95 % intervals. As classified, and corrected for the attribute model's "
@@ -152,7 +161,6 @@ def _figures(
         ),
         (
             "shift-matrix",
-            figures.shift_matrix,
             trial,
             f"Where faces of each {by} end up: apparent group of the output, % of all draws, as "
             "classified. The diagonal is retention; the intervals of every cell are in "
@@ -160,7 +168,6 @@ def _figures(
         ),
         (
             "sources",
-            source_figures.split,
             trial,
             f"Where each {by} loses its draws. Preference: a search guided toward the face's own "
             "group finds a feasible image that shows it. Incapacity: it finds none, an upper bound "
@@ -168,29 +175,26 @@ def _figures(
         ),
         (
             "compositions",
-            source_figures.compositions,
             trial,
             f"Share of each {by} among the evaluation faces, the photos a generator was trained "
             "on, and its own samples as the attribute model sees them.",
         ),
         (
             "feasible-rate",
-            figures.feasibility,
             everyone,
             f"Feasible draws by {by} with 95 % intervals (Wilson at the effective sample size). "
             "The dashed line is the arm's whole sample; faces in brackets.",
         ),
         (
             "skin-tone",
-            figures.skin_tone,
             trial,
             f"Skin tone of originals and outputs by {by}, means with 95 % face-cluster bootstrap "
             "intervals. Whether an arm moves a group is read from the middle column, where each "
             "output is compared with its own original; faces in brackets.",
         ),
     )
-    for kind, make, arms, caption in wanted:
-        figure = make(summary, arms, condition, scale, group_by)
+    for kind, arms, caption in wanted:
+        figure = FIGURES[kind](summary, arms, condition, scale, group_by)
         if figure is not None:
             stem = stems.make(kind, condition, f"x{scale}", group_by)
             alt = f"{kind.replace('-', ' ')} by {by}, one panel for each of {', '.join(arms)}"

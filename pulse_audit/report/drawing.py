@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -106,6 +106,38 @@ def grid(
     figure = Figure(figsize=(width, height), layout=layout)
     axes = figure.subplots(lines, columns, sharex=share_x, sharey="row", squeeze=False)
     return figure, list(axes.flat)
+
+
+def panels(
+    titles: Sequence[str], groups: int, label: str, draw_one: Callable[[Axes, str], None], most: int
+) -> Figure:
+    """Draw a panel for each title, at most so many side by side, all with the same x axis.
+
+    Parameters
+    ----------
+    titles : sequence of str
+        Arms.
+    groups : int
+        Lines a panel has room for.
+    label : str
+        Of the x axis, below the lowest panels.
+    draw_one : callable
+        ``draw_one(axis, title)``.
+    most : int
+        Panels side by side.
+    """
+    columns = min(len(titles), most)
+    figure, axes = grid(
+        -(-len(titles) // columns), columns, groups, width=10.0 if columns > 1 else 6.5
+    )
+    for axis, title in zip(axes, titles, strict=False):
+        draw_one(axis, title)
+    for axis in axes[len(titles) :]:
+        axis.remove()
+    for axis in axes[len(titles) - columns : len(titles)]:
+        axis.set_xlabel(label)
+        axis.tick_params(labelbottom=True)
+    return figure
 
 
 def dress(axis: Axes, title: str, rows: Sequence[EstimateRow]) -> None:

@@ -22,6 +22,7 @@ from pulse_audit.report.drawing import (
     dress,
     grid,
     one_line,
+    panels,
     style,
 )
 from pulse_audit.summary.schema import EstimateRow, Summary
@@ -37,21 +38,16 @@ def feasibility(
     summary: Summary, arms: Sequence[str], condition: str, scale: int, group_by: str
 ) -> Figure | None:
     """Feasible rate of every group with its interval; None where there is nothing to draw."""
-    panels = _panels(summary, "feasible_rate", arms, condition, scale, group_by)
-    if not panels:
+    found = _panels(summary, "feasible_rate", arms, condition, scale, group_by)
+    if not found:
         return None
-    columns = min(len(panels), 4)
-    lines = -(-len(panels) // columns)
+
+    def draw_one(axis: Axes, arm: str) -> None:
+        whole = _whole(summary, "feasible_rate", arm, condition, scale)
+        _rates(axis, arm, found[arm], whole)
+
     with style():
-        figure, axes = grid(lines, columns, _most(panels), width=10.0 if columns > 1 else 6.5)
-        for axis, (arm, rows) in zip(axes, panels.items(), strict=False):
-            _rates(axis, arm, rows, _whole(summary, "feasible_rate", arm, condition, scale))
-        for axis in axes[len(panels) :]:
-            axis.remove()
-        for axis in axes[len(panels) - columns : len(panels)]:
-            axis.set_xlabel("feasible draws, %")
-            axis.tick_params(labelbottom=True)
-    return figure
+        return panels(list(found), _most(found), "feasible draws, %", draw_one, most=4)
 
 
 def skin_tone(
@@ -88,21 +84,18 @@ def retention(
     summary: Summary, arms: Sequence[str], condition: str, scale: int, group_by: str
 ) -> Figure | None:
     """Retention of every group, raw and corrected, beside what the originals themselves score."""
-    panels = _panels(summary, "retention", arms, condition, scale, group_by)
-    if not panels:
+    found = _panels(summary, "retention", arms, condition, scale, group_by)
+    if not found:
         return None
-    columns = min(len(panels), 3)
-    lines = -(-len(panels) // columns)
+
+    def draw_one(axis: Axes, arm: str) -> None:
+        cell = (arm, condition, scale, group_by)
+        floor = summary.select("retention", *cell, correction="hr_floor")
+        corrected = summary.select("retention_corrected", *cell)
+        _retention(axis, found[arm], _by_group(floor), _by_group(corrected))
+
     with style():
-        figure, axes = grid(lines, columns, _most(panels), width=10.0 if columns > 1 else 6.5)
-        for axis, (arm, rows) in zip(axes, panels.items(), strict=False):
-            cell = (arm, condition, scale, group_by)
-            _retention(axis, rows, _floor(summary, *cell), _corrected(summary, *cell))
-        for axis in axes[len(panels) :]:
-            axis.remove()
-        for axis in axes[len(panels) - columns : len(panels)]:
-            axis.set_xlabel("retained draws, %")
-            axis.tick_params(labelbottom=True)
+        figure = panels(list(found), _most(found), "retained draws, %", draw_one, most=3)
         _marks(figure)
     return figure
 
@@ -111,23 +104,23 @@ def shift_matrix(
     summary: Summary, arms: Sequence[str], condition: str, scale: int, group_by: str
 ) -> Figure | None:
     """P(apparent group of the output | group of the face), in per cent: a panel an arm."""
-    panels = {
+    matrices = {
         arm: matrix
         for arm in arms
         if (matrix := _matrix(summary, arm, condition, scale, group_by)) is not None
     }
-    if not panels:
+    if not matrices:
         return None
-    columns = min(len(panels), 3)
-    lines, most = -(-len(panels) // columns), max(len(m.index) for m in panels.values())
+    columns = min(len(matrices), 3)
+    lines, most = -(-len(matrices) // columns), max(len(m.index) for m in matrices.values())
     with style():
         layout = ConstrainedLayoutEngine(wspace=0.04)
         size = (10.0 if columns > 1 else 6.5, lines * (0.36 * most + 1.4))
         figure = Figure(figsize=size, layout=layout)
         axes = list(figure.subplots(lines, columns, sharey="row", squeeze=False).flat)
-        for axis, (arm, matrix) in zip(axes, panels.items(), strict=False):
+        for axis, (arm, matrix) in zip(axes, matrices.items(), strict=False):
             _heat(axis, arm, matrix)
-        for axis in axes[len(panels) :]:
+        for axis in axes[len(matrices) :]:
             axis.remove()
         axes[0].set_ylabel("group of the face")
     return figure
@@ -148,7 +141,7 @@ def _retention(
     corrected: Mapping[str, EstimateRow],
 ) -> None:
     for line, row in enumerate(rows):
-        if row.group in floor and floor[row.group].value is not None:
+        if row.group in floor:
             level = 100 * _number(floor[row.group].value)
             axis.vlines(level, line - 0.36, line + 0.36, color=MUTED, linewidth=1.6, zorder=2)
     _points(axis, rows, -0.13, 100.0, OUTPUT, "o")
@@ -167,22 +160,7 @@ def _marks(figure: Figure) -> None:
     figure.legend(handles=[raw, corrected, floor], loc="outside upper left", ncols=3, frameon=False)
 
 
-def _floor(
-    summary: Summary, arm: str, condition: str, scale: int, group_by: str
-) -> dict[str, EstimateRow]:
-    """Retention that the originals themselves would score, by group."""
-    wanted = ("retention", arm, condition, scale, group_by, "hr_floor", "value")
-    return {
-        r.group: r
-        for r in summary.estimates
-        if (r.metric, r.arm, r.condition, r.scale, r.group_by, r.correction, r.statistic) == wanted
-    }
-
-
-def _corrected(
-    summary: Summary, arm: str, condition: str, scale: int, group_by: str
-) -> dict[str, EstimateRow]:
-    rows = summary.select("retention_corrected", arm, condition, scale, group_by)
+def _by_group(rows: Sequence[EstimateRow]) -> dict[str, EstimateRow]:
     return {row.group: row for row in rows if row.value is not None}
 
 

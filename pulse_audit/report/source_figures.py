@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import seaborn as sns
@@ -14,8 +14,7 @@ from pulse_audit.report.drawing import (
     INK,
     MOST_GROUPS,
     dress,
-    grid,
-    one_line,
+    panels,
     style,
 )
 from pulse_audit.summary.schema import EstimateRow, Summary
@@ -35,26 +34,19 @@ def split(
     summary: Summary, arms: Sequence[str], condition: str, scale: int, group_by: str
 ) -> Figure | None:
     """Parts that each group's draws fall into; None where the sources were not asked for."""
-    panels = {
+    found = {
         arm: cells
         for arm in arms
         if (cells := _parts(summary, arm, condition, scale, group_by)) and _fits(cells)
     }
-    if not panels:
+    if not found:
         return None
-    columns = min(len(panels), 3)
-    lines = -(-len(panels) // columns)
+    most = max(len(cells["retained"]) for cells in found.values())
     with style():
-        most = max(len(cells["retained"]) for cells in panels.values())
-        figure, axes = grid(lines, columns, most, width=10.0 if columns > 1 else 6.5)
-        for axis, (arm, cells) in zip(axes, panels.items(), strict=False):
-            _stack(axis, arm, cells)
-        for axis in axes[len(panels) :]:
-            axis.remove()
-        for axis in axes[len(panels) - columns : len(panels)]:
-            axis.set_xlabel("draws, %")
-            axis.tick_params(labelbottom=True)
-        seen = {part for cells in panels.values() for part in cells}
+        figure = panels(
+            list(found), most, "draws, %", lambda axis, arm: _stack(axis, arm, found[arm]), most=3
+        )
+        seen = {part for cells in found.values() for part in cells}
         _legend(figure, [part for part in PARTS if part[0] in seen])
     return figure
 
@@ -63,40 +55,36 @@ def compositions(
     summary: Summary, arms: Sequence[str], condition: str, scale: int, group_by: str
 ) -> Figure | None:
     """Who is in the evaluation set, the training set and the prior: a panel an arm."""
-    panels = {
-        arm: found
-        for arm in arms
-        if (found := {name: _shares(summary, arm, name, group_by) for name, _ in COMPOSITIONS})[
-            "prior"
-        ]
-    }
-    if not panels:
+    found = {arm: _compositions(summary, arm, group_by) for arm in arms}
+    found = {arm: shares for arm, shares in found.items() if shares["prior"]}
+    if not found:
         return None
-    columns = min(len(panels), 3)
-    lines = -(-len(panels) // columns)
-    palette = sns.color_palette("colorblind").as_hex()
+    most = max(len(shares["prior"]) for shares in found.values())
     with style():
-        most = max(len(found["prior"]) for found in panels.values())
-        figure, axes = grid(lines, columns, most, width=10.0 if columns > 1 else 6.5)
-        for axis, (arm, found) in zip(axes, panels.items(), strict=False):
-            places = {row.group: line for line, row in enumerate(found["prior"])}
-            for (name, marker), colour in zip(COMPOSITIONS, palette, strict=False):
-                rows = [row for row in found[name] if row.group in places]
-                if not rows:
-                    continue
-                axis.plot(
-                    [100 * (row.value or 0.0) for row in rows],
-                    [places[row.group] for row in rows],
-                    marker,
-                    color=colour,
-                    label=name,
-                )
-            dress(axis, arm, found["prior"])
-            axis.set_xlabel("share, %")
-        axes[0].legend(loc="best", frameon=False)
-        for axis in axes[len(panels) :]:
-            axis.remove()
+        figure = panels(
+            list(found), most, "share, %", lambda axis, arm: _dots(axis, arm, found[arm]), most=3
+        )
+        figure.axes[0].legend(loc="best", frameon=False)
     return figure
+
+
+def _compositions(summary: Summary, arm: str, group_by: str) -> dict[str, list[EstimateRow]]:
+    """Raw shares of each composition; they belong to no condition and scale."""
+    return {
+        name: summary.select(f"{name}_share", arm, "all", 0, group_by) for name, _ in COMPOSITIONS
+    }
+
+
+def _dots(axis: Axes, arm: str, shares: Mapping[str, Sequence[EstimateRow]]) -> None:
+    places = {row.group: line for line, row in enumerate(shares["prior"])}
+    palette = sns.color_palette("colorblind").as_hex()
+    for (name, marker), colour in zip(COMPOSITIONS, palette, strict=False):
+        rows = [row for row in shares[name] if row.group in places]
+        if rows:
+            values = [100 * (row.value or 0.0) for row in rows]
+            lines = [places[row.group] for row in rows]
+            axis.plot(values, lines, marker, color=colour, label=name)
+    dress(axis, arm, shares["prior"])
 
 
 def _parts(
@@ -111,18 +99,6 @@ def _parts(
 
 def _fits(cells: dict[str, list[EstimateRow]]) -> bool:
     return "retained" in cells and len(cells["retained"]) <= MOST_GROUPS
-
-
-def _shares(summary: Summary, arm: str, name: str, group_by: str) -> list[EstimateRow]:
-    """Raw shares of one composition; of the evaluation set they belong to no arm."""
-    wanted = (f"{name}_share", group_by, "raw", "value")
-    rows = [
-        r
-        for r in summary.estimates
-        if (r.metric, r.group_by, r.correction, r.statistic) == wanted and r.scale == 0
-    ]
-    own = [r for r in rows if r.arm == arm]
-    return own or ([r for r in rows if name == "evaluation"])
 
 
 def _stack(axis: Axes, arm: str, cells: dict[str, list[EstimateRow]]) -> None:
@@ -145,7 +121,7 @@ def _stack(axis: Axes, arm: str, cells: dict[str, list[EstimateRow]]) -> None:
         )
         left += width
     axis.set_xlim(0, 100)
-    dress(axis, one_line(arm), rows)
+    dress(axis, arm, rows)
 
 
 def _legend(figure: Figure, parts: Sequence[tuple[str, str, int, str]]) -> None:

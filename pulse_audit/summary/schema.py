@@ -91,15 +91,21 @@ class Summary(BaseModel):
         return self.model_dump(mode="json", by_alias=True)
 
     def select(
-        self, metric: str, arm: str, condition: str, scale: int, group_by: str = "all"
+        self,
+        metric: str,
+        arm: str,
+        condition: str,
+        scale: int,
+        group_by: str = "all",
+        correction: str = "raw",
     ) -> list[EstimateRow]:
         """Estimates of one metric in one cell of the audit, one row a group, in order.
 
         Raw ones; ``<metric>_corrected``, such as ``retention_corrected``, are the corrected ones.
         """
-        corrected = metric.endswith(CORRECTED)
-        correction = "corrected" if corrected else "raw"
-        wanted = (metric.removesuffix(CORRECTED), arm, condition, scale, group_by, correction)
+        if metric.endswith(CORRECTED):
+            metric, correction = metric.removesuffix(CORRECTED), "corrected"
+        wanted = (metric, arm, condition, scale, group_by, correction)
         return [
             row
             for row in self.estimates

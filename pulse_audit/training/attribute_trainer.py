@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -16,15 +15,14 @@ import torch
 import torch.nn.functional as F
 import yaml
 from numpy.typing import NDArray
-from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from pulse_audit.faces.attribute_net import RESOLUTION, AttributeNet
 from pulse_audit.faces.attributes import resized
-from pulse_audit.seeding import fingerprint, sha256
+from pulse_audit.seeding import fingerprint
 from pulse_audit.training.config import FOLDER
-from pulse_audit.training.data import held_out, read_faces
+from pulse_audit.training.data import held_out, pack, read_faces
 from pulse_audit.types import InputError
 
 STATE = "state.pt"
@@ -143,16 +141,8 @@ def _packed(config: AttributeConfig, faces: pd.DataFrame) -> LabelledFaces:
             word = faces[attribute][numbers.isna()].iloc[0]
             raise InputError(f"{attribute}: {word!r} is not in the vocabulary of {config.name}")
         labels[attribute] = np.asarray(numbers, dtype=np.int64)
-    images = np.stack([_decoded(encoded) for encoded in faces["image"]])
-    digests = tuple(sha256(encoded) for encoded in faces["image"])
-    return LabelledFaces(images, labels, tuple(faces["file"]), digests)
-
-
-def _decoded(encoded: bytes) -> NDArray[np.uint8]:
-    image = Image.open(io.BytesIO(encoded)).convert("RGB")
-    if image.size != (RESOLUTION, RESOLUTION):
-        image = image.resize((RESOLUTION, RESOLUTION), Image.Resampling.LANCZOS)
-    return np.asarray(image)
+    packed = pack(faces, RESOLUTION)
+    return LabelledFaces(packed.images, labels, packed.files, packed.digests)
 
 
 class Trainer:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from pulse_audit.training.attribute_trainer import (
     labelled_faces,
     read_config,
 )
+from pulse_audit.training.command import run
 from pulse_audit.training.gan import Stop
 from pulse_audit.types import InputError
 
@@ -99,16 +99,5 @@ def export_command(name: str, state: Path, data: Path, out: Path) -> None:
     print(export(trainer, apart, out))
 
 
-def run(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; bad input costs one line."""
-    try:
-        main(arguments, standalone_mode=False)
-    except InputError as error:
-        sys.exit(f"error: {error}")
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-
-
 if __name__ == "__main__":
-    run()
+    run(main)

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import click
 
 from pulse_audit.files import write_whole
-from pulse_audit.types import InputError
+from pulse_audit.training.command import run
 
 LIMITS = (
     "Groups are apparent, in FairFace's own words: what crowd workers saw in a photo, not who "
@@ -165,10 +164,4 @@ def main(assets: Path) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(standalone_mode=False)
-    except InputError as error:
-        sys.exit(f"error: {error}")
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+    run(main)

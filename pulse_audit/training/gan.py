@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -17,12 +15,12 @@ import click
 import torch
 
 from pulse_audit.training import checkpoint
+from pulse_audit.training.command import run
 from pulse_audit.training.config import GanConfig, read_config
 from pulse_audit.training.data import counts
 from pulse_audit.training.export import export
 from pulse_audit.training.samples import sample, save_sheet
 from pulse_audit.training.trainer import Measured, Trainer
-from pulse_audit.types import InputError
 
 SAVE_SECONDS = 300.0
 LOG_SECONDS = 20.0
@@ -182,12 +180,4 @@ def export_command(name: str, state: Path, out: Path, called: str | None) -> Non
 
 
 if __name__ == "__main__":
-    try:
-        main(standalone_mode=False)
-    except InputError as error:
-        sys.exit(f"error: {error}")
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except click.Abort:
-        sys.exit(os.EX_TEMPFAIL)
+    run(main)

@@ -6,7 +6,6 @@ What is found is written into the generator's card under ``measured``.
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +20,18 @@ from pulse_audit.faces.attribute_net import ShippedAttributes, load_attribute_ne
 from pulse_audit.files import write_whole
 from pulse_audit.generators.checkpoints import load_generator as load_network
 from pulse_audit.generators.own import card_path, read_card
+from pulse_audit.generators.prior import prior_images
 from pulse_audit.generators.stylegan2 import StyleGAN2
 from pulse_audit.search.config import PRESETS
 from pulse_audit.search.upsampler import PulseUpsampler
 from pulse_audit.seeding import fingerprint
 from pulse_audit.stats.distances import frechet_distance, kernel_distance
 from pulse_audit.stats.intervals import wilson
+from pulse_audit.training.command import run
 from pulse_audit.training.config import GanConfig
-from pulse_audit.training.data import held_out, pack, read_faces, training_set
+from pulse_audit.training.data import choose, held_out, pack, read_faces
 from pulse_audit.training.samples import sample, save_sheet
-from pulse_audit.types import InputError, Request, Unavailable
+from pulse_audit.types import Generator, InputError, Request, Unavailable
 
 SAMPLES = 10_000
 SEED = 10
@@ -74,10 +75,7 @@ def measure(
     if not isinstance(network, StyleGAN2):
         raise InputError(f"{path}: not a StyleGAN 2")
     drawn = sample(network, SAMPLES, SEED)
-    apart = _held_out_images(config, data)
-    trained = training_set(
-        data, config.composition, config.resolution, config.held_out_per_cell, config.seed
-    ).images
+    apart, trained = _photos(config, data)
     attributes = attributes.at_resolution(config.resolution)
     features = {"drawn": seen(attributes, drawn), "apart": seen(attributes, apart)}
     return {
@@ -89,15 +87,16 @@ def measure(
         },
         "distances": distances(features["drawn"][0], features["apart"][0], attributes.card.name),
         "nearest_training_photo": nearest(drawn[:COMPARED], apart, trained, sheet),
-        "feasible_on_own_samples": feasible_on_own(path, config.resolution),
+        "feasible_on_own_samples": feasible_on_own(load_generator(str(path))),
     }
 
 
-def _held_out_images(config: GanConfig, data: Path) -> Pixels:
-    """Return the held-out faces (n, R, R, 3) at the generator's size."""
+def _photos(config: GanConfig, data: Path) -> tuple[Pixels, Pixels]:
+    """Return the faces held out and those trained on, (n, R, R, 3), at the generator's size."""
     faces = read_faces(data)
     apart = faces["file"].isin(held_out(faces, config.held_out_per_cell, config.seed))
-    return pack(faces[apart], config.resolution).images
+    chosen = choose(faces[~apart], config.composition, config.seed)
+    return pack(faces[apart], config.resolution).images, pack(chosen, config.resolution).images
 
 
 @torch.no_grad()
@@ -182,15 +181,11 @@ def _closest(
     return np.concatenate(away), np.concatenate(which)
 
 
-def feasible_on_own(path: Path, resolution: int, count: int = 200) -> dict[str, Any]:
+def feasible_on_own(generator: Generator, count: int = 200) -> dict[str, Any]:
     """Share of a generator's own samples, at seeds of their own, that its search fits."""
-    scale = resolution // 8
-    generator = load_generator(str(path)).to("cpu", torch.float32)
-    network = load_network(path)
-    if not isinstance(network, StyleGAN2):
-        raise InputError(f"{path}: not a StyleGAN 2")
-    pixels = torch.from_numpy(sample(network, count, fingerprint("own samples") % 2**63))
-    originals = pixels.permute(0, 3, 1, 2).float() / 255
+    scale = generator.card.resolution // 8
+    seeds = [fingerprint("own samples", i) % 2**63 for i in range(count)]
+    originals = prior_images(generator, seeds, torch.device("cpu"))
     degradation = Degradation("clean", scale)
     low = degradation(originals, [0] * count)
     search = PulseUpsampler(generator, PRESETS["fast"])
@@ -234,10 +229,4 @@ def main(
 
 
 if __name__ == "__main__":
-    try:
-        main(standalone_mode=False)
-    except InputError as error:
-        sys.exit(f"error: {error}")
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+    run(main)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import io
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,13 +21,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from pulse_audit.catalogue import load_generator
 from pulse_audit.faces.attribute_net import ShippedAttributes, load_attribute_net
 from pulse_audit.files import write_whole
-from pulse_audit.generators.checkpoints import load_generator
-from pulse_audit.generators.stylegan2 import StyleGAN2
+from pulse_audit.generators.prior import prior_images
 from pulse_audit.seeding import fingerprint
+from pulse_audit.training.command import run
 from pulse_audit.training.samples import to_pixels
-from pulse_audit.types import InputError
+from pulse_audit.types import Generator, InputError
 
 CHUNK = 100
 #: Samples of one generator looked at before giving up on a race.
@@ -51,28 +51,19 @@ class SyntheticFace:
         return f"{self.generator}/{self.seed:05d}.png"
 
 
-@torch.no_grad()
-def draw(network: StyleGAN2, name: str, seeds: Sequence[int]) -> NDArray[np.uint8]:
+def draw(generator: Generator, name: str, seeds: Sequence[int]) -> NDArray[np.uint8]:
     """Draw one image (R, R, 3) from each seed; z and noise follow from name and seed alone."""
-    sources = [
-        torch.Generator().manual_seed(fingerprint("synthetic-faces", name, seed) % 2**63)
-        for seed in seeds
-    ]
-    z = torch.stack([torch.randn(network.z_dim, generator=source) for source in sources])
-    noise = [
-        torch.stack([torch.randn(1, *shape, generator=source) for source in sources])
-        for shape in network.noise_shapes
-    ]
-    return to_pixels(network.synthesis(network.mapping(z), noise))
+    own = [fingerprint("synthetic-faces", name, seed) % 2**63 for seed in seeds]
+    return to_pixels(2 * prior_images(generator, own, torch.device("cpu")) - 1)
 
 
 def labelled(
-    network: StyleGAN2, name: str, attributes: ShippedAttributes
+    generator: Generator, name: str, attributes: ShippedAttributes
 ) -> Iterator[SyntheticFace]:
     """Yield samples of a generator in the order of their seeds, with the net's labels."""
     for start in range(0, MOST, CHUNK):
         seeds = range(start, start + CHUNK)
-        pixels = draw(network, name, seeds)
+        pixels = draw(generator, name, seeds)
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
         with torch.no_grad():
             seen = attributes(images).probabilities
@@ -82,7 +73,7 @@ def labelled(
 
 
 def balanced(
-    network: StyleGAN2, name: str, attributes: ShippedAttributes, per_race: int
+    generator: Generator, name: str, attributes: ShippedAttributes, per_race: int
 ) -> list[SyntheticFace]:
     """Take the first ``per_race`` faces of every race.
 
@@ -94,7 +85,7 @@ def balanced(
     races = attributes.card.vocabulary["race"]
     taken: list[SyntheticFace] = []
     counts: Counter[str] = Counter()
-    for face in labelled(network, name, attributes):
+    for face in labelled(generator, name, attributes):
         if counts[face.labels["race"]] < per_race:
             counts[face.labels["race"]] += 1
             taken.append(face)
@@ -135,19 +126,11 @@ def main(assets: Path, names: tuple[str, ...], attributes: str, per_race: int, o
     net = load_attribute_net(assets / f"{attributes}.safetensors")
     faces: list[SyntheticFace] = []
     for name in names:
-        network = load_generator(assets / f"{name}.safetensors")
-        if not isinstance(network, StyleGAN2):
-            raise InputError(f"{name}: not a StyleGAN 2")
-        faces += balanced(network, name, net, per_race)
+        generator = load_generator(str(assets / f"{name}.safetensors"))
+        faces += balanced(generator, name, net, per_race)
     write(faces, out)
     print(f"{out}: {len(faces)} faces")
 
 
 if __name__ == "__main__":
-    try:
-        main(standalone_mode=False)
-    except InputError as error:
-        sys.exit(f"error: {error}")
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+    run(main)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pulse_audit.files import cache_folder, write_whole
-from pulse_audit.types import InputError
+from pulse_audit.types import InputError, Unavailable
 from pulse_audit.weights.registry import Licence, WeightCard, get
 
 LICENCES = "licences.json"
@@ -130,6 +130,20 @@ def located(name: str, *, rehash: bool = False) -> Path | None:
     """
     card = get(name)
     return path_of(card) if state(card, rehash=rehash) == "fetched" else None
+
+
+def needed(name: str) -> Path | Unavailable:
+    """Return the fetched file of a network's weights, or the command that fetches them.
+
+    Raises
+    ------
+    InputError
+        As `located`.
+    """
+    path = located(name)
+    if path is None:
+        return Unavailable(f"the weights of its network are not fetched: pulse-audit fetch {name}")
+    return path
 
 
 def hash_state(card: WeightCard) -> str:

@@ -173,8 +173,8 @@ def sources(parts=("retained", "preference", "incapacity")):
             row(f"source_{part}", share, share, share, group)
             for part, share in zip(parts, shares, strict=True)
         ]
-        for name, share, arm in (("prior", 0.9, "pulse:g"), ("evaluation", 0.5, "all")):
-            made = row(f"{name}_share", share, share, share, group, arm)
+        for name, share in (("prior", 0.9), ("evaluation", 0.5)):
+            made = row(f"{name}_share", share, share, share, group)
             rows.append(made.model_copy(update={"scale": 0, "condition": "all"}))
     return Summary(schema=2, estimates=rows, unavailable={}, findings=[])
 
