@@ -17,8 +17,9 @@ from pathlib import Path
 import torch
 
 from benchmarks.__main__ import RESULTS
-from pulse_audit import catalogue
 from pulse_audit.auditing.guidance import guided_search
+from pulse_audit.catalogue.attributes import load_attributes
+from pulse_audit.catalogue.generators import load_generator
 from pulse_audit.datasets.balance import balanced_draw
 from pulse_audit.datasets.images import decode
 from pulse_audit.datasets.readers import read_faces
@@ -86,13 +87,13 @@ def main() -> None:
     parser.add_argument("--weights", type=float, nargs="+", default=WEIGHTS)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    guide = catalogue.load_attributes(asked.attributes, "cpu")
-    check = catalogue.load_attributes(asked.check, "cpu") if asked.check else None
+    guide = load_attributes(asked.attributes, "cpu")
+    check = load_attributes(asked.check, "cpu") if asked.check else None
     rows = [
         row
         for reference in asked.generator
         for row in study(
-            catalogue.load_generator(reference), guide, check, asked.per_group, asked.scale,
+            load_generator(reference), guide, check, asked.per_group, asked.scale,
             asked.weights,
         )
     ]  # fmt: skip

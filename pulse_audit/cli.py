@@ -330,10 +330,11 @@ def fetch(names: tuple[str, ...], accept_licence: bool, as_json: bool, quiet: bo
 
     PULSE_AUDIT_MIRROR, a folder or an address, is used in place of the publishers' sites.
     """
-    from pulse_audit import catalogue, listing, terminal
+    from pulse_audit import listing, terminal
+    from pulse_audit.catalogue.published import to_fetch
 
     rows = []
-    for card in catalogue.to_fetch(names):
+    for card in to_fetch(names):
         terminal.fetch(card, accept_licence, quiet)
         rows.append(listing.fetched_row(card))
     if as_json:

@@ -11,7 +11,10 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-from pulse_audit import catalogue
+from pulse_audit.catalogue.arms import INTERPOLATING
+from pulse_audit.catalogue.attributes import attribute_names, attribute_words, load_attributes
+from pulse_audit.catalogue.generators import describe_generator
+from pulse_audit.catalogue.shipped import shipped_file, shipped_generators
 from pulse_audit.files import cache_folder
 from pulse_audit.names import nearest
 from pulse_audit.types import GeneratorCard, InputError
@@ -83,12 +86,12 @@ def _generators() -> Rows:
     named = [_generator_row(card) for card in cards().values() if card.kind == "generator"]
     blank = dict.fromkeys(named[0], "-")
     forms = [{**blank, "name": name, "what": what} for name, what in own.items()]
-    return [*(_shipped_row(name) for name in catalogue.shipped_generators()), *forms, *named]
+    return [*(_shipped_row(name) for name in shipped_generators()), *forms, *named]
 
 
 def _shipped_row(name: str) -> dict[str, str]:
     """Say what is known of a generator that comes with the package, without loading it."""
-    path = catalogue.ASSETS / f"{name}.safetensors"
+    path = shipped_file(name)
     content = json.loads(path.with_suffix(".json").read_text())
     card = content["card"]
     side = int(card["resolution"])
@@ -138,7 +141,7 @@ def generator_cards(what: str, references: Sequence[str], trusted: Sequence[str]
     """
     if what != "generators":
         raise InputError(f"list {what}: takes no further names")
-    return [_card_row(catalogue.describe_generator(r, trusted)) for r in references]
+    return [_card_row(describe_generator(r, trusted)) for r in references]
 
 
 def _card_row(card: GeneratorCard) -> dict[str, str]:
@@ -185,7 +188,7 @@ def _arms() -> Rows:
             "name": "pulse",
             "what": "searches each --generator for faces that downscale to the input",
         },
-        *({"name": n, "what": "interpolation"} for n in catalogue.INTERPOLATING),
+        *({"name": n, "what": "interpolation"} for n in INTERPOLATING),
         {
             "name": "planted:MATRIX.csv",
             "what": "another real face, its group drawn from a matrix you give: a known bias",
@@ -235,15 +238,15 @@ def _attributes() -> Rows:
         "FILE.py:FACTORY": "your own code that returns an attribute model",
     }
     blank = {"predicts": "-", "held-out accuracy": "-"}
-    rows = [_attribute_row(name) for name in catalogue.attribute_names()]
+    rows = [_attribute_row(name) for name in attribute_names()]
     return [*rows, *({"name": n, **blank, "here": what} for n, what in forms.items())]
 
 
 def _attribute_row(name: str) -> dict[str, str]:
     try:
-        card = catalogue.load_attributes(name, "cpu").card
+        card = load_attributes(name, "cpu").card
     except InputError as error:
-        words = catalogue.attribute_words(name)
+        words = attribute_words(name)
         accuracy, here = "-", str(error).rpartition(": ")[2]
     else:
         words, here = card.vocabulary, "yes"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pulse_audit.catalogue import expand_arms
+from pulse_audit.catalogue.arms import expand_arms
 from pulse_audit.types import InputError
 
 

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from pulse_audit import catalogue
+from pulse_audit.catalogue import shipped
+from pulse_audit.catalogue.attributes import attribute_names, load_attributes
 from pulse_audit.faces.attribute_net import AttributeNet, save_attribute_net
 from pulse_audit.faces.attributes import checked, is_attribute_model, is_differentiable
+from pulse_audit.plugins import load_metrics, metric_names
 from pulse_audit.seeding import sha256
 from pulse_audit.types import InputError, Unavailable
 
@@ -70,7 +72,7 @@ def refusal(call: Callable[[], object]) -> str:
 
 
 def test_the_example_metric_measures_the_mean_colours_distance() -> None:
-    (metric,) = catalogue.load_metrics(["psnr", f"{METRIC}:build"])
+    (metric,) = load_metrics(["psnr", f"{METRIC}:build"])
     sr, hr = images(seed=1), images(seed=2)
     found = metric.compute(sr, hr)
     means = [255 * x.numpy().astype(np.float64).mean(axis=(2, 3)) for x in (sr, hr)]
@@ -81,7 +83,7 @@ def test_the_example_metric_measures_the_mean_colours_distance() -> None:
 
 
 def test_the_example_attribute_model_tells_dark_from_bright() -> None:
-    model = catalogue.load_attributes(f"{EXPOSURE}:build", "cpu")
+    model = load_attributes(f"{EXPOSURE}:build", "cpu")
     answer = model(torch.tensor([0.05, 0.95]).view(2, 1, 1, 1).expand(2, 3, 8, 8))
     words = model.card.vocabulary["exposure"]
     picked = [words[i] for i in answer.probabilities["exposure"].argmax(1)]
@@ -91,40 +93,38 @@ def test_the_example_attribute_model_tells_dark_from_bright() -> None:
 
 
 def test_a_card_without_weights_gets_the_digest_of_the_code() -> None:
-    card = catalogue.load_attributes(f"{EXPOSURE}:build", "cpu").card
+    card = load_attributes(f"{EXPOSURE}:build", "cpu").card
     assert card.sha256 == sha256(EXPOSURE.read_bytes())
     assert card.notes == ("code of exposure_attributes.py",)
 
 
 def test_gradients_go_through_a_plug_in() -> None:
     given = images().requires_grad_()
-    catalogue.load_attributes(f"{EXPOSURE}:build", "cpu")(given).probabilities[
-        "exposure"
-    ].sum().backward()
+    load_attributes(f"{EXPOSURE}:build", "cpu")(given).probabilities["exposure"].sum().backward()
     assert given.grad is not None
 
 
 def test_an_installed_package_offers_both(package: Callable[[str], None]) -> None:
     package("offering")
-    assert "exposure" in catalogue.attribute_names()
-    assert catalogue.metric_names() == ["broken", "colour"]
+    assert "exposure" in attribute_names()
+    assert metric_names() == ["broken", "colour"]
     assert "offering.colour" not in sys.modules, "listing runs nothing"
-    (metric,) = catalogue.load_metrics(["colour"])
+    (metric,) = load_metrics(["colour"])
     assert metric.name == "mean_colour_error"
-    model = catalogue.load_attributes("exposure", "cpu")
+    model = load_attributes("exposure", "cpu")
     assert model.card.notes == ("code of offering 1.2",)
 
 
 def test_a_broken_package_costs_one_line(package: Callable[[str], None]) -> None:
     package("breaking")
-    said = refusal(lambda: catalogue.load_metrics(["broken"]))
+    said = refusal(lambda: load_metrics(["broken"]))
     assert said.startswith("broken: raised ModuleNotFoundError")
 
 
 def test_two_packages_with_one_name_are_told_apart(package: Callable[[str], None]) -> None:
     package("first_one")
     package("second_one")
-    said = refusal(lambda: catalogue.load_attributes("exposure", "cpu"))
+    said = refusal(lambda: load_attributes("exposure", "cpu"))
     assert said == "exposure: offered by first_one and second_one; uninstall one of them"
 
 
@@ -137,7 +137,7 @@ def test_two_packages_with_one_name_are_told_apart(package: Callable[[str], None
     ],
 )
 def test_unknown_metrics_answer_with_the_nearest(name: str, said: str) -> None:
-    assert said in refusal(lambda: catalogue.load_metrics([name]))
+    assert said in refusal(lambda: load_metrics([name]))
 
 
 @pytest.mark.parametrize(
@@ -157,13 +157,13 @@ def test_unknown_attribute_models_are_one_line(
 ) -> None:
     monkeypatch.setenv("PULSE_AUDIT_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    assert said in refusal(lambda: catalogue.load_attributes(name, "cpu"))
+    assert said in refusal(lambda: load_attributes(name, "cpu"))
 
 
 def test_without_assets_the_default_says_so(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(catalogue, "ASSETS", tmp_path)
-    assert "faces-attributes" not in catalogue.attribute_names()
-    said = refusal(lambda: catalogue.load_attributes(None, "cpu"))
+    monkeypatch.setattr(shipped, "ASSETS", tmp_path)
+    assert "faces-attributes" not in attribute_names()
+    said = refusal(lambda: load_attributes(None, "cpu"))
     assert said.startswith("faces-attributes: this installation comes without it")
 
 
@@ -182,7 +182,7 @@ def test_without_assets_the_default_says_so(tmp_path: Path, monkeypatch) -> None
     ],
 )
 def test_a_plug_in_without_a_sound_metric_is_refused(plugin, code: str, said: str) -> None:
-    assert said in refusal(lambda: catalogue.load_metrics([plugin(code)]))
+    assert said in refusal(lambda: load_metrics([plugin(code)]))
 
 
 @pytest.mark.parametrize(
@@ -195,13 +195,13 @@ def test_a_plug_in_without_a_sound_metric_is_refused(plugin, code: str, said: st
 )
 def test_values_of_a_plug_in_are_checked(plugin, body: str, said: str) -> None:
     code = f"def build(): return Metric('mine', True, lambda sr, hr: {body})"
-    (metric,) = catalogue.load_metrics([plugin(code)])
+    (metric,) = load_metrics([plugin(code)])
     assert said in refusal(lambda: metric.compute(images(), images()))
 
 
 def test_a_plug_in_may_be_unable_to_measure(plugin) -> None:
     code = "def build(): return Metric('mine', True, lambda sr, hr: Unavailable('too small'))"
-    (metric,) = catalogue.load_metrics([plugin(code)])
+    (metric,) = load_metrics([plugin(code)])
     assert metric.compute(images(), images()) == Unavailable("too small")
 
 
@@ -239,12 +239,12 @@ def test_an_unsound_attribute_model_is_refused_when_it_is_loaded(
     plugin, words: str, answer: str, said: str
 ) -> None:
     reference = plugin(MODEL.replace("WORDS", words).replace("ANSWER", answer))
-    assert said in refusal(lambda: catalogue.load_attributes(reference, "cpu"))
+    assert said in refusal(lambda: load_attributes(reference, "cpu"))
 
 
 def test_what_is_no_attribute_model_is_refused(plugin) -> None:
     reference = plugin("def build(): return torch.nn.Identity()")
-    said = refusal(lambda: catalogue.load_attributes(reference, "cpu"))
+    said = refusal(lambda: load_attributes(reference, "cpu"))
     assert "returned a Identity, not an attribute model" in said
 
 
@@ -256,9 +256,9 @@ def test_nets_of_our_own_training_are_loaded_as_files_and_as_the_default(
     said = {"name": "ours", "crop": "ffhq", "temperatures": {"race": 1.0}, "held_out": {}}
     path = tmp_path / "faces-attributes.safetensors"
     save_attribute_net(network, path, said)
-    monkeypatch.setattr(catalogue, "ASSETS", tmp_path)
-    assert catalogue.attribute_names()[0] == "faces-attributes"
+    monkeypatch.setattr(shipped, "ASSETS", tmp_path)
+    assert attribute_names()[0] == "faces-attributes"
     for reference in (str(path), "faces-attributes", None):
-        model = catalogue.load_attributes(reference, "cpu")
+        model = load_attributes(reference, "cpu")
         assert checked(model, images()).probabilities["race"].shape == (3, 3)
         assert model.card.sha256 == sha256(path.read_bytes())

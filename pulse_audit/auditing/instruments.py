@@ -10,8 +10,11 @@ from typing import Any, TypeAlias
 
 import torch
 
-from pulse_audit import catalogue, store
+from pulse_audit import store
 from pulse_audit.auditing.spec import AuditSpec
+from pulse_audit.catalogue import shipped
+from pulse_audit.catalogue.attributes import attribute_names, load_attributes
+from pulse_audit.catalogue.published import fetched
 from pulse_audit.datasets.readers import FaceIndex
 from pulse_audit.faces import align, embed
 from pulse_audit.faces.attribute_net import ShippedAttributes
@@ -129,7 +132,7 @@ def settle(
     InputError
         If a named model or metric is unknown or cannot be used.
     """
-    model, missing = load_attributes(spec.attributes, device, resolution)
+    model, missing = attribute_model(spec.attributes, device, resolution)
     filled, foreign = columns_for(model, index)
     further = further_metrics(spec.metrics)
     asked = asked_metrics(spec.metrics, further)
@@ -149,7 +152,7 @@ def settle(
     return Instruments(model, filled, measured, compared, unavailable)
 
 
-def load_attributes(
+def attribute_model(
     reference: str | None, device: torch.device, resolution: int
 ) -> tuple[AttributeModel | None, str]:
     """Load the attribute model that is asked for; None and the reason where there is none.
@@ -164,7 +167,7 @@ def load_attributes(
     if reference == "none":
         return None, "no attribute model was asked for (--attributes none)"
     try:
-        model = catalogue.load_attributes(reference, device)
+        model = load_attributes(reference, device)
     except InputError as error:
         if reference is not None:
             raise
@@ -231,7 +234,7 @@ def _of_images(metric: Metric, resolution: int) -> Offer:
 def weights_of(name: str) -> dict[str, str] | Unavailable:
     """Name and SHA-256 of fetched weights, or why they are not there; nothing is loaded."""
     try:
-        return {"weights": name, "sha256": catalogue.fetched(get(name))[1]}
+        return {"weights": name, "sha256": fetched(get(name))[1]}
     except InputError as error:
         return Unavailable(str(error))
 
@@ -308,10 +311,8 @@ def requirements() -> dict[str, tuple[str, str, str]]:
     facenet = (str(embed.SMALLEST), embed.WEIGHTS, _here(embed.WEIGHTS))
     found |= {"identity_cosine": facenet, "verified": facenet}
     model = "an attribute model"
-    shipped = (
-        here if catalogue.SHIPPED_ATTRIBUTES in catalogue.attribute_names() else f"name {model}"
-    )
-    found["attribute_cosine"] = ("1", f"{model} with features", shipped)
+    loaded = here if shipped.ATTRIBUTES in attribute_names() else f"name {model}"
+    found["attribute_cosine"] = ("1", f"{model} with features", loaded)
     found["face_found"] = (str(align.LEAST_JUDGED), "MTCNN", here)
     return found
 

@@ -12,11 +12,14 @@ from typing import Any
 import torch
 
 import pulse_audit
-from pulse_audit import catalogue, store
+from pulse_audit import store
 from pulse_audit.auditing.instruments import Instruments, settle
 from pulse_audit.auditing.planted import planted_arms, preparer
 from pulse_audit.auditing.provenance import notes_of_seen
 from pulse_audit.auditing.spec import AuditSpec
+from pulse_audit.catalogue.arms import ArmReference, build_arm, expand_arms
+from pulse_audit.catalogue.generators import reference_sha256
+from pulse_audit.catalogue.shipped import shipped_generators
 from pulse_audit.datasets.balance import Skipped, balanced_draw, readable
 from pulse_audit.datasets.images import decode
 from pulse_audit.datasets.readers import FaceIndex, read_faces
@@ -58,7 +61,7 @@ def plan_audit(spec: AuditSpec, earlier: Mapping[str, Any] | None = None) -> Pla
     InputError
         If anything the spec names cannot be used.
     """
-    references = catalogue.expand_arms(spec.arms, spec.generators, spec.trusted_files)
+    references = expand_arms(spec.arms, spec.generators, spec.trusted_files)
     for condition in spec.conditions:
         parse_condition(condition)
     card = load_registry(spec.datasets_file).get(spec.dataset)
@@ -70,7 +73,7 @@ def plan_audit(spec: AuditSpec, earlier: Mapping[str, Any] | None = None) -> Pla
     torch.set_num_threads(int(execution["threads"]))
     dtype = DTYPES[str(execution["precision"])]
     arms = {
-        r.name: catalogue.build_arm(r, spec.search, device, dtype, spec.trusted_files)
+        r.name: build_arm(r, spec.search, device, dtype, spec.trusted_files)
         for r in references
         if r.kind != "planted"
     }
@@ -119,12 +122,10 @@ def plan_audit(spec: AuditSpec, earlier: Mapping[str, Any] | None = None) -> Pla
     return Plan(manifest, {face.id: face for face, _ in chosen}, arms, instruments)
 
 
-def shipped_models(
-    references: Sequence[catalogue.ArmReference], instruments: Instruments
-) -> list[str]:
+def shipped_models(references: Sequence[ArmReference], instruments: Instruments) -> list[str]:
     """Names of the models of a run that come with the package."""
     named = [parse_generator(r.reference).source for r in references if r.kind == "pulse"]
-    generators = [name for name in catalogue.shipped_generators() if name in named]
+    generators = [name for name in shipped_generators() if name in named]
     model = instruments.attributes
     return [*generators, *([model.card.name] if model is not None else [])]
 
@@ -214,7 +215,7 @@ def check_geometry(spec: AuditSpec, arms: Mapping[str, Upsampler], resolution: i
 
 
 def describe_arm(
-    reference: catalogue.ArmReference, arm: Upsampler, resolution: int, crop: str
+    reference: ArmReference, arm: Upsampler, resolution: int, crop: str
 ) -> dict[str, Any]:
     """Say what the manifest holds of an arm, with notes where it is compared off its own ground."""
     notes = []
@@ -227,7 +228,7 @@ def describe_arm(
     if described.get("search", {}).get("stop_at_feasibility"):
         notes.append("search fast: an image is kept at its first feasible step, and not improved")
     if reference.kind != "interpolation":
-        digest = catalogue.reference_sha256(reference.reference)
+        digest = reference_sha256(reference.reference)
         described["file_sha256"] = digest
         generator = described.get("generator")
         if isinstance(generator, dict):

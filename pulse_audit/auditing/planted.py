@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pulse_audit.auditing.prepare import prepared
-from pulse_audit.catalogue import ArmReference
+from pulse_audit.catalogue.arms import ArmReference
 from pulse_audit.datasets.balance import cell_of
 from pulse_audit.datasets.images import UnreadableImage, load
 from pulse_audit.datasets.readers import FaceIndex

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pulse_audit import catalogue
+from pulse_audit.catalogue import shipped
 from pulse_audit.types import InputError
 
 #: The list beside a shipped model: a line a training photo, the SHA-256 of its encoded bytes and,
@@ -74,7 +74,7 @@ def note_of_seen(model: str, photos: Photos, manifest: Mapping[str, Any]) -> str
 
 def notes_of_seen(models: Collection[str], manifest: Mapping[str, Any]) -> list[str]:
     """Return notes for the models that come with a list of what they saw."""
-    lists = {model: catalogue.ASSETS / f"{model}{SUFFIX}" for model in models}
+    lists = {model: shipped.ASSETS / f"{model}{SUFFIX}" for model in models}
     notes = (
         note_of_seen(model, read_photos(path), manifest)
         for model, path in lists.items()

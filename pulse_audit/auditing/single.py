@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pulse_audit import catalogue
 from pulse_audit.auditing.plan import check_device
 from pulse_audit.auditing.work import encode_png
+from pulse_audit.catalogue.generators import load_generator
 from pulse_audit.datasets.images import UnreadableImage, decode
 from pulse_audit.degrade.degradation import Degradation
 from pulse_audit.degrade.resample import check_factor
@@ -62,7 +62,7 @@ def upsample_photos(
         raise InputError(f"{generator}: choose one class here, such as #0, or leave #each out")
     decoded = [(photo, _read(photo)) for photo in photos]
     on = check_device(device)
-    loaded = catalogue.load_generator(generator, trusted_files).to(on, torch.float32)
+    loaded = load_generator(generator, trusted_files).to(on, torch.float32)
     size, crop = loaded.card.resolution, loaded.card.crop
     if align is None:
         align = crop != "as-is"

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pulse_audit import catalogue
 from pulse_audit.auditing.plan import Plan
+from pulse_audit.catalogue import shipped
+from pulse_audit.catalogue.attributes import load_attributes
 from pulse_audit.faces.attributes import Column, checked, columns, is_differentiable
 from pulse_audit.search.upsampler import PulseUpsampler
 from pulse_audit.types import AttributeModel, InputError
@@ -99,7 +100,7 @@ def settle_sources(plan: Plan, second: str | None) -> SourceModels:
     ----------
     plan : Plan
     second : str or None
-        The model that checks, see `catalogue.load_attributes`; None means the shipped one where
+        The model that checks, see `load_attributes`; None means the shipped one where
         it is there, ``none`` means nobody.
 
     Raises
@@ -166,7 +167,7 @@ def _check(
     if reference == NOBODY:
         return None, "not asked for (--second-attributes none)"
     try:
-        check = catalogue.load_attributes(reference or catalogue.SHIPPED_CHECK, device)
+        check = load_attributes(reference or shipped.CHECK, device)
     except InputError as error:
         if reference is not None:
             raise

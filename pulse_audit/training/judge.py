@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pulse_audit.catalogue import load_generator
+from pulse_audit.catalogue.generators import load_generator
 from pulse_audit.degrade.degradation import Degradation
 from pulse_audit.faces.attribute_net import ShippedAttributes, load_attribute_net
 from pulse_audit.files import write_whole

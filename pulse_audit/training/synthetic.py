@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from pulse_audit.catalogue import load_generator
+from pulse_audit.catalogue.generators import load_generator
 from pulse_audit.faces.attribute_net import ShippedAttributes, load_attribute_net
 from pulse_audit.files import write_whole
 from pulse_audit.generators.prior import prior_images

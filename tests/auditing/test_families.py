@@ -10,9 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from pulse_audit import catalogue, store
+from pulse_audit import store
 from pulse_audit.auditing.run import run_audit
 from pulse_audit.auditing.spec import make_spec
+from pulse_audit.catalogue.arms import expand_arms
+from pulse_audit.catalogue.generators import describe_generator, load_generator
 from pulse_audit.cli import BAD_INPUT, DONE, outcome
 from pulse_audit.seeding import sha256
 from pulse_audit.types import InputError
@@ -75,7 +77,7 @@ def test_upsample_with_every_family(
 
 
 def test_the_card_of_our_own_file_is_the_generators(families: Families) -> None:
-    card = catalogue.load_generator(str(families["own"])).card
+    card = load_generator(str(families["own"])).card
     assert (card.name, card.crop, card.licence) == ("ours", "celeba", "CC0-1.0")
     assert card.training_data == "nobody"
 
@@ -88,7 +90,7 @@ def test_a_stored_fit_is_used_for_our_own_file(families: Families, tmp_path: Pat
         shutil.copy(families["own"].with_suffix(suffix), path.with_suffix(suffix))
     mean = torch.linspace(-1, 1, 64)
     save_file({"mean": mean, "std": torch.ones(64)}, tmp_path / "own-fit.safetensors")
-    assert torch.equal(catalogue.load_generator(str(path)).fit.mean, mean)
+    assert torch.equal(load_generator(str(path)).fit.mean, mean)
 
 
 def test_pulses_fit_is_not_taken_for_networks_with_a_mapping(
@@ -98,16 +100,16 @@ def test_pulses_fit_is_not_taken_for_networks_with_a_mapping(
     torch.save(
         {"mean": torch.full((64,), 9.0), "std": torch.ones(64)}, tmp_path / "gaussian_fit.pt"
     )
-    assert float(catalogue.load_generator(str(path)).fit.mean.abs().max()) < 9
+    assert float(load_generator(str(path)).fit.mean.abs().max()) < 9
 
 
 def test_a_lone_synthesis_file_needs_the_fit_beside_it(families: Families, tmp_path: Path) -> None:
     path = Path(shutil.copy(families["synthesis"], tmp_path))
     with pytest.raises(InputError, match=r"synthesis.pt: .*put PULSE's gaussian_fit.pt"):
-        catalogue.load_generator(str(path))
+        load_generator(str(path))
     fit = {"mean": torch.arange(32) / 32, "std": torch.ones(32)}
     torch.save(fit, tmp_path / "gaussian_fit.pt")
-    assert torch.equal(catalogue.load_generator(str(path)).fit.mean, fit["mean"])
+    assert torch.equal(load_generator(str(path)).fit.mean, fit["mean"])
 
 
 def mean_of_class(network: object, label: int | None) -> torch.Tensor:
@@ -123,7 +125,7 @@ def mean_of_class(network: object, label: int | None) -> torch.Tensor:
 @pytest.mark.parametrize("label", [None, 3])
 def test_a_class_is_fixed_or_drawn(families: Families, label: int | None) -> None:
     reference = str(families["cond32"]) + ("" if label is None else f"#{label}")
-    generator = catalogue.load_generator(reference)
+    generator = load_generator(reference)
     expected, other = (mean_of_class(generator.network, c) for c in (label, 5))
     tolerance = 5 * float(generator.fit.std.max()) / 20_000**0.5
     assert float((generator.fit.mean - expected).abs().max()) < tolerance
@@ -131,7 +133,7 @@ def test_a_class_is_fixed_or_drawn(families: Families, label: int | None) -> Non
 
 
 def test_each_makes_an_arm_of_every_class(families: Families) -> None:
-    arms = catalogue.expand_arms([], [f"{families['cond32']}#each"])
+    arms = expand_arms([], [f"{families['cond32']}#each"])
     assert [arm.name for arm in arms] == [f"pulse:cond32#{label}" for label in range(7)]
     assert arms[3].reference == f"{families['cond32']}#3"
 
@@ -150,14 +152,14 @@ def test_choices_that_do_not_fit_are_refused(
     families: Families, file: str, choice: str, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        for arm in catalogue.expand_arms([], [f"{families[file]}{choice}"]):
-            catalogue.load_generator(arm.reference)
+        for arm in expand_arms([], [f"{families[file]}{choice}"]):
+            load_generator(arm.reference)
 
 
 def test_a_resolution_is_for_files_that_hold_more_than_was_trained(families: Families) -> None:
     grown = families["grown"]
-    assert catalogue.describe_generator(str(grown)).resolution == 128
-    card = catalogue.describe_generator(f"{grown}@16")
+    assert describe_generator(str(grown)).resolution == 128
+    card = describe_generator(f"{grown}@16")
     assert (card.name, card.family, card.resolution) == ("grown", "stylegan1", 16)
 
 
@@ -178,7 +180,7 @@ def test_the_catalogue_says_family_and_latent(capsys: Capture) -> None:
 
 def test_a_factory_takes_no_class(tiny_generator: str) -> None:
     with pytest.raises(InputError, match="for files, not for factories"):
-        catalogue.load_generator(f"{tiny_generator}#3")
+        load_generator(f"{tiny_generator}#3")
 
 
 def test_the_card_of_a_file_is_listed(families: Families, capsys: Capture) -> None:

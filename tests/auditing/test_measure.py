@@ -209,7 +209,7 @@ def test_an_output_that_failed_has_features_of_nan_and_no_prediction(
 def test_without_the_shipped_model_a_run_goes_on_and_says_why(
     fairface_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pulse_audit.catalogue.ASSETS", tmp_path)
+    monkeypatch.setattr("pulse_audit.catalogue.shipped.ASSETS", tmp_path)
     finished = audit(fairface_root, tmp_path / "out", attributes=None, arms=["bicubic"])
     manifest = finished.manifest
     assert manifest["attributes"] is None and finished.features() is None

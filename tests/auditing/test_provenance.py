@@ -35,7 +35,7 @@ def test_lists_are_read_from_beside_the_shipped_models(
     (tmp_path / "twin-images.txt.gz").write_bytes(
         gzip.compress(f"{2:064x}  val/a b.jpg\n".encode())
     )
-    monkeypatch.setattr("pulse_audit.catalogue.ASSETS", tmp_path)
+    monkeypatch.setattr("pulse_audit.catalogue.shipped.ASSETS", tmp_path)
     notes = notes_of_seen(["twin", "another"], RUN)
     assert [note.split(":")[0] for note in notes] == [
         "twin was trained on 1 of the 4 photos of this run"

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pulse_audit import catalogue, terminal
+from pulse_audit import terminal
+from pulse_audit.catalogue.generators import load_generator, reference_sha256
+from pulse_audit.catalogue.published import to_fetch
 from pulse_audit.cli import BAD_INPUT, DONE, INCOMPLETE, outcome
 from pulse_audit.types import InputError
 from pulse_audit.weights import cache, registry, transfer
@@ -125,7 +127,7 @@ def test_ctrl_c_is_incomplete(monkeypatch, capsys: Capture) -> None:
 
 
 def test_pulses_synthesis_network_brings_its_gaussian_fit() -> None:
-    wanted = catalogue.to_fetch(["pulse-stylegan1-ffhq-1024", "pulse-gaussian-fit"])
+    wanted = to_fetch(["pulse-stylegan1-ffhq-1024", "pulse-gaussian-fit"])
     assert [card.name for card in wanted] == ["pulse-stylegan1-ffhq-1024", "pulse-gaussian-fit"]
 
 
@@ -157,23 +159,23 @@ def test_doctor_says_what_is_missing_and_what_that_costs(capsys: Capture) -> Non
 
 def test_a_generator_that_is_not_fetched_names_the_command() -> None:
     with pytest.raises(InputError, match=f"{NAME} is known but not fetched: pulse-audit fetch"):
-        catalogue.load_generator(NAME)
+        load_generator(NAME)
     with pytest.raises(InputError, match="not fetched"):
-        catalogue.reference_sha256(NAME)
+        reference_sha256(NAME)
 
 
 def test_a_generator_that_changed_since_is_not_used() -> None:
     outcome(["fetch", NAME, "--accept-licence", "--quiet"])
     cache.path_of(registry.get(NAME)).write_bytes(CONTENT[1:])
     with pytest.raises(InputError, match=f"changed: pulse-audit fetch {NAME}"):
-        catalogue.load_generator(NAME)
+        load_generator(NAME)
 
 
 def test_a_misspelt_generator_is_answered_with_the_nearest() -> None:
     with pytest.raises(InputError, match="did you mean stylegan2-ffhq-256"):
-        catalogue.load_generator("stylegan2-ffqh-256")
+        load_generator("stylegan2-ffqh-256")
 
 
 def test_other_weights_are_no_generator() -> None:
     with pytest.raises(InputError, match="unknown generator 'lpips-vgg16'"):
-        catalogue.load_generator("lpips-vgg16")
+        load_generator("lpips-vgg16")

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torchvision.models import resnet34
 
-from pulse_audit import catalogue
+from pulse_audit.catalogue.attributes import attribute_names, load_attributes
 from pulse_audit.seeding import sha256
+from pulse_audit.types import InputError
 from pulse_audit.weights import registry
 from pulse_audit.weights.fetch import fetch
 
@@ -27,10 +28,10 @@ def test_it_is_fetched_and_then_loaded_by_name(server, monkeypatch, content: byt
     card = known.model_copy(update={"url": f"{server.url}/f.pt", "obtain": None})
     monkeypatch.setattr(registry, "cards", lambda: {card.name: card})
     server.answers = [server.full(content)]
-    with pytest.raises(catalogue.InputError, match="pulse-audit fetch fairface-race7"):
-        catalogue.load_attributes("fairface-race7", "cpu")
+    with pytest.raises(InputError, match="pulse-audit fetch fairface-race7"):
+        load_attributes("fairface-race7", "cpu")
     path = fetch(card, lambda terms: True)
-    model = catalogue.load_attributes("fairface-race7", torch.device("cpu"))
+    model = load_attributes("fairface-race7", torch.device("cpu"))
     said = model.card
     assert (said.name, said.licence) == ("fairface-race7", "CC BY 4.0")
     assert said.training_data == known.trained_on
@@ -39,12 +40,12 @@ def test_it_is_fetched_and_then_loaded_by_name(server, monkeypatch, content: byt
     assert {name: tuple(p.shape) for name, p in found.items()} == {
         "race": (1, 7), "gender": (1, 2), "age": (1, 9),
     }  # fmt: skip
-    assert "fairface-race7" in catalogue.attribute_names()
+    assert "fairface-race7" in attribute_names()
 
 
 def test_a_file_that_was_not_fetched_is_named_with_its_kind(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "own.pt"
     path.write_bytes(content)
-    model = catalogue.load_attributes(f"fairface-race4:{path}", "cpu")
+    model = load_attributes(f"fairface-race4:{path}", "cpu")
     assert list(model.card.vocabulary) == ["race4"]
     assert model.card.sha256 == sha256(content)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from pulse_audit import catalogue
+from pulse_audit.catalogue.generators import load_generator, reference_sha256
 from pulse_audit.seeding import sha256
+from pulse_audit.types import InputError
 from pulse_audit.weights import cache, registry
 from pulse_audit.weights.fetch import fetch
 
@@ -50,16 +51,16 @@ def named(monkeypatch: pytest.MonkeyPatch) -> registry.WeightCard:
 
 
 def test_a_named_generator_carries_its_origin(named: registry.WeightCard) -> None:
-    generator = catalogue.load_generator(named.name)
+    generator = load_generator(named.name)
     card = generator.card
     assert (card.name, card.resolution, card.crop) == (named.name, 32, "ffhq")
     assert card.training_data == named.trained_on
     assert card.licence == "CC BY-NC 4.0"
     content = cache.path_of(named).read_bytes()
-    assert card.sha256 == sha256(content) == catalogue.reference_sha256(named.name)
+    assert card.sha256 == sha256(content) == reference_sha256(named.name)
 
 
 def test_a_missing_gaussian_fit_names_its_own_command(named: registry.WeightCard) -> None:
     cache.path_of(registry.get(named.gaussian_fit)).unlink()
-    with pytest.raises(catalogue.InputError, match="pulse-audit fetch pulse-gaussian-fit"):
-        catalogue.load_generator(named.name)
+    with pytest.raises(InputError, match="pulse-audit fetch pulse-gaussian-fit"):
+        load_generator(named.name)
