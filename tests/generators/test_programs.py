@@ -62,16 +62,25 @@ def test_a_program_renders_what_was_exported(tmp_path, decoder, batch):
 
 
 def rewritten(data: bytes, change) -> bytes:
-    """The archive with its members changed: ``change(inner name, bytes)`` gives bytes or None."""
-    out = io.BytesIO()
+    """The archive with its members changed: ``change(inner name, bytes)`` gives bytes or None.
+
+    torch 2.6 writes its members side by side, later versions into a folder and by other names.
+    """
+    out, same = io.BytesIO(), True
     with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(out, "w") as new:
-        root = old.namelist()[0].split("/")[0]
+        first = old.namelist()[0]
+        folder = first.split("/")[0] + "/" if "/" in first else ""
         for name in old.namelist():
-            changed = change(name.removeprefix(f"{root}/"), old.read(name))
+            before = old.read(name)
+            changed = change(name.removeprefix(folder), before)
+            same &= changed == before
             if changed is not None:
                 new.writestr(name, changed)
         for name, added in change(None, b"") or ():
-            new.writestr(f"{root}/{name}", added)
+            new.writestr(f"{folder}{name}", added)
+            same = False
+    if same:
+        pytest.skip("this version of torch writes no such member")
     return out.getvalue()
 
 
@@ -79,7 +88,7 @@ def graph(edit):
     """Edit the JSON of the graph."""
 
     def change(name, data):
-        if name is None or not re.match(r"models/.*json", name):
+        if name is None or not re.match(r"(models/.*|serialized_exported_program)\.json", name):
             return data if name else ()
         text = json.loads(data)
         edit(text)
@@ -119,7 +128,7 @@ def pickled_weight(marker):
     def change(name, data):
         if name is None:
             return ()
-        if name == "data/weights/weight_0":
+        if name in ("data/weights/weight_0", "serialized_state_dict.pt"):
             return zipped(Attack(marker))
         if name == "data/weights/model_weights_config.json":
             text = json.loads(data)
@@ -225,7 +234,7 @@ def test_trust_is_for_one_very_file(tmp_path, program):
 def test_a_member_outside_the_archive_has_no_opt_in(tmp_path, program):
     path = tmp_path / "bad.pt2"
     path.write_bytes(rewritten(program, member("../../evil", b"x")))
-    with pytest.raises(InputError, match="'archive/../../evil' points outside the archive$"):
+    with pytest.raises(InputError, match=r"'[\w/]*\.\./\.\./evil' points outside the archive$"):
         load_generator(path, trust_file=file_sha256(path))
 
 
