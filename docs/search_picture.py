@@ -1,46 +1,72 @@
-"""Draws docs/search.png: faces of nobody, their 8 px inputs, and what PULSE finds for them.
+"""Draws docs/search.png: faces of nobody, their 8 px inputs, and what PULSE finds with each twin.
 
-The originals are samples of the generator itself (examples/celeba_dcgan.py), so no one is shown.
+The originals are the first faces of four groups in the shipped evaluation faces, and the words
+below the pictures are the shipped attribute net's, so nothing here is chosen by looking.
 """
 
-import sys
+import csv
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
+from PIL import Image
 
 import pulse_audit as pa
+from pulse_audit.catalogue.attributes import load_attributes
+from pulse_audit.catalogue.generators import load_generator
+from pulse_audit.catalogue.shipped import ASSETS, GENERATORS
 from pulse_audit.degrade.resample import downscale
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "examples"))
+FACES = ASSETS / "synthetic-faces"
+GROUPS = ("Black", "Indian", "East Asian", "White")
+SCALE, SEEDS = 4, (0, 1)
 
-SCALE, FACES, SEEDS = 4, (3, 9, 25), (0, 1, 2, 3)
+
+def originals() -> torch.Tensor:
+    """The first face of every group, (n, 3, R, R) in [0, 1]."""
+    with (FACES / "labels.csv").open(newline="") as table:
+        rows = list(csv.DictReader(table))
+    files = [next(r["file"] for r in rows if r["race"] == group) for group in GROUPS]
+    pixels = np.stack([np.asarray(Image.open(FACES / file)) for file in files])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
 
 
 def main() -> None:
-    from celeba_dcgan import build
+    faces = originals()
+    inputs = downscale(faces, SCALE).clamp(0, 1)
+    found = [
+        [one.image for one in pa.Pulse(load_generator(name), scale=SCALE).upsample(inputs, SEEDS)]
+        for name in GENERATORS
+    ]
+    net = load_attributes(None, "cpu")
+    words = net.card.vocabulary["race"]
 
-    generator = build()
-    latents = torch.randn(32, 1, 100, generator=torch.Generator().manual_seed(0))
-    originals = generator.synthesize(latents, []).detach()[list(FACES)]
-    inputs = downscale(originals, SCALE).clamp(0, 1)
-    found = pa.Pulse(generator, scale=SCALE).upsample(inputs, seeds=SEEDS)
-    columns = 2 + len(SEEDS)
+    def apparent(image: torch.Tensor) -> str:
+        return words[int(net(image[None]).probabilities["race"].argmax())].replace("_", " ")
+
+    columns = 2 + len(SEEDS) * len(GENERATORS)
     figure, axes = plt.subplots(
-        len(FACES), columns, figsize=(1.35 * columns, 1.5 * len(FACES) + 0.2), layout="constrained"
+        len(GROUPS),
+        columns,
+        figsize=(1.35 * columns, 1.5 * len(GROUPS) + 0.3),
+        layout="constrained",
     )
     for row, axis in enumerate(axes):
-        searched = found[row * len(SEEDS) : (row + 1) * len(SEEDS)]
-        pictures = [originals[row], inputs[row], *(s.image for s in searched)]
-        words = ["", "", *(f"{s.status}, MSE {s.downscale_error:.4f}" for s in searched)]
-        for cell, picture, word in zip(axis, pictures, words, strict=True):
+        searched = [
+            image for per in found for image in per[row * len(SEEDS) : (row + 1) * len(SEEDS)]
+        ]
+        pictures = [faces[row], inputs[row], *searched]
+        captions = [apparent(faces[row]), "", *map(apparent, searched)]
+        for cell, picture, caption in zip(axis, pictures, captions, strict=True):
             cell.imshow(picture.permute(1, 2, 0).numpy(), interpolation="nearest")
             cell.set_xticks([], [])
             cell.set_yticks([], [])
-            cell.set_xlabel(word, fontsize=7)
+            cell.set_xlabel(caption, fontsize=8)
             cell.spines[:].set_visible(False)
-    heads = ["original", f"input, {32 // SCALE} px", *(f"search {seed}" for seed in SEEDS)]
+    heads = ["original", f"input, {faces.shape[-1] // SCALE} px"]
+    heads += [name for name in GENERATORS for _ in SEEDS]
     for cell, head in zip(axes[0], heads, strict=True):
         cell.set_title(head, fontsize=9)
     figure.savefig(HERE / "search.png", dpi=150, metadata={"Software": None})

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from pulse_audit.catalogue import shipped
 from pulse_audit.catalogue.arms import expand_arms
 from pulse_audit.types import InputError
 
@@ -12,7 +13,10 @@ def names(arms: list[str], generators: list[str]) -> list[str]:
     return [arm.name for arm in expand_arms(arms, generators)]
 
 
-def test_neither_arm_nor_generator_means_the_interpolating_arms() -> None:
+def test_without_the_twins_the_interpolating_arms_are_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shipped, "ASSETS", tmp_path)
     assert names([], []) == ["nearest", "bicubic", "lanczos"]
 
 
@@ -52,6 +56,9 @@ def test_an_unknown_arm_gets_the_nearest() -> None:
         expand_arms(["bicubik"], [])
 
 
-def test_pulse_without_a_generator_says_what_is_missing() -> None:
+def test_pulse_without_a_generator_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shipped, "ASSETS", tmp_path)
     with pytest.raises(InputError, match="--generator"):
         expand_arms(["pulse"], [])

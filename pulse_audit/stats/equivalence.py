@@ -93,7 +93,9 @@ def noninferiority_unpaired(
         Values and faces, (draws,) each, of two samples that share no face.
     margin : float
     proportion : bool
-        Farrington and Manning's score test at effective sample sizes; else Welch's t over faces.
+        Farrington and Manning's score test; of faces with several draws at effective sample sizes,
+        which are themselves estimated, so that the score is referred to Student's t over faces.
+        Else Welch's t over faces.
 
     Returns
     -------
@@ -161,13 +163,16 @@ def _distance(sample: Groups, margin: float, proportion: bool) -> tuple[float, f
     if proportion:
         p, n = sample.means(), sample.effective_sizes()
         score = float(difference_score(p[0], n[0], p[1], n[1], -min(margin, 1.0)))
-        return score, math.inf, "Farrington-Manning score at effective sample sizes"
-    errors, df = sample.errors(), sample.n_faces - 1
-    if (df < 1).any():
+        n_faces = int(sum(sample.n_faces))
+        repeated = int(sum(sample.n_draws)) > n_faces
+        df = float(max(n_faces - 2, 1)) if repeated else math.inf
+        return score, df, "Farrington-Manning score at effective sample sizes"
+    errors, freedoms = sample.errors(), sample.n_faces - 1
+    if (freedoms < 1).any():
         return math.nan, math.nan, "no test: one face"
     means, squares = sample.means(), errors**2
-    spread = float((squares**2 / df).sum())
-    freedom = float(squares.sum() ** 2 / spread) if spread else float(df.sum())
+    spread = float((squares**2 / freedoms).sum())
+    freedom = float(squares.sum() ** 2 / spread) if spread else float(freedoms.sum())
     statistic = _ratio(float(means[0] - means[1]) + margin, math.sqrt(squares.sum()))
     return statistic, freedom, "Welch t over faces"
 

@@ -283,9 +283,17 @@ def test_an_arm_that_breaks_the_contract_is_an_error_in_the_rows(
     assert not rows.feasible.any()
 
 
-def test_the_default_run_needs_no_data(tmp_path: Path) -> None:
+def test_the_default_run_needs_nothing_but_the_package(tmp_path: Path) -> None:
+    """One face a group in place of ten."""
     from pulse_audit.auditing.spec import read_spec
 
-    finished = run_audit(make_spec(read_spec("default")), tmp_path / "out")
-    assert set(finished.samples().arm) == {"nearest", "bicubic", "lanczos"}
+    spec = make_spec({**read_spec("default"), "per_group": 1, "draws": 1})
+    finished = run_audit(spec, tmp_path / "out")
+    rows = finished.samples()
+    assert dict(rows.arm.value_counts()) == {
+        "pulse:faces-balanced": 7, "pulse:faces-skewed": 7, "bicubic": 7,
+    }  # fmt: skip
+    searched = rows[rows.arm != "bicubic"]
+    assert searched.feasible.mean() > 0.7
+    assert searched.sr_race.notna().all() and searched.label_race.nunique() == 7
     assert (finished.path / "report" / "index.html").is_file()
