@@ -30,7 +30,8 @@ def findings(manifest: Mapping[str, Any], rows: Sequence[EstimateRow]) -> list[s
     -------
     list of str
         Under the first condition and scale: for every arm on trial whose groups are kept, what a
-        perfect one would score, who gains from whom; how arms differ on the same faces; then
+        perfect one would score, who gains from whom; what is to be known of the arms; how they
+        differ on the same faces; then
         feasibility, lightness, errors, how the settings differ, and how much the sample can tell.
     """
     if not rows:
@@ -42,7 +43,8 @@ def findings(manifest: Mapping[str, Any], rows: Sequence[EstimateRow]) -> list[s
     trial = on_trial(manifest, rows)
     groups = [said for arm in trial for said in about_groups(arm, everything, grouping)]
     groups += [said for arm in trial for said in about_sources(arm, everything)]
-    groups += [*instrument(everything, grouping), *between_arms(everything, grouping)]
+    groups += [*instrument(everything, grouping), *_caveats(manifest, trial)]
+    groups += between_arms(everything, grouping)
     sentences = [
         sentence
         for arm in trial
@@ -51,6 +53,16 @@ def findings(manifest: Mapping[str, Any], rows: Sequence[EstimateRow]) -> list[s
     sentences.extend(_precision([row for row in here if row.group_by == grouping]))
     several = len({(row.condition, row.scale) for row in rows if row.scale}) > 1
     return [*([_where(setting)] if several else []), *groups, *sentences]
+
+
+def _caveats(manifest: Mapping[str, Any], arms: Sequence[str]) -> Iterator[str]:
+    """Say what is to be known of arms before anything is read into their numbers."""
+    said: dict[str, list[str]] = {}
+    for arm in arms:
+        for caveat in manifest["arms"].get(arm, {}).get("caveats") or ():
+            said.setdefault(str(caveat), []).append(arm)
+    for caveat, arms_of in said.items():
+        yield f"{' and '.join(arms_of)}: {caveat}."
 
 
 def on_trial(manifest: Mapping[str, Any], rows: Sequence[EstimateRow]) -> list[str]:

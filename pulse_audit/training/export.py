@@ -106,13 +106,11 @@ def _standing(config: GanConfig, kimg: float) -> dict[str, Any]:
     """Say whether a model only stands in for a larger one, and where that would come from."""
     if config.resolution >= FINAL_RESOLUTION:
         return {"interim": False}
-    larger = config.name.replace(f"-{config.resolution}", f"-{FINAL_RESOLUTION}")
     return {
         "interim": True,
         "caveat": (
-            f"interim model: {config.resolution} px after {kimg:,.0f} thousand images; "
-            f"{FINAL_RESOLUTION} px is trained by python -m pulse_audit.training.gan train "
-            f"--config {larger}"
+            f"interim model, {config.resolution} px after {kimg:,.0f} thousand images; "
+            f"python -m pulse_audit.training.gan trains it at {FINAL_RESOLUTION} px"
         ),
     }
 

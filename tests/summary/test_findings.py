@@ -87,6 +87,15 @@ def test_errors_are_counted():
     assert said[0] == "3 of 20 draws of pulse:g ended in an error; they count as infeasible."
 
 
+def test_what_is_to_be_known_of_arms_is_said_once_for_all_it_holds_for():
+    arms = {
+        name: {"kind": "pulse", "caveats": ["interim model"]} for name in ("pulse:g", "pulse:h")
+    }
+    rows = [row("feasible_rate", 0.9, 0.8, 0.95, arm=arm) for arm in arms]
+    said = findings({**MANIFEST, "arms": arms}, rows)
+    assert said.count("pulse:g and pulse:h: interim model.") == 1
+
+
 def test_interpolation_is_left_out_beside_an_arm_on_trial():
     rows = [*rates(), row("feasible_rate", 1, 0.9, 1, arm="bicubic")]
     assert not any("bicubic" in said for said in findings(MANIFEST, rows))

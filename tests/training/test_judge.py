@@ -63,5 +63,5 @@ def test_an_interim_model_says_so_in_its_card(config, training, tmp_path: Path) 
     checkpoint.save(Trainer(config, training, torch.device("cpu")), tmp_path)
     path = export(config, tmp_path, tmp_path / "out", "twin")
     text = cards.generator_card("twin", read_card(path))
-    assert "interim model: 8 px" in text and "--config tiny-64" in text
+    assert "interim model, 8 px" in text and "trains it at 64 px" in text
     assert "| A | 16 |" in text
