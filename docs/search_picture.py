@@ -1,7 +1,8 @@
 """Draws docs/search.png: faces of nobody, their 8 px inputs, and what PULSE finds with each twin.
 
-The originals are the first faces of four groups in the shipped evaluation faces, and the words
-below the pictures are the shipped attribute net's, so nothing here is chosen by looking.
+The originals are of four groups the faces that the shipped attribute net is surest of among the
+shipped evaluation faces, and the words below the pictures are the net's: nothing here was chosen
+by looking.
 """
 
 import csv
@@ -17,6 +18,7 @@ from pulse_audit.catalogue.attributes import load_attributes
 from pulse_audit.catalogue.generators import load_generator
 from pulse_audit.catalogue.shipped import ASSETS, GENERATORS
 from pulse_audit.degrade.resample import downscale
+from pulse_audit.types import AttributeModel
 
 HERE = Path(__file__).resolve().parent
 FACES = ASSETS / "synthetic-faces"
@@ -24,23 +26,25 @@ GROUPS = ("Black", "Indian", "East Asian", "White")
 SCALE, SEEDS = 4, (0, 1)
 
 
-def originals() -> torch.Tensor:
-    """The first face of every group, (n, 3, R, R) in [0, 1]."""
+def originals(net: AttributeModel) -> torch.Tensor:
+    """The clearest face of every group, (n, 3, R, R) in [0, 1]."""
     with (FACES / "labels.csv").open(newline="") as table:
-        rows = list(csv.DictReader(table))
-    files = [next(r["file"] for r in rows if r["race"] == group) for group in GROUPS]
+        files = [row["file"] for row in csv.DictReader(table)]
     pixels = np.stack([np.asarray(Image.open(FACES / file)) for file in files])
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+    faces = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+    seen = net(faces).probabilities["race"]
+    words = net.card.vocabulary["race"]
+    return faces[[int(seen[:, words.index(group)].argmax()) for group in GROUPS]]
 
 
 def main() -> None:
-    faces = originals()
+    net = load_attributes(None, "cpu")
+    faces = originals(net)
     inputs = downscale(faces, SCALE).clamp(0, 1)
     found = [
         [one.image for one in pa.Pulse(load_generator(name), scale=SCALE).upsample(inputs, SEEDS)]
         for name in GENERATORS
     ]
-    net = load_attributes(None, "cpu")
     words = net.card.vocabulary["race"]
 
     def apparent(image: torch.Tensor) -> str:
