@@ -51,6 +51,9 @@ class AttributeConfig(BaseModel):
         Images a step.
     learning_rate, weight_decay, warmup : float
         Of AdamW: the peak, reached after the share ``warmup`` of the steps, then a cosine to 0.
+    restarts : list of (int, int, float)
+        Further cycles of the learning rate, each with its epochs, the side of their images and its
+        peak (Loshchilov and Hutter 2017, arXiv:1608.03983).
     label_smoothing : float
         Share of the target spread evenly over the classes.
     mixup : float
@@ -79,6 +82,7 @@ class AttributeConfig(BaseModel):
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
     warmup: float = Field(ge=0, lt=1)
+    restarts: tuple[tuple[int, int, float], ...] = ()
     label_smoothing: float = Field(ge=0, lt=1)
     mixup: float = Field(ge=0)
     blurred: float = Field(ge=0, le=1)
@@ -173,7 +177,7 @@ class Trainer:
         self.adam = torch.optim.AdamW(groups, lr=config.learning_rate)
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self.per_epoch = len(faces) // config.batch
-        self.steps = self.per_epoch * sum(count for count, _ in config.epochs)
+        self.steps = self.per_epoch * sum(count for count, _ in sizes(config))
 
     def advance(self) -> float:
         """Take one step; return its loss."""
@@ -181,7 +185,7 @@ class Trainer:
         source = torch.Generator().manual_seed(fingerprint(config.seed, "step", self.step) % 2**63)
         images, targets = self._batch(source)
         for group in self.adam.param_groups:
-            group["lr"] = learning_rate(config, self.step / self.steps)
+            group["lr"] = learning_rate(config, self.step / self.per_epoch)
         self.adam.zero_grad()
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"
@@ -275,19 +279,34 @@ class Trainer:
 def image_size(config: AttributeConfig, epoch: int) -> int:
     """Side in pixels of the images of an epoch."""
     last = 0
-    for count, size in config.epochs:
+    for count, size in sizes(config):
         last += count
         if epoch < last:
             return size
-    return config.epochs[-1][1]
+    return sizes(config)[-1][1]
 
 
-def learning_rate(config: AttributeConfig, progress: float) -> float:
-    """Learning rate after a share of the steps: a linear warm-up, then a cosine to 0."""
-    if progress < config.warmup:
-        return config.learning_rate * max(progress / config.warmup, 0.01)
-    rest = (progress - config.warmup) / (1 - config.warmup)
-    return config.learning_rate * (1 + math.cos(math.pi * rest)) / 2
+def sizes(config: AttributeConfig) -> list[tuple[int, int]]:
+    """Epochs and the side of their images, over all cycles."""
+    return [*config.epochs, *((count, size) for count, size, _ in config.restarts)]
+
+
+def learning_rate(config: AttributeConfig, epochs: float) -> float:
+    """Learning rate after so many epochs: in every cycle a linear warm-up, then a cosine to 0."""
+    cycles = [(sum(count for count, _ in config.epochs), config.learning_rate)]
+    cycles += [(count, peak) for count, _, peak in config.restarts]
+    for count, peak in cycles[:-1]:
+        if epochs < count:
+            return _cycle(epochs / count, peak, config.warmup)
+        epochs -= count
+    count, peak = cycles[-1]
+    return _cycle(epochs / count, peak, config.warmup)
+
+
+def _cycle(progress: float, peak: float, warmup: float) -> float:
+    if progress < warmup:
+        return peak * max(progress / warmup, 0.01)
+    return peak * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup))) / 2
 
 
 def augmented(images: Tensor, size: int, blurred: float, source: torch.Generator) -> Tensor:

@@ -52,6 +52,7 @@ def config() -> AttributeConfig:
         "ema_steps": 4,
         "precision": "float32",
         "learning_rate": 0.02,
+        "restarts": [],
         "mixup": 0.0,
     }
     return AttributeConfig(**{**read_config("faces-attributes").model_dump(), **tiny})
@@ -151,8 +152,16 @@ def test_trained_and_exported_it_tells_what_can_be_told(
 def test_epochs_have_their_sizes_and_the_rate_its_shape(config: AttributeConfig) -> None:
     assert [image_size(config, epoch) for epoch in range(4)] == [32, 64, 64, 64]
     peak = config.learning_rate
-    rates = [learning_rate(config, progress) for progress in (0.05, config.warmup, 1.0)]
+    rates = [learning_rate(config, 3 * progress) for progress in (0.05, config.warmup, 1.0)]
     assert rates == pytest.approx([peak / 2, peak, 0.0])
+
+
+def test_a_restart_is_a_cycle_of_its_own_after_the_first(config: AttributeConfig) -> None:
+    again = config.model_copy(update={"restarts": ((2, 48, 0.01),)})
+    assert [image_size(again, epoch) for epoch in range(5)] == [32, 64, 64, 48, 48]
+    assert learning_rate(again, 2.9) == learning_rate(config, 2.9)
+    rates = [learning_rate(again, 3 + 2 * progress) for progress in (0.05, config.warmup, 1.0)]
+    assert rates == pytest.approx([0.005, 0.01, 0.0])
 
 
 def test_augmentation_keeps_range_and_leaves_hue_alone() -> None:
