@@ -8,7 +8,7 @@ from pathlib import Path
 ASSETS = Path(__file__).parents[1] / "assets"
 GENERATORS = ("faces-balanced", "faces-skewed")
 ATTRIBUTES = "faces-attributes"
-#: Of the same training on another seed: it checks what guidance by the first one finds.
+#: Of a shorter training on another seed: it checks what guidance by the first one finds.
 CHECK = "faces-attributes-check"
 
 

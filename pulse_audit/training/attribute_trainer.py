@@ -295,18 +295,14 @@ def learning_rate(config: AttributeConfig, epochs: float) -> float:
     """Learning rate after so many epochs: in every cycle a linear warm-up, then a cosine to 0."""
     cycles = [(sum(count for count, _ in config.epochs), config.learning_rate)]
     cycles += [(count, peak) for count, _, peak in config.restarts]
-    for count, peak in cycles[:-1]:
-        if epochs < count:
-            return _cycle(epochs / count, peak, config.warmup)
-        epochs -= count
-    count, peak = cycles[-1]
-    return _cycle(epochs / count, peak, config.warmup)
-
-
-def _cycle(progress: float, peak: float, warmup: float) -> float:
-    if progress < warmup:
-        return peak * max(progress / warmup, 0.01)
-    return peak * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup))) / 2
+    while len(cycles) > 1 and epochs >= cycles[0][0]:
+        epochs -= cycles.pop(0)[0]
+    count, peak = cycles[0]
+    progress = epochs / count
+    if progress < config.warmup:
+        return peak * max(progress / config.warmup, 0.01)
+    rest = (progress - config.warmup) / (1 - config.warmup)
+    return peak * (1 + math.cos(math.pi * rest)) / 2
 
 
 def augmented(images: Tensor, size: int, blurred: float, source: torch.Generator) -> Tensor:
