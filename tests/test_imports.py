@@ -19,7 +19,7 @@ BOTTOM = {"types", "seeding", "names", "files"}
 ALLOWED = {
     "seeding": set(),
     "names": set(),
-    "files": set(),
+    "files": {"types"},
     "types": {"seeding"},
     **{leaf: BOTTOM for leaf in LEAVES},
     "faces": BOTTOM | {"weights"},

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pulse_audit.catalogue.published import fetched, generator_card, generator_names
 from pulse_audit.catalogue.shipped import shipped_file, shipped_generators
+from pulse_audit.files import read_card
 from pulse_audit.names import GeneratorReference, is_factory, nearest, parse_generator
 from pulse_audit.plugins import caveats_unspoken, load_factory
 from pulse_audit.seeding import sha256
@@ -171,7 +172,7 @@ def _facts_of(card: WeightCard) -> dict[str, Any]:
 
 def _facts(asked: GeneratorReference) -> dict[str, Any]:
     """Return what is known of a file: of our own ones what their card says."""
-    from pulse_audit.generators.own import read_card
+    from pulse_audit.generators.own import KIND
 
     facts: dict[str, Any] = {
         "name": asked.path.stem,
@@ -179,7 +180,7 @@ def _facts(asked: GeneratorReference) -> dict[str, Any]:
     }
     if asked.path.suffix != ".safetensors":
         return facts
-    said = read_card(asked.path).get("card")
+    said = read_card(asked.path, KIND).get("card")
     given = said if isinstance(said, dict) else {}
     wanted = ("name", "crop", "training_data", "licence")
     said_so = {key: str(given[key]) for key in wanted if given.get(key)}

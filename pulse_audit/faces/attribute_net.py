@@ -7,8 +7,6 @@ faces at each size they were measured at.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,12 +19,10 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from pulse_audit.faces.attributes import resized
-from pulse_audit.files import write_whole
+from pulse_audit.files import card_path, check_belongs, read_card, write_card, write_whole
 from pulse_audit.types import AttributeCard, Attributes, InputError
 
-FORMAT = "pulse-audit attribute net"
-VERSION = 1
-MAX_CARD = 2**22
+KIND = "attribute net"
 #: Side in pixels of the images the network takes; others are resized to it.
 RESOLUTION = 64
 
@@ -183,18 +179,14 @@ def save_attribute_net(network: AttributeNet, path: Path, card: Mapping[str, Any
         for key, value in network.state_dict().items()
         if not key.endswith("num_batches_tracked")
     }
-    data = save(weights)
-    write_whole(path, data)
+    write_whole(path, save(weights))
     content = {
-        "format": FORMAT,
-        "version": VERSION,
-        "sha256": hashlib.sha256(data).hexdigest(),
         "vocabulary": {name: list(words) for name, words in network.vocabulary.items()},
         "widths": list(network.widths),
         "blocks": list(network.blocks),
         "card": dict(card),
     }
-    write_whole(path.with_suffix(".json"), (json.dumps(content, indent=1) + "\n").encode())
+    write_card(path, KIND, content)
 
 
 def load_attribute_net(path: Path) -> ShippedAttributes:
@@ -205,21 +197,8 @@ def load_attribute_net(path: Path) -> ShippedAttributes:
     InputError
         If weights or card are missing or damaged, or do not belong together.
     """
-    place = path.with_suffix(".json")
-    try:
-        data = path.read_bytes()
-        with place.open("rb") as file:
-            content = json.loads(file.read(MAX_CARD))
-    except OSError as error:
-        raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{place}: it is no JSON card") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise InputError(f"{place}: it is no card of an attribute net")
-    if content.get("version") != VERSION:
-        raise InputError(f"{place}: version {content.get('version')!r} is not known here")
-    if content.get("sha256") != hashlib.sha256(data).hexdigest():
-        raise InputError(f"{path}: the weights are not those of their card (another SHA-256)")
+    content, place = read_card(path, KIND), card_path(path)
+    check_belongs(path, content)
     try:
         return _assembled(path, content)
     except (SafetensorError, RuntimeError) as error:

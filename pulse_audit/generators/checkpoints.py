@@ -13,9 +13,10 @@ from pathlib import Path
 
 from torch import Tensor
 
+from pulse_audit.files import file_sha256
 from pulse_audit.generators import stylegan1_layouts as stylegan1
 from pulse_audit.generators.layouts import from_genforce, from_rosinality
-from pulse_audit.generators.own import file_sha256, load_own
+from pulse_audit.generators.own import load_own
 from pulse_audit.generators.programs import ExportedDecoder, is_program, load_program
 from pulse_audit.generators.recognise import (
     Found,

@@ -1,13 +1,11 @@
-"""Our own files: weights as safetensors, and beside them a JSON card of the same name.
+"""Our own files of generators: weights as safetensors beside their JSON card.
 
-The card says which network the weights are for, carries their SHA-256, and what is to be known of
-the generator: crop, training data, licence.
+The card says which network the weights are for, and what is to be known of the generator: crop,
+training data, licence.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -16,14 +14,12 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from pulse_audit.files import write_whole
+from pulse_audit.files import card_path, check_belongs, read_card, write_card, write_whole
 from pulse_audit.generators.stylegan2 import StyleGAN2
 from pulse_audit.generators.stylegan3 import SignalConfig, StyleGAN3
 from pulse_audit.types import InputError
 
-FORMAT = "pulse-audit generator"
-VERSION = 1
-MAX_CARD = 2**20
+KIND = "generator"
 
 
 def save_generator(network: StyleGAN2 | StyleGAN3, path: Path, card: Mapping[str, Any]) -> None:
@@ -40,15 +36,8 @@ def save_generator(network: StyleGAN2 | StyleGAN3, path: Path, card: Mapping[str
     """
     weights = {key: value.contiguous().cpu() for key, value in network.weights().items()}
     write_whole(path, save(weights))
-    content = {
-        "format": FORMAT,
-        "version": VERSION,
-        "family": network.family,
-        "settings": _settings(network),
-        "sha256": file_sha256(path),
-        "card": dict(card),
-    }
-    write_whole(card_path(path), (json.dumps(content, indent=2) + "\n").encode())
+    said = {"family": network.family, "settings": _settings(network), "card": dict(card)}
+    write_card(path, KIND, said)
 
 
 def _settings(network: StyleGAN2 | StyleGAN3) -> dict[str, Any]:
@@ -59,42 +48,6 @@ def _settings(network: StyleGAN2 | StyleGAN3) -> dict[str, Any]:
     return {key: getattr(config, key) for key in ("lr_multiplier", "conv_clamp", "joint_norm")}
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def card_path(path: Path) -> Path:
-    """Return where the card of a safetensors file is."""
-    return path.with_suffix(".json")
-
-
-def read_card(path: Path) -> dict[str, Any]:
-    """Read the card of one of our own files: ``family``, ``settings``, ``sha256`` and ``card``.
-
-    Raises
-    ------
-    InputError
-        If it is missing or no card of this version.
-    """
-    place = card_path(path)
-    try:
-        with place.open("rb") as file:
-            content = json.loads(file.read(MAX_CARD))
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{path}: its card {place.name} is missing; keep the two together"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{place}: it is no JSON card") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise InputError(f"{place}: it is no card of a generator")
-    if content.get("version") != VERSION:
-        raise InputError(f"{place}: version {content.get('version')!r} is not known here")
-    return content
-
-
 def load_own(path: Path) -> StyleGAN2 | StyleGAN3:
     """Load one of our own files.
 
@@ -103,9 +56,8 @@ def load_own(path: Path) -> StyleGAN2 | StyleGAN3:
     InputError
         If the card and the weights do not belong together, or one of them is damaged.
     """
-    content = read_card(path)
-    if content.get("sha256") != file_sha256(path):
-        raise InputError(f"{path}: the weights are not those of their card (another SHA-256)")
+    content = read_card(path, KIND)
+    check_belongs(path, content)
     try:
         state = load_file(path)
     except SafetensorError as error:

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from pulse_audit.catalogue.generators import load_generator
 from pulse_audit.degrade.degradation import Degradation
 from pulse_audit.faces.attribute_net import ShippedAttributes, load_attribute_net
-from pulse_audit.files import write_whole
+from pulse_audit.files import read_card, write_card
 from pulse_audit.generators.checkpoints import load_generator as load_network
-from pulse_audit.generators.own import card_path, read_card
+from pulse_audit.generators.own import KIND
 from pulse_audit.generators.prior import prior_images
 from pulse_audit.generators.stylegan2 import StyleGAN2
 from pulse_audit.search.config import PRESETS
@@ -70,7 +70,7 @@ def measure(
         Plain JSON values.
     """
     path = assets / f"{name}.safetensors"
-    config = GanConfig.model_validate(read_card(path)["card"]["configuration"])
+    config = GanConfig.model_validate(read_card(path, KIND)["card"]["configuration"])
     network = load_network(path)
     if not isinstance(network, StyleGAN2):
         raise InputError(f"{path}: not a StyleGAN 2")
@@ -222,9 +222,9 @@ def main(
         sheet = sheets / f"{name}-neighbours.png" if sheets else None
         found = measure(name, assets, net, data, sheet)
         path = assets / f"{name}.safetensors"
-        content = read_card(path)
+        content = read_card(path, KIND)
         content["card"]["measured"] = found
-        write_whole(card_path(path), (json.dumps(content, indent=2) + "\n").encode())
+        write_card(path, KIND, content)
         print(json.dumps(found, indent=1))
 
 

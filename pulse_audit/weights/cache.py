@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -17,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pulse_audit.files import cache_folder, write_whole
+from pulse_audit.files import cache_folder, file_sha256, write_whole
 from pulse_audit.types import InputError, Unavailable
 from pulse_audit.weights.registry import Licence, WeightCard, get
 
@@ -158,12 +157,6 @@ def hash_state(card: WeightCard) -> str:
     if card.sha256 is None:
         return f"recorded on {known.date}"
     return "as claimed" if known.sha256 == card.sha256 else "NOT as claimed"
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hex, in bounded memory."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def accepted(licence: Licence) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 from urllib.request import url2pathname
 
+from pulse_audit.files import file_sha256
 from pulse_audit.types import InputError
 from pulse_audit.weights import cache, transfer
 from pulse_audit.weights.registry import WeightCard
@@ -187,7 +188,7 @@ def _checked(card: WeightCard, path: Path, source: str) -> str:
     if size == 0 or card.size not in (None, size):
         wanted = f"{card.size:,}" if card.size else "more"
         raise InputError(f"{source}: {size:,} bytes where {card.name} has {wanted}; not used")
-    digest = cache.file_sha256(path)
+    digest = file_sha256(path)
     _compare(card, digest, source)
     return digest
 

@@ -3,8 +3,9 @@ import json
 import pytest
 import torch
 
+from pulse_audit.files import file_sha256, read_card
 from pulse_audit.generators.checkpoints import load_generator
-from pulse_audit.generators.own import file_sha256, read_card, save_generator
+from pulse_audit.generators.own import KIND, save_generator
 from pulse_audit.generators.stylegan2 import StyleGAN2
 from pulse_audit.generators.stylegan2_layers import StyleGAN2Config
 from pulse_audit.generators.stylegan3 import StyleGAN3
@@ -43,7 +44,7 @@ def test_a_saved_stylegan3_loads_the_same(tmp_path, conformance):
 
 
 def test_the_card_is_plain_json(saved):
-    card = read_card(saved[1])
+    card = read_card(saved[1], KIND)
     assert card["family"] == "stylegan2"
     assert card["card"] == {"crop": "ffhq", "licence": "CC0"}
 
@@ -58,7 +59,7 @@ def edited(path, **changes):
     [
         ({"sha256": "0" * 64}, "not those of their card"),
         ({"version": 2}, "version 2 is not known"),
-        ({"format": "x"}, "no card of a generator"),
+        ({"format": "x"}, "no generator card"),
         ({"family": "stylegan9"}, "family 'stylegan9' is not known"),
         ({"settings": {"depth": 3}}, "settings do not fit stylegan2"),
         ({"settings": None}, "is not known"),

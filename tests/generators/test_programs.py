@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from pulse_audit.files import file_sha256
 from pulse_audit.generators.checkpoints import load_generator
-from pulse_audit.generators.own import file_sha256
 from pulse_audit.types import InputError
 
 

@@ -13,6 +13,7 @@ from torch.nn import functional
 from torchvision.models import inception as torchvision_inception
 from torchvision.models import inception_v3
 
+from pulse_audit.files import file_sha256
 from pulse_audit.metrics import distribution
 from pulse_audit.metrics.distribution import FeatureNetwork, attribute_features, inception
 from pulse_audit.types import AttributeCard, Attributes, InputError, Unavailable
@@ -145,7 +146,7 @@ def test_fetched_weights_are_used(path: Path, ours, tmp_path: Path, monkeypatch)
     card = registry.get(distribution.INCEPTION_WEIGHTS)
     cache.path_of(card).parent.mkdir(parents=True)
     shutil.copy(path, cache.path_of(card))
-    cache.record(card, cache.file_sha256(path), card.url)
+    cache.record(card, file_sha256(path), card.url)
     loaded = distribution.load_inception()
     assert (loaded.name, loaded.dimension) == ("inception-2015-12-05 pool3", 2048)
     np.testing.assert_array_equal(loaded.of(images(1, 64)), ours.of(images(1, 64)))

@@ -12,6 +12,7 @@ import torch
 import torchvision
 from torch import nn
 
+from pulse_audit.files import file_sha256
 from pulse_audit.metrics import perceptual
 from pulse_audit.metrics.perceptual import TRUNKS, Lpips, bare, load, lpips_metric
 from pulse_audit.types import InputError, Unavailable
@@ -220,7 +221,7 @@ def put(trunks, tmp_path, monkeypatch):
         path = cache.path_of(card)
         path.parent.mkdir(parents=True)
         path.write_bytes(content)
-        cache.record(card, cache.file_sha256(path), "test")
+        cache.record(card, file_sha256(path), "test")
 
     return write
 

@@ -54,7 +54,8 @@ def test_a_table_and_a_confusion_matrix_in_markdown() -> None:
 def test_an_interim_model_says_so_in_its_card(config, training, tmp_path: Path) -> None:
     import torch
 
-    from pulse_audit.generators.own import read_card
+    from pulse_audit.files import read_card
+    from pulse_audit.generators.own import KIND
     from pulse_audit.training import checkpoint
     from pulse_audit.training.data import save_set
     from pulse_audit.training.trainer import Trainer
@@ -62,6 +63,6 @@ def test_an_interim_model_says_so_in_its_card(config, training, tmp_path: Path) 
     save_set(training, tmp_path / "images.npz")
     checkpoint.save(Trainer(config, training, torch.device("cpu")), tmp_path)
     path = export(config, tmp_path, tmp_path / "out", "twin")
-    text = cards.generator_card("twin", read_card(path))
+    text = cards.generator_card("twin", read_card(path, KIND))
     assert "interim model, 8 px" in text and "trains it at 64 px" in text
     assert "| A | 16 |" in text
