@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -15,6 +14,14 @@ import click
 
 import pulse_audit
 from pulse_audit.names import nearest
+from pulse_audit.options import (
+    data_root,
+    options_of_a_run,
+    outcome_as_json,
+    own_datasets,
+    quietly,
+    trust_file,
+)
 from pulse_audit.types import InputError
 
 DONE, RULE_FAILED, BAD_INPUT, INCOMPLETE = 0, 1, 2, 3
@@ -39,149 +46,9 @@ def commands() -> None:
     """Put face upsamplers on trial: whom they turn into whom, how often, and how sure that is."""
 
 
-def _digests(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> list[str]:
-    """Check that every value is a SHA-256."""
-    for value in given:
-        if not re.fullmatch(r"[0-9a-fA-F]{64}", value):
-            raise InputError(f"--trust-file {value}: wanted a SHA-256, 64 hex digits")
-    return [value.lower() for value in given]
-
-
-def _names(ctx: click.Context, param: click.Parameter, given: str | None) -> list[str] | None:
-    """Split a list at its commas."""
-    return None if given is None else [name.strip() for name in given.split(",") if name.strip()]
-
-
-data_root = click.option(
-    "--data-root",
-    type=click.Path(path_type=Path),
-    envvar="PULSE_AUDIT_DATA",
-    help="Where its files lie [env: PULSE_AUDIT_DATA].",
-)
-own_datasets = click.option(
-    "--datasets",
-    "datasets_file",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Your own datasets.yaml, read over the built-in one.",
-)
-outcome_as_json = click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
-quietly = click.option("--quiet", is_flag=True, help="No progress.")
-trust_file = click.option(
-    "--trust-file",
-    "trusted_files",
-    multiple=True,
-    metavar="SHA256",
-    callback=_digests,
-    help="Load the .pt2 file of this digest though it could run code (repeatable).",
-)
-
-
 @commands.command()
 @click.argument("spec", required=False, metavar="[SPEC.yaml | NAME]")
-@click.option("--dataset", metavar="NAME", help="A data set of datasets.yaml.")
-@data_root
-@own_datasets
-@click.option("--split", metavar="val|train|all", help="[default: val]")
-@click.option(
-    "--arm",
-    "arms",
-    multiple=True,
-    metavar="ARM",
-    help="pulse | nearest | bicubic | lanczos | planted:MATRIX.csv | FILE.py:FACTORY (repeatable).",
-)
-@click.option(
-    "--generator",
-    "generators",
-    multiple=True,
-    metavar="GEN",
-    help="A name, a checkpoint file or FILE.py:FACTORY; each makes a pulse arm (repeatable). "
-    "Conditional networks: FILE#3 fixes class 3, FILE#each makes an arm of every class, else "
-    "classes are drawn uniformly. FILE@256: the resolution, where the file does not tell it.",
-)
-@trust_file
-@click.option(
-    "--search",
-    metavar="official|paper|fast",
-    help="100 steps to eps 2e-3 or 1e-3; fast: each image stops when feasible [default: official]",
-)
-@click.option(
-    "--scale",
-    "scales",
-    multiple=True,
-    type=int,
-    metavar="N",
-    help="Downscaling factor (repeatable) [default: 8]",
-)
-@click.option(
-    "--condition",
-    "conditions",
-    multiple=True,
-    metavar="C",
-    help="clean | gaussian:SIGMA | saltpepper:P | motion:LENGTH | jpeg:Q (repeatable).",
-)
-@click.option(
-    "--kernel",
-    metavar="NAME",
-    help="Downscaling operator: pulse | bicubic | lanczos | bilinear | area | nearest.",
-)
-@click.option(
-    "--resolution",
-    type=int,
-    metavar="R",
-    help="Where outputs are compared [default: the smallest generator's].",
-)
-@click.option(
-    "--crop",
-    metavar="CROP",
-    help="as-is | ffhq | fairface-0.25 | fairface-1.25 | celeba | celeba-108",
-)
-@click.option(
-    "--group-by",
-    multiple=True,
-    metavar="A[,B]",
-    help="race | gender | age | any label | skin_tone | monk; A,B = the intersection.",
-)
-@click.option("--per-group", type=int, metavar="N", help="Faces a group [default: 10]")
-@click.option("--draws", type=int, metavar="N", help="Seeds a face [default: 2]")
-@click.option("--limit", type=int, metavar="N", help="Stop after N faces (a trial run).")
-@click.option("--seed", type=int, metavar="N", help="[default: 0]")
-@click.option(
-    "--sources",
-    is_flag=True,
-    default=None,
-    help="Ask where shifts come from: prior, guided searches, uninformative inputs.",
-)
-@click.option(
-    "--attributes",
-    metavar="NAME|FILE",
-    help="Model of apparent attributes: a name, an .onnx file or FILE.py:FACTORY; none "
-    "[default: the shipped one].",
-)
-@click.option(
-    "--metrics",
-    metavar="LIST",
-    callback=_names,
-    help="psnr,ssim,lpips,... or FILE.py:FACTORY [default: all that can be measured here].",
-)
-@click.option(
-    "--second-attributes",
-    metavar="NAME|FILE",
-    help="Attribute model that checks the guided searches and never guides; none: nobody.",
-)
-@click.option("--keep-images", metavar="all|sample|none", help="[default: sample]")
-@click.option("--device", metavar="auto|cpu|cuda[:i]", help="[default: auto]")
-@click.option(
-    "--precision", metavar="auto|fp32|bf16", help="Of the generators [default: auto, fp32]"
-)
-@click.option("--batch", type=int, metavar="N", help="Draws a work unit.")
-@click.option("--threads", type=int, metavar="N", help="CPU threads; they are part of the result.")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="[default: runs/<dataset>-<fingerprint>]",
-)
+@options_of_a_run
 @outcome_as_json
 @quietly
 def run(spec: str | None, out: Path | None, as_json: bool, quiet: bool, **flags: Any) -> int:

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "pulse_audit"
 LEAVES = {"search", "generators", "degrade", "upsamplers", "faces", "metrics"}
 WITHOUT_TORCH = {
     "types", "seeding", "names", "files", "weights", "datasets", "store", "stats", "fairness",
-    "summary", "gate", "report", "calibration", "cli", "terminal",
+    "summary", "gate", "report", "calibration", "cli", "options", "terminal",
 }  # fmt: skip
 BOTTOM = {"types", "seeding", "names", "files"}
 
@@ -26,6 +26,7 @@ ALLOWED = {
     "metrics": BOTTOM | {"weights"},
     "weights": BOTTOM,
     "datasets": BOTTOM,
+    "options": BOTTOM,
     "store": BOTTOM,
     "stats": BOTTOM,
     "fairness": BOTTOM | {"stats"},
