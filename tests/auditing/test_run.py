@@ -18,7 +18,7 @@ from PIL import Image
 from pulse_audit import store
 from pulse_audit.auditing.run import run_audit
 from pulse_audit.auditing.spec import make_spec
-from pulse_audit.types import Draw
+from pulse_audit.types import Draw, InputError
 
 NOT_COMPARED = ["seconds"]
 ReadPixels = Callable[[Path], np.ndarray]
@@ -176,7 +176,7 @@ def test_a_damaged_shard_is_refused_by_readers_and_made_anew_by_run(
     data = bytearray(shard.read_bytes())
     data[len(data) // 2] ^= 0xFF
     shard.write_bytes(data)
-    with pytest.raises(store.InputError, match="checksum"):
+    with pytest.raises(InputError, match="checksum"):
         finished.samples()
     again = run(fairface_root, tmp_path / "out").samples().drop(columns=NOT_COMPARED)
     pd.testing.assert_frame_equal(again, before)
@@ -185,7 +185,7 @@ def test_a_damaged_shard_is_refused_by_readers_and_made_anew_by_run(
 def test_two_writers_are_one_too_many(fairface_root: Path, tmp_path: Path) -> None:
     with (
         store.locked(tmp_path / "out"),
-        pytest.raises(store.InputError, match="another process"),
+        pytest.raises(InputError, match="another process"),
     ):
         run(fairface_root, tmp_path / "out")
 
@@ -211,7 +211,7 @@ def test_a_group_that_runs_out_of_readable_photos_is_named(
 ) -> None:
     for number in (2, 9, 16):  # Black: photos 2, 9, 16, 23
         (fairface_root / f"val/{number}.jpg").write_bytes(b"")
-    with pytest.raises(store.InputError, match="Black"):
+    with pytest.raises(InputError, match="Black"):
         run(fairface_root, tmp_path / "out")
 
 

@@ -1,0 +1,28 @@
+"""The run directory: manifest, shards, checksums, resume.
+
+A run directory holds ``manifest.json`` (what was planned, with what, and how it ended),
+``samples/<unit>.parquet`` (one shard a work unit, each beside its ``.sha256``),
+``features/<unit>.npz`` and ``features/originals.npz`` where an attribute model gives features,
+``images/`` and what is rendered from them. Every file is written whole or not at all: to a
+temporary name first, flushed to disk, then renamed.
+"""
+
+from pulse_audit.store.columns import COLUMNS, PREDICTABLE, sample_schema
+from pulse_audit.store.images import lr_path, original_path, output_path
+from pulse_audit.store.opening import SCHEMA_VERSION, create_run, locked, open_run
+from pulse_audit.store.run import Features, Run
+
+__all__ = [
+    "COLUMNS",
+    "PREDICTABLE",
+    "SCHEMA_VERSION",
+    "Features",
+    "Run",
+    "create_run",
+    "locked",
+    "lr_path",
+    "open_run",
+    "original_path",
+    "output_path",
+    "sample_schema",
+]

@@ -1,0 +1,27 @@
+"""Where the images of a run are kept, relative to it."""
+
+from __future__ import annotations
+
+import re
+
+from pulse_audit.seeding import hexdigest
+
+
+def _slug(text: str) -> str:
+    """File-name form of an id: readable, harmless, and distinct for distinct ids."""
+    return f"{re.sub(r'[^A-Za-z0-9.-]+', '_', text).strip('._')[:60]}-{hexdigest(text)[:8]}"
+
+
+def original_path(face_id: str) -> str:
+    """Where the prepared original of a face is kept, relative to the run."""
+    return f"images/original/{_slug(face_id)}.png"
+
+
+def lr_path(face_id: str, condition: str, scale: int, draw: int) -> str:
+    """Where a low-resolution input is kept, relative to the run."""
+    return f"images/lr/{_slug(condition)}/x{scale}/{_slug(face_id)}_{draw}.png"
+
+
+def output_path(arm: str, face_id: str, condition: str, scale: int, draw: int) -> str:
+    """Where an output is kept, relative to the run."""
+    return f"images/{_slug(arm)}/{_slug(condition)}/x{scale}/{_slug(face_id)}_{draw}.png"
