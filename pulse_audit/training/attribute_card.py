@@ -7,7 +7,7 @@ matrices and accuracies come from all of them, for a temperature changes no pred
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ def export(trainer: Trainer, apart: LabelledFaces, folder: Path) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     network, name = trainer.averaged(), trainer.config.name
+    equal_priors(network, trainer.faces.labels, trainer.config.equal_prior)
     photos = list_photos(trainer.faces.files, trainer.faces.digests)
     write_whole(folder / f"{name}-images.txt.gz", photos)
     weights = folder / f"{name}.safetensors"
@@ -118,6 +119,33 @@ def card(
             "faces, are not known",
         ],
     }
+
+
+@torch.no_grad()
+def equal_priors(
+    network: AttributeNet, labels: Mapping[str, NDArray[np.int64]], attributes: Sequence[str]
+) -> None:
+    """Make a network answer as if the words of some attributes had been equally frequent.
+
+    The logarithm of a word's share of the training photos is taken off its logit, by way of the
+    head's bias (Menon et al. 2021, arXiv:2007.07314, section 4.1): what a face shows then decides
+    alone, and no group is seen more because more of it was there to learn from.
+
+    Parameters
+    ----------
+    network : AttributeNet
+        Changed in place.
+    labels : mapping of str to array, (n,)
+        Index of the word of every training photo.
+    attributes : sequence of str
+        Which ones.
+    """
+    for attribute in attributes:
+        words = network.vocabulary[attribute]
+        counts = np.bincount(labels[attribute], minlength=len(words)).clip(1)
+        bias = network.heads[attribute].bias
+        assert isinstance(bias, Tensor)
+        bias.sub_(torch.from_numpy(np.log(counts / counts.sum())).to(bias))
 
 
 @torch.no_grad()

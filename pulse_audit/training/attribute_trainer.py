@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 import yaml
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor
 
 from pulse_audit.faces.attribute_net import RESOLUTION, AttributeNet
@@ -61,6 +61,9 @@ class AttributeConfig(BaseModel):
         (Zhang et al. 2018, arXiv:1710.09412); 0 switches it off.
     blurred : float
         Share of the batches shown as if they came from 16 to 40 px.
+    equal_prior : list of str
+        Attributes whose words the exported network takes to be equally frequent, however often
+        they occur among the photos it was trained on.
     ema_steps : float
         Half-life of the averaged weights, in steps.
     precision : {"bfloat16", "float32"}
@@ -86,8 +89,17 @@ class AttributeConfig(BaseModel):
     label_smoothing: float = Field(ge=0, lt=1)
     mixup: float = Field(ge=0)
     blurred: float = Field(ge=0, le=1)
+    equal_prior: tuple[str, ...] = ()
     ema_steps: float = Field(gt=0)
     precision: Literal["bfloat16", "float32"]
+
+    @model_validator(mode="after")
+    def _attributes_are_known(self) -> Self:
+        for field in ("attribute_weights", "equal_prior"):
+            strangers = sorted(set(getattr(self, field)) - set(self.vocabulary))
+            if strangers:
+                raise ValueError(f"{field}: {strangers[0]!r} is not in the vocabulary")
+        return self
 
 
 def read_config(name: str | Path) -> AttributeConfig:

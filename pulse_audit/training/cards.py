@@ -82,6 +82,15 @@ def _measured(measured: Mapping[str, Any]) -> Iterator[str]:
     )
 
 
+def _of_priors(attributes: Sequence[str] | None) -> str:
+    if not attributes:
+        return ""
+    return (
+        f" Of {' and '.join(attributes)} it answers as if every word had been equally frequent "
+        "among the photos it was trained on, so that none is seen more for having been there more."
+    )
+
+
 def attribute_card(name: str, content: Mapping[str, Any]) -> str:
     """Card of an attribute net, in Markdown."""
     card = content["card"]
@@ -91,7 +100,8 @@ def attribute_card(name: str, content: Mapping[str, Any]) -> str:
     parts = [
         f"# {name}\n",
         "Apparent race, gender and age of a face: a small residual network at 64 px, averaged over "
-        "the image and its mirror image, its probabilities calibrated by a temperature each.\n",
+        "the image and its mirror image, its probabilities calibrated by a temperature each."
+        f"{_of_priors(card['configuration'].get('equal_prior'))}\n",
         "## Made from\n",
         f"{card['training_data']}: {card['selection']}. {card['attribution']}. "
         f"`{name}-images.txt.gz` lists the photos by SHA-256.\n",

@@ -14,13 +14,14 @@ import yaml
 from click.testing import CliRunner
 from PIL import Image
 
-from pulse_audit.faces.attribute_net import load_attribute_net
+from pulse_audit.faces.attribute_net import AttributeNet, load_attribute_net
 from pulse_audit.training import attributes
 from pulse_audit.training.attribute_card import (
     age_weights,
     calibration_error,
     confusion,
     confusions,
+    equal_priors,
     fairface_columns,
     temperature,
 )
@@ -147,6 +148,28 @@ def test_trained_and_exported_it_tells_what_can_be_told(
     red = torch.tensor(COLOURS["A"]).view(1, 3, 1, 1).expand(1, 3, 30, 30) / 255
     model = load_attribute_net(tmp_path / "out" / "tiny.safetensors")
     assert float(model(red).probabilities["race"][0, 1]) > 0.5
+
+
+def test_equal_priors_turn_one_posterior_into_the_other(config: AttributeConfig) -> None:
+    """Logits of the exact posterior under shares of 3 : 1 become those of even shares."""
+    network = AttributeNet(config.vocabulary, config.widths, config.blocks)
+    head, gender = network.heads["race"], network.heads["gender"].bias.detach().clone()
+    likelihood = torch.tensor([0.2, 0.5])
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.copy_((likelihood * torch.tensor([0.75, 0.25])).log())
+    labels = {"race": np.array([0, 0, 1, 0]), "gender": np.array([0, 0, 0, 1])}
+    equal_priors(network, labels, ["race"])
+    answered = head(torch.zeros(1, network.feature_dim)).softmax(1)[0]
+    torch.testing.assert_close(answered, likelihood / likelihood.sum())
+    torch.testing.assert_close(network.heads["gender"].bias, gender)
+
+
+@pytest.mark.parametrize("field", ["attribute_weights", "equal_prior"])
+def test_attributes_without_words_are_refused(config: AttributeConfig, field: str) -> None:
+    values = config.model_dump() | {field: {"hair": 1.0} if "weights" in field else ["hair"]}
+    with pytest.raises(ValueError, match="'hair' is not in the vocabulary"):
+        AttributeConfig.model_validate(values)
 
 
 def test_epochs_have_their_sizes_and_the_rate_its_shape(config: AttributeConfig) -> None:
