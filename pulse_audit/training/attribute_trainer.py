@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from pulse_audit.faces.attribute_net import RESOLUTION, AttributeNet
 from pulse_audit.faces.attributes import resized
@@ -26,6 +27,8 @@ from pulse_audit.training.data import held_out, pack, read_faces
 from pulse_audit.types import InputError
 
 STATE = "state.pt"
+#: Photos from which the statistics of averaged weights are taken.
+STATISTICS = 8192
 
 
 class AttributeConfig(BaseModel):
@@ -188,6 +191,7 @@ class Trainer:
         ]
         self.adam = torch.optim.AdamW(groups, lr=config.learning_rate)
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
+        self.ends: list[dict[str, Tensor]] = []
         self.per_epoch = len(faces) // config.batch
         self.steps = self.per_epoch * sum(count for count, _ in sizes(config))
 
@@ -214,6 +218,8 @@ class Trainer:
         self.adam.step()
         self.step += 1
         self._average()
+        if self.step in self._last_steps():
+            self.ends.append({name: value.clone() for name, value in self.average.items()})
         return float(losses[next(iter(losses))].detach())
 
     def _batch(self, source: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
@@ -245,11 +251,42 @@ class Trainer:
             if value.is_floating_point():
                 self.average[name].lerp_(value, 1 - decay)
 
+    def _last_steps(self) -> list[int]:
+        """Count the steps done when each cycle of the learning rate ends."""
+        first = sum(count for count, _ in self.config.epochs)
+        counts = [first, *(count for count, _, _ in self.config.restarts)]
+        return [self.per_epoch * epochs for epochs in itertools.accumulate(counts)]
+
     def averaged(self) -> AttributeNet:
-        """Return a frozen network with the averaged weights."""
+        """Return a frozen network with the averaged weights.
+
+        Where more than one cycle has ended, they are the mean over the ends of the cycles, which
+        errs less than any of them, and the statistics of the normalisations are taken anew
+        (Izmailov et al. 2018, arXiv:1803.05407, algorithm 1).
+        """
         network = AttributeNet(self.config.vocabulary, self.config.widths, self.config.blocks)
-        network.load_state_dict(self.average)
-        return network.to(self.device).eval().requires_grad_(False)
+        network.to(self.device)
+        if len(self.ends) > 1:
+            network.load_state_dict(mean_of(self.ends))
+            self._take_statistics(network)
+        else:
+            network.load_state_dict(self.average)
+        return network.eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def _take_statistics(self, network: AttributeNet) -> None:
+        """Take means and variances of the normalisations from photos as training shows them."""
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.reset_running_stats()
+                module.momentum = None  # the plain mean over the batches
+        config, seed = self.config, fingerprint(self.config.seed, "statistics")
+        source = torch.Generator().manual_seed(seed % 2**63)
+        rows = np.random.default_rng(seed).permutation(len(self.faces))[:STATISTICS]
+        network.train()
+        for chunk in chunks(self.faces.images[rows], config.batch):
+            shown = augmented(chunk, sizes(config)[-1][1], config.blurred, source)
+            network.trunk(shown.to(self.device))
 
     def save(self, folder: Path) -> None:
         """Write the state whole."""
@@ -259,6 +296,7 @@ class Trainer:
             "step": self.step,
             "network": self.network.state_dict(),
             "average": self.average,
+            "ends": self.ends,
             "adam": self.adam.state_dict(),
         }
         torch.save(state, folder / f"new-{STATE}")
@@ -284,8 +322,19 @@ class Trainer:
             raise InputError(f"{path}: the state of another configuration; choose another --state")
         self.network.load_state_dict(state["network"])
         self.adam.load_state_dict(state["adam"])
-        self.average, self.step = state["average"], int(state["step"])
+        self.average, self.ends = state["average"], state["ends"]
+        self.step = int(state["step"])
         return True
+
+
+def mean_of(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Mean of several sets of weights; what counts instead of measuring is taken from the last."""
+    return {
+        name: torch.stack([state[name] for state in states]).mean(0)
+        if value.is_floating_point()
+        else value
+        for name, value in states[-1].items()
+    }
 
 
 def image_size(config: AttributeConfig, epoch: int) -> int:

@@ -82,6 +82,12 @@ def _measured(measured: Mapping[str, Any]) -> Iterator[str]:
     )
 
 
+def _of_cycles(restarts: Sequence[object] | None) -> str:
+    if not restarts:
+        return ""
+    return f" Its weights are the mean over the ends of {len(restarts) + 1} cycles of training."
+
+
 def _of_priors(attributes: Sequence[str] | None) -> str:
     if not attributes:
         return ""
@@ -101,6 +107,7 @@ def attribute_card(name: str, content: Mapping[str, Any]) -> str:
         f"# {name}\n",
         "Apparent race, gender and age of a face: a small residual network at 64 px, averaged over "
         "the image and its mirror image, its probabilities calibrated by a temperature each."
+        f"{_of_cycles(card['configuration'].get('restarts'))}"
         f"{_of_priors(card['configuration'].get('equal_prior'))}\n",
         "## Made from\n",
         f"{card['training_data']}: {card['selection']}. {card['attribution']}. "

@@ -187,6 +187,32 @@ def test_a_restart_is_a_cycle_of_its_own_after_the_first(config: AttributeConfig
     assert rates == pytest.approx([0.005, 0.01, 0.0])
 
 
+def test_the_ends_of_the_cycles_are_averaged(
+    config: AttributeConfig, table: Path, tmp_path: Path
+) -> None:
+    twice = config.model_copy(update={"restarts": ((1, 64, 0.01),)})
+    faces, apart = labelled_faces(twice, table)
+    trainer = Trainer(twice, faces, torch.device("cpu"))
+    middle = None
+    while trainer.step < trainer.steps:
+        trainer.advance()
+        if trainer.step == 3 * trainer.per_epoch:
+            middle = {name: value.clone() for name, value in trainer.average.items()}
+    assert middle is not None and len(trainer.ends) == 2
+    trainer.save(tmp_path)
+    again = Trainer(twice, faces, torch.device("cpu"))
+    assert again.resume(tmp_path)
+    made = again.averaged()
+    for name, value in made.named_parameters():
+        torch.testing.assert_close(value, (middle[name] + trainer.average[name]) / 2)
+    statistics = made.norm.running_mean
+    assert not torch.equal(statistics, trainer.average["norm.running_mean"])
+    torch.testing.assert_close(statistics, trainer.averaged().norm.running_mean)
+    red, blue = (torch.tensor(COLOURS[race]).view(1, 3, 1, 1) / 255 for race in "AB")
+    told = made(torch.cat([red, blue]).expand(2, 3, 64, 64))["race"].argmax(1)
+    assert told.tolist() == [1, 0]
+
+
 def test_augmentation_keeps_range_and_leaves_hue_alone() -> None:
     source = torch.Generator().manual_seed(0)
     grey = torch.full((16, 3, 32, 32), 0.5)
