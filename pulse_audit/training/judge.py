@@ -181,7 +181,7 @@ def _closest(
     return np.concatenate(away), np.concatenate(which)
 
 
-def feasible_on_own(generator: Generator, count: int = 200) -> dict[str, Any]:
+def feasible_on_own(generator: Generator, count: int = 1000) -> dict[str, Any]:
     """Share of a generator's own samples, at seeds of their own, that its search fits."""
     scale = generator.card.resolution // 8
     seeds = [fingerprint("own samples", i) % 2**63 for i in range(count)]
