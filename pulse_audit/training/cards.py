@@ -36,7 +36,7 @@ def generator_card(name: str, content: Mapping[str, Any]) -> str:
         "## Made from\n",
         f"{card['training_data']}. {card['selection']}. {card['attribution']}.\n",
         table(("apparent race", "photos"), sorted(card["composition"].items())),
-        f"Trained on {card['kimg']:,.0f} thousand images; `{name}-images.txt.gz` lists the photos "
+        f"Trained on {1000 * card['kimg']:,.0f} images; `{name}-images.txt.gz` lists the photos "
         "by SHA-256. The configuration is in the JSON card; the twin differs in the composition "
         "alone.\n",
     ]

@@ -109,7 +109,7 @@ def _standing(config: GanConfig, kimg: float) -> dict[str, Any]:
     return {
         "interim": True,
         "caveat": (
-            f"interim model, {config.resolution} px after {kimg:,.0f} thousand images; "
+            f"interim model, {config.resolution} px after {1000 * kimg:,.0f} images; "
             f"python -m pulse_audit.training.gan trains it at {FINAL_RESOLUTION} px"
         ),
     }
