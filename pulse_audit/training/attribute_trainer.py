@@ -8,123 +8,30 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-import yaml
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor, nn
 
 from pulse_audit.faces.attribute_net import RESOLUTION, AttributeNet
 from pulse_audit.faces.attributes import resized
 from pulse_audit.seeding import fingerprint
-from pulse_audit.training.config import FOLDER
+from pulse_audit.training.attribute_config import (
+    AttributeConfig,
+    cycles,
+    image_size,
+    learning_rate,
+    sizes,
+)
 from pulse_audit.training.data import held_out, pack, read_faces
 from pulse_audit.types import InputError
 
 STATE = "state.pt"
 #: Photos from which the statistics of averaged weights are taken.
 STATISTICS = 8192
-
-
-class AttributeConfig(BaseModel):
-    """One training run of an attribute net.
-
-    Attributes
-    ----------
-    name : str
-        Of the model that comes out.
-    held_out_per_cell, held_out_seed : int
-        Faces of each race and gender set aside, see `pulse_audit.training.data.held_out`.
-    seed : int
-        Of the initial weights and every draw.
-    vocabulary : dict of str to list of str
-        Words of each attribute, in the order of the logits.
-    attribute_weights : dict of str to float
-        Weight of each attribute's cross-entropy.
-    widths, blocks : list of int
-        See `AttributeNet`.
-    epochs : list of (int, int)
-        Epochs and the side of their images in pixels, one pair after the other.
-    batch : int
-        Images a step.
-    learning_rate, weight_decay, warmup : float
-        Of AdamW: the peak, reached after the share ``warmup`` of the steps, then a cosine to 0.
-    restarts : list of (int, int, float)
-        Further cycles of the learning rate, each with its epochs, the side of their images and its
-        peak (Loshchilov and Hutter 2017, arXiv:1608.03983).
-    label_smoothing : float
-        Share of the target spread evenly over the classes.
-    mixup : float
-        Parameter of Beta(a, a), from which images and targets of a batch are blended
-        (Zhang et al. 2018, arXiv:1710.09412); 0 switches it off.
-    blurred : float
-        Share of the batches shown as if they came from 16 to 40 px.
-    equal_prior : list of str
-        Attributes whose words the exported network takes to be equally frequent, however often
-        they occur among the photos it was trained on.
-    ema_steps : float
-        Half-life of the averaged weights, in steps.
-    precision : {"bfloat16", "float32"}
-        Of the activations.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    held_out_per_cell: int = Field(gt=0)
-    held_out_seed: int
-    seed: int
-    vocabulary: dict[str, tuple[str, ...]]
-    attribute_weights: dict[str, float]
-    widths: tuple[int, ...]
-    blocks: tuple[int, ...]
-    epochs: tuple[tuple[int, int], ...]
-    batch: int = Field(gt=1)
-    learning_rate: float = Field(gt=0)
-    weight_decay: float = Field(ge=0)
-    warmup: float = Field(ge=0, lt=1)
-    restarts: tuple[tuple[int, int, float], ...] = ()
-    label_smoothing: float = Field(ge=0, lt=1)
-    mixup: float = Field(ge=0)
-    blurred: float = Field(ge=0, le=1)
-    equal_prior: tuple[str, ...] = ()
-    ema_steps: float = Field(gt=0)
-    precision: Literal["bfloat16", "float32"]
-
-    @model_validator(mode="after")
-    def _attributes_are_known(self) -> Self:
-        for field in ("attribute_weights", "equal_prior"):
-            strangers = sorted(set(getattr(self, field)) - set(self.vocabulary))
-            if strangers:
-                raise ValueError(f"{field}: {strangers[0]!r} is not in the vocabulary")
-        return self
-
-
-def read_config(name: str | Path) -> AttributeConfig:
-    """Read a configuration: the name of a shipped one, or the path of a YAML file.
-
-    Raises
-    ------
-    InputError
-        If there is no such file or it is not valid.
-    """
-    path = (
-        Path(name)
-        if str(name).endswith((".yaml", ".yml"))
-        else FOLDER / "attributes" / f"{name}.yaml"
-    )
-    try:
-        return AttributeConfig.model_validate(yaml.safe_load(path.read_text()))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such configuration") from None
-    except (yaml.YAMLError, ValidationError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: not a valid configuration ({reason})") from error
 
 
 @dataclass(frozen=True)
@@ -253,9 +160,8 @@ class Trainer:
 
     def _last_steps(self) -> list[int]:
         """Count the steps done when each cycle of the learning rate ends."""
-        first = sum(count for count, _ in self.config.epochs)
-        counts = [first, *(count for count, _, _ in self.config.restarts)]
-        return [self.per_epoch * epochs for epochs in itertools.accumulate(counts)]
+        counts = itertools.accumulate(count for count, _ in cycles(self.config))
+        return [self.per_epoch * epochs for epochs in counts]
 
     def averaged(self) -> AttributeNet:
         """Return a frozen network with the averaged weights.
@@ -335,35 +241,6 @@ def mean_of(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         else value
         for name, value in states[-1].items()
     }
-
-
-def image_size(config: AttributeConfig, epoch: int) -> int:
-    """Side in pixels of the images of an epoch."""
-    last = 0
-    for count, size in sizes(config):
-        last += count
-        if epoch < last:
-            return size
-    return sizes(config)[-1][1]
-
-
-def sizes(config: AttributeConfig) -> list[tuple[int, int]]:
-    """Epochs and the side of their images, over all cycles."""
-    return [*config.epochs, *((count, size) for count, size, _ in config.restarts)]
-
-
-def learning_rate(config: AttributeConfig, epochs: float) -> float:
-    """Learning rate after so many epochs: in every cycle a linear warm-up, then a cosine to 0."""
-    cycles = [(sum(count for count, _ in config.epochs), config.learning_rate)]
-    cycles += [(count, peak) for count, _, peak in config.restarts]
-    while len(cycles) > 1 and epochs >= cycles[0][0]:
-        epochs -= cycles.pop(0)[0]
-    count, peak = cycles[0]
-    progress = epochs / count
-    if progress < config.warmup:
-        return peak * max(progress / config.warmup, 0.01)
-    rest = (progress - config.warmup) / (1 - config.warmup)
-    return peak * (1 + math.cos(math.pi * rest)) / 2
 
 
 def augmented(images: Tensor, size: int, blurred: float, source: torch.Generator) -> Tensor:

@@ -11,12 +11,8 @@ import click
 import torch
 
 from pulse_audit.training.attribute_card import export
-from pulse_audit.training.attribute_trainer import (
-    AttributeConfig,
-    Trainer,
-    labelled_faces,
-    read_config,
-)
+from pulse_audit.training.attribute_config import AttributeConfig, read_config
+from pulse_audit.training.attribute_trainer import Trainer, labelled_faces
 from pulse_audit.training.command import run
 from pulse_audit.training.gan import Stop
 from pulse_audit.types import InputError

@@ -25,15 +25,17 @@ from pulse_audit.training.attribute_card import (
     fairface_columns,
     temperature,
 )
-from pulse_audit.training.attribute_trainer import (
+from pulse_audit.training.attribute_config import (
     AttributeConfig,
+    image_size,
+    learning_rate,
+    read_config,
+)
+from pulse_audit.training.attribute_trainer import (
     LabelledFaces,
     Trainer,
     augmented,
-    image_size,
     labelled_faces,
-    learning_rate,
-    read_config,
 )
 from pulse_audit.types import InputError
 
