@@ -11,7 +11,13 @@ from itertools import combinations
 from typing import Any
 
 from pulse_audit.summary.groups import groupings
-from pulse_audit.summary.said import about_groups, about_sources, between_arms, instrument
+from pulse_audit.summary.said import (
+    about_gap,
+    about_groups,
+    about_sources,
+    between_arms,
+    instrument,
+)
 from pulse_audit.summary.schema import EstimateRow
 
 Setting = tuple[str, int]
@@ -29,10 +35,11 @@ def findings(manifest: Mapping[str, Any], rows: Sequence[EstimateRow]) -> list[s
     Returns
     -------
     list of str
-        Under the first condition and scale: for every arm on trial whose groups are kept, what a
-        perfect one would score, who gains from whom; what is to be known of the arms; how they
-        differ on the same faces; then
-        feasibility, lightness, errors, how the settings differ, and how much the sample can tell.
+        Under the first condition and scale: for every arm on trial how often groups are kept, whom
+        the outputs look like and who gains from whom; how the arms differ on the same faces; what
+        is to be known of them; the gaps between groups, where draws were lost, what a perfect arm
+        would score; then feasibility, lightness, errors, how the settings differ, and how much the
+        sample can tell.
     """
     if not rows:
         return ["No draw is finished yet: there is nothing to report."]
@@ -42,9 +49,10 @@ def findings(manifest: Mapping[str, Any], rows: Sequence[EstimateRow]) -> list[s
     here, rows = [row for row in everything if row.plain], [row for row in rows if row.plain]
     trial = on_trial(manifest, rows)
     groups = [said for arm in trial for said in about_groups(arm, everything, grouping)]
+    groups += [*between_arms(everything, grouping), *_caveats(manifest, trial)]
+    groups += [said for arm in trial for said in about_gap(arm, everything, grouping)]
     groups += [said for arm in trial for said in about_sources(arm, everything)]
-    groups += [*instrument(everything, grouping), *_caveats(manifest, trial)]
-    groups += between_arms(everything, grouping)
+    groups += instrument(everything, grouping)
     sentences = [
         sentence
         for arm in trial

@@ -11,13 +11,12 @@ CALLED = {"skin_tone": "skin tone", "monk": "Monk class"}
 
 
 def about_groups(arm: str, here: Sequence[EstimateRow], grouping: str) -> Iterator[str]:
-    """Retention of an arm in one setting, its gap, and who gains from whom."""
+    """Retention of an arm in one setting, whom its outputs look like, and who gains from whom."""
     mine = [r for r in here if r.arm == arm]
     kept = _pick(mine, "retention", "all")
     for row in kept:
         attribute = str((row.detail or {}).get("attribute", grouping))
         yield _retention(row, attribute, _pick(mine, "retention", grouping))
-        yield from _gap(mine, grouping)
         yield from _shares(mine, attribute)
         yield from _flow(mine, attribute)
 
@@ -128,16 +127,11 @@ def _retention(row: EstimateRow, attribute: str, groups: Sequence[EstimateRow]) 
     )
 
 
-def _gap(mine: Sequence[EstimateRow], grouping: str) -> Iterator[str]:
+def about_gap(arm: str, here: Sequence[EstimateRow], grouping: str) -> Iterator[str]:
     """Say what the largest gap of retention shows: corrected where that can be trusted."""
-    gaps = [
-        r for r in mine if (r.metric, r.group_by, r.statistic) == ("retention", grouping, "max_gap")
-    ]
-    graded = {
-        (r.detail or {}).get("grade")
-        for r in mine
-        if (r.metric, r.group_by, r.correction) == ("retention", grouping, "corrected")
-    }
+    mine = [r for r in here if r.arm == arm and (r.metric, r.group_by) == ("retention", grouping)]
+    gaps = [r for r in mine if r.statistic == "max_gap"]
+    graded = {(r.detail or {}).get("grade") for r in mine if r.correction == "corrected"}
     trusted = [r for r in gaps if r.correction == "corrected" and "usable" in graded]
     for row in (trusted or [r for r in gaps if r.correction == "raw"])[:1]:
         yield _judged(row, ", corrected for the attribute model's errors," if trusted else "")
@@ -145,20 +139,23 @@ def _gap(mine: Sequence[EstimateRow], grouping: str) -> Iterator[str]:
 
 def _judged(row: EstimateRow, how: str) -> str:
     said = row.detail or {}
-    gap = (
-        f"The largest gap of retention{how} is {points(row.value)} points "
-        f"({said.get('highest')} over {said.get('lowest')})"
-    )
+    gap = f"{points(row.value)} points ({said.get('highest')} over {said.get('lowest')})"
     if row.low:
-        return f"{gap}: shown to be at least {points(row.low)} points, all pairs allowed for."
+        return (
+            f"{row.arm} keeps groups unequally: the largest gap of retention{how} is {gap}, shown "
+            f"to be at least {points(row.low)}, all pairs allowed for."
+        )
     chance = said.get("at_equality")
     equal = (
-        f"; equal groups would show {points(float(chance))} on average at this size"
+        f", where equal groups would show {points(float(chance))} on average at this size"
         if chance is not None
         else ""
     )
-    high = f" It may be as large as {points(row.high)} points." if row.high is not None else ""
-    return f"{gap}, which shows no difference between groups{equal}.{high}"
+    high = f"; it may be as large as {points(row.high)}" if row.high is not None else ""
+    return (
+        f"That {row.arm} keeps groups unequally is neither shown nor ruled out: the largest gap of "
+        f"retention{how} is {gap}{equal}{high}."
+    )
 
 
 def instrument(here: Sequence[EstimateRow], grouping: str) -> Iterator[str]:

@@ -55,9 +55,9 @@ def test_the_first_findings_are_of_retention_with_its_worst_and_best_group(summa
     said = summary.findings
     assert said[0].startswith("pulse:a kept the apparent race in ")
     assert "worst for Black, " in said[0] and "; best for " in said[0]
-    assert said[1].startswith("The largest gap of retention")
     assert any(s.startswith("A perfect upsampler would score from") for s in said)
-    assert any(s.startswith("On the same faces, pulse:a keeps the group") for s in said)
+    compared = [s.startswith("On the same faces, pulse:a keeps the group") for s in said]
+    assert compared.index(True) < next(i for i, s in enumerate(said) if "gap of retention" in s)
     assert not any("bicubic kept" in s for s in said)
 
 
@@ -69,10 +69,10 @@ def test_a_gap_is_called_shown_only_where_its_lower_bound_is_above_zero(summary)
         == ("retention", "race", "max_gap", "corrected")
         and r.arm.startswith("pulse")
     ]
-    gaps = [s for s in summary.findings if s.startswith("The largest gap of retention, corrected")]
+    gaps = [s for s in summary.findings if "largest gap of retention, corrected" in s]
     for row, sentence in zip(rows, gaps, strict=True):
         assert ("shown to be at least" in sentence) == (row.low > 0)
-        assert ("shows no difference" in sentence) == (row.low == 0)
+        assert ("neither shown nor ruled out" in sentence) == (row.low == 0)
         assert row.high <= 1
 
 
