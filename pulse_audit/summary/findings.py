@@ -17,6 +17,9 @@ from pulse_audit.summary.said import (
     about_sources,
     between_arms,
     instrument,
+    percent,
+    points,
+    value_of,
 )
 from pulse_audit.summary.schema import EstimateRow
 
@@ -86,21 +89,11 @@ def promises_feasibility(manifest: Mapping[str, Any], arm: str) -> bool:
     return bool(card.get("promises_feasibility", card.get("kind") == "pulse"))
 
 
-def percent(row: EstimateRow, number: bool = True) -> str:
-    """``98 % [95, 99]``; without the number, the interval alone."""
-    interval = f"[{_points(row.low)}, {_points(row.high)}]"
-    return f"{_points(row.value)} % {interval}" if number else interval
-
-
 def signed(row: EstimateRow) -> str:
     """``+3.1 [+2.0, +4.2]``; the value alone where no interval exists."""
     if row.low is None or row.high is None:
         return f"{row.value:+.1f} (one face, no interval)"
     return f"{row.value:+.1f} [{row.low:+.1f}, {row.high:+.1f}]"
-
-
-def _points(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.0f}"
 
 
 def _where(setting: Setting) -> str:
@@ -142,9 +135,9 @@ def _between(groups: Sequence[EstimateRow], grouping: str) -> str:
     """Lowest and highest group, and what the intervals do and do not show."""
     if len(groups) < 2:
         return ""
-    lowest, highest = min(groups, key=_value), max(groups, key=_value)
-    if _value(lowest) == _value(highest):
-        spread = f" It is {_points(lowest.value)} % in every group of {grouping}."
+    lowest, highest = min(groups, key=value_of), max(groups, key=value_of)
+    if value_of(lowest) == value_of(highest):
+        spread = f" It is {points(lowest.value)} % in every group of {grouping}."
     else:
         spread = (
             f" Lowest for {lowest.group}, {percent(lowest)}; "
@@ -158,8 +151,8 @@ def _overlap(groups: Sequence[EstimateRow]) -> str:
     apart = [(a, b) for a, b in pairs if not _overlapping(a, b)]
     if not apart:
         return " All their intervals overlap: this neither shows a difference nor rules one out."
-    worst = max(apart, key=lambda pair: abs(_value(pair[0]) - _value(pair[1])))
-    names = " and ".join(row.group for row in sorted(worst, key=_value))
+    worst = max(apart, key=lambda pair: abs(value_of(pair[0]) - value_of(pair[1])))
+    names = " and ".join(row.group for row in sorted(worst, key=value_of))
     others = f" ({_count(len(apart), 'pair')} of {len(pairs)})" if len(apart) > 1 else ""
     return (
         f" The intervals of {names} do not overlap{others}: a sign of a difference, not a test; "
@@ -176,14 +169,14 @@ def _overlapping(a: EstimateRow, b: EstimateRow) -> bool:
 def _lightness(row: EstimateRow) -> str:
     if row.low is None or row.high is None or row.low <= 0 <= row.high:
         return f"{row.arm} shifts lightness by {signed(row)} L* on average: no direction is shown."
-    word = "lighter" if _value(row) > 0 else "darker"
+    word = "lighter" if value_of(row) > 0 else "darker"
     return f"Outputs of {row.arm} are {word} than their originals: {signed(row)} L* on average."
 
 
 def _lightness_groups(groups: Sequence[EstimateRow]) -> str:
     if len(groups) < 2:
         return ""
-    furthest = max(groups, key=lambda row: abs(_value(row)))
+    furthest = max(groups, key=lambda row: abs(value_of(row)))
     return f" Furthest for {furthest.group}: {signed(furthest)} L*;{_leaving_out_zero(groups)}."
 
 
@@ -199,7 +192,7 @@ def _settings(arm: str, rates: Sequence[EstimateRow]) -> Iterator[str]:
     whole = [row for row in rates if row.group_by == "all" and row.value is not None]
     if len(whole) < 2:
         return
-    lowest, highest = min(whole, key=_value), max(whole, key=_value)
+    lowest, highest = min(whole, key=value_of), max(whole, key=value_of)
     yield (
         f"Over {len(whole)} settings the feasible rate of {arm} runs from {percent(lowest)} "
         f"({_named(lowest)}) to {percent(highest)} ({_named(highest)})."
@@ -230,7 +223,3 @@ def _named(row: EstimateRow) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def _value(row: EstimateRow) -> float:
-    return row.value if row.value is not None else 0.0

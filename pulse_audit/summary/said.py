@@ -26,9 +26,9 @@ def _shares(mine: Sequence[EstimateRow], attribute: str) -> Iterator[str]:
     shares = _pick(mine, "output_share", attribute)
     if len(shares) < 2:
         return
-    ranked = sorted(shares, key=_value, reverse=True)
-    said = ", ".join(f"{_percent(r)} {r.group}" for r in ranked)
-    rest = 1.0 - sum(_value(r) for r in shares)
+    ranked = sorted(shares, key=value_of, reverse=True)
+    said = ", ".join(f"{percent(r)} {r.group}" for r in ranked)
+    rest = 1.0 - sum(value_of(r) for r in shares)
     none = f"; {points(rest)} % have no apparent group" if rest > 0.005 else ""
     yield f"Of its outputs, {said}{none}."
 
@@ -65,8 +65,8 @@ def _share_difference(here: Sequence[EstimateRow], arm: str, other: str) -> Iter
     ]
     if not rows:
         return
-    widest = max(rows, key=lambda r: abs(_value(r)))
-    size, word = abs(100 * _value(widest)), "more" if _value(widest) >= 0 else "fewer"
+    widest = max(rows, key=lambda r: abs(value_of(r)))
+    size, word = abs(100 * value_of(widest)), "more" if value_of(widest) >= 0 else "fewer"
     yield (
         f"{widest.group} outputs are {size:.0f} points {word} of all with {arm} than with {other} "
         f"[{_ends(widest)}], the widest of {len(rows)} differences (each interval 95 % by itself)."
@@ -81,23 +81,33 @@ def about_sources(arm: str, here: Sequence[EstimateRow]) -> Iterator[str]:
     if preference is None or incapacity is None:
         return
     yield (
-        f"Of the draws of {arm}, {_percent(preference)} were lost to preference (guided toward the "
-        f"face's own group, the search finds one that fits) and {_percent(incapacity)} to "
+        f"Of the draws of {arm}, {percent(preference)} were lost to preference (guided toward the "
+        f"face's own group, the search finds one that fits) and {percent(incapacity)} to "
         f"incapacity (even so it finds none; an upper bound){_most_incapable(mine)}."
     )
 
 
 def _most_incapable(mine: Sequence[EstimateRow]) -> str:
     groups = [r for r in mine if r.metric == "source_incapacity" and r.group_by != "all"]
-    if not groups or max(map(_value, groups)) == 0:
+    if not groups or max(map(value_of, groups)) == 0:
         return ""
-    worst = max(groups, key=_value)
-    return f", most for {worst.group}: {_percent(worst)}"
+    worst = max(groups, key=value_of)
+    return f", most for {worst.group}: {percent(worst)}"
 
 
 def points(share: float | None) -> str:
     """Per cent without the sign."""
     return "–" if share is None else f"{100 * share:.0f}"
+
+
+def percent(row: EstimateRow) -> str:
+    """``98 % [95, 99]``."""
+    return f"{points(row.value)} % [{points(row.low)}, {points(row.high)}]"
+
+
+def value_of(row: EstimateRow) -> float:
+    """Value of a row, 0 where there is none."""
+    return row.value if row.value is not None else 0.0
 
 
 def _pick(rows: Sequence[EstimateRow], metric: str, by: str) -> list[EstimateRow]:
@@ -108,22 +118,18 @@ def _pick(rows: Sequence[EstimateRow], metric: str, by: str) -> list[EstimateRow
     ]
 
 
-def _percent(row: EstimateRow) -> str:
-    return f"{points(row.value)} % [{points(row.low)}, {points(row.high)}]"
-
-
 def _retention(row: EstimateRow, attribute: str, groups: Sequence[EstimateRow]) -> str:
     called = CALLED.get(attribute, attribute)
     said = (
-        f"{row.arm} kept the apparent {called} in {_percent(row)} of draws "
+        f"{row.arm} kept the apparent {called} in {percent(row)} of draws "
         f"({row.n_faces:,} faces, {row.n_draws:,} draws)"
     )
     if len(groups) < 2:
         return f"{said}."
-    worst, best = (choose(groups, key=_value) for choose in (min, max))
+    worst, best = (choose(groups, key=value_of) for choose in (min, max))
     return (
-        f"{said}: worst for {worst.group}, {_percent(worst)}; best for {best.group}, "
-        f"{_percent(best)}."
+        f"{said}: worst for {worst.group}, {percent(worst)}; best for {best.group}, "
+        f"{percent(best)}."
     )
 
 
@@ -173,7 +179,7 @@ def instrument(here: Sequence[EstimateRow], grouping: str) -> Iterator[str]:
             "numbers take its errors into account."
         )
     elif floors:
-        worst, best = (choose(floors, key=_value) for choose in (min, max))
+        worst, best = (choose(floors, key=value_of) for choose in (min, max))
         yield (
             f"A perfect upsampler would score from {points(worst.value)} % ({worst.group}) to "
             f"{points(best.value)} % ({best.group}): the attribute model errs on the originals too."
@@ -186,12 +192,13 @@ def _flow(mine: Sequence[EstimateRow], attribute: str) -> Iterator[str]:
     sure = [r for r in gains if (r.low or 0.0) > 0 or (r.high or 0.0) < 0]
     if not sure:
         return
-    parts = [f"{r.group} {100 * _value(r):+.0f} [{_ends(r)}]" for r in _largest(sure)]
+    parts = [f"{r.group} {100 * value_of(r):+.0f} [{_ends(r)}]" for r in _largest(sure)]
     yield f"Of all outputs, groups gain or lose by conversion, in points: {'; '.join(parts)}."
 
 
 def _largest(rows: Sequence[EstimateRow]) -> list[EstimateRow]:
-    return sorted(rows, key=_value, reverse=True)[:1] + sorted(rows, key=_value)[: len(rows) > 1]
+    most, least = (choose(rows, key=value_of) for choose in (max, min))
+    return [most, least] if len(rows) > 1 else [most]
 
 
 def _ends(row: EstimateRow) -> str:
@@ -199,7 +206,7 @@ def _ends(row: EstimateRow) -> str:
 
 
 def _signed(row: EstimateRow) -> str:
-    size, word = abs(100 * _value(row)), "more" if _value(row) >= 0 else "less"
+    size, word = abs(100 * value_of(row)), "more" if value_of(row) >= 0 else "less"
     ends = "no interval" if row.low is None else _ends(row)
     return f"{size:.0f} points {word} often [{ends}]"
 
@@ -208,7 +215,3 @@ def _shown(row: EstimateRow) -> str:
     if row.low is None or row.high is None or row.low <= 0 <= row.high:
         return "Overall this shows no difference."
     return "Overall the difference is shown (95 %, one comparison)."
-
-
-def _value(row: EstimateRow) -> float:
-    return row.value if row.value is not None else 0.0

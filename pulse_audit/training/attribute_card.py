@@ -24,7 +24,8 @@ from pulse_audit.faces.attribute_net import AttributeNet, save_attribute_net
 from pulse_audit.faces.attributes import Column, columns, resized
 from pulse_audit.files import write_whole
 from pulse_audit.seeding import fingerprint
-from pulse_audit.training.attribute_trainer import LabelledFaces, Trainer, chunks
+from pulse_audit.training.attribute_trainer import LabelledFaces, Trainer
+from pulse_audit.training.data import chunks
 from pulse_audit.training.export import ATTRIBUTION, list_photos
 from pulse_audit.types import Attributes
 
@@ -112,6 +113,7 @@ def card(
         },
         "photos_sha256": hashlib.sha256(photos).hexdigest(),
         "steps": trainer.step,
+        "cycles": len(trainer.ends),
         "configuration": config.model_dump(mode="json"),
         "notes": [
             "apparent attributes in FairFace's words: what crowd workers saw, not who people are",

@@ -6,11 +6,9 @@ import math
 from pathlib import Path
 from typing import Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pulse_audit.training.config import FOLDER
-from pulse_audit.types import InputError
+from pulse_audit.training.config import FOLDER, read_model
 
 
 class AttributeConfig(BaseModel):
@@ -95,18 +93,7 @@ def read_config(name: str | Path) -> AttributeConfig:
     InputError
         If there is no such file or it is not valid.
     """
-    path = (
-        Path(name)
-        if str(name).endswith((".yaml", ".yml"))
-        else FOLDER / "attributes" / f"{name}.yaml"
-    )
-    try:
-        return AttributeConfig.model_validate(yaml.safe_load(path.read_text()))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such configuration") from None
-    except (yaml.YAMLError, ValidationError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: not a valid configuration ({reason})") from error
+    return read_model(AttributeConfig, name, FOLDER / "attributes")
 
 
 def image_size(config: AttributeConfig, epoch: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from pulse_audit.training.attribute_config import (
     learning_rate,
     sizes,
 )
-from pulse_audit.training.data import held_out, pack, read_faces
+from pulse_audit.training.data import chunks, held_out, pack, read_faces, to_unit
 from pulse_audit.types import InputError
 
 STATE = "state.pt"
@@ -105,7 +105,7 @@ class Trainer:
     def advance(self) -> float:
         """Take one step; return its loss."""
         config = self.config
-        source = torch.Generator().manual_seed(fingerprint(config.seed, "step", self.step) % 2**63)
+        source = torch.Generator().manual_seed(fingerprint(config.seed, "step", self.step))
         images, targets = self._batch(source)
         for group in self.adam.param_groups:
             group["lr"] = learning_rate(config, self.step / self.per_epoch)
@@ -137,8 +137,8 @@ class Trainer:
             len(faces)
         )
         rows = order[within * config.batch : (within + 1) * config.batch]
-        pixels = torch.from_numpy(faces.images[rows]).permute(0, 3, 1, 2).float() / 255
-        images = augmented(pixels, image_size(config, epoch), config.blurred, source)
+        pixels, size = to_unit(faces.images[rows]), image_size(config, epoch)
+        images = augmented(pixels, size, config.blurred, source)
         targets = {
             name: F.one_hot(torch.from_numpy(labels[rows]), len(config.vocabulary[name])).float()
             for name, labels in faces.labels.items()
@@ -187,7 +187,7 @@ class Trainer:
                 module.reset_running_stats()
                 module.momentum = None  # the plain mean over the batches
         config, seed = self.config, fingerprint(self.config.seed, "statistics")
-        source = torch.Generator().manual_seed(seed % 2**63)
+        source = torch.Generator().manual_seed(seed)
         rows = np.random.default_rng(seed).permutation(len(self.faces))[:STATISTICS]
         network.train()
         for chunk in chunks(self.faces.images[rows], config.batch):
@@ -221,16 +221,15 @@ class Trainer:
             return False
         try:
             state = torch.load(path, map_location=self.device, weights_only=True)
-            same = state["config"] == self.config.model_dump(mode="json")
+            if state["config"] == self.config.model_dump(mode="json"):
+                self.network.load_state_dict(state["network"])
+                self.adam.load_state_dict(state["adam"])
+                self.average, self.ends = state["average"], state["ends"]
+                self.step = int(state["step"])
+                return True
         except Exception as error:
             raise InputError(f"{path}: damaged state ({type(error).__name__})") from error
-        if not same:
-            raise InputError(f"{path}: the state of another configuration; choose another --state")
-        self.network.load_state_dict(state["network"])
-        self.adam.load_state_dict(state["adam"])
-        self.average, self.ends = state["average"], state["ends"]
-        self.step = int(state["step"])
-        return True
+        raise InputError(f"{path}: the state of another configuration; choose another --state")
 
 
 def mean_of(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -282,9 +281,3 @@ def mixed(
     return weight * images + (1 - weight) * images[order], {
         name: weight * target + (1 - weight) * target[order] for name, target in targets.items()
     }
-
-
-def chunks(images: NDArray[np.uint8], size: int = 256) -> Iterator[Tensor]:
-    """Cut photos (n, R, R, 3) uint8 into batches (size, 3, R, R) in [0, 1]."""
-    for start in range(0, len(images), size):
-        yield torch.from_numpy(images[start : start + size]).permute(0, 3, 1, 2).float() / 255

@@ -82,10 +82,10 @@ def _measured(measured: Mapping[str, Any]) -> Iterator[str]:
     )
 
 
-def _of_cycles(restarts: Sequence[object] | None) -> str:
-    if not restarts:
+def _of_cycles(ended: int) -> str:
+    if ended < 2:
         return ""
-    return f" Its weights are the mean over the ends of {len(restarts) + 1} cycles of training."
+    return f" Its weights are the mean over the ends of {ended} cycles of training."
 
 
 def _of_priors(attributes: Sequence[str] | None) -> str:
@@ -107,7 +107,7 @@ def attribute_card(name: str, content: Mapping[str, Any]) -> str:
         f"# {name}\n",
         "Apparent race, gender and age of a face: a small residual network at 64 px, averaged over "
         "the image and its mirror image, its probabilities calibrated by a temperature each."
-        f"{_of_cycles(card['configuration'].get('restarts'))}"
+        f"{_of_cycles(card.get('cycles', 1))}"
         f"{_of_priors(card['configuration'].get('equal_prior'))}\n",
         "## Made from\n",
         f"{card['training_data']}: {card['selection']}. {card['attribution']}. "

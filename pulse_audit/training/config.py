@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -12,6 +12,8 @@ from pulse_audit.generators.stylegan2_layers import StyleGAN2Config
 from pulse_audit.types import InputError
 
 FOLDER = Path(__file__).parent / "configs"
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class GanConfig(BaseModel):
@@ -95,15 +97,26 @@ def read_config(name: str | Path) -> GanConfig:
     InputError
         If there is no such file or it is not valid.
     """
-    path = Path(name) if str(name).endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
+    config = read_model(GanConfig, name, FOLDER)
+    if config.resolution != config.generator_config().resolution:
+        raise InputError(f"{name}: {len(config.channels)} channels do not give {config.resolution}")
+    return config
+
+
+def read_model(model: type[Model], name: str | Path, folder: Path) -> Model:
+    """Read a YAML file, by its path or by the name of one in a folder, as a model.
+
+    Raises
+    ------
+    InputError
+        If there is no such file or it is not valid.
+    """
+    path = Path(name) if str(name).endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
     if not path.exists():
-        known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml")))
+        known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
         raise InputError(f"{path}: no such configuration; shipped ones are {known}")
     try:
-        config = GanConfig.model_validate(yaml.safe_load(path.read_text()))
+        return model.model_validate(yaml.safe_load(path.read_text()))
     except (yaml.YAMLError, ValidationError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: not a valid configuration ({reason})") from error
-    if config.resolution != config.generator_config().resolution:
-        raise InputError(f"{path}: {len(config.channels)} channels do not give {config.resolution}")
-    return config

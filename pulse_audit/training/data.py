@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -221,6 +221,17 @@ def to_range(images: NDArray[np.uint8], device: torch.device) -> Tensor:
     """Map (n, R, R, 3) uint8 to (n, 3, R, R) float32 in [-1, 1]."""
     pixels = torch.from_numpy(images).to(device).permute(0, 3, 1, 2)
     return pixels.float() / 127.5 - 1
+
+
+def to_unit(images: NDArray[np.uint8]) -> Tensor:
+    """Map (n, R, R, 3) uint8 to (n, 3, R, R) float32 in [0, 1]."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+
+
+def chunks(images: NDArray[np.uint8], size: int = 256) -> Iterator[Tensor]:
+    """Cut photos (n, R, R, 3) uint8 into batches (size, 3, R, R) in [0, 1]."""
+    for start in range(0, len(images), size):
+        yield to_unit(images[start : start + size])
 
 
 def _ordered(files: Sequence[str], seed: int) -> list[str]:

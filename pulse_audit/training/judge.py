@@ -29,7 +29,7 @@ from pulse_audit.stats.distances import frechet_distance, kernel_distance
 from pulse_audit.stats.intervals import wilson
 from pulse_audit.training.command import run
 from pulse_audit.training.config import GanConfig
-from pulse_audit.training.data import choose, held_out, pack, read_faces
+from pulse_audit.training.data import choose, chunks, held_out, pack, read_faces
 from pulse_audit.training.samples import sample, save_sheet
 from pulse_audit.types import Generator, InputError, Request, Unavailable
 
@@ -102,10 +102,7 @@ def _photos(config: GanConfig, data: Path) -> tuple[Pixels, Pixels]:
 @torch.no_grad()
 def seen(attributes: ShippedAttributes, images: Pixels) -> tuple[Floats, dict[str, Floats]]:
     """Features (n, d) of images (n, R, R, 3), and the probabilities of each attribute."""
-    parts = []
-    for start in range(0, len(images), CHUNK):
-        pixels = torch.from_numpy(images[start : start + CHUNK]).permute(0, 3, 1, 2)
-        parts.append(attributes(pixels.float() / 255))
+    parts = [attributes(chunk) for chunk in chunks(images, CHUNK)]
     features = [part.features for part in parts if part.features is not None]
     return torch.cat(features).double().numpy(), {
         attribute: torch.cat([part.probabilities[attribute] for part in parts]).double().numpy()
@@ -184,7 +181,7 @@ def _closest(
 def feasible_on_own(generator: Generator, count: int = 1000) -> dict[str, Any]:
     """Share of a generator's own samples, at seeds of their own, that its search fits."""
     scale = generator.card.resolution // 8
-    seeds = [fingerprint("own samples", i) % 2**63 for i in range(count)]
+    seeds = [fingerprint("own samples", i) for i in range(count)]
     originals = prior_images(generator, seeds, torch.device("cpu"))
     degradation = Degradation("clean", scale)
     low = degradation(originals, [0] * count)

@@ -27,6 +27,7 @@ from pulse_audit.files import write_whole
 from pulse_audit.generators.prior import prior_images
 from pulse_audit.seeding import fingerprint
 from pulse_audit.training.command import run
+from pulse_audit.training.data import to_unit
 from pulse_audit.training.samples import to_pixels
 from pulse_audit.types import Generator, InputError
 
@@ -53,7 +54,7 @@ class SyntheticFace:
 
 def draw(generator: Generator, name: str, seeds: Sequence[int]) -> NDArray[np.uint8]:
     """Draw one image (R, R, 3) from each seed; z and noise follow from name and seed alone."""
-    own = [fingerprint("synthetic-faces", name, seed) % 2**63 for seed in seeds]
+    own = [fingerprint("synthetic-faces", name, seed) for seed in seeds]
     return to_pixels(2 * prior_images(generator, own, torch.device("cpu")) - 1)
 
 
@@ -64,9 +65,8 @@ def labelled(
     for start in range(0, MOST, CHUNK):
         seeds = range(start, start + CHUNK)
         pixels = draw(generator, name, seeds)
-        images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
         with torch.no_grad():
-            seen = attributes(images).probabilities
+            seen = attributes(to_unit(pixels)).probabilities
         for row, seed in enumerate(seeds):
             labels = {c: attributes.card.vocabulary[c][int(seen[c][row].argmax())] for c in COLUMNS}
             yield SyntheticFace(name, seed, pixels[row], labels)

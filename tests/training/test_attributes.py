@@ -22,6 +22,7 @@ from pulse_audit.training.attribute_card import (
     confusion,
     confusions,
     equal_priors,
+    export,
     fairface_columns,
     temperature,
 )
@@ -37,6 +38,7 @@ from pulse_audit.training.attribute_trainer import (
     augmented,
     labelled_faces,
 )
+from pulse_audit.training.cards import attribute_card
 from pulse_audit.types import InputError
 
 COLOURS = {"A": (200, 60, 60), "B": (60, 60, 200)}
@@ -127,6 +129,39 @@ def test_a_state_of_another_run_is_refused(
     (tmp_path / "state.pt").write_bytes(b"nothing")
     with pytest.raises(InputError, match="damaged state"):
         other.resume(tmp_path)
+
+
+@pytest.mark.parametrize("lost", ["network", "ends", "step"])
+def test_a_state_that_lacks_a_part_is_refused(
+    config: AttributeConfig, table: Path, tmp_path: Path, lost: str
+) -> None:
+    faces, _ = labelled_faces(config, table)
+    trainer = Trainer(config, faces, torch.device("cpu"))
+    trainer.save(tmp_path)
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    del state[lost]
+    torch.save(state, tmp_path / "state.pt")
+    with pytest.raises(InputError, match=r"state\.pt: damaged state"):
+        trainer.resume(tmp_path)
+
+
+def test_an_unknown_configuration_lists_those_there_are() -> None:
+    with pytest.raises(InputError, match="shipped ones are faces-attributes"):
+        read_config("faces-unheard-of")
+
+
+@pytest.mark.parametrize(("ended", "told"), [(0, False), (1, False), (2, True)])
+def test_a_card_tells_of_the_cycles_that_have_ended_and_no_others(
+    config: AttributeConfig, table: Path, tmp_path: Path, ended: int, told: bool
+) -> None:
+    again = config.model_copy(update={"restarts": ((1, 64, 0.01), (1, 64, 0.01))})
+    faces, apart = labelled_faces(again, table)
+    trainer = Trainer(again, faces, torch.device("cpu"))
+    trainer.ends = [trainer.average] * ended
+    export(trainer, apart, tmp_path)
+    content = json.loads((tmp_path / "tiny.json").read_text())
+    said = f"the mean over the ends of {ended} cycles" in attribute_card("tiny", content)
+    assert said == told
 
 
 def test_trained_and_exported_it_tells_what_can_be_told(
