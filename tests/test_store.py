@@ -105,6 +105,23 @@ def test_leftovers_of_a_killed_writer_are_swept(run: store.Run) -> None:
         assert not leftover.exists()
 
 
+def test_a_directory_made_for_nothing_is_taken_away(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="bad"), store.locked(tmp_path / "a" / "run"):
+        raise InputError("bad")
+    assert not (tmp_path / "a" / "run").exists()
+
+
+def test_a_directory_that_was_there_or_was_written_to_stays(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with store.locked(tmp_path / "empty"):
+        pass
+    with pytest.raises(InputError, match="bad"), store.locked(tmp_path / "begun"):
+        (tmp_path / "begun" / "manifest.json").write_text("{}")
+        raise InputError("bad")
+    assert (tmp_path / "empty").is_dir()
+    assert (tmp_path / "begun" / "manifest.json").read_text() == "{}"
+
+
 def test_a_second_writer_is_refused(run: store.Run) -> None:
     with (
         store.locked(run.path),

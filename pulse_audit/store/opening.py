@@ -108,11 +108,14 @@ def create_run(path: Path, manifest: dict[str, Any]) -> Run:
 def locked(path: Path) -> Iterator[None]:
     """Hold a run directory for writing; makes it, and sweeps what a killed writer left.
 
+    A directory that it made and that nothing was written to is taken away again.
+
     Raises
     ------
     InputError
         If it cannot be written, or another process holds it.
     """
+    made = not path.exists()
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = (path / ".lock").open("w")
@@ -127,4 +130,16 @@ def locked(path: Path) -> Iterator[None]:
             raise InputError(f"{path}: cannot be locked ({error.strerror})") from None
         for leftover in path.rglob(".*.tmp"):
             leftover.unlink(missing_ok=True)
-        yield
+        try:
+            yield
+        finally:
+            if made:
+                _take_away_if_unused(path)
+
+
+def _take_away_if_unused(path: Path) -> None:
+    """Remove a directory that holds a lock and nothing else; one that is in use by now stays."""
+    with contextlib.suppress(OSError):
+        if [entry.name for entry in path.iterdir()] == [".lock"]:
+            (path / ".lock").unlink()
+            path.rmdir()
