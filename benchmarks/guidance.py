@@ -17,9 +17,6 @@ from pathlib import Path
 import torch
 
 from benchmarks.__main__ import RESULTS
-from pulse_audit.auditing.guidance import guided_search
-from pulse_audit.catalogue.attributes import load_attributes
-from pulse_audit.catalogue.generators import load_generator
 from pulse_audit.datasets.balance import balanced_draw
 from pulse_audit.datasets.images import decode
 from pulse_audit.datasets.readers import read_faces
@@ -27,6 +24,9 @@ from pulse_audit.datasets.registry import load_registry
 from pulse_audit.degrade.degradation import Degradation
 from pulse_audit.faces.align import centre_square
 from pulse_audit.faces.attributes import columns
+from pulse_audit.harness.guidance import guided_search
+from pulse_audit.models.attributes import load_attributes
+from pulse_audit.models.generators import load_generator
 from pulse_audit.search.config import PRESETS
 from pulse_audit.search.start import draw_start
 from pulse_audit.types import Draw

@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 
 import pulse_audit as pa
-from pulse_audit.catalogue.attributes import load_attributes
-from pulse_audit.catalogue.generators import load_generator
-from pulse_audit.catalogue.shipped import ASSETS, GENERATORS
 from pulse_audit.degrade.resample import downscale
+from pulse_audit.models.attributes import load_attributes
+from pulse_audit.models.generators import load_generator
+from pulse_audit.models.shipped import ASSETS, GENERATORS
 from pulse_audit.types import AttributeModel
 
 HERE = Path(__file__).resolve().parent

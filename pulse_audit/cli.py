@@ -19,7 +19,7 @@ from pulse_audit.options import (
     options_of_a_run,
     outcome_as_json,
     own_datasets,
-    quietly,
+    quiet_option,
     trust_file,
 )
 from pulse_audit.types import InputError
@@ -27,7 +27,7 @@ from pulse_audit.types import InputError
 DONE, RULE_FAILED, BAD_INPUT, INCOMPLETE = 0, 1, 2, 3
 
 
-class House(click.Group):
+class SuggestingGroup(click.Group):
     """A group of commands whose unknown names answer with the nearest known ones."""
 
     def resolve_command(
@@ -40,7 +40,7 @@ class House(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=House, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=SuggestingGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(pulse_audit.__version__, prog_name="pulse-audit")
 def commands() -> None:
     """Put face upsamplers on trial: whom they turn into whom, how often, and how sure that is."""
@@ -50,11 +50,11 @@ def commands() -> None:
 @click.argument("spec", required=False, metavar="[SPEC.yaml | NAME]")
 @options_of_a_run
 @outcome_as_json
-@quietly
+@quiet_option
 def run(spec: str | None, out: Path | None, as_json: bool, quiet: bool, **flags: Any) -> int:
     """Run an audit, or resume it: the same command goes on where it was interrupted."""
     from pulse_audit import terminal
-    from pulse_audit.auditing.spec import make_spec, read_spec
+    from pulse_audit.harness.spec import make_spec, read_spec
 
     given = {
         key: list(value) if isinstance(value, tuple) else value
@@ -64,7 +64,7 @@ def run(spec: str | None, out: Path | None, as_json: bool, quiet: bool, **flags:
     named = spec or (None if "dataset" in given else "default")
     values = {**(read_spec(named) if named else {}), **given}
     audit = make_spec(values, named or "run")
-    from pulse_audit.auditing.run import run_audit
+    from pulse_audit.harness.run import run_audit
 
     work = ("auditing", "pieces of work") if audit.sources else ("upsampling", "draws")
     with terminal.progress(*work, quiet) as progress:
@@ -117,11 +117,11 @@ def _show_run(path: Path, as_json: bool) -> None:
     metavar="DIR",
 )
 @outcome_as_json
-@quietly
+@quiet_option
 def upsample(images: tuple[Path, ...], as_json: bool, quiet: bool, **options: Any) -> int:
     """Upsample photos with PULSE. What it returns never reveals who someone is."""
     from pulse_audit import terminal
-    from pulse_audit.auditing.single import upsample_photos
+    from pulse_audit.harness.single import upsample_photos
 
     with terminal.progress("searching", "images", quiet) as progress:
         rows = upsample_photos(images, progress=progress, **options)
@@ -169,7 +169,7 @@ def report(run_dir: Path, as_json: bool) -> int:
 @click.option("--subset", is_flag=True, help="A deliberate subset: fewer faces are no defect.")
 @click.option("--repair", is_flag=True, help="Repair spreadsheet-damaged labels (keeps a .bak).")
 @outcome_as_json
-@quietly
+@quiet_option
 def validate(dataset: str, as_json: bool, quiet: bool, **options: Any) -> int:
     """Check a data set: counts, vocabulary, unreadable files, duplicates, damaged labels."""
     from pulse_audit import terminal
@@ -191,14 +191,14 @@ def validate(dataset: str, as_json: bool, quiet: bool, **options: Any) -> int:
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @click.option("--accept-licence", is_flag=True, help="Accept the licences shown, without asking.")
 @outcome_as_json
-@quietly
+@quiet_option
 def fetch(names: tuple[str, ...], accept_licence: bool, as_json: bool, quiet: bool) -> int:
     """Fetch weights by name: resumable, checked by SHA-256, licence shown first.
 
     PULSE_AUDIT_MIRROR, a folder or an address, is used in place of the publishers' sites.
     """
     from pulse_audit import listing, terminal
-    from pulse_audit.catalogue.published import to_fetch
+    from pulse_audit.models.published import to_fetch
 
     rows = []
     for card in to_fetch(names):
@@ -223,7 +223,7 @@ def fetch(names: tuple[str, ...], accept_licence: bool, as_json: bool, quiet: bo
 )
 @click.option("--seed", type=int, default=0, show_default=True)
 @outcome_as_json
-@quietly
+@quiet_option
 def calibrate(quick: bool, out: Path, seed: int, as_json: bool, quiet: bool) -> int:
     """Put the audit itself on trial with planted bias: coverage, power, false alarms.
 

@@ -27,7 +27,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("PULSE_AUDIT_HOME") or user_cache_dir("pulse-audit"))
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def atomic_write(path: Path, data: bytes) -> None:
     """Write a file whole or not at all (temporary name, fsync, rename)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
@@ -72,7 +72,7 @@ def write_card(weights: Path, kind: str, content: Mapping[str, Any]) -> None:
         "sha256": file_sha256(weights),
     }
     said = {**stamp, **content, **stamp}
-    write_whole(card_path(weights), (json.dumps(said, indent=1) + "\n").encode())
+    atomic_write(card_path(weights), (json.dumps(said, indent=1) + "\n").encode())
 
 
 def read_card(weights: Path, kind: str) -> dict[str, Any]:

@@ -11,15 +11,15 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-from pulse_audit.catalogue.arms import INTERPOLATING
-from pulse_audit.catalogue.attributes import attribute_names, attribute_words, load_attributes
-from pulse_audit.catalogue.generators import describe_generator
-from pulse_audit.catalogue.shipped import shipped_file, shipped_generators
 from pulse_audit.files import cache_folder
+from pulse_audit.models import cache
+from pulse_audit.models.arms import INTERPOLATING
+from pulse_audit.models.attributes import attribute_names, attribute_words, load_attributes
+from pulse_audit.models.generators import describe_generator
+from pulse_audit.models.registry import WeightCard, cards
+from pulse_audit.models.shipped import shipped_file, shipped_generators
 from pulse_audit.names import nearest
 from pulse_audit.types import GeneratorCard, InputError
-from pulse_audit.weights import cache
-from pulse_audit.weights.registry import WeightCard, cards
 
 Rows = list[dict[str, str]]
 
@@ -199,7 +199,7 @@ def _arms() -> Rows:
 
 def _metrics() -> Rows:
     """Metrics of the samples and of sets of them, then those that installed packages offer."""
-    from pulse_audit.auditing.instruments import METRICS, requirements
+    from pulse_audit.harness.suite import METRICS, requirements
     from pulse_audit.plugins import metric_names
     from pulse_audit.summary import METRICS as SUMMARISED
 
@@ -275,7 +275,7 @@ def _conditions() -> Rows:
 
 
 def _specs() -> Rows:
-    from pulse_audit.auditing.spec import shipped_specs
+    from pulse_audit.harness.spec import shipped_specs
 
     return [{"name": name, "what": what} for name, what in shipped_specs().items()]
 

@@ -69,7 +69,7 @@ def load_factory(reference: str) -> Any:
 def call_plugin(call: Callable[[], Any], reference: str) -> Any:
     """Call foreign code; whatever it raises becomes one line."""
     try:
-        with caveats_unspoken():
+        with suppress_sphere_warning():
             return call()
     except InputError as error:
         raise InputError(f"{reference}: {error}") from None
@@ -79,7 +79,7 @@ def call_plugin(call: Callable[[], Any], reference: str) -> Any:
 
 
 @contextmanager
-def caveats_unspoken() -> Iterator[None]:
+def suppress_sphere_warning() -> Iterator[None]:
     """Print no warning about small latent spaces: manifest and report carry it as a caveat."""
     from pulse_audit.generators.adapt import SphereWarning
 

@@ -14,7 +14,7 @@ import click
 from pulse_audit.types import InputError
 
 if TYPE_CHECKING:
-    from pulse_audit.weights.registry import WeightCard
+    from pulse_audit.models.registry import WeightCard
 
 Report = Callable[[int, int, int], None]
 
@@ -120,9 +120,9 @@ def fetch(card: WeightCard, accept_licence: bool, quiet: bool) -> None:
     InputError
         If it cannot be had, or its licence is not accepted.
     """
-    from pulse_audit.weights import cache
-    from pulse_audit.weights.fetch import doubt, terms
-    from pulse_audit.weights.fetch import fetch as bring
+    from pulse_audit.models import cache
+    from pulse_audit.models.fetch import doubt, terms
+    from pulse_audit.models.fetch import fetch as bring
 
     if cache.located(card.name) is not None:
         return

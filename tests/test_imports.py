@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "pulse_audit"
 LEAVES = {"search", "generators", "degrade", "upsamplers", "faces", "metrics"}
 WITHOUT_TORCH = {
-    "types", "seeding", "names", "files", "weights", "datasets", "store", "stats", "fairness",
+    "types", "seeding", "names", "files", "datasets", "store", "stats", "fairness",
     "summary", "gate", "report", "calibration", "cli", "options", "terminal",
 }  # fmt: skip
 BOTTOM = {"types", "seeding", "names", "files"}
@@ -22,9 +22,8 @@ ALLOWED = {
     "files": {"types"},
     "types": {"seeding"},
     **{leaf: BOTTOM for leaf in LEAVES},
-    "faces": BOTTOM | {"weights"},
-    "metrics": BOTTOM | {"weights"},
-    "weights": BOTTOM,
+    "faces": BOTTOM | {"models"},
+    "metrics": BOTTOM | {"models"},
     "datasets": BOTTOM,
     "options": BOTTOM,
     "store": BOTTOM,
@@ -37,9 +36,9 @@ ALLOWED = {
 }
 TOP = {
     "plugins",
-    "catalogue",
+    "models",
     "training",
-    "auditing",
+    "harness",
     "listing",
     "terminal",
     "api",
@@ -48,11 +47,11 @@ TOP = {
 }
 #: among the upper floors: who may not be imported by whom.
 FORBIDDEN_ABOVE = {
-    "plugins": {"catalogue", "training", "auditing", "listing", "terminal", "api", "cli"},
-    "catalogue": {"training", "auditing", "listing", "terminal", "api", "cli"},
-    "training": {"auditing", "listing", "terminal", "api", "cli"},
-    "auditing": {"training", "listing", "api", "cli"},
-    "terminal": {"catalogue", "training", "auditing", "listing", "api", "cli"},
+    "plugins": {"models", "training", "harness", "listing", "terminal", "api", "cli"},
+    "models": {"training", "harness", "listing", "terminal", "api", "cli"},
+    "training": {"harness", "listing", "terminal", "api", "cli"},
+    "harness": {"training", "listing", "api", "cli"},
+    "terminal": {"training", "harness", "listing", "api", "cli"},
     "listing": {"training", "api", "cli", "terminal"},
     "api": {"cli", "listing", "terminal"},
     "cli": {"api"},

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pulse_audit import listing
-from pulse_audit.auditing.instruments import METRICS
+from pulse_audit.harness.suite import METRICS
 
 
 @pytest.fixture(autouse=True)

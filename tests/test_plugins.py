@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from pulse_audit.catalogue import shipped
-from pulse_audit.catalogue.attributes import attribute_names, load_attributes
 from pulse_audit.faces.attribute_net import AttributeNet, save_attribute_net
 from pulse_audit.faces.attributes import checked, is_attribute_model, is_differentiable
+from pulse_audit.models import shipped
+from pulse_audit.models.attributes import attribute_names, load_attributes
 from pulse_audit.plugins import load_metrics, metric_names
 from pulse_audit.seeding import sha256
 from pulse_audit.types import InputError, Unavailable

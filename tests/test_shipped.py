@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 from pulse_audit import listing
-from pulse_audit.catalogue.arms import expand_arms
-from pulse_audit.catalogue.attributes import load_attributes
-from pulse_audit.catalogue.generators import load_generator
-from pulse_audit.catalogue.shipped import ASSETS, GENERATORS, shipped_file, shipped_generators
+from pulse_audit.models.arms import expand_arms
+from pulse_audit.models.attributes import load_attributes
+from pulse_audit.models.generators import load_generator
+from pulse_audit.models.shipped import ASSETS, GENERATORS, shipped_file, shipped_generators
 from pulse_audit.training import synthetic
 from pulse_audit.training.export import ATTRIBUTION
 from pulse_audit.types import InputError

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pulse_audit import store
-from pulse_audit.files import write_whole
+from pulse_audit.files import atomic_write
 from pulse_audit.seeding import sha256
 from pulse_audit.types import InputError
 
@@ -79,14 +79,14 @@ def test_a_damaged_unit_is_not_finished(run: store.Run, damage: str) -> None:
 def test_a_failed_write_leaves_the_old_file_and_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_whole(tmp_path / "file", b"old")
+    atomic_write(tmp_path / "file", b"old")
 
     def full(*_: Any) -> None:
         raise OSError("no space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="no space"):
-        write_whole(tmp_path / "file", b"new")
+        atomic_write(tmp_path / "file", b"new")
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
     assert (tmp_path / "file").read_bytes() == b"old"
 

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pulse_audit.calibration.cells import Cell, Measured, Setting, share
 from pulse_audit.fairness.correction import Confusion, CorrectedShift, corrected_shift
-from pulse_audit.stats.intervals import Floats
-
-Whole: TypeAlias = NDArray[np.int64]
+from pulse_audit.stats.intervals import FloatArray, IntArray
 
 GROUPS = 7
 DRAWS = 2
@@ -112,7 +108,7 @@ def planted(
     return share(held, widths)
 
 
-def planted_matrix() -> Floats:
+def planted_matrix() -> FloatArray:
     """White .88 kept, Black .38 kept and .52 made White, the others .88 kept; rest spread."""
     matrix = diagonal(0.88)
     matrix[1] = 0.10 / (GROUPS - 2)
@@ -120,7 +116,7 @@ def planted_matrix() -> Floats:
     return matrix
 
 
-def diagonal(kept: float) -> Floats:
+def diagonal(kept: float) -> FloatArray:
     """Matrix (7, 7) with ``kept`` on the diagonal and the rest of each row spread evenly."""
     matrix = np.full((GROUPS, GROUPS), (1 - kept) / (GROUPS - 1))
     np.fill_diagonal(matrix, kept)
@@ -128,7 +124,11 @@ def diagonal(kept: float) -> Floats:
 
 
 def audited(
-    random: np.random.Generator, faces: int, matrix: Floats, model: Floats, on_outputs: Floats
+    random: np.random.Generator,
+    faces: int,
+    matrix: FloatArray,
+    model: FloatArray,
+    on_outputs: FloatArray,
 ) -> CorrectedShift:
     """Simulate an audit of ``faces`` faces a group, and correct it.
 
@@ -154,8 +154,8 @@ def audited(
     )
 
 
-def categories(random: np.random.Generator, rows: Floats) -> Whole:
+def categories(random: np.random.Generator, rows: FloatArray) -> IntArray:
     """One category for each row of probabilities, (n, k) -> (n,)."""
     below = np.cumsum(rows, axis=1)[:, :-1]
-    numbers: Whole = (random.random((len(rows), 1)) >= below).sum(axis=1)
+    numbers: IntArray = (random.random((len(rows), 1)) >= below).sum(axis=1)
     return numbers

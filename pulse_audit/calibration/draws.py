@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from pulse_audit.stats.intervals import Floats
+from pulse_audit.stats.intervals import FloatArray
 
 
 def face_rates(
     random: np.random.Generator, shape: tuple[int, ...], rate: float, icc: float
-) -> Floats:
+) -> FloatArray:
     """Chance of each face: Beta with mean ``rate``; draws of a face then correlate by ``icc``.
 
     At an ICC of 0 all faces have the same chance, at 1 every face has 0 or 1. Skellam (1948).
@@ -24,7 +24,7 @@ def face_rates(
 
 def successes(
     random: np.random.Generator, faces: int, rate: float, icc: float, draws: int
-) -> Floats:
+) -> FloatArray:
     """Successes of each face among its draws, (faces,): beta-binomial."""
     chances = face_rates(random, (faces,), rate, icc)
     return random.binomial(draws, chances).astype(np.float64)
@@ -38,7 +38,7 @@ def paired_outcomes(
     second: float,
     icc: float,
     alike: float,
-) -> tuple[Floats, Floats]:
+) -> tuple[FloatArray, FloatArray]:
     """Outcomes of two arms on the same faces, (faces, draws) each, at rates ``first``, ``second``.
 
     With probability ``icc`` all draws of a face share their luck in an arm; with probability

@@ -10,7 +10,7 @@ import numpy as np
 from pulse_audit.calibration.cells import Cell, Measured, Measures, Setting, share
 from pulse_audit.calibration.draws import successes
 from pulse_audit.stats.gaps import max_gap
-from pulse_audit.stats.intervals import Floats
+from pulse_audit.stats.intervals import FloatArray
 
 LIMIT = 0.20
 DRAWS, ICC, BASE = 5, 0.5, 0.6
@@ -91,7 +91,7 @@ def percentile_fails(
     return share(hits)
 
 
-def _audited(random: np.random.Generator, faces: int, gap: float, pattern: str) -> list[Floats]:
+def _audited(random: np.random.Generator, faces: int, gap: float, pattern: str) -> list[FloatArray]:
     """Successes of every face, group by group."""
     rates = BASE + gap * np.array(PATTERNS[pattern])
     return [successes(random, faces, rate, ICC, DRAWS) for rate in rates]

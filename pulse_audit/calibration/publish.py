@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from pulse_audit.calibration.cells import Cell
 from pulse_audit.calibration.study import FULL, Row
-from pulse_audit.files import write_whole
+from pulse_audit.files import atomic_write
 
 COLUMNS = (
     "study", "settings", "method", "measures", "value", "error", "low", "high", "verdict", "width",
@@ -33,7 +33,7 @@ def publish(rows: Sequence[Row], out: Path) -> list[Path]:
     texts = {"csv": as_csv(rows), "md": as_markdown(rows), "svg": as_svg(rows)}
     paths = {out / f"calibration.{kind}": text for kind, text in texts.items()}
     for path, text in paths.items():
-        write_whole(path, text.encode())
+        atomic_write(path, text.encode())
     return list(paths)
 
 

@@ -20,7 +20,7 @@ from pulse_audit.stats.equivalence import (
     noninferiority_unpaired,
 )
 from pulse_audit.stats.goodness import goodness_of_fit
-from pulse_audit.stats.intervals import Floats
+from pulse_audit.stats.intervals import FloatArray
 from pulse_audit.stats.tests import equal_proportions, homogeneity, mcnemar, paired_permutation
 
 ALPHA = 0.05
@@ -171,7 +171,7 @@ def reference(
     *,
     faces: int,
     draws: int,
-    shares: Floats,
+    shares: FloatArray,
     icc: float,
 ) -> Measured:
     """Draw outputs of the reference's composition, a face's draws alike with probability ICC."""
@@ -210,6 +210,6 @@ def at_the_margin(
     return share(p <= ALPHA)
 
 
-def _as_draws(sums: Floats, draws: int) -> Floats:
+def _as_draws(sums: FloatArray, draws: int) -> FloatArray:
     """Successes of each face as 0 and 1 a draw, (faces * draws,)."""
     return (np.arange(draws) < sums[:, None]).astype(np.float64).ravel()

@@ -13,9 +13,9 @@ from typing import Literal
 
 import numpy as np
 
-from pulse_audit.calibration import corrected, earlier, gaps, retention, sizes
+from pulse_audit.calibration import corrected, gaps, prior_work, retention, sizes
 from pulse_audit.calibration.cells import Cell, Measured
-from pulse_audit.files import write_whole
+from pulse_audit.files import atomic_write
 from pulse_audit.seeding import fingerprint
 from pulse_audit.types import InputError
 
@@ -53,7 +53,7 @@ class Row:
 
 def all_cells() -> list[Cell]:
     """Every cell, in the order of the table."""
-    rooms = (retention, corrected, gaps, sizes, earlier)
+    rooms = (retention, corrected, gaps, sizes, prior_work)
     return [cell for room in rooms for cell in room.cells()]
 
 
@@ -130,7 +130,7 @@ def _file(out: Path, cell: Cell, replicates: int, seed: int) -> Path:
 
 def _write(path: Path, measured: Measured) -> None:
     try:
-        write_whole(path, (json.dumps(asdict(measured)) + "\n").encode())
+        atomic_write(path, (json.dumps(asdict(measured)) + "\n").encode())
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from None
 

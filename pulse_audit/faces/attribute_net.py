@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from pulse_audit.faces.attributes import resized
-from pulse_audit.files import card_path, check_belongs, read_card, write_card, write_whole
+from pulse_audit.files import atomic_write, card_path, check_belongs, read_card, write_card
 from pulse_audit.types import AttributeCard, Attributes, InputError
 
 KIND = "attribute net"
@@ -179,7 +179,7 @@ def save_attribute_net(network: AttributeNet, path: Path, card: Mapping[str, Any
         for key, value in network.state_dict().items()
         if not key.endswith("num_batches_tracked")
     }
-    write_whole(path, save(weights))
+    atomic_write(path, save(weights))
     content = {
         "vocabulary": {name: list(words) for name, words in network.vocabulary.items()},
         "widths": list(network.widths),

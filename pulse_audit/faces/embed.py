@@ -28,8 +28,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from pulse_audit.faces.align import Points
+from pulse_audit.models import cache
 from pulse_audit.types import InputError, Unavailable
-from pulse_audit.weights import cache
 
 if TYPE_CHECKING:
     from facenet_pytorch import InceptionResnetV1

@@ -28,7 +28,7 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 
 from pulse_audit.types import Unavailable
 
-Floats = NDArray[np.float64]
+FloatArray = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 #: The Monk Skin Tone scale, lightest first, as sRGB hex.
@@ -38,13 +38,13 @@ MONK_HEX = (
 )  # fmt: skip
 
 
-def _lab(hexes: tuple[str, ...]) -> Floats:
+def _lab(hexes: tuple[str, ...]) -> FloatArray:
     rgb = [[int(h[i : i + 2], 16) / 255 for i in (0, 2, 4)] for h in hexes]
     return np.asarray(rgb2lab(np.array(rgb)[None])[0], dtype=np.float64)
 
 
 #: L*, a*, b* of the Monk swatches (D65, 2 degrees), (10, 3).
-MONK_LAB: Floats = _lab(MONK_HEX)
+MONK_LAB: FloatArray = _lab(MONK_HEX)
 
 #: Skin: hue angle in degrees and least chroma, in CIELAB. The swatches have hues from 48.8 to 89.1
 #: degrees and chromas from 3.8; the ranges are wider by what light and cameras add.
@@ -150,7 +150,7 @@ def skin_tone(rgb: NDArray[np.floating], crop: str = "fairface-0.25") -> SkinTon
     return tone_of(_representative(_smoothed(lab, mask)[mask]))
 
 
-def tone_of(lab: Floats) -> SkinTone:
+def tone_of(lab: FloatArray) -> SkinTone:
     """Describe one colour (L*, a*, b*) as a skin tone."""
     lightness, a, b = (float(value) for value in lab)
     return SkinTone(
@@ -171,17 +171,17 @@ def individual_typology_angle(lightness: float, b: float) -> float:
     return float(np.degrees(np.arctan2(lightness - 50, max(b, 0.0))))
 
 
-def monk_tone(lab: Floats) -> int:
+def monk_tone(lab: FloatArray) -> int:
     """Nearest Monk tone of a colour (L*, a*, b*), 1 to 10, by Delta-E 2000."""
-    distances: Floats = deltaE_ciede2000(np.asarray(lab)[None], MONK_LAB)
+    distances: FloatArray = deltaE_ciede2000(np.asarray(lab)[None], MONK_LAB)
     return int(distances.argmin()) + 1
 
 
-def _to_lab(rgb: NDArray[np.floating]) -> Floats:
+def _to_lab(rgb: NDArray[np.floating]) -> FloatArray:
     return np.asarray(rgb2lab(np.clip(np.asarray(rgb, dtype=np.float64), 0, 1)))
 
 
-def _is_skin(lab: Floats) -> Mask:
+def _is_skin(lab: FloatArray) -> Mask:
     lightness, a, b = np.moveaxis(lab, -1, 0)
     hue, chroma = np.degrees(np.arctan2(b, a)), np.hypot(a, b)
     mask: Mask = (
@@ -194,14 +194,14 @@ def _is_skin(lab: Floats) -> Mask:
     return mask
 
 
-def _smoothed(lab: Floats, mask: Mask) -> Floats:
+def _smoothed(lab: FloatArray, mask: Mask) -> FloatArray:
     """Gaussian smoothing (one pixel) of the skin alone: what is not skin has no weight."""
     weight = gaussian_filter(mask.astype(np.float64), 1.0)
     blurred = gaussian_filter(lab * mask[..., None], (1.0, 1.0, 0.0))
     return np.asarray(blurred / np.maximum(weight, 1e-12)[..., None])
 
 
-def _representative(pixels: Floats) -> Floats:
+def _representative(pixels: FloatArray) -> FloatArray:
     """Mean of the modes of the lightest clusters, weighted by their sizes; (n, 3) to (3,)."""
     labels = _clusters(pixels)
     members = [pixels[labels == k] for k in np.unique(labels)]
@@ -215,7 +215,7 @@ def _representative(pixels: Floats) -> Floats:
     return np.asarray(np.average(modes, axis=0, weights=[len(cluster) for cluster in lightest]))
 
 
-def _clusters(pixels: Floats) -> NDArray[np.int_]:
+def _clusters(pixels: FloatArray) -> NDArray[np.int_]:
     """Cluster number of each pixel by lightness and hue, in units and degrees.
 
     k-means starts from fifths of the pixels by lightness, so nothing in it is random.
@@ -229,7 +229,7 @@ def _clusters(pixels: Floats) -> NDArray[np.int_]:
     return labels
 
 
-def _mode(values: Floats) -> float:
+def _mode(values: FloatArray) -> float:
     """Peak of the histogram, smoothed with a standard deviation of two units.
 
     A few hundred pixels fill bins too unevenly: by the plain mode (one unit wide) the same photo

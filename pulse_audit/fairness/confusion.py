@@ -17,11 +17,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from pulse_audit.stats.intervals import Floats
-
-Whole = NDArray[np.int64]
+from pulse_audit.stats.intervals import FloatArray, IntArray
 
 #: A group that nobody knows of: no label, or no row in the table at hand.
 NONE = -1
@@ -36,10 +34,10 @@ class Confusion:
     gave. ``faces``, ``truth`` and ``predicted`` are (n,) and None where only counts are known.
     """
 
-    counts: Whole
-    faces: Whole | None = None
-    truth: Whole | None = None
-    predicted: Whole | None = None
+    counts: IntArray
+    faces: IntArray | None = None
+    truth: IntArray | None = None
+    predicted: IntArray | None = None
 
     @classmethod
     def of_faces(
@@ -98,7 +96,7 @@ class Confusion:
         return Confusion(self.counts)
 
     @property
-    def shares(self) -> Floats:
+    def shares(self) -> FloatArray:
         """Rows summing to 1, (k, k); NaN in rows of groups without a face."""
         totals = self.counts.sum(axis=1, keepdims=True)
         return np.where(totals > 0, self.counts / np.maximum(totals, 1), np.nan)
@@ -113,10 +111,10 @@ class Outputs:
     among those of the same stratum.
     """
 
-    faces: Whole
-    counts: Whole
-    row: Whole
-    stratum: Whole
+    faces: IntArray
+    counts: IntArray
+    row: IntArray
+    stratum: IntArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,8 +125,8 @@ class Resamples:
     without a prediction. Rows without a face are NaN.
     """
 
-    confusion: Floats
-    observed: Floats
+    confusion: FloatArray
+    observed: FloatArray
 
 
 def tabulate(
@@ -215,7 +213,7 @@ def trust(confusion: Confusion, replicates: int, rng: np.random.Generator) -> fl
     return 0.0 if smallest < 1e-9 else smallest / noise
 
 
-def saerens(shares: ArrayLike, confusion: ArrayLike, steps: int = 3000) -> Floats:
+def saerens(shares: ArrayLike, confusion: ArrayLike, steps: int = 3000) -> FloatArray:
     """EM for the composition behind observed shares of predicted classes.
 
     Parameters
@@ -248,7 +246,9 @@ def saerens(shares: ArrayLike, confusion: ArrayLike, steps: int = 3000) -> Float
     return mixed
 
 
-def _strata(outputs: Outputs, confusion: Confusion) -> Iterator[tuple[int, int, Whole, Whole]]:
+def _strata(
+    outputs: Outputs, confusion: Confusion
+) -> Iterator[tuple[int, int, IntArray, IntArray]]:
     """Yield row of the confusion, row of the outputs, distinct faces (u, 2k + 1), their numbers."""
     k = len(confusion.counts)
     if confusion.faces is None:
@@ -260,7 +260,7 @@ def _strata(outputs: Outputs, confusion: Confusion) -> Iterator[tuple[int, int, 
         yield int(key[0]), int(key[1]), patterns, counts
 
 
-def _joined(outputs: Outputs, confusion: Confusion) -> tuple[Whole, Whole]:
+def _joined(outputs: Outputs, confusion: Confusion) -> tuple[IntArray, IntArray]:
     """Every face once: its (confusion row, output row, stratum), and its counts side by side."""
     k = len(confusion.counts)
     originals = np.empty(0, dtype=np.int64) if confusion.faces is None else confusion.faces
@@ -277,12 +277,12 @@ def _joined(outputs: Outputs, confusion: Confusion) -> tuple[Whole, Whole]:
     return keys, table
 
 
-def _normalised(totals: Floats) -> Floats:
+def _normalised(totals: FloatArray) -> FloatArray:
     sizes = totals.sum(axis=-1, keepdims=True)
     return np.where(sizes > 0, totals / np.where(sizes > 0, sizes, 1), np.nan)
 
 
-def whole(numbers: ArrayLike, name: str) -> Whole:
+def whole(numbers: ArrayLike, name: str) -> IntArray:
     """Return an int64 array; raise ValueError where a number is not whole."""
     array = np.asarray(numbers)
     if array.size and (array.dtype.kind not in "iufb" or not np.equal(np.mod(array, 1), 0).all()):
@@ -290,7 +290,7 @@ def whole(numbers: ArrayLike, name: str) -> Whole:
     return array.astype(np.int64)
 
 
-def groups_in(numbers: ArrayLike, least: int, k: int, name: str) -> Whole:
+def groups_in(numbers: ArrayLike, least: int, k: int, name: str) -> IntArray:
     """Return an int64 array; raise ValueError where a number is outside [least, k)."""
     array = whole(numbers, name)
     if ((array < least) | (array >= k)).any():
@@ -298,7 +298,7 @@ def groups_in(numbers: ArrayLike, least: int, k: int, name: str) -> Whole:
     return array
 
 
-def same_length(*arrays: Whole) -> None:
+def same_length(*arrays: IntArray) -> None:
     """Raise ValueError unless all arrays are one-dimensional and equally long."""
     if any(array.ndim != 1 or array.shape != arrays[0].shape for array in arrays):
         raise ValueError(f"need one number a draw each: {[array.shape for array in arrays]}")

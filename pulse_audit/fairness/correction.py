@@ -30,7 +30,6 @@ from scipy.special import stdtrit
 from pulse_audit.fairness.confusion import (
     Confusion,
     Outputs,
-    Whole,
     groups_in,
     resample,
     saerens,
@@ -38,7 +37,12 @@ from pulse_audit.fairness.confusion import (
     trust,
     whole,
 )
-from pulse_audit.stats.intervals import Floats, correlation_of_totals, interval_of_totals
+from pulse_audit.stats.intervals import (
+    FloatArray,
+    IntArray,
+    correlation_of_totals,
+    interval_of_totals,
+)
 from pulse_audit.types import Estimate
 
 __all__ = [
@@ -88,16 +92,16 @@ class CorrectedShift:
     trust: float
     grade: Grade
     reason: str
-    values: Floats
-    replicates: Floats
-    observed: Floats
+    values: FloatArray
+    replicates: FloatArray
+    observed: FloatArray
     confusion: Confusion
-    faces: Whole
-    draws: Whole
+    faces: IntArray
+    draws: IntArray
     confidence: float
 
     @cached_property
-    def em(self) -> Floats:
+    def em(self) -> FloatArray:
         """Point estimates by EM, (k, k): never below 0; NaN where ``estimates`` has None."""
         return _em(self.observed, self.confusion, self.grade)
 
@@ -150,13 +154,13 @@ class CorrectedShares:
     trust: float
     grade: Grade
     reason: str
-    values: Floats
-    replicates: Floats
-    observed: Floats
+    values: FloatArray
+    replicates: FloatArray
+    observed: FloatArray
     confusion: Confusion
 
     @cached_property
-    def em(self) -> Floats:
+    def em(self) -> FloatArray:
         """Point estimates by EM, (k,): never below 0; NaN where ``estimates`` has None."""
         return _em(self.observed, self.confusion, self.grade)
 
@@ -275,11 +279,11 @@ def corrected_shares(
 class _Fit:
     """What both corrections share; arrays have one row a row of the result."""
 
-    values: Floats
-    replicates: Floats
-    observed: Floats
-    faces: Whole
-    draws: Whole
+    values: FloatArray
+    replicates: FloatArray
+    observed: FloatArray
+    faces: IntArray
+    draws: IntArray
     trust: float
     grade: Grade
     reason: str
@@ -310,7 +314,7 @@ def _fit(
     return _Fit(values, resampled, shares, faces, draws, ratio, grade, reason, confidence)
 
 
-def _em(observed: Floats, confusion: Confusion, grade: Grade) -> Floats:
+def _em(observed: FloatArray, confusion: Confusion, grade: Grade) -> FloatArray:
     if grade == "unavailable":
         return np.full(observed.shape, np.nan)
     return saerens(observed, confusion.shares)
@@ -328,7 +332,7 @@ def _grade(confusion: Confusion, ratio: float) -> tuple[Grade, str]:
     return "usable", ""
 
 
-def _inverted(observed: Floats, matrices: Floats) -> Floats:
+def _inverted(observed: FloatArray, matrices: FloatArray) -> FloatArray:
     """Observed shares times the inverse; replicates with a singular matrix become NaN."""
     singular = np.linalg.svd(matrices, compute_uv=False)[:, -1] < 1e-9
     inverses = np.linalg.inv(np.where(singular[:, None, None], np.eye(matrices.shape[1]), matrices))
@@ -375,7 +379,7 @@ def _estimate(fit: _Fit, row: int, column: int, down: float, up: float) -> Estim
     )
 
 
-def _half_width(draws: Floats, n_faces: int, confidence: float) -> float:
+def _half_width(draws: FloatArray, n_faces: int, confidence: float) -> float:
     """Student's t times the bootstrap standard error, enlarged by n / (n - 1) as a variance is."""
     kept = draws[np.isfinite(draws)]
     if n_faces < 2 or len(kept) < 2:

@@ -23,24 +23,24 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import rel_entr
 
-from pulse_audit.stats.intervals import Floats
+from pulse_audit.stats.intervals import FloatArray
 
 Name = Literal["chi2", "kl", "tv", "chebyshev"]
 #: A function of points (..., m) to numbers (...).
-Statistic: TypeAlias = Callable[[Floats], Floats]
+Statistic: TypeAlias = Callable[[FloatArray], FloatArray]
 
 #: How far beyond the estimate the upper end is looked for, in distances from the reference.
 _FURTHEST = 64.0
 _HALVINGS = 12
 
 
-def chi2(shares: ArrayLike, reference: ArrayLike) -> Floats:
+def chi2(shares: ArrayLike, reference: ArrayLike) -> FloatArray:
     """Pearson's sum (p - r)^2 / r, in [0, 1 / min r - 1]; over the last axis."""
     p, r = np.asarray(shares, dtype=np.float64), np.asarray(reference, dtype=np.float64)
     return np.asarray(((p - r) ** 2 / np.where(r > 0, r, np.inf)).sum(axis=-1))
 
 
-def kl(shares: ArrayLike, reference: ArrayLike) -> Floats:
+def kl(shares: ArrayLike, reference: ArrayLike) -> FloatArray:
     """Kullback-Leibler sum p ln(p / r) in nats, 0 ln 0 = 0; negative shares count as 0."""
     p, r = np.maximum(shares, 0.0), np.asarray(reference, dtype=np.float64)
     safe = np.where(r > 0, r, 1.0)
@@ -48,17 +48,17 @@ def kl(shares: ArrayLike, reference: ArrayLike) -> Floats:
     return np.asarray((rel_entr(p, safe) - p + r).sum(axis=-1))
 
 
-def tv(shares: ArrayLike, reference: ArrayLike) -> Floats:
+def tv(shares: ArrayLike, reference: ArrayLike) -> FloatArray:
     """Total variation, half the sum of absolute differences, in [0, 1]."""
     return np.asarray(np.abs(np.subtract(shares, reference)).sum(axis=-1) / 2)
 
 
-def chebyshev(shares: ArrayLike, reference: ArrayLike) -> Floats:
+def chebyshev(shares: ArrayLike, reference: ArrayLike) -> FloatArray:
     """Largest absolute difference of a share, in [0, 1]."""
     return np.asarray(np.abs(np.subtract(shares, reference)).max(axis=-1))
 
 
-DIVERGENCES: Mapping[Name, Callable[[ArrayLike, ArrayLike], Floats]] = {
+DIVERGENCES: Mapping[Name, Callable[[ArrayLike, ArrayLike], FloatArray]] = {
     "chi2": chi2,
     "kl": kl,
     "tv": tv,
@@ -68,7 +68,7 @@ DIVERGENCES: Mapping[Name, Callable[[ArrayLike, ArrayLike], Floats]] = {
 LASZKIEWICZ_FACTOR: Mapping[Name, float] = {"chi2": 1.0, "kl": 1.0, "tv": 2.0, "chebyshev": 1.0}
 
 
-def reference_shares(counts: ArrayLike) -> Floats:
+def reference_shares(counts: ArrayLike) -> FloatArray:
     """Composition of the evaluation set, as a reference that is nowhere 0.
 
     Where a group has no face, every group gets half a face more: otherwise chi2 and kl would be
@@ -87,7 +87,7 @@ def between(name: Name) -> Statistic:
     Bowker's statistic over n.
     """
 
-    def statistic(points: Floats) -> Floats:
+    def statistic(points: FloatArray) -> FloatArray:
         p, q = np.split(points, 2, axis=-1)
         if name in ("tv", "chebyshev"):
             return DIVERGENCES[name](p, q)
@@ -108,9 +108,9 @@ class Corrected:
 
 def corrected(
     statistic: Statistic,
-    point: Floats,
-    null: Floats,
-    noise: Floats,
+    point: FloatArray,
+    null: FloatArray,
+    noise: FloatArray,
     confidence: float = 0.95,
 ) -> Corrected:
     """Correct a divergence for bias and give its interval.
@@ -142,9 +142,9 @@ def corrected(
 
 def _furthest(
     statistic: Statistic,
-    point: Floats,
-    null: Floats,
-    noise: Floats,
+    point: FloatArray,
+    null: FloatArray,
+    noise: FloatArray,
     seen: float,
     level: float,
     above: bool,

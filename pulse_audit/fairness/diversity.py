@@ -15,7 +15,7 @@ from scipy.special import digamma
 
 from pulse_audit.fairness.shift import UNCLASSIFIED, Draws
 from pulse_audit.stats.bootstrap import cluster_bca
-from pulse_audit.stats.intervals import Floats, wilson
+from pulse_audit.stats.intervals import FloatArray, wilson
 from pulse_audit.types import Estimate, Unavailable
 
 ONE_DRAW = Unavailable("diversity over seeds needs faces with at least two classified draws")
@@ -69,24 +69,24 @@ def entropy(draws: Draws, *, seed: int, confidence: float = 0.95) -> Estimate | 
     )
 
 
-def _counts(draws: Draws) -> Floats:
+def _counts(draws: Draws) -> FloatArray:
     """Draws of each apparent group, a row for each face with at least two classified draws."""
     kept = draws.predicted != UNCLASSIFIED
     _, face = np.unique(draws.faces[kept], return_inverse=True)
     counts = np.zeros((int(face.max()) + 1 if face.size else 0, draws.k))
     np.add.at(counts, (face, draws.predicted[kept]), 1.0)
-    several: Floats = counts[counts.sum(axis=1) >= 2]
+    several: FloatArray = counts[counts.sum(axis=1) >= 2]
     return several
 
 
-def _differing(counts: Floats) -> Floats:
+def _differing(counts: FloatArray) -> FloatArray:
     n = counts.sum(axis=1)
-    differing: Floats = 1.0 - (counts * (counts - 1)).sum(axis=1) / (n * (n - 1))
+    differing: FloatArray = 1.0 - (counts * (counts - 1)).sum(axis=1) / (n * (n - 1))
     return differing
 
 
-def _entropies(counts: Floats) -> Floats:
+def _entropies(counts: FloatArray) -> FloatArray:
     n = counts.sum(axis=1, keepdims=True)
     surprise = np.where(counts > 0, digamma(n) - digamma(np.maximum(counts, 1.0)), 0.0)
-    found: Floats = (counts / n * surprise).sum(axis=1)
+    found: FloatArray = (counts / n * surprise).sum(axis=1)
     return found

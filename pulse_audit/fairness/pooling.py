@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import betainc, betaln, expit
 
-from pulse_audit.stats.intervals import Floats
+from pulse_audit.stats.intervals import FloatArray
 from pulse_audit.stats.samples import by_group
 from pulse_audit.types import Estimate
 
@@ -90,7 +90,7 @@ def partial_pooling(
     ]
 
 
-def _design(parts: Sequence[Sequence[str]]) -> Floats:
+def _design(parts: Sequence[Sequence[str]]) -> FloatArray:
     """One column for the mean, then one for every level of every part."""
     columns = [np.ones(len(parts))]
     for place in range(len(parts[0])):
@@ -99,7 +99,9 @@ def _design(parts: Sequence[Sequence[str]]) -> Floats:
     return np.column_stack(columns)
 
 
-def _predict(design: Floats, hits: Floats, sizes: Floats, cell: int) -> tuple[float, float]:
+def _predict(
+    design: FloatArray, hits: FloatArray, sizes: FloatArray, cell: int
+) -> tuple[float, float]:
     """Rate of a cell from all others by penalised logistic regression, and its standard error."""
     others = np.arange(len(design)) != cell
     x, y, n = design[others], hits[others], sizes[others]
@@ -116,7 +118,7 @@ def _predict(design: Floats, hits: Floats, sizes: Floats, cell: int) -> tuple[fl
     return rate, rate * (1 - rate) * np.sqrt(spread)
 
 
-def _strengths(predicted: tuple[float, float]) -> Floats:
+def _strengths(predicted: tuple[float, float]) -> FloatArray:
     """Strengths of the beta prior after adding the prediction's own variance."""
     rate, error = predicted
     variance = rate * (1 - rate)
@@ -124,7 +126,9 @@ def _strengths(predicted: tuple[float, float]) -> Floats:
     return np.asarray(np.maximum(variance / total - 1, 0.05), dtype=np.float64)
 
 
-def _weights(hits: Floats, sizes: Floats, predicted: Sequence[tuple[float, float]]) -> Floats:
+def _weights(
+    hits: FloatArray, sizes: FloatArray, predicted: Sequence[tuple[float, float]]
+) -> FloatArray:
     """Weight of each strength: marginal likelihood of all cells, normalised."""
     total = np.zeros(len(STRENGTHS))
     for hit, size, prior in zip(hits, sizes, predicted, strict=True):
@@ -134,7 +138,7 @@ def _weights(hits: Floats, sizes: Floats, predicted: Sequence[tuple[float, float
     return np.asarray(weights / weights.sum(), dtype=np.float64)
 
 
-def _beta(predicted: tuple[float, float]) -> tuple[Floats, Floats]:
+def _beta(predicted: tuple[float, float]) -> tuple[FloatArray, FloatArray]:
     rate, strength = min(max(predicted[0], 1e-4), 1 - 1e-4), _strengths(predicted)
     return rate * strength, (1 - rate) * strength
 
@@ -142,7 +146,7 @@ def _beta(predicted: tuple[float, float]) -> tuple[Floats, Floats]:
 def _pooled(
     cell: tuple[float, float],
     predicted: tuple[float, float],
-    weights: Floats,
+    weights: FloatArray,
     numbers: tuple[int, int],
     confidence: float,
 ) -> Pooled:
@@ -160,7 +164,7 @@ def _pooled(
     return Pooled(Estimate(value, low, high, *numbers, method, confidence), shrunk)
 
 
-def _quantile(level: float, after: tuple[Floats, Floats], weights: Floats) -> float:
+def _quantile(level: float, after: tuple[FloatArray, FloatArray], weights: FloatArray) -> float:
     low, high = 0.0, 1.0
     for _ in range(40):
         middle = (low + high) / 2

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pulse_audit.fairness.shift import Draws, Whole
-from pulse_audit.stats.intervals import Floats
+from pulse_audit.fairness.shift import Draws
+from pulse_audit.stats.intervals import FloatArray, IntArray
 
 #: Faces added to each group in resampling.
 ADDED = 2.0
@@ -37,10 +37,10 @@ class Joint:
     confidence : float
     """
 
-    shares: Floats
-    noise: Floats
-    pairs: Floats | None
-    pair_noise: Floats | None
+    shares: FloatArray
+    noise: FloatArray
+    pairs: FloatArray | None
+    pair_noise: FloatArray | None
     n_faces: int
     n_draws: int
     confidence: float
@@ -89,7 +89,7 @@ def joint_shares(
     )
 
 
-def _by_face(draws: Draws, strata: ArrayLike) -> tuple[Floats, Whole, Whole]:
+def _by_face(draws: Draws, strata: ArrayLike) -> tuple[FloatArray, IntArray, IntArray]:
     """Draws of each output class (last: not classified), stratum and truth of each face."""
     _, first, face = np.unique(draws.faces, return_index=True, return_inverse=True)
     counts = np.zeros((len(first), draws.k + 1))
@@ -97,7 +97,7 @@ def _by_face(draws: Draws, strata: ArrayLike) -> tuple[Floats, Whole, Whole]:
     return counts, np.asarray(strata)[first], draws.truth[first]
 
 
-def _flat_joint(counts: Floats, truth: Whole) -> Floats:
+def _flat_joint(counts: FloatArray, truth: IntArray) -> FloatArray:
     """Contribution of each face to the joint counts, (faces, k (k + 1))."""
     n, classes = counts.shape
     joint = np.zeros((n, classes - 1, classes))
@@ -105,7 +105,7 @@ def _flat_joint(counts: Floats, truth: Whole) -> Floats:
     return joint.reshape(n, -1)
 
 
-def _flat_pairs(counts: Floats) -> Floats:
+def _flat_pairs(counts: FloatArray) -> FloatArray:
     """Share of ordered pairs of draws of each face, (faces, k k); last column 1 where it has any.
 
     Rows of faces with fewer than two classified draws are 0.
@@ -120,14 +120,14 @@ def _flat_pairs(counts: Floats) -> Floats:
 
 
 def _noise(
-    joint: Floats,
-    pairs: Floats,
-    truth: Whole,
-    strata: Whole,
-    typical: Floats,
+    joint: FloatArray,
+    pairs: FloatArray,
+    truth: IntArray,
+    strata: IntArray,
+    typical: FloatArray,
     replicates: int,
     rng: np.random.Generator,
-) -> Floats:
+) -> FloatArray:
     """Resampled totals less their mean, (replicates, joint and pairs)."""
     total = np.zeros((replicates, joint.shape[1] + pairs.shape[1]))
     for stratum in np.unique(strata):
@@ -141,7 +141,9 @@ def _noise(
     return total
 
 
-def _added(held: Floats, cut: int, truth: Whole, typical: Floats) -> tuple[Floats, Floats]:
+def _added(
+    held: FloatArray, cut: int, truth: IntArray, typical: FloatArray
+) -> tuple[FloatArray, FloatArray]:
     """Faces added to a stratum: of its own inputs, with outputs as all outputs are.
 
     Every face of the stratum lends its group of inputs; all draws of an added face agree.
@@ -160,7 +162,7 @@ def _added(held: Floats, cut: int, truth: Whole, typical: Floats) -> tuple[Float
     return added.reshape(-1, held.shape[1]), weight.ravel()
 
 
-def _ratio_noise(noise: Floats, total: Floats, k: int) -> Floats:
+def _ratio_noise(noise: FloatArray, total: FloatArray, k: int) -> FloatArray:
     """Noise of pair shares whose number of faces is itself resampled."""
     value = total[:-1] / total[-1]
     faces = np.maximum(total[-1] + noise[:, -1:], 1.0)

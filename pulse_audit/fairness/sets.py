@@ -34,7 +34,7 @@ from pulse_audit.fairness.divergence import (
     reference_shares,
 )
 from pulse_audit.fairness.resampling import ADDED, Joint
-from pulse_audit.stats.intervals import Floats
+from pulse_audit.stats.intervals import FloatArray
 from pulse_audit.types import Estimate, Unavailable
 
 METHOD = "bias-corrected, bootstrap by face with test inversion"
@@ -104,7 +104,7 @@ def spe(joint: Joint, divergence: Name) -> SetEstimate | Unavailable:
         return _NOTHING
     compare, k = between(divergence), joint.k
 
-    def asymmetry(points: Floats) -> Floats:
+    def asymmetry(points: FloatArray) -> FloatArray:
         held = _normalised(points)
         turned = held.reshape(*held.shape[:-1], k, k).swapaxes(-1, -2).reshape(held.shape)
         return compare(np.concatenate([held, turned], axis=-1))
@@ -127,7 +127,7 @@ def cpr(joint: Joint, divergence: Name) -> SetEstimate | Unavailable:
         return Unavailable("needs faces with at least two classified draws")
     compare, cells = between(divergence), joint.k**2
 
-    def difference(points: Floats) -> Floats:
+    def difference(points: FloatArray) -> FloatArray:
         parts = (_normalised(points[..., :cells]), _normalised(points[..., cells:]))
         return compare(np.concatenate(parts, axis=-1))
 
@@ -189,7 +189,9 @@ def ucpr(
     )
 
 
-def _draw_noise(row: Floats, counts: Floats, replicates: int, rng: np.random.Generator) -> Floats:
+def _draw_noise(
+    row: FloatArray, counts: FloatArray, replicates: int, rng: np.random.Generator
+) -> FloatArray:
     """Noise of one input's counts; two draws are added as in `resampling`."""
     chance = (row + ADDED * counts.sum(axis=0) / counts.sum()) / (row.sum() + ADDED)
     return np.asarray(rng.multinomial(int(row.sum()), chance, replicates) - row.sum() * chance)
@@ -198,14 +200,14 @@ def _draw_noise(row: Floats, counts: Floats, replicates: int, rng: np.random.Gen
 _NOTHING = Unavailable("no output has an apparent group")
 
 
-def _normalised(points: Floats) -> Floats:
+def _normalised(points: FloatArray) -> FloatArray:
     """Shares of the sum over the last axis."""
-    held: Floats = points / np.maximum(points.sum(axis=-1, keepdims=True), 1e-9)
+    held: FloatArray = points / np.maximum(points.sum(axis=-1, keepdims=True), 1e-9)
     return held
 
 
 def _estimate(
-    joint: Joint, statistic: Statistic, point: Floats, null: Floats, noise: Floats
+    joint: Joint, statistic: Statistic, point: FloatArray, null: FloatArray, noise: FloatArray
 ) -> SetEstimate:
     made = corrected(statistic, point, null, noise, joint.confidence)
     estimate = Estimate(

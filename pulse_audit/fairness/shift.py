@@ -17,15 +17,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from pulse_audit.stats.intervals import Floats, intraclass_correlation, proportion_interval
+from pulse_audit.stats.intervals import (
+    FloatArray,
+    IntArray,
+    intraclass_correlation,
+    proportion_interval,
+)
 from pulse_audit.types import Estimate
-
-Whole: TypeAlias = NDArray[np.int64]
 
 #: ``predicted`` of a draw whose output has no apparent group: no face, an error, no prediction.
 UNCLASSIFIED = -1
@@ -52,9 +54,9 @@ class Draws:
         If lengths differ, there is no draw, or a number is out of range.
     """
 
-    faces: Whole
-    truth: Whole
-    predicted: Whole
+    faces: IntArray
+    truth: IntArray
+    predicted: IntArray
     k: int
 
     def __post_init__(self) -> None:
@@ -69,18 +71,18 @@ class Draws:
             raise ValueError(f"groups must be 0 to {self.k - 1}; -1 only for what was predicted")
 
     @cached_property
-    def retained(self) -> Floats:
+    def retained(self) -> FloatArray:
         """1 where the apparent group is the face's own, of all draws."""
         return np.asarray(self.truth == self.predicted, dtype=np.float64)
 
     @cached_property
-    def converted(self) -> Floats:
+    def converted(self) -> FloatArray:
         """1 where the output has another group than its face; 0 also where it has none."""
         other = (self.truth != self.predicted) & (self.predicted != UNCLASSIFIED)
         return np.asarray(other, dtype=np.float64)
 
     @cached_property
-    def composition(self) -> Floats:
+    def composition(self) -> FloatArray:
         """Share of the draws in each group of inputs, (k,)."""
         counts = np.bincount(self.truth, minlength=self.k)
         return np.asarray(counts / len(self.truth), dtype=np.float64)
@@ -94,7 +96,7 @@ class Draws:
         return Draws(self.faces[kept], self.truth[kept], self.predicted[kept], self.k)
 
 
-def _within(numbers: Whole, low: int, below: int) -> bool:
+def _within(numbers: IntArray, low: int, below: int) -> bool:
     return bool(((numbers >= low) & (numbers < below)).all())
 
 
@@ -181,7 +183,7 @@ def _column(
     return column
 
 
-def hr_floor(faces: ArrayLike, truth: ArrayLike, predicted: ArrayLike, k: int) -> Draws:
+def original_baseline(faces: ArrayLike, truth: ArrayLike, predicted: ArrayLike, k: int) -> Draws:
     """One draw a face: the original itself, as the attribute model sees it.
 
     Its retention is what a perfect upsampler would score: the model's own hit rate. Faces may

@@ -8,7 +8,7 @@ classifier
 preference
     the same search from the same seed, guided toward the group, finds an image that fits the input
     and shows the group: the generator could have, and did not;
-fooled
+adversarial
     it finds one, but a second attribute model, which did not guide, does not see the group;
 incapacity
     even the guided search finds none: no image that fits the input at all, or none of the group.
@@ -30,14 +30,13 @@ from numpy.typing import NDArray
 
 from pulse_audit.fairness import compositions
 from pulse_audit.fairness.compositions import Row, row
-from pulse_audit.stats.intervals import intraclass_correlation, proportion_interval
+from pulse_audit.stats.intervals import IntArray, intraclass_correlation, proportion_interval
 from pulse_audit.types import Estimate, InputError
 
 Flags: TypeAlias = NDArray[np.bool_]
-Whole: TypeAlias = NDArray[np.int64]
 
 #: What becomes of a draw, one of these; indices of `parts`.
-PARTS = ("retained", "classifier", "preference", "fooled", "incapacity")
+PARTS = ("retained", "classifier", "preference", "adversarial", "incapacity")
 RETAINED, CLASSIFIER, PREFERENCE, FOOLED, INCAPACITY = range(5)
 
 #: Tables of ``sources/``.
@@ -66,7 +65,9 @@ def read_tables(run: Path) -> dict[str, pd.DataFrame] | None:
     return tables
 
 
-def parts(retained: Flags, misread: Flags, shown: Flags, confirmed: Flags | None = None) -> Whole:
+def parts(
+    retained: Flags, misread: Flags, shown: Flags, confirmed: Flags | None = None
+) -> IntArray:
     """Put every draw down to one of `PARTS`.
 
     Parameters
@@ -113,8 +114,8 @@ class GuidedDraws:
         Whether the first model does.
     """
 
-    faces: Whole
-    part: Whole
+    faces: IntArray
+    part: IntArray
     retained: Flags
     feasible: Flags
     shown: Flags
@@ -162,13 +163,13 @@ def estimates(
         Per arm, condition, scale and group (``group_by`` is the guided attributes joined by
         commas; also ``group`` ``all`` under ``group_by`` ``all``), shares of all draws:
 
-        ``source_retained``, ``source_classifier``, ``source_preference``, ``source_fooled`` (only
-        with a second model) and ``source_incapacity``, which sum to 1;
+        ``source_retained``, ``source_classifier``, ``source_preference``, ``source_adversarial``
+        (only with a second model) and ``source_incapacity``, which sum to 1;
         ``source_incapacity_infeasible``, the part of the last in which not even the input was
         fitted; ``source_incapacity_faces``, the share of faces of which no draw, guided or not,
         shows the group; ``guided_shown``, the share of guided searches that show it; and of these
         ``guided_confirmed``, the share in which the second model sees it too, with its
-        ``hr_floor``: the same share of the originals that the first model reads right.
+        ``original_baseline``: the same share of the originals that the first model reads right.
 
         Per arm, with condition ``all`` and scale 0, for every group of every labelled attribute:
         ``prior_share`` (also ``corrected`` by the model card's confusion, where it has one),
@@ -242,7 +243,7 @@ def _confirmations(draws: GuidedDraws) -> Iterator[tuple[str, Flags, Flags]]:
         yield "raw", draws.shown, draws.confirmed
         _, first = np.unique(draws.faces, return_index=True)
         once = np.isin(np.arange(len(draws.faces)), first)
-        yield "hr_floor", draws.read & once, draws.checked
+        yield "original_baseline", draws.read & once, draws.checked
 
 
 def _split_rows(

@@ -14,7 +14,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from pulse_audit.files import card_path, check_belongs, read_card, write_card, write_whole
+from pulse_audit.files import atomic_write, card_path, check_belongs, read_card, write_card
 from pulse_audit.generators.stylegan2 import StyleGAN2
 from pulse_audit.generators.stylegan3 import SignalConfig, StyleGAN3
 from pulse_audit.types import InputError
@@ -35,7 +35,7 @@ def save_generator(network: StyleGAN2 | StyleGAN3, path: Path, card: Mapping[str
         Plain JSON values for the reader: name, crop, training_data, licence, ...
     """
     weights = {key: value.contiguous().cpu() for key, value in network.weights().items()}
-    write_whole(path, save(weights))
+    atomic_write(path, save(weights))
     said = {"family": network.family, "settings": _settings(network), "card": dict(card)}
     write_card(path, KIND, said)
 

@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pulse_audit.models import cache
 from pulse_audit.types import AttributeModel, InputError, Unavailable
-from pulse_audit.weights import cache
 
 INCEPTION_WEIGHTS = "fid-inception"
 INCEPTION = "inception-2015-12-05 pool3"

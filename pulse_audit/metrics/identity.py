@@ -28,7 +28,7 @@ from scipy.special import stdtrit
 
 from pulse_audit.types import Estimate, Unavailable
 
-Floats = NDArray[np.float64]
+FloatArray = NDArray[np.float64]
 
 #: False-accept rates, the strictest first; a run uses the first that its pairs can carry.
 RATES = (1e-3, 1e-2)
@@ -70,7 +70,7 @@ class Threshold:
         )
 
 
-def cosines(first: ArrayLike, second: ArrayLike) -> Floats:
+def cosines(first: ArrayLike, second: ArrayLike) -> FloatArray:
     """Cosine of the angle between the rows of two sets of vectors.
 
     ``identity_cosine`` with FaceNet's embeddings, ``attribute_cosine`` with the attribute model's
@@ -92,7 +92,7 @@ def cosines(first: ArrayLike, second: ArrayLike) -> Floats:
     products = np.einsum("nd,nd->n", x, y)
     lengths = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        values: Floats = np.clip(products / lengths, -1, 1)
+        values: FloatArray = np.clip(products / lengths, -1, 1)
     return values
 
 
@@ -136,7 +136,7 @@ def impostor_threshold(
 
 def verified(
     identity_cosines: ArrayLike, threshold: Threshold | float, found: ArrayLike | None = None
-) -> Floats:
+) -> FloatArray:
     """Whether each output is verified as the person of its original: 1, 0, or NaN.
 
     Parameters
@@ -226,7 +226,7 @@ def group_false_accepts(
 
 def _pairs(
     embeddings: ArrayLike, people: Sequence[object] | None
-) -> tuple[Floats, NDArray[np.bool_]]:
+) -> tuple[FloatArray, NDArray[np.bool_]]:
     """Cosines of all pairs (n, n), and which of them are of different people."""
     rows = np.asarray(embeddings, dtype=np.float64)
     who = _numbered(people, len(rows))

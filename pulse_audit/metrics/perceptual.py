@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pulse_audit.models import cache
 from pulse_audit.names import nearest
 from pulse_audit.types import InputError, Metric, Unavailable
-from pulse_audit.weights import cache
 
 #: Features of one image: a layer a tensor (1, c, h, w), of unit length at every position.
 Features = tuple[Tensor, ...]

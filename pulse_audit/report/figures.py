@@ -90,7 +90,7 @@ def retention(
 
     def draw_one(axis: Axes, arm: str) -> None:
         cell = (arm, condition, scale, group_by)
-        floor = summary.select("retention", *cell, correction="hr_floor")
+        floor = summary.select("retention", *cell, correction="original_baseline")
         corrected = summary.select("retention_corrected", *cell)
         _retention(axis, found[arm], _by_group(floor), _by_group(corrected))
 

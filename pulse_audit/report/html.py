@@ -18,7 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pulse_audit import store
-from pulse_audit.files import write_whole
+from pulse_audit.files import atomic_write
 from pulse_audit.report.content import NamedFigure, Setting, flattened, left_out, settings
 from pulse_audit.report.drawing import Drawing
 from pulse_audit.report.instrument import matrices
@@ -84,7 +84,7 @@ def render(
     for cell in cells:
         _write_setting(folder, cell)
     page = page_text(run.manifest, samples, summary, cells, images_shown=shown)
-    write_whole(folder / PAGE, page.encode())
+    atomic_write(folder / PAGE, page.encode())
     return folder / PAGE
 
 
@@ -213,15 +213,15 @@ def _figure_uri(svg: bytes) -> str:
 
 def _write_data(folder: Path, summary: Summary) -> None:
     document = json.dumps(summary.as_json(), indent=1, ensure_ascii=False, allow_nan=False)
-    write_whole(folder / "data" / "summary.json", f"{document}\n".encode())
-    write_whole(folder / "data" / "estimates.csv", estimates_csv(summary).encode())
+    atomic_write(folder / "data" / "summary.json", f"{document}\n".encode())
+    atomic_write(folder / "data" / "estimates.csv", estimates_csv(summary).encode())
 
 
 def _write_setting(folder: Path, cell: Setting) -> None:
     for named in [cell.overview, *(table for part in cell.parts for table in part.tables)]:
         path = folder / "tables" / named.stem
-        write_whole(path.with_name(f"{named.stem}.csv"), to_csv(named.table).encode())
-        write_whole(path.with_name(f"{named.stem}.tex"), to_latex(named.table).encode())
+        atomic_write(path.with_name(f"{named.stem}.csv"), to_csv(named.table).encode())
+        atomic_write(path.with_name(f"{named.stem}.tex"), to_latex(named.table).encode())
     for part in cell.parts:
         for figure in part.figures:
             _write_figure(folder / "figures", figure)
@@ -230,4 +230,4 @@ def _write_setting(folder: Path, cell: Setting) -> None:
 def _write_figure(folder: Path, figure: NamedFigure) -> None:
     drawing: Drawing = figure.drawing
     for suffix, data in (("svg", drawing.svg), ("png", drawing.png), ("pdf", drawing.pdf)):
-        write_whole(folder / f"{figure.stem}.{suffix}", data)
+        atomic_write(folder / f"{figure.stem}.{suffix}", data)

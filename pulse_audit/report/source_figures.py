@@ -24,7 +24,7 @@ PARTS = (
     ("retained", "retained", 0, ""),
     ("classifier", "attribute model errs", 7, ""),
     ("preference", "preference", 1, "///"),
-    ("fooled", "guidance fooled the model", 4, "..."),
+    ("adversarial", "guidance adversarial the model", 4, "..."),
     ("incapacity", "incapacity", 3, "xxx"),
 )
 COMPOSITIONS = (("evaluation", "s"), ("training", "D"), ("prior", "o"))

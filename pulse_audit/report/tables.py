@@ -66,7 +66,7 @@ class Cell:
     def _text(self, number: float | None) -> str:
         if number is None:
             return NONE
-        text = f"{number * self.measure.shown_times:.{self.measure.decimals}f}"
+        text = f"{number * self.measure.display_scale:.{self.measure.decimals}f}"
         text = text.removeprefix("-") if float(text) == 0 else text
         return text.replace("-", MINUS)
 

@@ -25,7 +25,7 @@ from pulse_audit.types import Generator, InputError, Status
 Downscale = Callable[[Tensor], Tensor]
 ExtraLoss = Callable[[Tensor, Tensor], Tensor]
 Observer = Callable[[Iterate], None]
-Enough = Callable[[Iterate], Tensor]
+ShouldStop = Callable[[Iterate], Tensor]
 
 
 class BatchSearch:
@@ -50,7 +50,7 @@ class BatchSearch:
         Keep the best so far of every image each time so many iterates have been judged.
     observe : callable, optional
         Called with every `Iterate`.
-    enough : callable, optional
+    should_stop : callable, optional
         Asked of every `Iterate` which of its images may leave the search: (m,) of bool. Unlike
         ``stop_at_feasibility`` it may want more than feasibility, or something else.
 
@@ -71,14 +71,14 @@ class BatchSearch:
         extra_losses: Sequence[ExtraLoss] = (),
         frames_every: int | None = None,
         observe: Observer | None = None,
-        enough: Enough | None = None,
+        should_stop: ShouldStop | None = None,
     ) -> None:
         start.check(generator, len(lr), config)
         if frames_every is not None and frames_every < 1:
             raise InputError(f"frames_every is {frames_every}, it must be at least 1")
         self._generator, self._downscale, self._config = generator, downscale, config
         self._terms = parse_loss(config.loss)
-        self._extra_losses, self._observe, self._enough = extra_losses, observe, enough
+        self._extra_losses, self._observe, self._should_stop = extra_losses, observe, should_stop
         self._frames_every = frames_every
         start = start.to(lr.device, lr.dtype)
         self._lr, self._latents, self._noise = lr, start.latents, list(start.noise)
@@ -127,7 +127,7 @@ class BatchSearch:
         rendered = self._render()
         candidates = self._judge(rendered)
         staying = self._record(step, candidates)
-        if self._observe is not None or self._enough is not None:
+        if self._observe is not None or self._should_stop is not None:
             staying = self._show(rendered.shown(step, self._rows, candidates), staying)
         if step + 1 < self._config.steps and staying:
             factor = learning_rate_factor(self._config.schedule, step, self._config.steps)
@@ -203,9 +203,9 @@ class BatchSearch:
         """Show an iterate to whoever asked for it; return which of the present rows go on."""
         if self._observe is not None:
             self._observe(iterate)
-        if self._enough is None:
+        if self._should_stop is None:
             return staying
-        finished = self._enough(iterate).tolist()
+        finished = self._should_stop(iterate).tolist()
         return [place for place in staying if not finished[place]]
 
     def _keep_frames(self, step: int, best: Candidates) -> None:

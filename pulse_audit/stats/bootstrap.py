@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import ndtr, ndtri, stdtrit
 
-from pulse_audit.stats.intervals import Floats, cluster_totals
+from pulse_audit.stats.intervals import FloatArray, cluster_totals
 from pulse_audit.types import Estimate
 
-Statistic: TypeAlias = Callable[[Floats, Floats], Floats]
+Statistic: TypeAlias = Callable[[FloatArray, FloatArray], FloatArray]
 
 #: With fewer faces a resample holds too few distinct values: the interval could not even cover
 #: what lies outside the data (2 faces: 50 % instead of 95 %).
@@ -33,7 +33,7 @@ METHOD = "face-cluster BCa bootstrap with small-sample levels"
 _MEMORY = 2_000_000  # resampled faces held at once
 
 
-def mean(sums: Floats, counts: Floats) -> Floats:
+def mean(sums: FloatArray, counts: FloatArray) -> FloatArray:
     """Mean over draws: totals of the values divided by numbers of draws, elementwise."""
     return sums / counts
 
@@ -96,8 +96,8 @@ def cluster_bca(
 
 
 def _interval(
-    sums: Floats,
-    counts: Floats,
+    sums: FloatArray,
+    counts: FloatArray,
     value: float,
     statistic: Statistic,
     seed: int,
@@ -119,7 +119,7 @@ def _interval(
     return float(low), float(high), f"{METHOD}, {n_resamples} resamples"
 
 
-def _student_half_width(left_out: Floats, confidence: float) -> float:
+def _student_half_width(left_out: FloatArray, confidence: float) -> float:
     """Student's t times the jackknife standard error; for equal draws the classical interval."""
     n = len(left_out)
     error = math.sqrt((n - 1) / n * np.square(left_out - left_out.mean()).sum())
@@ -127,8 +127,12 @@ def _student_half_width(left_out: Floats, confidence: float) -> float:
 
 
 def _resample(
-    sums: Floats, counts: Floats, statistic: Statistic, rng: np.random.Generator, n_resamples: int
-) -> Floats:
+    sums: FloatArray,
+    counts: FloatArray,
+    statistic: Statistic,
+    rng: np.random.Generator,
+    n_resamples: int,
+) -> FloatArray:
     """Statistic of each resample of as many faces as there are, with replacement."""
     n_faces = len(sums)
     rows = max(1, _MEMORY // n_faces)
@@ -145,7 +149,9 @@ def _expanded_quantile(n_faces: int, confidence: float) -> float:
     return float(math.sqrt(n_faces / (n_faces - 1)) * student)
 
 
-def _bca_levels(resampled: Floats, value: float, left_out: Floats, spread: float) -> Floats:
+def _bca_levels(
+    resampled: FloatArray, value: float, left_out: FloatArray, spread: float
+) -> FloatArray:
     """Quantile levels (low, high) of the resamples after Efron's (1987) two corrections."""
     n = len(resampled)
     below = np.mean(resampled < value) + np.mean(resampled == value) / 2
@@ -154,5 +160,5 @@ def _bca_levels(resampled: Floats, value: float, left_out: Floats, spread: float
     acceleration = (deviations**3).sum() / (6 * (deviations**2).sum() ** 1.5)
     shifted = bias + np.array([-spread, spread])
     # a denominator at or below 0 (a few, very uneven faces) means: as far as the resamples go
-    levels: Floats = ndtr(bias + shifted / np.maximum(1 - acceleration * shifted, 1e-9))
+    levels: FloatArray = ndtr(bias + shifted / np.maximum(1 - acceleration * shifted, 1e-9))
     return levels

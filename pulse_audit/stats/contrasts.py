@@ -22,8 +22,8 @@ import numpy as np
 from scipy.special import ndtri, stdtrit
 from scipy.stats import studentized_range
 
-from pulse_audit.stats.intervals import Floats, wilson
-from pulse_audit.stats.samples import Groups, Whole
+from pulse_audit.stats.intervals import FloatArray, IntArray, wilson
+from pulse_audit.stats.samples import Groups
 from pulse_audit.stats.score import difference_interval, ratio_interval
 
 #: A resample of fewer faces too often has no spread to be divided by.
@@ -39,14 +39,14 @@ class Bounds:
     ``all_high`` with probability alpha together. ``value`` is the estimates.
     """
 
-    value: Floats
-    low: Floats
-    high: Floats
-    all_low: Floats
-    all_high: Floats
+    value: FloatArray
+    low: FloatArray
+    high: FloatArray
+    all_low: FloatArray
+    all_high: FloatArray
 
 
-def pairs(k: int) -> tuple[Whole, Whole]:
+def pairs(k: int) -> tuple[IntArray, IntArray]:
     """Both members of every unordered pair of k groups, (k (k - 1) / 2,) each."""
     first, second = np.triu_indices(k, 1)
     return first.astype(np.int64), second.astype(np.int64)
@@ -128,7 +128,9 @@ def mean_ratios(sample: Groups, alpha: float) -> Bounds:
     return Bounds(*(np.where(fine, part, np.nan) for part in parts))
 
 
-def replicate_pairs(values: Floats, replicates: Floats, faces: Whole, alpha: float) -> Bounds:
+def replicate_pairs(
+    values: FloatArray, replicates: FloatArray, faces: IntArray, alpha: float
+) -> Bounds:
     """Differences of estimates that come with joint replicates, such as corrected retention.
 
     Student's t times the bootstrap standard error, as their own intervals; max-T for all pairs, at
@@ -147,7 +149,7 @@ def replicate_pairs(values: Floats, replicates: Floats, faces: Whole, alpha: flo
     return _student(differences, spread, df, largest * few, alpha)
 
 
-def resampled_means(sample: Groups, replicates: int, seed: int) -> tuple[Floats, Floats]:
+def resampled_means(sample: Groups, replicates: int, seed: int) -> tuple[FloatArray, FloatArray]:
     """Means and standard errors of every group with faces resampled, (replicates, k) each."""
     rng = np.random.default_rng(seed)
     columns = [
@@ -167,25 +169,25 @@ def tukey(k: int, df: float, alpha: float) -> float:
     return float(studentized_range.ppf(1 - alpha, k, df)) / math.sqrt(2)
 
 
-def tukeys(k: int, df: Whole, alpha: float) -> Floats:
+def tukeys(k: int, df: IntArray, alpha: float) -> FloatArray:
     """`tukey` for several degrees of freedom; below 1 they are taken as 1."""
     return np.array([tukey(k, float(max(number, 1)), alpha) for number in df])
 
 
-def expected_range(errors: Floats) -> float:
+def expected_range(errors: FloatArray) -> float:
     """Average of largest less smallest of equal groups, measured with these standard errors."""
     draws = np.random.default_rng(0).standard_normal((20_000, len(errors)))
     return float(np.ptp(draws * errors, axis=1).mean())
 
 
-def _levels(k: int, alpha: float) -> Floats:
+def _levels(k: int, alpha: float) -> FloatArray:
     """Return the standard errors allowed to one pair and to all, (2, 1)."""
     return np.array([[ndtri(1 - alpha)], [tukey(k, math.inf, alpha)]], dtype=np.float64)
 
 
 def _resampled_mean(
-    sums: Floats, counts: Floats, replicates: int, rng: np.random.Generator
-) -> tuple[Floats, Floats]:
+    sums: FloatArray, counts: FloatArray, replicates: int, rng: np.random.Generator
+) -> tuple[FloatArray, FloatArray]:
     n = len(sums)
     columns = np.stack([sums, counts, sums**2, sums * counts, counts**2], axis=1)
     parts = []
@@ -199,7 +201,7 @@ def _resampled_mean(
 
 
 def _from_roots(
-    values: Floats, errors: Floats, roots: Floats, root_errors: Floats, alpha: float
+    values: FloatArray, errors: FloatArray, roots: FloatArray, root_errors: FloatArray, alpha: float
 ) -> Bounds:
     """Bootstrap-t bounds: quantiles of each root alone, and of the largest in size."""
     floor = 1e-12 * np.maximum(np.abs(values), 1e-300)
@@ -216,7 +218,7 @@ def _from_roots(
 
 
 def _student(
-    values: Floats, errors: Floats, df: Whole, joint: Floats | float, alpha: float
+    values: FloatArray, errors: FloatArray, df: IntArray, joint: FloatArray | float, alpha: float
 ) -> Bounds:
     """Student's t alone, ``joint`` standard errors together; unbounded without a second face."""
     known = df > 0
@@ -226,8 +228,8 @@ def _student(
 
 
 def _fieller(
-    m1: Floats, e1: Floats, m2: Floats, e2: Floats, critical: Floats
-) -> tuple[Floats, Floats]:
+    m1: FloatArray, e1: FloatArray, m2: FloatArray, e2: FloatArray, critical: FloatArray
+) -> tuple[FloatArray, FloatArray]:
     """Ratios r with |m1 - r m2| <= critical sqrt(e1^2 + r^2 e2^2), for positive means."""
     a, c = m2**2 - (critical * e2) ** 2, m1**2 - (critical * e1) ** 2
     root = np.sqrt(np.maximum((m1 * m2) ** 2 - a * c, 0))
@@ -236,6 +238,6 @@ def _fieller(
     return np.where(c > 0, low, 0.0), np.where(a > 0, high, np.inf)
 
 
-def _quotient(first: Floats, second: Floats) -> Floats:
+def _quotient(first: FloatArray, second: FloatArray) -> FloatArray:
     out = np.full(first.shape, np.nan)
     return np.asarray(np.divide(first, second, out=out, where=second != 0), dtype=np.float64)

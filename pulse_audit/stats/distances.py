@@ -32,7 +32,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import qr, svdvals
 from scipy.special import stdtrit
 
-from pulse_audit.stats.intervals import Floats
+from pulse_audit.stats.intervals import FloatArray
 from pulse_audit.types import Estimate, Unavailable
 
 #: Faces on either side that an interval of the kernel distance needs (coverage in the notes there).
@@ -286,10 +286,10 @@ class _Pairs:
     """Mean of the kernel over pairs of different faces: in all, and without each face."""
 
     mean: float
-    without_each: Floats
+    without_each: FloatArray
 
     @classmethod
-    def within(cls, x: Floats, faces: NDArray[np.int64], n_faces: int) -> _Pairs:
+    def within(cls, x: FloatArray, faces: NDArray[np.int64], n_faces: int) -> _Pairs:
         sums, _, own = _kernel_sums(x, faces, x, faces, n_faces)
         counts = np.bincount(faces, minlength=n_faces)
         total, pairs = sums.sum() - own.sum(), counts.sum() ** 2 - (counts**2).sum()
@@ -299,9 +299,9 @@ class _Pairs:
     @classmethod
     def between(
         cls,
-        x: Floats,
+        x: FloatArray,
         x_faces: NDArray[np.int64],
-        y: Floats,
+        y: FloatArray,
         y_faces: NDArray[np.int64],
         n_faces: int,
     ) -> _Pairs:
@@ -313,8 +313,12 @@ class _Pairs:
 
 
 def _kernel_sums(
-    x: Floats, x_faces: NDArray[np.int64], y: Floats, y_faces: NDArray[np.int64], n_faces: int
-) -> tuple[Floats, Floats, Floats]:
+    x: FloatArray,
+    x_faces: NDArray[np.int64],
+    y: FloatArray,
+    y_faces: NDArray[np.int64],
+    n_faces: int,
+) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Sum the kernel by the face of x, by the face of y, and over pairs of one face."""
     by_x, own, columns = np.zeros(n_faces), np.zeros(n_faces), np.zeros(len(y))
     for start in range(0, len(x), _ROWS):
@@ -328,27 +332,29 @@ def _kernel_sums(
     return by_x, by_y, own
 
 
-def _frechet(first_mean: Floats, first: Floats, second_mean: Floats, second: Floats) -> float:
+def _frechet(
+    first_mean: FloatArray, first: FloatArray, second_mean: FloatArray, second: FloatArray
+) -> float:
     """Distance from means and factors A (k, d) with A'A the covariance."""
     shift = np.square(first_mean - second_mean).sum()
     spread = np.square(first).sum() + np.square(second).sum()
     return float(shift + spread - 2 * svdvals(first @ second.T).sum())
 
 
-def _factor(features: Floats) -> Floats:
+def _factor(features: FloatArray) -> FloatArray:
     """Return A (d, d) with A'A the covariance of more than d rows."""
     centred = (features - features.mean(0)) / math.sqrt(len(features) - 1)
-    factor: Floats = qr(centred, mode="r", overwrite_a=True)[0][: features.shape[1]]
+    factor: FloatArray = qr(centred, mode="r", overwrite_a=True)[0][: features.shape[1]]
     return factor
 
 
-def _root(covariance: ArrayLike) -> Floats:
+def _root(covariance: ArrayLike) -> FloatArray:
     values, vectors = np.linalg.eigh(np.asarray(covariance, dtype=np.float64))
-    root: Floats = np.sqrt(np.clip(values, 0, None))[:, None] * vectors.T
+    root: FloatArray = np.sqrt(np.clip(values, 0, None))[:, None] * vectors.T
     return root
 
 
-def _features(first: ArrayLike, second: ArrayLike) -> tuple[Floats, Floats]:
+def _features(first: ArrayLike, second: ArrayLike) -> tuple[FloatArray, FloatArray]:
     x, y = (np.asarray(features, dtype=np.float64) for features in (first, second))
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
         raise ValueError(f"features {x.shape} and {y.shape} must be (n, d) and (m, d)")

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import ndtr, stdtr
 
-from pulse_audit.stats.intervals import Floats, cluster_totals
+from pulse_audit.stats.intervals import FloatArray, cluster_totals
 from pulse_audit.stats.samples import Groups, by_group, mean_error, outcomes
 from pulse_audit.stats.score import difference_score
-from pulse_audit.stats.tests import Tested
+from pulse_audit.stats.tests import TestResult
 
 
 def noninferiority_paired(
@@ -27,7 +27,7 @@ def noninferiority_paired(
     margin: float,
     *,
     proportion: bool,
-) -> Tested:
+) -> TestResult:
     """Test the hypothesis that the trial's mean lies at or below the baseline's less ``margin``.
 
     Student's t of differences over faces. Of proportions the standard error is at least that of
@@ -46,7 +46,7 @@ def noninferiority_paired(
 
     Returns
     -------
-    Tested
+    TestResult
         One-sided: a small p shows non-inferiority. NaN with one face.
 
     Raises
@@ -65,7 +65,7 @@ def equivalence_paired(
     margin: float,
     *,
     proportion: bool,
-) -> Tested:
+) -> TestResult:
     """Two one-sided tests: a small p shows that the paired means differ by less than ``margin``.
 
     Parameters, errors and conditions as in `noninferiority_paired`.
@@ -84,7 +84,7 @@ def noninferiority_unpaired(
     margin: float,
     *,
     proportion: bool,
-) -> Tested:
+) -> TestResult:
     """Test the hypothesis that the trial's mean lies at or below the baseline's less ``margin``.
 
     Parameters
@@ -99,7 +99,7 @@ def noninferiority_unpaired(
 
     Returns
     -------
-    Tested
+    TestResult
         One-sided: a small p shows non-inferiority. NaN where a mean has one face.
 
     Raises
@@ -116,7 +116,7 @@ def equivalence_unpaired(
     margin: float,
     *,
     proportion: bool,
-) -> Tested:
+) -> TestResult:
     """Two one-sided tests: a small p shows that two samples' means differ by less than ``margin``.
 
     Parameters, errors and conditions as in `noninferiority_unpaired`.
@@ -127,15 +127,15 @@ def equivalence_unpaired(
 
 
 def _one_sided_paired(
-    faces: ArrayLike, differences: Floats, margin: float, proportion: bool
-) -> Tested:
+    faces: ArrayLike, differences: FloatArray, margin: float, proportion: bool
+) -> TestResult:
     sums, counts = cluster_totals(differences, faces)
     mean, error = mean_error(sums, counts)
     if proportion and len(sums) > 1:
         error = max(error, math.sqrt(margin * (1 - margin) / len(sums)) if margin < 1 else 0.0)
     statistic = _ratio(mean + margin, error)
     p = float(stdtr(len(sums) - 1, -statistic)) if len(sums) > 1 else math.nan
-    return Tested(p, statistic, len(sums), int(counts.sum()), "t of paired differences by face")
+    return TestResult(p, statistic, len(sums), int(counts.sum()), "t of paired differences by face")
 
 
 def _one_sided_unpaired(
@@ -143,7 +143,7 @@ def _one_sided_unpaired(
     baseline: tuple[ArrayLike, ArrayLike],
     margin: float,
     proportion: bool,
-) -> Tested:
+) -> TestResult:
     values = np.concatenate([_numbers(trial[0], proportion), _numbers(baseline[0], proportion)])
     groups = np.repeat([0, 1], [np.size(trial[0]), np.size(baseline[0])])
     # numbers of faces mean nothing across samples that share none
@@ -153,7 +153,7 @@ def _one_sided_unpaired(
     statistic, df, method = _distance(sample, margin, proportion)
     p = float(ndtr(-statistic)) if math.isinf(df) else float(stdtr(df, -statistic))
     n_faces = int(sum(sample.n_faces))
-    return Tested(p, statistic, n_faces, len(values), method)
+    return TestResult(p, statistic, n_faces, len(values), method)
 
 
 def _distance(sample: Groups, margin: float, proportion: bool) -> tuple[float, float, str]:
@@ -177,9 +177,9 @@ def _distance(sample: Groups, margin: float, proportion: bool) -> tuple[float, f
     return statistic, freedom, "Welch t over faces"
 
 
-def _weaker(first: Tested, second: Tested) -> Tested:
+def _weaker(first: TestResult, second: TestResult) -> TestResult:
     larger = first if math.isnan(first.p) or first.p >= second.p else second
-    return Tested(
+    return TestResult(
         larger.p,
         larger.statistic,
         larger.n_faces,
@@ -195,11 +195,11 @@ def _ratio(distance: float, error: float) -> float:
     return math.copysign(math.inf, distance) if distance else 0.0
 
 
-def _pair(first: ArrayLike, second: ArrayLike, proportion: bool) -> tuple[Floats, Floats]:
+def _pair(first: ArrayLike, second: ArrayLike, proportion: bool) -> tuple[FloatArray, FloatArray]:
     return _numbers(first, proportion), _numbers(second, proportion)
 
 
-def _numbers(values: ArrayLike, proportion: bool) -> Floats:
+def _numbers(values: ArrayLike, proportion: bool) -> FloatArray:
     return outcomes(values) if proportion else np.asarray(values, dtype=np.float64)
 
 

@@ -25,7 +25,7 @@ from scipy.special import ndtri
 
 from pulse_audit.stats import contrasts
 from pulse_audit.stats.contrasts import Bounds
-from pulse_audit.stats.intervals import Floats
+from pulse_audit.stats.intervals import FloatArray
 from pulse_audit.stats.samples import Groups, by_group, outcomes
 from pulse_audit.stats.score import difference_interval
 from pulse_audit.types import Estimate
@@ -370,7 +370,9 @@ def _enough(sample: Groups) -> bool:
     return bool(sample.n_faces.min() >= contrasts.FEWEST_FACES)
 
 
-def _gap(bounds: Bounds, means: Floats, names: Sequence[int], alpha: float, errors: Floats) -> Gap:
+def _gap(
+    bounds: Bounds, means: FloatArray, names: Sequence[int], alpha: float, errors: FloatArray
+) -> Gap:
     return Gap(
         "max_gap",
         float(np.ptp(means)),
@@ -410,7 +412,7 @@ def _nothing(statistic: str, sample: Groups, alpha: float, *, larger_is_worse: b
     return _complete(gap, sample, "nothing to compare")
 
 
-def _errors_at_equality(sample: Groups, proportion: bool) -> Floats:
+def _errors_at_equality(sample: Groups, proportion: bool) -> FloatArray:
     """Return standard errors of the groups' means if they were equal."""
     if not proportion:
         return sample.errors()
@@ -419,6 +421,6 @@ def _errors_at_equality(sample: Groups, proportion: bool) -> Floats:
     return np.asarray(np.sqrt(share * (1 - share) / sizes), dtype=np.float64)
 
 
-def _inverse(numbers: Floats) -> Floats:
+def _inverse(numbers: FloatArray) -> FloatArray:
     with np.errstate(divide="ignore"):
         return 1 / numbers

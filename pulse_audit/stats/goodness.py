@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import fdtrc
 
-from pulse_audit.stats.intervals import Floats
-from pulse_audit.stats.samples import Whole
-from pulse_audit.stats.tests import Tested
+from pulse_audit.stats.intervals import FloatArray, IntArray
+from pulse_audit.stats.tests import TestResult
 
 _TIE = 1e-9
 
@@ -29,7 +28,7 @@ def goodness_of_fit(
     seed: int,
     strata: ArrayLike | None = None,
     replicates: int = 9999,
-) -> Tested:
+) -> TestResult:
     """Test draws' categories against a known reference, such as the evaluation set's composition.
 
     Pearson's chi-square over the design effect of clustered draws, second order (Rao and Scott).
@@ -51,7 +50,7 @@ def goodness_of_fit(
 
     Returns
     -------
-    Tested
+    TestResult
         ``statistic`` is Pearson's chi-square of the draws before the adjustment.
 
     Raises
@@ -66,10 +65,10 @@ def goodness_of_fit(
     observed = counts.sum(axis=0)
     possible = shares > 0
     if observed[~possible].any():
-        return Tested(0.0, math.inf, n_faces, n_draws, "a category that the reference excludes")
+        return TestResult(0.0, math.inf, n_faces, n_draws, "a category that the reference excludes")
     shares, counts, observed = shares[possible], counts[:, possible], observed[possible]
     if len(shares) == 1:
-        return Tested(1.0, 0.0, n_faces, n_draws, "one category")
+        return TestResult(1.0, 0.0, n_faces, n_draws, "one category")
     statistic = _pearson(observed, shares)
     layers = np.zeros(n_faces, dtype=np.int64) if strata is None else _of_faces(faces, strata)
     roots = _design_effects(counts, shares, layers)
@@ -78,17 +77,17 @@ def goodness_of_fit(
         p, method = _simulated(counts, shares, statistic, float(roots.mean()), seed, replicates)
     else:
         p, method = _rao_scott(statistic, roots, n_faces - len(np.unique(layers)))
-    return Tested(p, statistic, n_faces, n_draws, method)
+    return TestResult(p, statistic, n_faces, n_draws, method)
 
 
-def _distribution(reference: ArrayLike) -> Floats:
+def _distribution(reference: ArrayLike) -> FloatArray:
     shares = np.asarray(reference, dtype=np.float64)
     if shares.ndim != 1 or not (shares >= 0).all() or abs(shares.sum() - 1) > 1e-6:
         raise ValueError("the reference must be shares that sum to 1")
     return np.asarray(shares / shares.sum(), dtype=np.float64)
 
 
-def _table(faces: ArrayLike, categories: ArrayLike, k: int) -> Whole:
+def _table(faces: ArrayLike, categories: ArrayLike, k: int) -> IntArray:
     """Draws of every face by category, (faces, k)."""
     owners, kinds = np.asarray(faces), np.asarray(categories)
     if kinds.ndim != 1 or kinds.shape != owners.shape or not kinds.size:
@@ -99,7 +98,7 @@ def _table(faces: ArrayLike, categories: ArrayLike, k: int) -> Whole:
     return np.bincount(place * k + kinds, minlength=len(found) * k).reshape(-1, k)
 
 
-def _of_faces(faces: ArrayLike, strata: ArrayLike) -> Whole:
+def _of_faces(faces: ArrayLike, strata: ArrayLike) -> IntArray:
     """Stratum number of every face, faces in sorted order."""
     owners, layers = np.asarray(faces), np.unique(np.asarray(strata), return_inverse=True)[1]
     if layers.shape != owners.shape:
@@ -110,12 +109,12 @@ def _of_faces(faces: ArrayLike, strata: ArrayLike) -> Whole:
     return np.asarray(layers[first], dtype=np.int64)
 
 
-def _pearson(observed: Whole | Floats, shares: Floats) -> float:
+def _pearson(observed: IntArray | FloatArray, shares: FloatArray) -> float:
     expected = observed.sum() * shares
     return float(((observed - expected) ** 2 / expected).sum())
 
 
-def _design_effects(counts: Whole, shares: Floats, layers: Whole) -> Floats:
+def _design_effects(counts: IntArray, shares: FloatArray, layers: IntArray) -> FloatArray:
     """Generalised design effects, (k - 1,): how far clustering inflates every contrast.
 
     Eigenvalues of the covariance of the shares between faces, relative to the multinomial's.
@@ -131,7 +130,7 @@ def _design_effects(counts: Whole, shares: Floats, layers: Whole) -> Floats:
     return np.asarray(np.linalg.eigvalsh(scaled)[1:].clip(0), dtype=np.float64)
 
 
-def _rao_scott(statistic: float, roots: Floats, clusters: int) -> tuple[float, str]:
+def _rao_scott(statistic: float, roots: FloatArray, clusters: int) -> tuple[float, str]:
     """Second-order correction: mean and spread of the design effects, F for few clusters."""
     mean = float(roots.mean())
     if clusters < 1 or mean <= 0:
@@ -142,7 +141,12 @@ def _rao_scott(statistic: float, roots: Floats, clusters: int) -> tuple[float, s
 
 
 def _simulated(
-    counts: Whole, shares: Floats, statistic: float, effect: float, seed: int, replicates: int
+    counts: IntArray,
+    shares: FloatArray,
+    statistic: float,
+    effect: float,
+    seed: int,
+    replicates: int,
 ) -> tuple[float, str]:
     rng, sizes = np.random.default_rng(seed), counts.sum(axis=1)
     if (sizes == 1).all():
@@ -160,8 +164,8 @@ def _simulated(
 
 
 def _dirichlet_multinomial(
-    sizes: Whole, shares: Floats, icc: float, rng: np.random.Generator, replicates: int
-) -> Whole:
+    sizes: IntArray, shares: FloatArray, icc: float, rng: np.random.Generator, replicates: int
+) -> IntArray:
     """Totals (replicates, k) over faces whose own shares scatter about the reference."""
     totals = np.zeros((replicates, len(shares)), dtype=np.int64)
     for size in sizes:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,7 +25,8 @@ from scipy.special import ndtri
 
 from pulse_audit.types import Estimate
 
-Floats = NDArray[np.float64]
+FloatArray: TypeAlias = NDArray[np.float64]
+IntArray: TypeAlias = NDArray[np.int64]
 
 #: By how much the pooled correlation is raised for a group whose outcomes are all equal.
 ALLOWANCE = 1.5
@@ -62,7 +64,7 @@ def wilson(successes: float, n: float, confidence: float = 0.95) -> tuple[float,
     return low, high
 
 
-def cluster_totals(values: ArrayLike, clusters: ArrayLike) -> tuple[Floats, Floats]:
+def cluster_totals(values: ArrayLike, clusters: ArrayLike) -> tuple[FloatArray, FloatArray]:
     """Sum of the values and number of draws of every face, faces in sorted order.
 
     Parameters
@@ -124,7 +126,7 @@ def intraclass_correlation(
     )
 
 
-def correlation_of_totals(groups: Sequence[tuple[Floats, Floats]]) -> float | None:
+def correlation_of_totals(groups: Sequence[tuple[FloatArray, FloatArray]]) -> float | None:
     """`intraclass_correlation` from every group's successes and draws of its faces."""
     return _anova(np.sum([_sums_of_squares(*totals) for totals in groups], axis=0))
 
@@ -165,7 +167,7 @@ def proportion_interval(
 
 
 def interval_of_totals(
-    sums: Floats, counts: Floats, pooled_icc: float | None, confidence: float
+    sums: FloatArray, counts: FloatArray, pooled_icc: float | None, confidence: float
 ) -> Estimate:
     """`proportion_interval` from the successes and draws of every face, (faces,) each."""
     effect, icc, known = design_effect(sums, counts, pooled_icc)
@@ -178,7 +180,7 @@ def interval_of_totals(
 
 
 def design_effect(
-    sums: Floats, counts: Floats, pooled_icc: float | None
+    sums: FloatArray, counts: FloatArray, pooled_icc: float | None
 ) -> tuple[float, float, bool]:
     """Kish's design effect of one group's faces, (faces,) each.
 
@@ -206,14 +208,14 @@ def _method(effect: float, icc: float, known: bool, nested: bool) -> str:
     return f"Wilson, design effect {effect:.2f}, ICC {icc:.2f}{source}"
 
 
-def _binary(outcomes: ArrayLike) -> Floats:
+def _binary(outcomes: ArrayLike) -> FloatArray:
     numbers = np.asarray(outcomes, dtype=np.float64)
     if not np.isin(numbers, (0.0, 1.0)).all():
         raise ValueError("outcomes of a proportion must be 0 or 1")
     return numbers
 
 
-def _sums_of_squares(sums: Floats, counts: Floats) -> Floats:
+def _sums_of_squares(sums: FloatArray, counts: FloatArray) -> FloatArray:
     """Between and within faces: sum of squares, its degrees of freedom; last, k0 * (faces - 1)."""
     faces, draws = len(counts), counts.sum()
     of_faces = (sums**2 / counts).sum()
@@ -223,7 +225,7 @@ def _sums_of_squares(sums: Floats, counts: Floats) -> Floats:
     return np.array([between, faces - 1, within, draws - faces, size])
 
 
-def _anova(parts: Floats) -> float | None:
+def _anova(parts: FloatArray) -> float | None:
     between, df_between, within, df_within, size = parts
     if df_between < 1 or df_within < 1 or between + within < 1e-9:
         return None

@@ -11,10 +11,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pulse_audit.stats.intervals import Floats
+from pulse_audit.stats.intervals import FloatArray
 
 
-def holm(p_values: ArrayLike) -> Floats:
+def holm(p_values: ArrayLike) -> FloatArray:
     """Holm's adjusted p-values: the chance of any false rejection is held, under any dependence.
 
     Parameters
@@ -37,7 +37,7 @@ def holm(p_values: ArrayLike) -> Floats:
     return _restored(np.minimum(stepped, 1), order)
 
 
-def benjamini_hochberg(p_values: ArrayLike) -> Floats:
+def benjamini_hochberg(p_values: ArrayLike) -> FloatArray:
     """Benjamini and Hochberg's adjusted p-values: the expected share of false rejections is held.
 
     For independent or positively dependent tests.
@@ -63,14 +63,14 @@ def benjamini_hochberg(p_values: ArrayLike) -> Floats:
     return _restored(np.minimum(stepped, 1), order)
 
 
-def _sorted(p_values: ArrayLike) -> tuple[Floats, np.ndarray[tuple[int], np.dtype[np.intp]]]:
+def _sorted(p_values: ArrayLike) -> tuple[FloatArray, np.ndarray[tuple[int], np.dtype[np.intp]]]:
     p = np.asarray(p_values, dtype=np.float64)
     if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
         raise ValueError("p-values must be numbers between 0 and 1")
     return p, np.argsort(p, kind="stable")
 
 
-def _restored(stepped: Floats, order: np.ndarray[tuple[int], np.dtype[np.intp]]) -> Floats:
+def _restored(stepped: FloatArray, order: np.ndarray[tuple[int], np.dtype[np.intp]]) -> FloatArray:
     adjusted = np.empty_like(stepped)
     adjusted[order] = stepped
     return adjusted

@@ -22,8 +22,7 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from pulse_audit.stats.contrasts import pairs, tukey
-from pulse_audit.stats.intervals import Floats
-from pulse_audit.stats.samples import Whole
+from pulse_audit.stats.intervals import FloatArray, IntArray
 
 _SIMULATIONS = 20_000
 _MOST_FACES = 10_000_000
@@ -202,19 +201,19 @@ def faces_for_max_gap(
     return _smallest(enough)
 
 
-def _normal_groups(k: int) -> tuple[Floats, tuple[Whole, Whole]]:
+def _normal_groups(k: int) -> tuple[FloatArray, tuple[IntArray, IntArray]]:
     if k < 2:
         raise ValueError("a gap needs at least two groups")
     return np.random.default_rng(0).standard_normal((_SIMULATIONS, k)), pairs(k)
 
 
 def _gap_power(
-    rates: Floats,
+    rates: FloatArray,
     limit: float,
     faces: int,
     design: Design,
-    draws: Floats,
-    members: tuple[Whole, Whole],
+    draws: FloatArray,
+    members: tuple[IntArray, IntArray],
 ) -> GapPower:
     errors = np.sqrt([design.of_face(_bernoulli(rate)) / faces for rate in rates])
     estimates = rates + draws * errors

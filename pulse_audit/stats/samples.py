@@ -6,11 +6,15 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from pulse_audit.stats.intervals import Floats, cluster_totals, correlation_of_totals, design_effect
-
-Whole = NDArray[np.int64]
+from pulse_audit.stats.intervals import (
+    FloatArray,
+    IntArray,
+    cluster_totals,
+    correlation_of_totals,
+    design_effect,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,22 +25,22 @@ class Groups:
     the number of its draws; empty where a group has no draw. ``n_faces`` and ``n_draws`` are (k,).
     """
 
-    sums: list[Floats]
-    counts: list[Floats]
-    n_faces: Whole
-    n_draws: Whole
+    sums: list[FloatArray]
+    counts: list[FloatArray]
+    n_faces: IntArray
+    n_draws: IntArray
 
-    def means(self) -> Floats:
+    def means(self) -> FloatArray:
         """Return the mean over draws of every group, (k,); NaN without a draw."""
         totals = np.array([part.sum() for part in self.sums])
         return np.where(self.n_draws > 0, totals / np.maximum(self.n_draws, 1), np.nan)
 
-    def errors(self) -> Floats:
+    def errors(self) -> FloatArray:
         """Return the standard error of every mean, (k,), between faces; NaN below 2 faces."""
         pairs = zip(self.sums, self.counts, strict=True)
         return np.array([mean_error(*pair)[1] if len(pair[0]) > 1 else math.nan for pair in pairs])
 
-    def effective_sizes(self) -> Floats:
+    def effective_sizes(self) -> FloatArray:
         """Return effective numbers of draws of proportions, (k,); 0 without a draw.
 
         Kish's design effect with the larger of the group's own and the pooled correlation, as in
@@ -91,7 +95,7 @@ def by_group(
     return Groups([s for s, _ in totals], [c for _, c in totals], n_faces, n_draws)
 
 
-def mean_error(sums: Floats, counts: Floats) -> tuple[float, float]:
+def mean_error(sums: FloatArray, counts: FloatArray) -> tuple[float, float]:
     """Mean over draws, and its standard error between faces (linearised ratio).
 
     Returns
@@ -107,7 +111,7 @@ def mean_error(sums: Floats, counts: Floats) -> tuple[float, float]:
     return mean, math.sqrt(n / (n - 1) * squares) / float(draws)
 
 
-def outcomes(values: ArrayLike) -> Floats:
+def outcomes(values: ArrayLike) -> FloatArray:
     """Return float64 values; raise ValueError unless all are 0 or 1."""
     numbers = np.asarray(values, dtype=np.float64)
     if not np.isin(numbers, (0.0, 1.0)).all():

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pulse_audit.stats.intervals import Floats
+from pulse_audit.stats.intervals import FloatArray
 
 _HALVINGS = 40  # of an interval of at most 28: to 3e-11
 _LARGEST_RATIO = 1e6
@@ -25,7 +25,7 @@ _LARGEST_RATIO = 1e6
 
 def difference_score(
     p1: ArrayLike, n1: ArrayLike, p2: ArrayLike, n2: ArrayLike, difference: ArrayLike
-) -> Floats:
+) -> FloatArray:
     """Score statistic of the hypothesis p1 - p2 = ``difference``; standard normal under it.
 
     Parameters
@@ -52,7 +52,7 @@ def difference_score(
 
 def ratio_score(
     p1: ArrayLike, n1: ArrayLike, p2: ArrayLike, n2: ArrayLike, ratio: ArrayLike
-) -> Floats:
+) -> FloatArray:
     """Score statistic of the hypothesis p1 / p2 = ``ratio`` > 0; standard normal under it."""
     p1, n1, p2, n2, r = _broadcast(p1, n1, p2, n2, ratio)
     a = r * (n1 + n2)
@@ -66,7 +66,7 @@ def ratio_score(
 
 def difference_interval(
     p1: ArrayLike, n1: ArrayLike, p2: ArrayLike, n2: ArrayLike, critical: ArrayLike
-) -> tuple[Floats, Floats]:
+) -> tuple[FloatArray, FloatArray]:
     """Differences p1 - p2 that the score test does not reject.
 
     Parameters
@@ -83,7 +83,7 @@ def difference_interval(
     """
     p1, n1, p2, n2, limit = _broadcast(p1, n1, p2, n2, critical)
 
-    def score(at: Floats) -> Floats:
+    def score(at: FloatArray) -> FloatArray:
         return difference_score(p1, n1, p2, n2, at)
 
     found, edge = p1 - p2, np.ones(p1.shape)
@@ -94,7 +94,7 @@ def difference_interval(
 
 def ratio_interval(
     p1: ArrayLike, n1: ArrayLike, p2: ArrayLike, n2: ArrayLike, critical: ArrayLike
-) -> tuple[Floats, Floats]:
+) -> tuple[FloatArray, FloatArray]:
     """Ratios p1 / p2 that the score test does not reject.
 
     Returns
@@ -105,7 +105,7 @@ def ratio_interval(
     p1, n1, p2, n2, limit = _broadcast(p1, n1, p2, n2, critical)
     top = np.log(_LARGEST_RATIO)
 
-    def score(at: Floats) -> Floats:
+    def score(at: FloatArray) -> FloatArray:
         return ratio_score(p1, n1, p2, n2, np.exp(at))
 
     ends = np.full((2, *p1.shape), -top), np.full((2, *p1.shape), top)
@@ -116,20 +116,20 @@ def ratio_interval(
     )
 
 
-def _broadcast(*numbers: ArrayLike) -> list[Floats]:
+def _broadcast(*numbers: ArrayLike) -> list[FloatArray]:
     arrays = np.broadcast_arrays(*(np.asarray(array, dtype=np.float64) for array in numbers))
     return list(arrays)
 
 
-def _standardised(distance: Floats, variance: Floats, size: Floats) -> Floats:
+def _standardised(distance: FloatArray, variance: FloatArray, size: FloatArray) -> FloatArray:
     """With Miettinen and Nurminen's factor for few draws; 0 where there is neither."""
     scaled = variance * size / np.maximum(size - 1, 1e-9)
     return np.asarray(distance / np.sqrt(np.maximum(scaled, 1e-300)), dtype=np.float64)
 
 
 def _crossing(
-    score: Callable[[Floats], Floats], low: Floats, high: Floats, level: Floats
-) -> Floats:
+    score: Callable[[FloatArray], FloatArray], low: FloatArray, high: FloatArray, level: FloatArray
+) -> FloatArray:
     """Where a falling score crosses a level, by bisection; an end where it does not."""
     low, high = np.array(low), np.array(high)
     for _ in range(_HALVINGS):

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import chdtrc, gammaln
 
-from pulse_audit.stats.intervals import Floats, cluster_totals
+from pulse_audit.stats.intervals import FloatArray, cluster_totals
 from pulse_audit.stats.samples import by_group, outcomes
 
 Alternative: TypeAlias = Literal["two-sided", "greater", "less"]
@@ -28,7 +28,7 @@ _TIE = 1e-9  # relative: sums in another order must not break ties
 
 
 @dataclass(frozen=True)
-class Tested:
+class TestResult:
     """A p-value with the sample behind it.
 
     ``statistic`` is that of the method; NaN where the data leave it undefined.
@@ -43,7 +43,7 @@ class Tested:
 
 def mcnemar(
     faces: ArrayLike, first: ArrayLike, second: ArrayLike, *, mid_p: bool = False
-) -> Tested:
+) -> TestResult:
     """Test whether two arms succeed equally often on the same faces, draw by draw.
 
     The null distribution flips the two arms face by face, all draws of a face together, and is
@@ -62,7 +62,7 @@ def mcnemar(
 
     Returns
     -------
-    Tested
+    TestResult
         Two-sided; ``statistic`` is Obuchowski's chi-square of one degree of freedom, which with one
         draw a face is McNemar's.
 
@@ -80,7 +80,7 @@ def mcnemar(
     beyond = distribution[distance > abs(total)].sum()
     level = distribution[distance == abs(total)].sum()
     squares = float(np.square(wins).sum())
-    return Tested(
+    return TestResult(
         min(1.0, float(beyond + level * (0.5 if mid_p else 1.0))),
         total**2 / squares if squares else math.nan,
         len(counts),
@@ -97,7 +97,7 @@ def paired_permutation(
     seed: int,
     replicates: int = 9999,
     alternative: Alternative = "two-sided",
-) -> Tested:
+) -> TestResult:
     """Test whether two arms have the same mean on the same faces, by swapping them face by face.
 
     Parameters
@@ -113,7 +113,7 @@ def paired_permutation(
 
     Returns
     -------
-    Tested
+    TestResult
         ``statistic`` is the mean difference over draws.
 
     Raises
@@ -128,7 +128,7 @@ def paired_permutation(
         flipped, how = _all_flips(sums), "all swaps"
     else:
         flipped, how = _random_flips(sums, replicates, seed), f"{replicates} random swaps"
-    return Tested(
+    return TestResult(
         _as_extreme(flipped, observed, alternative, float(np.abs(sums).sum()), len(sums) <= 12),
         observed / float(counts.sum()),
         len(counts),
@@ -144,7 +144,7 @@ def homogeneity(
     *,
     seed: int,
     replicates: int = 4999,
-) -> Tested:
+) -> TestResult:
     """Test whether groups share one mean (of a proportion or a measurement), by permuting faces.
 
     The statistic is Welch's: squared distances from the common mean over each group's own
@@ -166,7 +166,7 @@ def homogeneity(
 
     Returns
     -------
-    Tested
+    TestResult
         p is NaN with fewer than two groups of two faces; groups of one face are left out.
 
     Raises
@@ -180,7 +180,7 @@ def homogeneity(
     counts = np.concatenate([sample.counts[number] for number in large] or [np.empty(0)])
     method = f"Welch statistic of faces, {replicates} permutations of faces"
     if len(large) < 2:
-        return Tested(math.nan, math.nan, len(sums), int(counts.sum()), "fewer than two groups")
+        return TestResult(math.nan, math.nan, len(sums), int(counts.sum()), "fewer than two groups")
     starts = np.cumsum([0] + [int(sample.n_faces[number]) for number in large])[:-1]
     total = float(np.var(np.asarray(values, dtype=np.float64)))
     observed = float(_welch(sums[None], counts[None], starts, total)[0])
@@ -192,10 +192,12 @@ def homogeneity(
         permuted = _welch(sums[order], counts[order], starts, total)
         larger += int((permuted >= observed * (1 - _TIE)).sum())
         left -= rows
-    return Tested((larger + 1) / (replicates + 1), observed, len(sums), int(counts.sum()), method)
+    return TestResult(
+        (larger + 1) / (replicates + 1), observed, len(sums), int(counts.sum()), method
+    )
 
 
-def equal_proportions(values: ArrayLike, faces: ArrayLike, groups: ArrayLike) -> Tested:
+def equal_proportions(values: ArrayLike, faces: ArrayLike, groups: ArrayLike) -> TestResult:
     """Test whether groups share one proportion: chi-square at effective sample sizes.
 
     Pearson's statistic with every group's draws divided by its design effect, as its interval is:
@@ -209,7 +211,7 @@ def equal_proportions(values: ArrayLike, faces: ArrayLike, groups: ArrayLike) ->
 
     Returns
     -------
-    Tested
+    TestResult
         p is NaN with fewer than two groups, and 1 where all outcomes are equal.
 
     Raises
@@ -227,16 +229,16 @@ def equal_proportions(values: ArrayLike, faces: ArrayLike, groups: ArrayLike) ->
     present = sample.n_faces > 0
     n_faces, n_draws = int(sample.n_faces.sum()), int(sample.n_draws.sum())
     if present.sum() < 2:
-        return Tested(math.nan, math.nan, n_faces, n_draws, "fewer than two groups")
+        return TestResult(math.nan, math.nan, n_faces, n_draws, "fewer than two groups")
     rates, sizes = sample.means()[present], sample.effective_sizes()[present]
     common = float(rates @ sizes / sizes.sum())
     spread = common * (1 - common)
     statistic = float(sizes @ (rates - common) ** 2) / spread if spread > 1e-12 else 0.0
     p = float(chdtrc(len(rates) - 1, statistic))
-    return Tested(p, statistic, n_faces, n_draws, "chi-square at effective sample sizes")
+    return TestResult(p, statistic, n_faces, n_draws, "chi-square at effective sample sizes")
 
 
-def _sign_flips(sizes: NDArray[np.int64]) -> Floats:
+def _sign_flips(sizes: NDArray[np.int64]) -> FloatArray:
     """Distribution of the sum of +-sizes, with equal chances, from -sum to +sum in steps of 1."""
     distribution = np.ones(1)
     for size in np.unique(sizes[sizes > 0]):
@@ -247,19 +249,19 @@ def _sign_flips(sizes: NDArray[np.int64]) -> Floats:
     return distribution
 
 
-def _binomial(n: int) -> Floats:
+def _binomial(n: int) -> FloatArray:
     """Probabilities of 0 to n heads of a fair coin."""
     heads = np.arange(n + 1)
     logs = gammaln(n + 1) - gammaln(heads + 1) - gammaln(n - heads + 1)
     return np.asarray(np.exp(logs - n * math.log(2)), dtype=np.float64)
 
 
-def _all_flips(sums: Floats) -> Floats:
+def _all_flips(sums: FloatArray) -> FloatArray:
     signs = 1 - 2 * ((np.arange(2 ** len(sums))[:, None] >> np.arange(len(sums))) & 1)
     return np.asarray(signs @ sums, dtype=np.float64)
 
 
-def _random_flips(sums: Floats, replicates: int, seed: int) -> Floats:
+def _random_flips(sums: FloatArray, replicates: int, seed: int) -> FloatArray:
     rng, parts, left = np.random.default_rng(seed), [], replicates
     while left:
         rows = min(left, max(1, _BLOCK // len(sums)))
@@ -269,7 +271,7 @@ def _random_flips(sums: Floats, replicates: int, seed: int) -> Floats:
 
 
 def _as_extreme(
-    flipped: Floats, observed: float, alternative: Alternative, scale: float, complete: bool
+    flipped: FloatArray, observed: float, alternative: Alternative, scale: float, complete: bool
 ) -> float:
     """Share of sums as extreme as observed; random swaps count the data as one more."""
     slack = _TIE * scale
@@ -284,7 +286,9 @@ def _as_extreme(
     return float((hits.sum() + 1) / (len(flipped) + 1))
 
 
-def _welch(sums: Floats, counts: Floats, starts: NDArray[np.int64], total: float) -> Floats:
+def _welch(
+    sums: FloatArray, counts: FloatArray, starts: NDArray[np.int64], total: float
+) -> FloatArray:
     """Welch's statistic of rows of faces, groups one after another from ``starts`` on.
 
     Each group's variance takes in one degree of freedom of the pooled one. Where all faces of a

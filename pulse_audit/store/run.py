@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pulse_audit.files import write_whole
+from pulse_audit.files import atomic_write
 from pulse_audit.seeding import sha256
 from pulse_audit.store.columns import conform, sample_schema
 from pulse_audit.types import InputError
@@ -152,15 +152,15 @@ class Run:
         files = {f"{unit}.parquet": sink.getvalue().to_pybytes()}
         if features is not None:
             files[f"../features/{unit}.npz"] = _as_npz(sr_features=features)
-            write_whole(self._features(unit), files[f"../features/{unit}.npz"])
+            atomic_write(self._features(unit), files[f"../features/{unit}.npz"])
         sums = "".join(f"{sha256(data)}  {name}\n" for name, data in files.items())
-        write_whole(self._checksum(unit), sums.encode())
-        write_whole(self._shard(unit), files[f"{unit}.parquet"])
+        atomic_write(self._checksum(unit), sums.encode())
+        atomic_write(self._shard(unit), files[f"{unit}.parquet"])
 
     def write_originals(self, features: Mapping[str, Features]) -> None:
         """Write the feature vectors of the originals, one a face."""
         ids, vectors = list(features), np.stack(list(features.values()))
-        write_whole(self._features("originals"), _as_npz(face_ids=np.array(ids), features=vectors))
+        atomic_write(self._features("originals"), _as_npz(face_ids=np.array(ids), features=vectors))
 
     def write_references(self, content: Mapping[str, Any]) -> None:
         """Write what outputs are judged by, taken from all originals."""
@@ -190,12 +190,12 @@ class Run:
     def write_json(self, name: str, content: Any) -> Path:
         """Write a JSON file of the run whole; not-a-number is refused, not written."""
         text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-        write_whole(self.path / name, (text + "\n").encode())
+        atomic_write(self.path / name, (text + "\n").encode())
         return self.path / name
 
     def write_image(self, relative: str, png: bytes) -> None:
         """Write an image of the run whole."""
-        write_whole(self.path / relative, png)
+        atomic_write(self.path / relative, png)
 
     def _shard(self, unit: str) -> Path:
         return self.path / "samples" / f"{unit}.parquet"

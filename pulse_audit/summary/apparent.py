@@ -16,7 +16,8 @@ import pandas as pd
 
 from pulse_audit.fairness.compositions import card_counts
 from pulse_audit.fairness.confusion import Confusion
-from pulse_audit.fairness.shift import Draws, Whole
+from pulse_audit.fairness.shift import Draws
+from pulse_audit.stats.intervals import IntArray
 from pulse_audit.summary import groups
 from pulse_audit.summary.measures import feasible
 from pulse_audit.types import Status
@@ -30,7 +31,7 @@ TONES: Mapping[str, tuple[str, Callable[[float], str]]] = {
 
 
 @dataclass(frozen=True, eq=False)
-class Tested:
+class AttributeLabels:
     """Groups in one attribute, for every row of the samples; -1 where there is none.
 
     Parameters
@@ -49,9 +50,9 @@ class Tested:
 
     attribute: str
     words: Sequence[str]
-    truth: Whole
-    original: Whole
-    output: Whole
+    truth: IntArray
+    original: IntArray
+    output: IntArray
     confusion: Confusion | None
     uncorrected: str
 
@@ -60,7 +61,7 @@ class Tested:
         """Whether originals and outputs are measured alike, so that there is no floor."""
         return self.attribute in TONES
 
-    def draws(self, rows: Whole, faces: Whole) -> Draws | None:
+    def draws(self, rows: IntArray, faces: IntArray) -> Draws | None:
         """Draws of these rows whose face has a group, or None."""
         known = self.truth[rows] != NONE
         if not known.any():
@@ -69,7 +70,7 @@ class Tested:
         return Draws(faces[known], self.truth[chosen], self.output[chosen], len(self.words))
 
 
-def outcomes(tested: Tested, samples: pd.DataFrame, rows: Whole) -> pd.DataFrame:
+def outcomes(tested: AttributeLabels, samples: pd.DataFrame, rows: IntArray) -> pd.DataFrame:
     """Columns of the metrics in `described.TESTED`: 0, 1, or NaN where a draw does not count."""
     truth, output = tested.truth[rows], tested.output[rows]
     retained = np.where(truth == NONE, np.nan, (truth == output).astype(np.float64))
@@ -100,8 +101,8 @@ def _testable(attribute: str, samples: pd.DataFrame) -> bool:
 
 
 def tested(
-    attribute: str, manifest: Mapping[str, Any], samples: pd.DataFrame, faces: Whole
-) -> Tested:
+    attribute: str, manifest: Mapping[str, Any], samples: pd.DataFrame, faces: IntArray
+) -> AttributeLabels:
     """Groups of faces, originals and outputs in an attribute that `tested_by` named."""
     failed = samples["status"].isin([str(Status.ERROR), str(Status.NO_FACE)])
     if attribute in TONES:
@@ -110,13 +111,17 @@ def tested(
         truth = places(samples[f"hr_{quantity}"].astype("float64").map(classify), words)
         seen = places(samples[f"sr_{quantity}"].astype("float64").map(classify), words)
         why = "skin tone is measured on originals and outputs alike; its errors are not known"
-        return Tested(attribute, words, truth, truth, np.where(failed, NONE, seen), None, why)
+        return AttributeLabels(
+            attribute, words, truth, truth, np.where(failed, NONE, seen), None, why
+        )
     words = _words(attribute, manifest, samples)
     truth = places(samples[f"label_{attribute}"], words)
     seen = places(samples[f"sr_{attribute}"], words)
     original = places(samples.get(f"hr_{attribute}", pd.Series(None, samples.index)), words)
     confusion, why = _confusion(attribute, words, manifest, faces, truth, original)
-    return Tested(attribute, words, truth, original, np.where(failed, NONE, seen), confusion, why)
+    return AttributeLabels(
+        attribute, words, truth, original, np.where(failed, NONE, seen), confusion, why
+    )
 
 
 def _words(attribute: str, manifest: Mapping[str, Any], samples: pd.DataFrame) -> list[str]:
@@ -127,7 +132,7 @@ def _words(attribute: str, manifest: Mapping[str, Any], samples: pd.DataFrame) -
     return sorted(samples[f"label_{attribute}"].dropna().astype(str).unique())
 
 
-def places(column: pd.Series[Any], words: Sequence[str]) -> Whole:
+def places(column: pd.Series[Any], words: Sequence[str]) -> IntArray:
     """Place of each entry among the words, -1 for null and for anything else."""
     places = column.map({word: place for place, word in enumerate(words)})
     return np.asarray(places.astype("float64").fillna(NONE), dtype=np.int64)
@@ -137,9 +142,9 @@ def _confusion(
     attribute: str,
     words: Sequence[str],
     manifest: Mapping[str, Any],
-    faces: Whole,
-    truth: Whole,
-    original: Whole,
+    faces: IntArray,
+    truth: IntArray,
+    original: IntArray,
 ) -> tuple[Confusion | None, str]:
     """Errors of the model: on this run's originals where people labelled them, else its card's."""
     about = manifest.get("attributes") or {}

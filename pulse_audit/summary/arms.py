@@ -8,9 +8,8 @@ from itertools import combinations
 
 import numpy as np
 
-from pulse_audit.fairness.shift import Whole
 from pulse_audit.stats.bootstrap import cluster_bca
-from pulse_audit.stats.intervals import Floats
+from pulse_audit.stats.intervals import FloatArray, IntArray
 from pulse_audit.summary.apparent import outcomes
 from pulse_audit.summary.cells import Cell, Grouping, make_row
 from pulse_audit.summary.measures import SAMPLED
@@ -83,7 +82,7 @@ def _share_differences(
         )
 
 
-def _values(cell: Cell, grouping: Grouping) -> dict[str, Floats]:
+def _values(cell: Cell, grouping: Grouping) -> dict[str, FloatArray]:
     """Numbers a draw of each metric compared, as far as the samples have them."""
     found = {
         measure.name: measure.values(cell.samples)
@@ -96,7 +95,7 @@ def _values(cell: Cell, grouping: Grouping) -> dict[str, Floats]:
     return dict(sorted(found.items()))
 
 
-def _by_face(values: Floats, cell: Cell, faces: Whole) -> Floats:
+def _by_face(values: FloatArray, cell: Cell, faces: IntArray) -> FloatArray:
     """Mean over the measured draws of each face, NaN where none was measured."""
     places = np.searchsorted(faces, cell.faces).clip(max=len(faces) - 1)
     kept = (faces[places] == cell.faces) & np.isfinite(values)

@@ -10,15 +10,15 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import pandas as pd
 
-from pulse_audit.fairness.shift import Whole
 from pulse_audit.seeding import fingerprint
+from pulse_audit.stats.intervals import IntArray
 from pulse_audit.summary import groups
-from pulse_audit.summary.apparent import Tested, tested, tested_by
+from pulse_audit.summary.apparent import AttributeLabels, tested, tested_by
 from pulse_audit.summary.schema import EstimateRow
 from pulse_audit.types import Estimate
 
 ALL = "all"
-Correction: TypeAlias = Literal["raw", "corrected", "hr_floor"]
+Correction: TypeAlias = Literal["raw", "corrected", "original_baseline"]
 Statistic: TypeAlias = Literal[
     "value", "max_gap", "min_ratio", "worst_group", "max_abs", "difference"
 ]
@@ -33,8 +33,8 @@ class Grouping:
 
     name: str
     order: Sequence[str]
-    of_draw: Whole
-    tests: Tested | None = None
+    of_draw: IntArray
+    tests: AttributeLabels | None = None
 
     @property
     def own(self) -> bool:
@@ -50,15 +50,15 @@ class Cell:
     condition: str
     scale: int
     samples: pd.DataFrame
-    faces: Whole
-    rows: Whole
+    faces: IntArray
+    rows: IntArray
 
     def seed(self, run_seed: int, *key: str) -> int:
         """Seed of a resampling; no arm in the key: arms share their random numbers."""
         return fingerprint(run_seed, self.condition, self.scale, *key)
 
 
-def face_numbers(samples: pd.DataFrame) -> Whole:
+def face_numbers(samples: pd.DataFrame) -> IntArray:
     """Give each row the number of its face, equal over arms."""
     return np.asarray(pd.factorize(samples["face_id"], sort=True)[0], dtype=np.int64)
 
@@ -68,7 +68,7 @@ def partitions(manifest: Mapping[str, Any], samples: pd.DataFrame) -> list[Group
     asked, faces = groups.groupings(manifest), face_numbers(samples)
     own = [tested_by(columns, samples) for columns in asked]
     first = next((attribute for attribute in own if attribute), None)
-    made: dict[str, Tested] = {}
+    made: dict[str, AttributeLabels] = {}
     whole = np.zeros(len(samples), dtype=np.int64)
     found = [Grouping(ALL, [ALL], whole, _tested(first, manifest, samples, faces, made))]
     for columns, attribute in zip(asked, own, strict=True):
@@ -85,9 +85,9 @@ def _tested(
     attribute: str | None,
     manifest: Mapping[str, Any],
     samples: pd.DataFrame,
-    faces: Whole,
-    made: dict[str, Tested],
-) -> Tested | None:
+    faces: IntArray,
+    made: dict[str, AttributeLabels],
+) -> AttributeLabels | None:
     """Look up the groups in an attribute, once."""
     if attribute is None:
         return None

@@ -8,8 +8,9 @@ from typing import TypeAlias
 from pulse_audit.fairness import sets
 from pulse_audit.fairness.divergence import DIVERGENCES, Name
 from pulse_audit.fairness.resampling import Joint, joint_shares
-from pulse_audit.fairness.shift import Draws, Whole
-from pulse_audit.summary.apparent import NONE, Tested
+from pulse_audit.fairness.shift import Draws
+from pulse_audit.stats.intervals import IntArray
+from pulse_audit.summary.apparent import NONE, AttributeLabels
 from pulse_audit.summary.cells import ALL, Cell, Correction, Grouping, make_row
 from pulse_audit.summary.schema import EstimateRow
 from pulse_audit.summary.shifts import floor_draws, none
@@ -21,7 +22,9 @@ LABELLED: Mapping[str, Property] = {"rdp": sets.rdp, "pr": sets.pr}
 APPARENT: Mapping[str, Property] = {"cpr": sets.cpr, "spe": sets.spe}
 
 
-def rows(cell: Cell, grouping: Grouping, tests: Tested, seed: int) -> Iterator[EstimateRow]:
+def rows(
+    cell: Cell, grouping: Grouping, tests: AttributeLabels, seed: int
+) -> Iterator[EstimateRow]:
     """Rows of one cell for a grouping by the attribute tested.
 
     RDP and PR start from labelled groups, as published, and so have a floor. CPR and SPE start
@@ -35,14 +38,14 @@ def rows(cell: Cell, grouping: Grouping, tests: Tested, seed: int) -> Iterator[E
     yield from _estimates(cell, tests, LABELLED, joint, "raw")
     if (floor := floor_draws(cell, tests)) is not None:
         made = joint_shares(floor, seed=key, replicates=REPLICATES)
-        yield from _estimates(cell, tests, LABELLED, made, "hr_floor")
+        yield from _estimates(cell, tests, LABELLED, made, "original_baseline")
     if (mirrored := _apparent(cell, tests)) is not None:
         origin, strata = mirrored
         made = joint_shares(origin, seed=key, strata=strata, replicates=REPLICATES)
         yield from _estimates(cell, tests, APPARENT, made, "raw")
 
 
-def _apparent(cell: Cell, tests: Tested) -> tuple[Draws, Whole] | None:
+def _apparent(cell: Cell, tests: AttributeLabels) -> tuple[Draws, IntArray] | None:
     """Draws that start from the apparent group of the original, and their labelled groups."""
     known = (tests.original[cell.rows] != NONE) & (tests.truth[cell.rows] != NONE)
     rows = cell.rows[known]
@@ -54,7 +57,7 @@ def _apparent(cell: Cell, tests: Tested) -> tuple[Draws, Whole] | None:
 
 def _estimates(
     cell: Cell,
-    tests: Tested,
+    tests: AttributeLabels,
     properties: Mapping[str, Property],
     joint: Joint,
     correction: Correction,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from pulse_audit.stats.intervals import Floats
+from pulse_audit.stats.intervals import FloatArray
 from pulse_audit.summary.kinds import Better, Measure, SampleMeasure
 
 
-def numbers(samples: pd.DataFrame, column: str) -> Floats:
+def numbers(samples: pd.DataFrame, column: str) -> FloatArray:
     """Return a column as floats, null as NaN."""
     return np.asarray(samples[column].astype("float64"), dtype=np.float64)
 
@@ -24,7 +24,7 @@ def _share(name: str, title: str, what: str, better: Better) -> SampleMeasure:
         kind="proportion",
         columns=(name,),
         values=lambda samples: numbers(samples, name),
-        shown_times=100.0,
+        display_scale=100.0,
     )
 
 
@@ -59,7 +59,7 @@ TESTED: tuple[SampleMeasure, ...] = (
 
 
 def _percent(name: str, title: str, what: str, better: Better) -> Measure:
-    return Measure(name=name, title=title, what=what, unit="%", better=better, shown_times=100.0)
+    return Measure(name=name, title=title, what=what, unit="%", better=better, display_scale=100.0)
 
 
 def _number(name: str, title: str, what: str, better: Better, unit: str = "") -> Measure:
@@ -70,7 +70,7 @@ _SOURCES: dict[str, tuple[str, Better]] = {
     "retained": ("the unguided output shows the face's group", "higher"),
     "classifier": ("not retained, and the original itself is not read as its group", "neither"),
     "preference": ("not retained, though guidance finds a feasible image that is", "lower"),
-    "fooled": (
+    "adversarial": (
         "guidance finds one, but a second attribute model does not see the group",
         "neither",
     ),

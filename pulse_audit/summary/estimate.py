@@ -12,9 +12,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pulse_audit.fairness import sources
-from pulse_audit.fairness.shift import Whole
 from pulse_audit.stats.bootstrap import cluster_bca
-from pulse_audit.stats.intervals import Floats, intraclass_correlation, proportion_interval
+from pulse_audit.stats.intervals import (
+    FloatArray,
+    IntArray,
+    intraclass_correlation,
+    proportion_interval,
+)
 from pulse_audit.store import Run
 from pulse_audit.summary import apparent, arms, composed, distances, further, parities, shifts
 from pulse_audit.summary.cells import Cell, Grouping, cells, face_numbers, make_row, partitions
@@ -141,7 +145,7 @@ def _cell_rows(
 
 
 def _tested_rows(
-    cell: Cell, grouping: Grouping, tests: apparent.Tested, seed: int
+    cell: Cell, grouping: Grouping, tests: apparent.AttributeLabels, seed: int
 ) -> Iterator[EstimateRow]:
     """Everything about the apparent groups of outputs."""
     columns = apparent.outcomes(tests, cell.samples, cell.rows)
@@ -156,7 +160,11 @@ def _tested_rows(
 
 
 def _excluded(
-    columns: pd.DataFrame, row: EstimateRow, grouping: Grouping, cell: Cell, tests: apparent.Tested
+    columns: pd.DataFrame,
+    row: EstimateRow,
+    grouping: Grouping,
+    cell: Cell,
+    tests: apparent.AttributeLabels,
 ) -> dict[str, str | int | float | None]:
     """Attribute tested, and the share of the group's draws that a conditional rate leaves out."""
     inside = grouping.of_draw[cell.rows] == grouping.order.index(row.group)
@@ -190,7 +198,7 @@ def _without_groups(
 
 
 def _rows(
-    cell: Cell, measure: SampleMeasure, values: Floats, grouping: Grouping, seed: int
+    cell: Cell, measure: SampleMeasure, values: FloatArray, grouping: Grouping, seed: int
 ) -> Iterator[EstimateRow]:
     of_draw = grouping.of_draw[cell.rows]
     pooled = _pooled(measure, values, cell.faces, of_draw)
@@ -204,7 +212,9 @@ def _rows(
         yield make_row(cell, measure.name, grouping.name, group, replace(estimate, method=method))
 
 
-def _pooled(measure: SampleMeasure, values: Floats, faces: Whole, of_draw: Whole) -> float | None:
+def _pooled(
+    measure: SampleMeasure, values: FloatArray, faces: IntArray, of_draw: IntArray
+) -> float | None:
     measured = ~np.isnan(values)
     if measure.kind != "proportion" or not measured.any():
         return None
@@ -212,7 +222,7 @@ def _pooled(measure: SampleMeasure, values: Floats, faces: Whole, of_draw: Whole
 
 
 def _estimate(
-    measure: SampleMeasure, values: Floats, faces: Whole, pooled: float | None, seed: int
+    measure: SampleMeasure, values: FloatArray, faces: IntArray, pooled: float | None, seed: int
 ) -> Estimate:
     measured = ~np.isnan(values)
     if not measured.any():

@@ -11,7 +11,7 @@ from pulse_audit.fairness import sets
 from pulse_audit.fairness import sources as fairness_sources
 from pulse_audit.fairness.divergence import DIVERGENCES, reference_shares
 from pulse_audit.seeding import fingerprint
-from pulse_audit.stats.intervals import Floats
+from pulse_audit.stats.intervals import FloatArray
 from pulse_audit.summary.apparent import places
 from pulse_audit.summary.cells import number
 from pulse_audit.summary.described import numbers
@@ -84,7 +84,7 @@ def _ucpr(
 
 
 def _ucpr_rows(
-    drawn: pd.DataFrame, attribute: str, words: Sequence[str], reference: Floats, seed: int
+    drawn: pd.DataFrame, attribute: str, words: Sequence[str], reference: FloatArray, seed: int
 ) -> Iterator[EstimateRow]:
     arm, scale, kind = drawn[["arm", "scale", "kind"]].to_numpy()[0]
     predicted = places(drawn[f"sr_{attribute}"], words)

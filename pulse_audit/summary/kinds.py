@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from pulse_audit.stats import bootstrap
-from pulse_audit.stats.intervals import Floats
+from pulse_audit.stats.intervals import FloatArray
 
 Better = Literal["higher", "lower", "nearer 0", "neither"]
 
@@ -19,7 +19,7 @@ Better = Literal["higher", "lower", "nearer 0", "neither"]
 class Measure:
     """A metric, and how it is shown.
 
-    ``shown_times`` converts the stored number to the unit shown (100 for per cent).
+    ``display_scale`` converts the stored number to the unit shown (100 for per cent).
     """
 
     name: str
@@ -28,7 +28,7 @@ class Measure:
     unit: str
     better: Better
     decimals: int = 1
-    shown_times: float = 1.0
+    display_scale: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class SampleMeasure(Measure):
 
     kind: Literal["proportion", "mean"]
     columns: tuple[str, ...]
-    values: Callable[[pd.DataFrame], Floats]
+    values: Callable[[pd.DataFrame], FloatArray]
     statistic: bootstrap.Statistic = bootstrap.mean
     least: float = -np.inf
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from pulse_audit.stats.intervals import Floats
+from pulse_audit.stats.intervals import FloatArray
 from pulse_audit.summary.described import DERIVED, TESTED, numbers
 from pulse_audit.summary.kinds import Better, Measure, SampleMeasure
 from pulse_audit.types import Status
@@ -16,12 +16,12 @@ from pulse_audit.types import Status
 PSNR_CEILING = 100.0
 
 
-def has_status(samples: pd.DataFrame, status: Status) -> Floats:
+def has_status(samples: pd.DataFrame, status: Status) -> FloatArray:
     """1 for draws of this status, else 0."""
     return np.asarray(samples["status"] == str(status), dtype=np.float64)
 
 
-def feasible(samples: pd.DataFrame) -> Floats:
+def feasible(samples: pd.DataFrame) -> FloatArray:
     """1 for draws that gave an image which fits its input; errors and missing values count as 0.
 
     An output in which no face is found may fit its input all the same.
@@ -30,17 +30,17 @@ def feasible(samples: pd.DataFrame) -> Floats:
     return np.asarray(samples["feasible"].eq(True) & ~failed, dtype=np.float64)
 
 
-def shift(samples: pd.DataFrame, name: str) -> Floats:
+def shift(samples: pd.DataFrame, name: str) -> FloatArray:
     """Output minus original."""
     return numbers(samples, f"sr_{name}") - numbers(samples, f"hr_{name}")
 
 
-def wrapped(degrees: Floats) -> Floats:
+def wrapped(degrees: FloatArray) -> FloatArray:
     """Wrap angles to [-180, 180)."""
     return (degrees + 180.0) % 360.0 - 180.0
 
 
-def root_mean_square_levels(sums: Floats, counts: Floats) -> Floats:
+def root_mean_square_levels(sums: FloatArray, counts: FloatArray) -> FloatArray:
     """Mean squared errors on the [0, 1] scale to one RMSE in levels of 255."""
     return 255.0 * np.sqrt(np.maximum(sums, 0.0) / counts)
 
@@ -55,7 +55,7 @@ def _status_rate(status: Status, title: str, what: str, *more: str) -> SampleMea
         kind="proportion",
         columns=("status", *more),
         values=lambda samples: has_status(samples, status),
-        shown_times=100.0,
+        display_scale=100.0,
     )
 
 
@@ -122,7 +122,7 @@ SAMPLED: tuple[SampleMeasure, ...] = (
         kind="proportion",
         columns=("feasible",),
         values=feasible,
-        shown_times=100.0,
+        display_scale=100.0,
     ),
     _status_rate(
         Status.INFEASIBLE,
@@ -200,7 +200,7 @@ SAMPLED: tuple[SampleMeasure, ...] = (
         kind="proportion",
         columns=("verified",),
         values=lambda samples: numbers(samples, "verified"),
-        shown_times=100.0,
+        display_scale=100.0,
     ),
     _level("hr", "lightness", "Lightness of originals", "L*"),
     _level("sr", "lightness", "Lightness of outputs", "L*"),

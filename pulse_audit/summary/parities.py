@@ -9,11 +9,10 @@ import numpy as np
 
 from pulse_audit.fairness import parity
 from pulse_audit.fairness.correction import CorrectedShift
-from pulse_audit.fairness.shift import Whole
 from pulse_audit.stats import bootstrap, gaps, power
-from pulse_audit.stats.intervals import Floats, cluster_totals, intraclass_correlation
+from pulse_audit.stats.intervals import FloatArray, IntArray, cluster_totals, intraclass_correlation
 from pulse_audit.summary import groups
-from pulse_audit.summary.apparent import Tested
+from pulse_audit.summary.apparent import AttributeLabels
 from pulse_audit.summary.cells import ALL, Cell, Correction, Grouping, make_row, number
 from pulse_audit.summary.kinds import SampleMeasure
 from pulse_audit.summary.schema import EstimateRow
@@ -24,7 +23,7 @@ UNKNOWN = (groups.UNLABELLED, groups.UNMEASURED)
 
 
 def rows(
-    cell: Cell, measure: SampleMeasure, values: Floats, grouping: Grouping, seed: int
+    cell: Cell, measure: SampleMeasure, values: FloatArray, grouping: Grouping, seed: int
 ) -> Iterator[EstimateRow]:
     """Compare the groups in one metric; nothing for the whole sample, or without a direction."""
     if (
@@ -55,7 +54,7 @@ def rows(
 
 
 def sample_size(
-    values: Floats, faces: Whole, groups_of: Whole, proportion: bool
+    values: FloatArray, faces: IntArray, groups_of: IntArray, proportion: bool
 ) -> dict[str, str | int | float | None]:
     """Say what difference of two groups this sample could show, and the faces that 10 points need.
 
@@ -82,7 +81,7 @@ def sample_size(
     return {"detectable": power.detectable_mean(spread, fewest, design)}
 
 
-def _within(means: Floats, groups_of: Whole) -> float:
+def _within(means: FloatArray, groups_of: IntArray) -> float:
     """Return the standard deviation of faces within their groups."""
     strata = np.unique(groups_of)
     centred = [means[groups_of == g] - means[groups_of == g].mean() for g in strata]
@@ -90,7 +89,7 @@ def _within(means: Floats, groups_of: Whole) -> float:
     return float(np.sqrt(np.square(np.concatenate(centred)).sum() / freedom))
 
 
-def of_corrected(cell: Cell, tests: Tested, made: CorrectedShift) -> Iterator[EstimateRow]:
+def of_corrected(cell: Cell, tests: AttributeLabels, made: CorrectedShift) -> Iterator[EstimateRow]:
     """Largest gap of corrected retention; nothing where the correction is not to be had."""
     if made.grade == "unavailable":
         return

@@ -170,7 +170,7 @@ def instrument(here: Sequence[EstimateRow], grouping: str) -> Iterator[str]:
         r
         for r in here
         if (r.metric, r.group_by, r.correction, r.statistic)
-        == ("retention", grouping, "hr_floor", "value")
+        == ("retention", grouping, "original_baseline", "value")
         and r.value is not None
     ]
     if floors and all(r.value == 1.0 for r in floors):

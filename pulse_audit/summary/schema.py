@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pulse_audit.types import InputError
 
-SCHEMA_VERSION: Literal[2] = 2
+SCHEMA_VERSION: Literal[3] = 3
 NAME = "summary.json"
 #: Suffix by which the corrected estimates of a metric are asked for.
 CORRECTED = "_corrected"
@@ -31,8 +31,8 @@ class EstimateRow(BaseModel):
     ``to_group`` is the apparent group of the output in the metrics ``shift`` (the last one may be
     ``not classified``) and ``net_flow`` (null there: a group's gain from all others).
 
-    ``correction``: ``corrected`` for the errors of the attribute model; ``hr_floor`` is what the
-    originals themselves, as perfect outputs, would score.
+    ``correction``: ``corrected`` for the errors of the attribute model; ``original_baseline`` is
+    what the originals themselves, as perfect outputs, would score.
 
     ``statistic`` other than ``value`` compares the groups of ``group_by``: ``max_gap`` (largest
     less smallest), ``min_ratio`` (smallest over largest), ``worst_group``, ``max_abs``; the row's
@@ -54,7 +54,7 @@ class EstimateRow(BaseModel):
     group_by: str
     group: str
     to_group: str | None = None
-    correction: Literal["raw", "corrected", "hr_floor"] = "raw"
+    correction: Literal["raw", "corrected", "original_baseline"] = "raw"
     value: float | None
     low: float | None
     high: float | None
@@ -81,7 +81,7 @@ class Summary(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    schema_version: Literal[2] = Field(SCHEMA_VERSION, alias="schema")
+    schema_version: Literal[3] = Field(SCHEMA_VERSION, alias="schema")
     estimates: list[EstimateRow]
     unavailable: dict[str, str]
     findings: list[str]

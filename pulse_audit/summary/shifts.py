@@ -10,10 +10,10 @@ import numpy as np
 from pulse_audit.fairness import diversity, shift
 from pulse_audit.fairness.correction import CorrectedShift, corrected_shift
 from pulse_audit.fairness.pooling import partial_pooling
-from pulse_audit.fairness.shift import Draws, Whole
-from pulse_audit.stats.intervals import proportion_interval
+from pulse_audit.fairness.shift import Draws
+from pulse_audit.stats.intervals import IntArray, proportion_interval
 from pulse_audit.summary import parities
-from pulse_audit.summary.apparent import NONE, Tested
+from pulse_audit.summary.apparent import NONE, AttributeLabels
 from pulse_audit.summary.cells import ALL, Cell, Correction, Grouping, make_row
 from pulse_audit.summary.groups import JOIN
 from pulse_audit.summary.schema import EstimateRow
@@ -23,7 +23,9 @@ NOT_CLASSIFIED = "not classified"
 REPLICATES = 1000
 
 
-def rows(cell: Cell, grouping: Grouping, tests: Tested, seed: int) -> Iterator[EstimateRow]:
+def rows(
+    cell: Cell, grouping: Grouping, tests: AttributeLabels, seed: int
+) -> Iterator[EstimateRow]:
     """Rows of one cell and grouping, as far as draws have groups."""
     draws = tests.draws(cell.rows, cell.faces)
     if draws is None:
@@ -34,30 +36,30 @@ def rows(cell: Cell, grouping: Grouping, tests: Tested, seed: int) -> Iterator[E
     if grouping.own:
         yield from _matrix(cell, tests, draws, "raw")
         if (floor := floor_draws(cell, tests)) is not None:
-            yield from _matrix(cell, tests, floor, "hr_floor")
+            yield from _matrix(cell, tests, floor, "original_baseline")
         yield from _flows(cell, tests, draws)
         yield from _output_shares(cell, tests)
     if grouping.own or grouping.name == ALL:
         yield from _corrected(cell, grouping, tests, draws, seed)
 
 
-def floor_draws(cell: Cell, tests: Tested) -> Draws | None:
+def floor_draws(cell: Cell, tests: AttributeLabels) -> Draws | None:
     """Take the originals as draws, one a face; None where they are measured as outputs are."""
     known = tests.truth[cell.rows] != NONE
     rows = cell.rows[known]
     if tests.measured_tone or (tests.original[rows] == NONE).all():
         return None
-    return shift.hr_floor(
+    return shift.original_baseline(
         cell.faces[known], tests.truth[rows], tests.original[rows], len(tests.words)
     )
 
 
-def _detail(tests: Tested, **more: str | float | None) -> dict[str, str | float | None]:
+def _detail(tests: AttributeLabels, **more: str | float | None) -> dict[str, str | float | None]:
     return {"attribute": tests.attribute, **more}
 
 
 def _matrix(
-    cell: Cell, tests: Tested, draws: Draws, correction: Correction
+    cell: Cell, tests: AttributeLabels, draws: Draws, correction: Correction
 ) -> Iterator[EstimateRow]:
     """Cells of the shift matrix; the column "not classified" only where there are such draws."""
     columns = [*tests.words, NOT_CLASSIFIED]
@@ -76,7 +78,7 @@ def _matrix(
                 )
 
 
-def _floor(cell: Cell, grouping: Grouping, tests: Tested) -> Iterator[EstimateRow]:
+def _floor(cell: Cell, grouping: Grouping, tests: AttributeLabels) -> Iterator[EstimateRow]:
     """Retention that a perfect upsampler would score, by the groups of any grouping."""
     _, first = np.unique(cell.faces, return_index=True)
     rows = cell.rows[first]
@@ -93,12 +95,12 @@ def _floor(cell: Cell, grouping: Grouping, tests: Tested) -> Iterator[EstimateRo
                 grouping.name,
                 group,
                 share,
-                correction="hr_floor",
+                correction="original_baseline",
                 detail=_detail(tests),
             )
 
 
-def _pooled(cell: Cell, grouping: Grouping, tests: Tested) -> Iterator[EstimateRow]:
+def _pooled(cell: Cell, grouping: Grouping, tests: AttributeLabels) -> Iterator[EstimateRow]:
     """Retention of the cells of an intersection, shrunk toward what its parts predict."""
     parts = [group.split(JOIN) for group in grouping.order]
     if "," not in grouping.name or len(parts) < 3:
@@ -130,10 +132,10 @@ def faceless(cell: Cell, grouping: Grouping) -> Iterator[EstimateRow]:
     for group, share in zip(grouping.order, missing, strict=True):
         if share is not None:
             name = "no_face_rate"
-            yield make_row(cell, name, grouping.name, group, share, correction="hr_floor")
+            yield make_row(cell, name, grouping.name, group, share, correction="original_baseline")
 
 
-def _flows(cell: Cell, tests: Tested, draws: Draws) -> Iterator[EstimateRow]:
+def _flows(cell: Cell, tests: AttributeLabels, draws: Draws) -> Iterator[EstimateRow]:
     """Net flow between every two groups that have faces, and each group's from all others."""
     flows, gains = shift.net_flows(draws), shift.net_gains(draws)
     for i, group in enumerate(tests.words):
@@ -146,12 +148,12 @@ def _flows(cell: Cell, tests: Tested, draws: Draws) -> Iterator[EstimateRow]:
                 yield make_row(cell, "net_flow", tests.attribute, group, flow, to_group=to_group)
 
 
-def _output_shares(cell: Cell, tests: Tested) -> Iterator[EstimateRow]:
+def _output_shares(cell: Cell, tests: AttributeLabels) -> Iterator[EstimateRow]:
     """Share of each apparent group among all draws, and among the originals."""
     _, first = np.unique(cell.faces, return_index=True)
-    sides: tuple[tuple[Correction, Whole, Whole], ...] = (
+    sides: tuple[tuple[Correction, IntArray, IntArray], ...] = (
         ("raw", tests.output[cell.rows], cell.faces),
-        ("hr_floor", tests.original[cell.rows[first]], cell.faces[first]),
+        ("original_baseline", tests.original[cell.rows[first]], cell.faces[first]),
     )
     for correction, seen, faces in sides:
         for number, word in enumerate(tests.words):
@@ -162,7 +164,9 @@ def _output_shares(cell: Cell, tests: Tested) -> Iterator[EstimateRow]:
                 )
 
 
-def _diversity(cell: Cell, grouping: Grouping, tests: Tested, seed: int) -> Iterator[EstimateRow]:
+def _diversity(
+    cell: Cell, grouping: Grouping, tests: AttributeLabels, seed: int
+) -> Iterator[EstimateRow]:
     """Flip rate and entropy over the draws of a face, by the groups of any grouping."""
     of_draw = grouping.of_draw[cell.rows]
     for number, group in enumerate(grouping.order):
@@ -186,7 +190,7 @@ def none(reason: str) -> Estimate:
 
 
 def _corrected(
-    cell: Cell, grouping: Grouping, tests: Tested, draws: Draws, seed: int
+    cell: Cell, grouping: Grouping, tests: AttributeLabels, draws: Draws, seed: int
 ) -> Iterator[EstimateRow]:
     """Retention, and the whole matrix, corrected for the attribute model's errors."""
     if tests.confusion is None:
@@ -217,7 +221,7 @@ def _corrected(
                 )
 
 
-def corrected(cell: Cell, tests: Tested, draws: Draws, seed: int) -> CorrectedShift:
+def corrected(cell: Cell, tests: AttributeLabels, draws: Draws, seed: int) -> CorrectedShift:
     """Corrected shift matrix of a cell; the same seed wherever it is asked for."""
     assert tests.confusion is not None
     return corrected_shift(
@@ -233,7 +237,7 @@ def corrected(cell: Cell, tests: Tested, draws: Draws, seed: int) -> CorrectedSh
 
 def _corrected_row(
     cell: Cell,
-    tests: Tested,
+    tests: AttributeLabels,
     made: CorrectedShift,
     group_by: str,
     group: str,

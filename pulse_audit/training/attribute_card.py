@@ -22,7 +22,7 @@ from pulse_audit.datasets.registry import load_registry
 from pulse_audit.faces.attribute_net import RESOLUTION as NATIVE
 from pulse_audit.faces.attribute_net import AttributeNet, save_attribute_net
 from pulse_audit.faces.attributes import Column, columns, resized
-from pulse_audit.files import write_whole
+from pulse_audit.files import atomic_write
 from pulse_audit.seeding import fingerprint
 from pulse_audit.training.attribute_trainer import LabelledFaces, Trainer
 from pulse_audit.training.data import chunks
@@ -56,7 +56,7 @@ def export(trainer: Trainer, apart: LabelledFaces, folder: Path) -> Path:
     network, name = trainer.averaged(), trainer.config.name
     equal_priors(network, trainer.faces.labels, trainer.config.equal_prior)
     photos = list_photos(trainer.faces.files, trainer.faces.digests)
-    write_whole(folder / f"{name}-images.txt.gz", photos)
+    atomic_write(folder / f"{name}-images.txt.gz", photos)
     weights = folder / f"{name}.safetensors"
     save_attribute_net(network, weights, card(trainer, network, apart, photos))
     return weights

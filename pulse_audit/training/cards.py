@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from pulse_audit.datasets.registry import DatasetCard, load_registry
-from pulse_audit.files import write_whole
+from pulse_audit.files import atomic_write
 from pulse_audit.training.command import run
 
 LIMITS = (
@@ -254,7 +254,7 @@ def main(assets: Path, attributes: str) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    write_whole(path, text.encode())
+    atomic_write(path, text.encode())
     print(path)
 
 

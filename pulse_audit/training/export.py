@@ -10,7 +10,7 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
-from pulse_audit.files import write_whole
+from pulse_audit.files import atomic_write
 from pulse_audit.generators.gaussianise import fit_gaussian
 from pulse_audit.generators.own import save_generator
 from pulse_audit.generators.stylegan2 import StyleGAN2
@@ -59,7 +59,7 @@ def export(config: GanConfig, state: Path, folder: Path, name: str | None = None
     name = name or config.name
     network, training = averaged(config, state), load_set(state / "images.npz")
     weights, photos = folder / f"{name}.safetensors", list_photos(training.files, training.digests)
-    write_whole(folder / f"{name}-images.txt.gz", photos)
+    atomic_write(folder / f"{name}-images.txt.gz", photos)
     fit = fit_gaussian(lambda z: network.mapping(z)[:, 0], network.z_dim)
     save_file({"mean": fit.mean, "std": fit.std}, folder / f"{name}-fit.safetensors")
     save_sheet(sample(network, 96, SHEET_SEED), 12, folder / f"{name}.png")

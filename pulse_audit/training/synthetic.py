@@ -21,10 +21,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from pulse_audit.catalogue.generators import load_generator
 from pulse_audit.faces.attribute_net import ShippedAttributes, load_attribute_net
-from pulse_audit.files import write_whole
+from pulse_audit.files import atomic_write
 from pulse_audit.generators.prior import prior_images
+from pulse_audit.models.generators import load_generator
 from pulse_audit.seeding import fingerprint
 from pulse_audit.training.command import run
 from pulse_audit.training.data import to_unit
@@ -110,7 +110,7 @@ def write(faces: Sequence[SyntheticFace], folder: Path) -> None:
     for face in faces:
         words = [face.labels[column] for column in COLUMNS]
         writer.writerow([face.file, *words, face.generator, face.seed])
-    write_whole(new / "labels.csv", table.getvalue().encode())
+    atomic_write(new / "labels.csv", table.getvalue().encode())
     shutil.rmtree(folder, ignore_errors=True)
     new.rename(folder)
 

@@ -17,9 +17,9 @@ from skimage.data import astronaut
 from pulse_audit.faces import embed
 from pulse_audit.faces.align import FaceAligner
 from pulse_audit.faces.embed import FaceNet, cut_face
+from pulse_audit.models import cache, registry, transfer
+from pulse_audit.models.fetch import fetch
 from pulse_audit.types import InputError, Unavailable
-from pulse_audit.weights import cache, registry, transfer
-from pulse_audit.weights.fetch import fetch
 
 
 @pytest.fixture(scope="module")

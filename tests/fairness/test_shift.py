@@ -91,7 +91,7 @@ def test_cells_and_gains_cover_the_planted_truth(planted, matrix):
 
 
 def test_the_floor_counts_every_face_once_whatever_its_draws():
-    floor = shift.hr_floor([5, 5, 5, 7, 9], [0, 0, 0, 0, 1], [0, 0, 0, 1, 1], 2)
+    floor = shift.original_baseline([5, 5, 5, 7, 9], [0, 0, 0, 0, 1], [0, 0, 0, 1, 1], 2)
     assert values(shift.retention(floor)) == [0.5, 1.0]
     assert shift.retention(floor)[0].n_faces == shift.retention(floor)[0].n_draws == 2
 

@@ -11,7 +11,8 @@ from pulse_audit.summary.schema import EstimateRow
 from pulse_audit.types import InputError
 
 GROUPS = ("A", "B")
-PLANTED = {  # group -> chance of retained, preference, fooled, incapacity; A's originals misread
+# group -> chance of retained, preference, adversarial, incapacity; A's originals misread
+PLANTED = {
     "A": (0.7, 0.2, 0.05, 0.05),
     "B": (0.2, 0.1, 0.1, 0.6),
 }
@@ -110,7 +111,7 @@ def test_the_split_is_what_was_planted(estimated):
             "source_retained": len(of_group) - len(lost),
             "source_classifier": len(lost) - len(read),
             "source_preference": (read.shown & (read.check_race == group)).sum(),
-            "source_fooled": (read.shown & (read.check_race != group)).sum(),
+            "source_adversarial": (read.shown & (read.check_race != group)).sum(),
             "source_incapacity": (~read.shown).sum(),
             "source_incapacity_infeasible": (~read.shown & ~read.feasible).sum(),
             "guided_shown": of_group.shown.sum(),
@@ -131,7 +132,7 @@ def test_the_parts_sum_to_one(estimated):
 def test_without_a_second_model_nobody_is_called_fooled():
     rows = sources.estimates(*planted(0, check=False))
     metrics = {row["metric"] for row in rows}
-    assert not metrics & {"source_fooled", "guided_confirmed"}
+    assert not metrics & {"source_adversarial", "guided_confirmed"}
     parts = ("retained", "classifier", "preference", "incapacity")
     assert sum(found(rows, f"source_{p}", "B")["value"] for p in parts) == pytest.approx(1)
 
@@ -155,7 +156,7 @@ def test_confirmation_stands_beside_what_originals_would_score(estimated):
     row = found(estimated, "guided_confirmed", "B")
     assert row["value"] == pytest.approx((shown.check_race == "B").mean())
     assert row["n_draws"] == len(shown)
-    floor = found(estimated, "guided_confirmed", "A", "hr_floor")
+    floor = found(estimated, "guided_confirmed", "A", "original_baseline")
     # the first model reads 32 of A's; the second misses 0, 20, 40, 60, all misread by the first
     assert (floor["value"], floor["n_faces"]) == (1, 32)
 

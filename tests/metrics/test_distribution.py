@@ -16,8 +16,8 @@ from torchvision.models import inception_v3
 from pulse_audit.files import file_sha256
 from pulse_audit.metrics import distribution
 from pulse_audit.metrics.distribution import FeatureNetwork, attribute_features, inception
+from pulse_audit.models import cache, registry
 from pulse_audit.types import AttributeCard, Attributes, InputError, Unavailable
-from pulse_audit.weights import cache, registry
 
 
 @pytest.fixture(scope="module")

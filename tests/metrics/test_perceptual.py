@@ -15,9 +15,9 @@ from torch import nn
 from pulse_audit.files import file_sha256
 from pulse_audit.metrics import perceptual
 from pulse_audit.metrics.perceptual import TRUNKS, Lpips, bare, load, lpips_metric
+from pulse_audit.models import cache, registry
+from pulse_audit.models.fetch import fetch
 from pulse_audit.types import InputError, Unavailable
-from pulse_audit.weights import cache, registry
-from pulse_audit.weights.fetch import fetch
 
 #: After which layers of torchvision's networks LPIPS looks (Zhang et al. 2018, section 3).
 RECTIFIED = {

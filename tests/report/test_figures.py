@@ -41,7 +41,7 @@ def summary(groups=GROUPS):
             ("sr_ita", 20.0),
         ):
             rows.append(row(name, value + index, value + index - 2, value + index + 3, group))
-    return Summary(schema=2, estimates=rows, unavailable={}, findings=[])
+    return Summary(schema=3, estimates=rows, unavailable={}, findings=[])
 
 
 def spans(axis):
@@ -69,13 +69,13 @@ def test_skin_tone_shows_levels_and_the_paired_shift():
 
 def test_a_group_without_interval_is_drawn_as_a_point():
     rows = [row("feasible_rate", 0.5, None, None, "White"), row("feasible_rate", 1, 0.7, 1, "x")]
-    one_face = Summary(schema=2, estimates=rows, unavailable={}, findings=[])
+    one_face = Summary(schema=3, estimates=rows, unavailable={}, findings=[])
     figure = figures.feasibility(one_face, ["pulse:g"], "clean", 8, "race")
     assert_allclose(spans(figure.axes[0]), [[50, 50], [70, 100]])
 
 
 def test_nothing_measured_gives_no_figure():
-    empty = Summary(schema=2, estimates=[], unavailable={}, findings=[])
+    empty = Summary(schema=3, estimates=[], unavailable={}, findings=[])
     assert figures.feasibility(empty, ["pulse:g"], "clean", 8, "race") is None
     assert figures.skin_tone(empty, ["pulse:g"], "clean", 8, "race") is None
 
@@ -122,7 +122,9 @@ def apparent(groups=("A", "B"), unclassified=0.0):
         share = 0.4 + 0.2 * index
         raw = row("retention", share, share - 0.1, share + 0.1, group)
         rows.append(raw)
-        rows.append(raw.model_copy(update={"correction": "hr_floor", "value": share + 0.3}))
+        rows.append(
+            raw.model_copy(update={"correction": "original_baseline", "value": share + 0.3})
+        )
         if index:
             rows.append(raw.model_copy(update={"correction": "corrected", "value": share + 0.2}))
         shares = [(1 - share) / (len(groups) - 1)] * len(groups)
@@ -130,7 +132,7 @@ def apparent(groups=("A", "B"), unclassified=0.0):
         for target, value in zip((*groups, "not classified"), (*shares, unclassified), strict=True):
             cell = row("shift", value, 0.0, 1.0, group)
             rows.append(cell.model_copy(update={"to_group": target}))
-    return Summary(schema=2, estimates=rows, unavailable={}, findings=[])
+    return Summary(schema=3, estimates=rows, unavailable={}, findings=[])
 
 
 def test_retention_shows_raw_corrected_and_what_the_originals_score():
@@ -176,7 +178,7 @@ def sources(parts=("retained", "preference", "incapacity")):
         for name, share in (("prior", 0.9), ("evaluation", 0.5)):
             made = row(f"{name}_share", share, share, share, group)
             rows.append(made.model_copy(update={"scale": 0, "condition": "all"}))
-    return Summary(schema=2, estimates=rows, unavailable={}, findings=[])
+    return Summary(schema=3, estimates=rows, unavailable={}, findings=[])
 
 
 def test_the_parts_of_a_group_are_stacked_to_all_its_draws():

@@ -38,7 +38,7 @@ def row(metric="feasible_rate", value=0.9, low=0.8, high=0.95, group="Black", **
 
 
 def summary(*rows):
-    return Summary(schema=2, estimates=list(rows), unavailable={}, findings=[])
+    return Summary(schema=3, estimates=list(rows), unavailable={}, findings=[])
 
 
 def table(*rows):

@@ -44,7 +44,7 @@ def bicubic(images: Tensor, factor: int = 32) -> Tensor:
     return F.conv2d(columns, taps, stride=(1, factor), groups=3)
 
 
-class Enough(Exception):
+class ShouldStop(Exception):
     pass
 
 
@@ -67,10 +67,10 @@ def test_nine_steps_are_those_of_the_official_search():
     def observe(iterate):
         iterates.append(iterate)
         if len(iterates) == 9:
-            raise Enough
+            raise ShouldStop
 
     pulse = Pulse(as_generator(network, gaussian_fit=fit), scale=32, downscale=bicubic)
-    with pytest.raises(Enough):
+    with pytest.raises(ShouldStop):
         lr = torch.sigmoid(draw("input.lr", 1, 3, 32, 32))
         pulse.upsample(lr, start=start, observe=observe)
 

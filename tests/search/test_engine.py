@@ -300,7 +300,7 @@ def test_images_leave_when_the_caller_has_enough(style_generator, inputs, pool, 
     def feasible(iterate):
         return iterate.downscale_error <= config.eps
 
-    given = search(generator, lr, SEEDS, pool(4), config, enough=feasible, observe=log.append)
+    given = search(generator, lr, SEEDS, pool(4), config, should_stop=feasible, observe=log.append)
     assert [r.steps for r in given] == [r.steps for r in wanted]
     assert difference(given, wanted) == 0
     assert len(log) == max(r.steps for r in wanted)  # what leaves is still shown once

@@ -83,11 +83,11 @@ def test_the_floor_is_the_instrument_on_the_originals_and_the_same_for_every_arm
     one = frame[frame["arm"] == "bicubic"].drop_duplicates("face_id")
     hits = (one["hr_race"] == one["label_race"]).groupby(one["label_race"]).mean()
     for arm in ("pulse:g", "bicubic"):
-        for row in rows(summary, "retention", arm, correction="hr_floor"):
+        for row in rows(summary, "retention", arm, correction="original_baseline"):
             assert row.value == pytest.approx(hits[row.group])
             assert row.n_draws == row.n_faces == 20
-    assert len(rows(summary, "shift", correction="hr_floor")) == 9
-    crossed = rows(summary, "retention", group_by="race,gender", correction="hr_floor")
+    assert len(rows(summary, "shift", correction="original_baseline")) == 9
+    crossed = rows(summary, "retention", group_by="race,gender", correction="original_baseline")
     assert len(crossed) == 6
 
 
@@ -154,7 +154,7 @@ def test_set_metrics_are_raw_and_floored_with_the_plug_in_beside_them(summary, d
     row = rows(summary, "rdp_chi2")[0]
     assert (row.group, row.value > 0) == ("all", True)
     assert row.detail["plug_in"] == pytest.approx(sets.rdp(joint, "chi2").plug_in)
-    assert len(rows(summary, "pr_tv", correction="hr_floor")) == 1
+    assert len(rows(summary, "pr_tv", correction="original_baseline")) == 1
     names = {
         f"{p}_{d}" for p in ("rdp", "pr", "cpr", "spe") for d in ("chi2", "kl", "tv", "chebyshev")
     }
@@ -185,7 +185,7 @@ def test_skin_tone_is_compared_with_the_class_measured_on_the_output(summary):
     # White faces are intermediate, all others brown: .5 and .1 of these become White
     found = {(r.group, r.to_group): r.value for r in rows(summary, "shift", group_by="skin_tone")}
     assert found["brown", "intermediate"] == pytest.approx(0.3, abs=0.1)
-    assert rows(summary, "retention", group_by="skin_tone", correction="hr_floor") == []
+    assert rows(summary, "retention", group_by="skin_tone", correction="original_baseline") == []
 
 
 def test_an_intersection_tests_its_first_predicted_attribute(summary):
@@ -211,7 +211,7 @@ def test_originals_without_a_found_face_are_the_floor_of_the_no_face_rate(
     frame["sr_face_found"] = frame["status"] == "ok"
     frame["hr_face_found"] = ~frame["face_id"].isin(["val/0001.jpg", "val/0004.jpg"])
     made = summarise(apparent_manifest(), frame)
-    floors = rows(made, "no_face_rate", correction="hr_floor")
+    floors = rows(made, "no_face_rate", correction="original_baseline")
     assert [(r.group, r.value, r.n_draws) for r in floors] == [
         ("White", 0.0, 4),
         ("Black", 0.5, 4),

@@ -28,7 +28,7 @@ def row(**changes):
 
 
 def summary(*rows):
-    return Summary(schema=2, estimates=list(rows), unavailable={"lpips": "why"}, findings=["So."])
+    return Summary(schema=3, estimates=list(rows), unavailable={"lpips": "why"}, findings=["So."])
 
 
 def test_the_committed_json_schema_is_up_to_date():
@@ -69,7 +69,7 @@ def test_equal_summaries_are_equal_bytes(tmp_path):
         ("{", "not a summary"),
         ("[]", "not a summary"),
         ('{"schema": 1, "estimates": [], "unavailable": {}, "findings": []}', "schema"),
-        ('{"schema": 2, "estimates": [{}], "unavailable": {}, "findings": []}', "estimates.0.arm"),
+        ('{"schema": 3, "estimates": [{}], "unavailable": {}, "findings": []}', "estimates.0.arm"),
     ],
 )
 def test_a_foreign_file_is_refused_in_one_line(tmp_path, text, said):

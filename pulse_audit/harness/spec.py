@@ -1,0 +1,201 @@
+"""What an audit is asked to do: one flat model, from flags or YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from pulse_audit.seeding import hexdigest
+from pulse_audit.types import InputError
+
+Search = Literal["official", "paper", "fast"]
+Split = Literal["val", "train", "all"]
+KeepImages = Literal["all", "sample", "none"]
+Kernel = Literal["pulse", "bicubic", "lanczos", "bilinear", "area", "nearest"]
+Precision = Literal["auto", "fp32", "bf16"]
+Positive = Annotated[int, Field(ge=1)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+#: Where things lie and how fast they go: not part of what is asked.
+PLACES = frozenset({"data_root", "datasets_file"})
+
+
+class AuditSpec(BaseModel):
+    """An audit, completely specified.
+
+    Attributes
+    ----------
+    dataset : str
+        Name in ``datasets.yaml`` or in the user's own ``datasets_file``.
+    arms : list of str
+        ``pulse | nearest | bicubic | lanczos | FILE.py:FACTORY``.
+    generators : list of str
+        ``FILE.py:FACTORY``, a name or a checkpoint file; each makes a pulse arm. Of a conditional
+        network ``FILE#3`` fixes class 3 and ``FILE#each`` makes an arm of every class, else
+        classes are drawn uniformly; ``FILE@256`` gives the resolution where the file does not.
+    trusted_files : list of str
+        SHA-256 of ``.pt2`` programs that are run whatever is in them.
+    search : str
+        ``official`` and ``paper`` are 100 steps to eps 2e-3 or 1e-3; ``fast`` is official, but an
+        image leaves the search at its first feasible iterate.
+    scales : list of int
+        Downscaling factors.
+    conditions : list of str
+        ``clean | gaussian:SIGMA | saltpepper:P | motion:LENGTH | jpeg:Q``.
+    kernel : str
+        The downscaling operator DS; ``pulse`` is the bicubic of the official code.
+    resolution, crop : int, str or None
+        Where outputs are compared; None means the smallest generator's.
+    group_by : list of str or None
+        Groupings; ``"race,gender"`` is an intersection; None means the data set's own.
+        The first one over label columns is balanced by ``per_group``.
+    limit : int or None
+        Cut the balanced order after this many faces (a trial run; gates refuse it).
+    attributes : str or None
+        The model of apparent attributes: a name, a file or ``FILE.py:FACTORY``; None means the
+        one that ships with the package, ``none`` means none.
+    metrics : list of str or None
+        What is measured on outputs: names of metrics or ``FILE.py:FACTORY``; None means all that
+        can be measured here.
+    sources : bool
+        Whether to ask, after the units, where shifts come from: see `harness.sources_run`.
+    second_attributes : str or None
+        The attribute model that checks what guidance finds; None means the shipped one where it
+        is there, ``none`` means nobody.
+    seed : int
+        Run seed; every draw's seed is made from it.
+    precision : str
+        Of the generators: ``bf16`` renders in bfloat16 and searches in float32; ``auto`` is
+        ``fp32``, because the searches end elsewhere in bfloat16.
+    threads, batch : int or None
+        None: this machine's cores, and a batch that suits the device.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dataset: str
+    data_root: Path | None = None
+    datasets_file: Path | None = None
+    split: Split = "val"
+    arms: list[str] = []
+    generators: list[str] = []
+    trusted_files: list[Digest] = []
+    search: Search = "official"
+    scales: Annotated[list[Positive], Field(min_length=1)] = [8]
+    conditions: Annotated[list[str], Field(min_length=1)] = ["clean"]
+    kernel: Kernel = "pulse"
+    resolution: Positive | None = None
+    crop: str | None = None
+    group_by: list[str] | None = None
+    per_group: Positive = 10
+    draws: Positive = 2
+    limit: Positive | None = None
+    seed: int = 0
+    keep_images: KeepImages = "sample"
+    attributes: str | None = None
+    metrics: list[str] | None = None
+    sources: bool = False
+    second_attributes: str | None = None
+    device: str = "auto"
+    precision: Precision = "auto"
+    threads: Positive | None = None
+    batch: Positive | None = None
+
+    @field_validator("trusted_files", mode="before")
+    @classmethod
+    def _lower_case(cls, value: Any) -> Any:
+        return [str(v).lower() for v in value] if isinstance(value, list) else value
+
+    @field_validator(
+        "arms", "generators", "trusted_files", "scales", "conditions", "group_by", "metrics"
+    )
+    @classmethod
+    def _without_repeats(cls, value: list[Any] | None) -> list[Any] | None:
+        return None if value is None else list(dict.fromkeys(value))
+
+    def asked(self) -> dict[str, Any]:
+        """Return what is asked, as plain JSON values, without the places where data lies."""
+        return self.model_dump(mode="json", exclude=set(PLACES))
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over what is asked, in hex."""
+        return hexdigest(self.asked())
+
+    @property
+    def default_out(self) -> Path:
+        """Where the run goes without ``--out``, so that the same command resumes."""
+        return Path("runs") / f"{self.dataset}-{self.fingerprint[:8]}"
+
+
+def make_spec(values: Mapping[str, Any], where: str = "the audit") -> AuditSpec:
+    """Validate values into a spec.
+
+    Raises
+    ------
+    InputError
+        With one line that names the first field at fault.
+    """
+    try:
+        return AuditSpec.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "spec"
+        hint = _field_hint(field) if first["type"] == "extra_forbidden" else ""
+        raise InputError(f"{where}: {field}: {first['msg']}{hint}") from None
+
+
+def _field_hint(field: str) -> str:
+    return f" (known: {', '.join(sorted(AuditSpec.model_fields))})" if "." not in field else ""
+
+
+def read_spec(text_or_path: str) -> dict[str, Any]:
+    """Read a spec from a YAML file, or by the name of one that ships with the package.
+
+    Raises
+    ------
+    InputError
+        If there is no such file or name, or it is not a YAML mapping.
+    """
+    path = Path(text_or_path)
+    if path.suffix in {".yaml", ".yml"}:
+        return _read_yaml(path)
+    shipped = {p.stem: p for p in _shipped_specs()}
+    if text_or_path not in shipped:
+        known = ", ".join(sorted(shipped))
+        raise InputError(f"unknown spec {text_or_path!r}: name a .yaml file, or one of {known}")
+    return _read_yaml(shipped[text_or_path])
+
+
+def _shipped_specs() -> list[Path]:
+    folder = Path(str(resources.files("pulse_audit"))) / "specs"
+    return sorted(folder.glob("*.yaml"))
+
+
+def shipped_specs() -> dict[str, str]:
+    """Names of the specs that ship with the package, each with its first comment line."""
+    return {p.stem: p.read_text().splitlines()[0].lstrip("# ") for p in _shipped_specs()}
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such spec file") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: not a readable YAML spec ({reason})") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: a spec is a YAML mapping of options to values")
+    return content
+
+
+KEEP_IMAGES: tuple[str, ...] = get_args(KeepImages)
+KERNELS: tuple[str, ...] = get_args(Kernel)
+SEARCHES: tuple[str, ...] = get_args(Search)
+SPLITS: tuple[str, ...] = get_args(Split)

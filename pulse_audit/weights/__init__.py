@@ -1,1 +1,0 @@
-"""Weights known by name: where they are, what is claimed of them, and fetching them."""

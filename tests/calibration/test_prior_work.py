@@ -1,0 +1,61 @@
+"""Tests of earlier suites: as wrong as they were found to be."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import chi2_contingency, chisquare
+
+from pulse_audit.calibration import prior_work
+
+
+def test_counts_against_a_made_up_sample_hardly_ever_reject() -> None:
+    found = prior_work.composition(np.random.default_rng(0), 400, test=prior_work.phantom_sample)
+    assert found.value <= 0.01
+
+
+def test_shares_as_counts_reject_equal_recalls_where_recall_is_low() -> None:
+    given = {"test": prior_work.shares_as_counts}
+    low = prior_work.recalls(np.random.default_rng(1), 400, recall=0.1, **given)
+    high = prior_work.recalls(np.random.default_rng(1), 400, recall=0.9, **given)
+    assert low.value == pytest.approx(0.83, abs=0.06) and high.value == 0
+
+
+def test_rows_resampled_as_if_independent_cover_three_times_in_four() -> None:
+    found = prior_work.nested_coverage(
+        np.random.default_rng(2), 400, ends=prior_work.rows_bootstrap
+    )
+    assert found.value == pytest.approx(0.76, abs=0.07)
+
+
+def test_binomial_quantiles_are_the_percentile_bootstrap_of_rows() -> None:
+    rng = np.random.default_rng(3)
+    sums = rng.binomial(5, 0.4, 60).astype(float)
+    rows = (np.arange(5) < sums[:, None]).ravel()
+    means = rows[rng.integers(0, 300, size=(20_000, 300))].mean(axis=1)
+    expected = np.quantile(means, [0.025, 0.975])
+    np.testing.assert_allclose(prior_work.rows_bootstrap(sums), expected, atol=0.006)
+
+
+def test_the_shipped_goodness_of_fit_is_pearson_s() -> None:
+    counts = np.array([230.0, 190, 201, 180, 215, 188, 196])
+    assert prior_work.known_reference(counts) == pytest.approx(chisquare(counts).pvalue, rel=0.05)
+
+
+def test_an_unpaired_table_loses_power() -> None:
+    table = np.array([300.0, 60, 100, 940])
+    expected = chi2_contingency([[360, 400], [1040, 1000]])[1]
+    assert prior_work.unpaired(table) == pytest.approx(expected)
+    assert prior_work.paired(table) < 0.01 < prior_work.unpaired(table)
+
+
+def test_rows_are_resampled_as_fairlearn_does() -> None:
+    # tests/data/fairlearn_bootstrap.json: MetricFrame of 2 groups x 40 faces x 5 draws, n_boot 300
+    path = Path(__file__).resolve().parents[1] / "data" / "fairlearn_bootstrap.json"
+    told = json.loads(path.read_text())
+    low, _, high = told["ci"]
+    for group, kept in enumerate(told["kept"]):
+        found = prior_work.rows_bootstrap(np.array(kept, dtype=float))
+        np.testing.assert_allclose(found, (low[group], high[group]), atol=0.025)
+        assert np.sum(kept) / 200 == pytest.approx(told["by_group"][group])

@@ -1,0 +1,104 @@
+"""What a plan takes from its arms: crop and precision."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pulse_audit import store
+from pulse_audit.harness.plan import plan_audit
+from pulse_audit.harness.run import run_audit
+from pulse_audit.harness.spec import make_spec
+from pulse_audit.types import InputError
+
+
+def small(root: Path, generator: str, **changes: object) -> dict[str, object]:
+    values: dict[str, object] = {
+        "dataset": "fairface", "data_root": root, "generators": [generator], "scales": [4],
+        "per_group": 1, "limit": 2, "draws": 1, "threads": 1, "device": "cpu",
+        "metrics": ["psnr"], "attributes": "none",
+    }  # fmt: skip
+    return values | changes
+
+
+def planned(root: Path, generator: str, **changes: object) -> dict:
+    return plan_audit(make_spec(small(root, generator, **changes))).manifest
+
+
+@pytest.fixture
+def celeba_generator(tiny_generator: str) -> str:
+    """The small generator, made for CelebA's crop."""
+    path = Path(tiny_generator.rsplit(":", 1)[0])
+    path.write_text(path.read_text().replace('name="tiny"', 'name="tiny", crop="celeba"'))
+    return tiny_generator
+
+
+def test_the_run_takes_the_crop_of_its_generator(
+    fairface_root: Path, celeba_generator: str
+) -> None:
+    manifest = planned(fairface_root, celeba_generator)
+    assert manifest["prepared"] == {"resolution": 32, "crop": "celeba", "aligned": True}
+    assert manifest["arms"]["pulse:tiny"]["notes"] == []
+
+
+def test_a_generator_compared_at_another_crop_says_so(
+    fairface_root: Path, celeba_generator: str
+) -> None:
+    manifest = planned(fairface_root, celeba_generator, crop="fairface-0.25")
+    assert manifest["prepared"]["aligned"] is False
+    notes = manifest["arms"]["pulse:tiny"]["notes"]
+    assert notes == ["made for crop celeba, compared at crop fairface-0.25"]
+
+
+def test_a_generator_of_no_known_crop_leaves_the_photos_as_they_are(
+    fairface_root: Path, tiny_generator: str
+) -> None:
+    manifest = planned(fairface_root, tiny_generator)
+    assert manifest["prepared"] == {"resolution": 32, "crop": "fairface-0.25", "aligned": False}
+
+
+def test_the_card_of_a_factory_carries_its_digest(fairface_root: Path, tiny_generator: str) -> None:
+    arm = planned(fairface_root, tiny_generator)["arms"]["pulse:tiny"]
+    assert len(arm["file_sha256"]) == 64
+    assert arm["generator"]["sha256"] == arm["file_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "settled"), [("auto", "fp32"), ("fp32", "fp32"), ("bf16", "bf16")]
+)
+def test_the_precision_is_settled_and_recorded(
+    fairface_root: Path, tiny_generator: str, asked: str, settled: str
+) -> None:
+    manifest = planned(fairface_root, tiny_generator, precision=asked)
+    assert manifest["execution"]["precision"] == settled
+
+
+def test_other_precisions_are_refused() -> None:
+    with pytest.raises(InputError, match="precision"):
+        make_spec({"dataset": "fairface", "precision": "fp16"})
+
+
+def test_in_bfloat16_the_downscale_error_is_that_of_the_image(
+    fairface_root: Path, tiny_generator: str, tmp_path: Path
+) -> None:
+    """Recomputed from the stored files by block means in numpy."""
+    values = small(
+        fairface_root, tiny_generator, precision="bf16", kernel="area", keep_images="all", limit=7
+    )
+    finished = run_audit(make_spec(values), tmp_path / "out")
+    rows = finished.samples()
+    assert len(rows) == 7 and set(rows.status) <= {"ok", "infeasible"}
+    for row in rows.itertuples():
+        files = (row.image, store.lr_path(row.face_id, row.condition, row.scale, row.draw))
+        output, lr = (np.asarray(Image.open(finished.path / file)) / 255 for file in files)
+        error = ((output.reshape(8, 4, 8, 4, 3).mean(axis=(1, 3)) - lr) ** 2).mean()
+        assert error == pytest.approx(row.downscale_error, rel=0.01, abs=2e-5)  # 8 bits
+
+
+def test_a_search_that_stops_at_feasibility_says_so(
+    fairface_root: Path, tiny_generator: str
+) -> None:
+    arm = planned(fairface_root, tiny_generator, search="fast")["arms"]["pulse:tiny"]
+    assert arm["search"]["stop_at_feasibility"] is True
+    assert "first feasible step" in arm["notes"][0]

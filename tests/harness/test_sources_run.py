@@ -1,0 +1,320 @@
+"""``--sources`` on a toy of which is known what it can show, what it prefers, and whom it saw."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from pulse_audit.fairness.sources import estimates, read_tables
+from pulse_audit.harness import sources_run
+from pulse_audit.harness.plan import plan_audit
+from pulse_audit.harness.run import run_audit
+from pulse_audit.harness.sources_models import settle_sources
+from pulse_audit.harness.sources_run import Settings, run_sources
+from pulse_audit.harness.spec import make_spec
+from pulse_audit.types import InputError
+
+SIDE, SCALE, FACES = 16, 4, 6
+QUICK = Settings(prior_samples=200, uninformative_draws=2)
+CHECKER = (-1.0) ** (np.arange(SIDE)[:, None] + np.arange(SIDE)[None])
+
+#: The sign of a chequer, which DS removes, is the group. `prefers` shows B for 2 % of its prior,
+#: `cannot` for none.
+TOY = """
+import torch
+import torch.nn.functional as F
+import pulse_audit as pa
+from pulse_audit.types import AttributeCard, Attributes
+
+SIDE = 16
+CHECKER = (-1.0) ** (torch.arange(SIDE)[:, None] + torch.arange(SIDE)[None])
+
+
+def make(name, amplitude, seen):
+    mix = torch.randn(64, 4, generator=torch.Generator().manual_seed(0)) / 8
+
+    def decode(z):
+        values = z @ mix.to(z)
+        colour = torch.tensor([0.6, 0.5, 0.45]) + 0.1 * torch.tanh(values[:, :3])
+        chequer = amplitude(values[:, 3])[:, None, None, None] * CHECKER
+        return colour[..., None, None] + chequer
+
+    return pa.as_generator(
+        decode, name=name, latent_dim=64, output_range=(0, 1), training_composition=seen
+    )
+
+
+def prefers():
+    return make("prefers", lambda v: 0.15 * torch.tanh(v + 2), {"A": 90, "B": 10})
+
+
+def cannot():
+    return make("cannot", lambda v: 0.15 * torch.sigmoid(v), None)
+
+
+class Net:
+    def __init__(self, name, slope=20.0, words=("B", "A"), sha256=None):
+        self.card = AttributeCard(name, {"group": words}, SIDE, "as-is", sha256=sha256)
+        self.slope = slope
+        self.differentiable = True
+
+    def __call__(self, images):
+        amplitude = (images * CHECKER.to(images)).mean(dim=(1, 2, 3))
+        logits = self.slope * torch.stack([-amplitude, amplitude], dim=1)
+        return Attributes({"group": logits.softmax(1)}, None)
+
+    def to(self, device):
+        return self
+
+
+def guide():
+    return Net("guide")
+
+
+def check():
+    return Net("check", 15.0)
+
+
+def blind():
+    "Sees A in everything."
+    net = Net("blind")
+    net.slope = 0.0
+    net.__class__ = type("Blind", (Net,), {"__call__": lambda self, images: Attributes(
+        {"group": torch.tensor([[0.4, 0.6]]).expand(len(images), 2)}, None)})
+    return net
+
+
+def flat():
+    net = guide()
+    net.differentiable = False
+    return net
+
+
+def other_words():
+    return Net("foreign", words=("x", "y"))
+"""
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    """A data set of chequered squares, half A and half B, and the file of the toy."""
+    root = tmp_path_factory.mktemp("toy")
+    for name in ("toy", "prefers", "cannot"):  # an arm is named after its file
+        (root / f"{name}.py").write_text(TOY)
+    data = root / "faces"
+    data.mkdir()
+    rows = ["file,group"]
+    for number in range(FACES):
+        sign = 1 if number % 2 == 0 else -1
+        colour = np.array([0.6, 0.5, 0.45]) + 0.01 * number - 0.02
+        image = colour[None, None] + 0.12 * sign * CHECKER[..., None]
+        Image.fromarray((255 * image).round().astype(np.uint8)).save(data / f"{number}.png")
+        rows.append(f"{number}.png,{'A' if sign > 0 else 'B'}")
+    (data / "labels.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+def spec(toy: Path, **changes):
+    values = {
+        "dataset": "folder", "data_root": toy / "faces", "split": "all",
+        "generators": [f"{toy}/prefers.py:prefers", f"{toy}/cannot.py:cannot"], "arms": ["bicubic"],
+        "attributes": f"{toy}/toy.py:guide", "second_attributes": f"{toy}/toy.py:check",
+        "scales": [SCALE], "group_by": ["group"], "per_group": FACES // 2, "draws": 2,
+        "threads": 1, "device": "cpu", "sources": True, "metrics": ["psnr"], "batch": 4,
+    }  # fmt: skip
+    return make_spec(values | changes)
+
+
+@pytest.fixture(scope="module")
+def finished(toy):
+    """The toy's run with its sources; quick ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_sources, "__defaults__", (QUICK,))
+        patch.setattr("pulse_audit.harness.run.html.publish", lambda run: None)
+        return run_audit(spec(toy), toy / "out")
+
+
+@pytest.fixture(scope="module")
+def tables(finished):
+    found = read_tables(finished.path)
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="module")
+def rows(finished, tables):
+    return pd.DataFrame(estimates(tables, finished.samples(), finished.manifest))
+
+
+def value(rows, metric, arm, group="B"):
+    chosen = rows[(rows.metric == metric) & (rows.arm == arm) & (rows.group == group)]
+    (found,) = chosen[chosen.correction == "raw"].value
+    return found
+
+
+def test_preference_and_incapacity_are_told_apart(rows):
+    """Neither toy shows a B of its own accord; the one could have."""
+    for arm in ("pulse:prefers", "pulse:cannot"):
+        assert value(rows, "source_retained", arm, "A") >= 5 / 6
+        assert value(rows, "source_retained", arm, "B") == 0
+    assert value(rows, "source_preference", "pulse:prefers") >= 5 / 6
+    assert value(rows, "source_preference", "pulse:cannot") == 0
+    assert value(rows, "source_incapacity", "pulse:cannot") == 1
+    assert value(rows, "source_incapacity_faces", "pulse:cannot") == 1
+    assert value(rows, "source_incapacity_faces", "pulse:prefers") == 0
+
+
+def test_an_honest_second_model_confirms(rows):
+    assert value(rows, "guided_confirmed", "pulse:prefers") == 1
+    assert value(rows, "source_adversarial", "pulse:prefers") == 0
+
+
+def test_guided_rows_are_the_draws_of_the_searching_arms(finished, tables):
+    key = ["face_id", "arm", "condition", "scale", "draw", "seed"]
+    samples = finished.samples()
+    searched = samples[samples.arm != "bicubic"]
+    assert sorted(map(tuple, tables["guided"][key].to_numpy())) == sorted(
+        map(tuple, searched[key].to_numpy())
+    )
+
+
+def test_what_is_shown_is_feasible_and_seen(tables):
+    guided = tables["guided"].merge(tables["originals"], on="face_id", suffixes=("", "_hr"))
+    shown = guided[guided.shown]
+    assert len(shown) > 10
+    assert shown.feasible.all() and (shown.downscale_error <= 2e-3).all()
+    assert (shown.sr_group == shown.hr_group).all()  # the toy's originals are read right
+
+
+def test_the_prior_is_as_skewed_as_the_toy(tables):
+    """P(N(0, 1) < -2) = 2.3 %; the standard deviation of a share of 200 is 1.1 %."""
+    prior = tables["prior"]
+    shares = (prior.sr_group == "B").groupby(prior.arm).mean()
+    assert shares["pulse:cannot"] == 0
+    assert 0 <= shares["pulse:prefers"] < 0.06
+    assert set(prior.drawn) == {"gaussian"}
+    assert prior.groupby("arm").seed.nunique().eq(200).all()
+    twins = prior.groupby("arm").seed.apply(list)
+    assert twins.iloc[0] == twins.iloc[1]  # arms share their random numbers
+
+
+def test_training_composition_comes_from_the_card(finished, rows):
+    assert finished.manifest["sources"]["training"] == {
+        "pulse:prefers": {"group": {"A": 90, "B": 10}}
+    }
+    assert value(rows, "training_share", "pulse:prefers") == 0.1
+    assert not ((rows.metric == "training_share") & (rows.arm == "pulse:cannot")).any()
+    assert value(rows, "evaluation_share", "pulse:cannot") == 0.5
+
+
+def test_uninformative_inputs_become_what_the_prior_prefers(tables, rows):
+    table = tables["uninformative"]
+    counts = table.groupby(["arm", "kind"]).size()
+    assert (counts[:, "group_mean"] == 4).all() and (counts[:, "grey"] == 6).all()
+    assert value(rows, "ucpr_share_group_mean", "pulse:cannot") == 0
+    noisy = table[table.kind == "noisy_mean"]
+    assert noisy.downscale_error.nunique() == len(noisy)
+
+
+def test_the_manifest_says_who_guided_and_who_checked(finished):
+    about = finished.manifest["sources"]
+    assert (about["guided_by"], about["guide"]) == (["group"], "guide")
+    assert about["check"]["name"] == "check"
+    assert about["settings"]["prior_samples"] == 200
+
+
+def again(toy, out, settings=QUICK):
+    """Plan the toy's run anew and make its sources in the directory that is there."""
+    from pulse_audit import store
+
+    plan = plan_audit(spec(toy))
+    run = store.open_run(out)
+    calls = []
+    run_sources(run, plan, settle_sources(plan, f"{toy}/toy.py:check"),
+                lambda *now: calls.append(now), settings)  # fmt: skip
+    return calls
+
+
+def contents(out):
+    drop = {"guided": ["seconds"]}
+    tables = read_tables(out)
+    return {name: t.drop(columns=drop.get(name, [])) for name, t in tables.items()}
+
+
+def test_interrupted_sources_go_on_and_end_the_same(toy, finished, tables, monkeypatch):
+    """Stopped in the middle of the guided searches, then made by the same call."""
+    before = contents(finished.path)
+    for name in tables:
+        (finished.path / "sources" / f"{name}.parquet").unlink()
+    search, done = sources_run.guided_search, []
+
+    def stops(*args, **options):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(1)
+        return search(*args, **options)
+
+    monkeypatch.setattr(sources_run, "guided_search", stops)
+    with pytest.raises(KeyboardInterrupt):
+        again(toy, finished.path)
+    assert read_tables(finished.path) is None
+    monkeypatch.setattr(sources_run, "guided_search", search)
+    calls = again(toy, finished.path)
+    assert calls[0][0] == calls[0][2] > 0  # what was finished is restored
+    assert calls[-1][0] == calls[-1][1]
+    after = contents(finished.path)
+    for name, table in before.items():
+        pd.testing.assert_frame_equal(after[name], table)
+    assert not (finished.path / "sources" / "parts").exists()
+
+
+def test_finished_sources_are_left_alone(toy, finished, tables):
+    assert again(toy, finished.path) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"generators": [], "resolution": 16}, "add a pulse arm"),
+        ({"attributes": "none"}, "needs an attribute model"),
+        ({"attributes": "{}/toy.py:flat"}, "guide is not differentiable, so it cannot guide"),
+        ({"attributes": "{}/toy.py:other_words"}, "add --group-by"),
+        ({"second_attributes": "{}/toy.py:nothing"}, "has no function 'nothing'"),
+    ],
+)
+def test_what_cannot_be_asked_is_one_line_and_leaves_nothing(toy, tmp_path, changes, line):
+    given = {k: v.format(toy) if isinstance(v, str) else v for k, v in changes.items()}
+    with pytest.raises(InputError, match=line):
+        run_audit(spec(toy, **given), tmp_path / "out")
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_a_second_model_that_sees_no_b_calls_its_guided_draws_fooled(toy, tmp_path, monkeypatch):
+    few = Settings(prior_samples=2, uninformative_draws=1)
+    monkeypatch.setattr(run_sources, "__defaults__", (few,))
+    monkeypatch.setattr("pulse_audit.harness.run.html.publish", lambda run: None)
+    changes = {"second_attributes": f"{toy}/toy.py:blind", "arms": [], "draws": 1}
+    changes["generators"] = [f"{toy}/prefers.py:prefers"]
+    run = run_audit(spec(toy, **changes), tmp_path / "out")
+    found = pd.DataFrame(estimates(read_tables(run.path), run.samples(), run.manifest))
+    assert value(found, "source_adversarial", "pulse:prefers") >= 2 / 3
+    assert value(found, "source_preference", "pulse:prefers") == 0
+    assert value(found, "guided_confirmed", "pulse:prefers") == 0
+
+
+def test_without_a_second_model_the_manifest_says_why(toy):
+    plan = plan_audit(spec(toy))
+    assert "none" in settle_sources(plan, "none").unchecked
+    assert settle_sources(plan, f"{toy}/toy.py:other_words").unchecked == (
+        "foreign does not predict group in the same words"
+    )

@@ -1,0 +1,65 @@
+"""The specification: defaults, validation, fingerprints."""
+
+from pathlib import Path
+
+import pytest
+
+from pulse_audit.harness.spec import AuditSpec, make_spec, read_spec, shipped_specs
+from pulse_audit.types import InputError
+
+
+def test_the_defaults_of_the_contract() -> None:
+    spec = AuditSpec(dataset="fairface")
+    assert (spec.scales, spec.per_group, spec.draws, spec.seed) == ([8], 10, 2, 0)
+    assert (spec.split, spec.search, spec.conditions) == ("val", "official", ["clean"])
+
+
+def test_the_fingerprint_is_of_what_is_asked_not_of_where_it_lies() -> None:
+    here = AuditSpec(dataset="fairface", data_root=Path("/here"))
+    there = AuditSpec(dataset="fairface", data_root=Path("/there"))
+    other = AuditSpec(dataset="fairface", seed=1)
+    assert here.fingerprint == there.fingerprint != other.fingerprint
+    assert here.default_out == Path("runs") / f"fairface-{here.fingerprint[:8]}"
+
+
+def test_the_fingerprint_never_changes_between_versions_unnoticed() -> None:
+    assert AuditSpec(dataset="x", seed=0).asked().keys() == {
+        "dataset", "split", "arms", "generators", "search", "scales", "conditions", "kernel",
+        "resolution", "crop", "group_by", "per_group", "draws", "limit", "seed", "keep_images",
+        "device", "precision", "threads", "batch", "trusted_files", "attributes", "metrics",
+        "sources", "second_attributes",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"dataset": "x", "draws": 0}, "draws"),
+        ({"dataset": "x", "scales": []}, "scales"),
+        ({"dataset": "x", "scale": 8}, "scale"),
+        ({}, "dataset"),
+    ],
+)
+def test_what_is_wrong_is_named(values: dict[str, object], named: str) -> None:
+    with pytest.raises(InputError, match=named):
+        make_spec(values)
+
+
+def test_a_spec_file_is_read_and_flags_would_win(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("dataset: fairface\nscales: [4, 8]\ndraws: 3\n")
+    values = read_spec(str(tmp_path / "mine.yaml")) | {"draws": 1}
+    assert make_spec(values).scales == [4, 8]
+    assert make_spec(values).draws == 1
+
+
+@pytest.mark.parametrize("text", ["- a list", "a: [", "!!python/object/apply:os.getcwd []"])
+def test_what_is_no_spec_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(InputError, match="mine.yaml"):
+        read_spec(str(tmp_path / "mine.yaml"))
+
+
+def test_every_shipped_spec_is_valid() -> None:
+    assert "default" in shipped_specs()
+    for name in shipped_specs():
+        make_spec(read_spec(name))

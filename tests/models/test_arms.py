@@ -1,0 +1,64 @@
+"""Names to arms: the defaults of the contract, and names that stay distinct."""
+
+from pathlib import Path
+
+import pytest
+
+from pulse_audit.models import shipped
+from pulse_audit.models.arms import expand_arms
+from pulse_audit.types import InputError
+
+
+def names(arms: list[str], generators: list[str]) -> list[str]:
+    return [arm.name for arm in expand_arms(arms, generators)]
+
+
+def test_without_the_twins_the_interpolating_arms_are_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shipped, "ASSETS", tmp_path)
+    assert names([], []) == ["nearest", "bicubic", "lanczos"]
+
+
+def test_a_generator_alone_makes_its_pulse_arm_alone() -> None:
+    assert names([], ["examples/gan.py:build"]) == ["pulse:gan"]
+
+
+def test_arms_without_pulse_are_without_pulse() -> None:
+    assert names(["bicubic"], []) == ["bicubic"]
+
+
+def test_every_generator_makes_an_arm_beside_those_listed() -> None:
+    assert names(["pulse", "nearest"], ["a.py:f", "b.py:f"]) == ["pulse:a", "pulse:b", "nearest"]
+
+
+def test_a_factory_arm_is_called_after_its_file() -> None:
+    assert names(["methods/mine.py:Mine"], []) == ["mine"]
+
+
+def test_equal_stems_get_their_file_s_digest(tmp_path: Path) -> None:
+    for folder, text in (("x", "1"), ("y", "2")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "gan.py").write_text(text)
+    given = [f"{tmp_path}/{folder}/gan.py:build" for folder in "xy"]
+    found = names([], given)
+    assert len(set(found)) == 2
+    assert all(len(name) == len("pulse:gan-") + 8 for name in found)
+
+
+def test_two_factories_of_one_file_stay_distinct(tmp_path: Path) -> None:
+    (tmp_path / "gan.py").write_text("1")
+    assert len(set(names([], [f"{tmp_path}/gan.py:a", f"{tmp_path}/gan.py:b"]))) == 2
+
+
+def test_an_unknown_arm_gets_the_nearest() -> None:
+    with pytest.raises(InputError, match="did you mean bicubic"):
+        expand_arms(["bicubik"], [])
+
+
+def test_pulse_without_a_generator_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shipped, "ASSETS", tmp_path)
+    with pytest.raises(InputError, match="--generator"):
+        expand_arms(["pulse"], [])
