@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from pulse_audit import store, summary
 from pulse_audit.degrade.resample import check_factor, downscale
 from pulse_audit.generators.adapt import StyleNetwork, as_generator
-from pulse_audit.generators.checkpoints import load_generator
 from pulse_audit.harness.run import run_audit
 from pulse_audit.harness.spec import AuditSpec
+from pulse_audit.models.generators import load_generator
 from pulse_audit.names import nearest
 from pulse_audit.report import html
 from pulse_audit.report.content import FIGURES

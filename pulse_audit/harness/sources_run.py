@@ -37,7 +37,7 @@ from pulse_audit.faces.align import FaceAligner
 from pulse_audit.faces.skin import SkinTone, skin_tone
 from pulse_audit.fairness.sources import TABLES
 from pulse_audit.files import atomic_write
-from pulse_audit.generators.prior import drawn_from, prior_images
+from pulse_audit.generators.searchable import drawn_from, prior_images
 from pulse_audit.harness.guidance import WEIGHTS, guided_search
 from pulse_audit.harness.measure import to_numpy
 from pulse_audit.harness.plan import Plan

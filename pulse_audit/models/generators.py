@@ -119,7 +119,7 @@ def _adapted(
 ) -> Generator:
     """Load the network behind a reference and wrap it; ``fit`` replaces the fit that is found."""
     from pulse_audit.generators.adapt import as_generator
-    from pulse_audit.generators.programs import ExportedDecoder
+    from pulse_audit.generators.checkpoints.programs import ExportedDecoder
 
     network = _read_network(asked, trusted)
     known = generator_card(asked.source)
@@ -140,7 +140,7 @@ def _adapted(
 
 def _read_network(asked: GeneratorReference, trusted: Collection[str]) -> Network:
     """Read the network of a name or file; nothing in the file is run unless it is trusted."""
-    from pulse_audit.generators.checkpoints import load_generator as load_file
+    from pulse_audit.generators.checkpoints import read_checkpoint
 
     known = generator_card(asked.source)
     path = fetched(known)[0] if known else asked.path
@@ -156,7 +156,7 @@ def _read_network(asked: GeneratorReference, trusted: Collection[str]) -> Networ
         )
     digest = reference_sha256(asked.source) if trusted else None
     vouched = digest if digest in trusted else None
-    return load_file(path, resolution=asked.resolution, trust_file=vouched)
+    return read_checkpoint(path, resolution=asked.resolution, trust_file=vouched)
 
 
 def _facts_of(card: WeightCard) -> dict[str, Any]:
@@ -172,7 +172,7 @@ def _facts_of(card: WeightCard) -> dict[str, Any]:
 
 def _facts(asked: GeneratorReference) -> dict[str, Any]:
     """Return what is known of a file: of our own ones what their card says."""
-    from pulse_audit.generators.own import KIND
+    from pulse_audit.generators.native_format import KIND
 
     facts: dict[str, Any] = {
         "name": asked.path.stem,

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from pulse_audit.degrade.degradation import Degradation
 from pulse_audit.faces.attribute_net import ShippedAttributes, load_attribute_net
 from pulse_audit.files import read_card, write_card
-from pulse_audit.generators.checkpoints import load_generator as load_network
-from pulse_audit.generators.own import KIND
-from pulse_audit.generators.prior import prior_images
+from pulse_audit.generators.checkpoints import read_checkpoint
+from pulse_audit.generators.native_format import KIND
+from pulse_audit.generators.searchable import prior_images
 from pulse_audit.generators.stylegan2 import StyleGAN2
 from pulse_audit.models.generators import load_generator
 from pulse_audit.search.config import PRESETS
@@ -71,7 +71,7 @@ def measure(
     """
     path = assets / f"{name}.safetensors"
     config = GanConfig.model_validate(read_card(path, KIND)["card"]["configuration"])
-    network = load_network(path)
+    network = read_checkpoint(path)
     if not isinstance(network, StyleGAN2):
         raise InputError(f"{path}: not a StyleGAN 2")
     drawn = sample(network, SAMPLES, SEED)

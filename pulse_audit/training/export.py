@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from pulse_audit.files import atomic_write
 from pulse_audit.generators.gaussianise import fit_gaussian
-from pulse_audit.generators.own import save_generator
+from pulse_audit.generators.native_format import save_generator
 from pulse_audit.generators.stylegan2 import StyleGAN2
 from pulse_audit.training.checkpoint import newest, read_numbers
 from pulse_audit.training.config import GanConfig

@@ -23,7 +23,7 @@ from PIL import Image
 
 from pulse_audit.faces.attribute_net import ShippedAttributes, load_attribute_net
 from pulse_audit.files import atomic_write
-from pulse_audit.generators.prior import prior_images
+from pulse_audit.generators.searchable import prior_images
 from pulse_audit.models.generators import load_generator
 from pulse_audit.seeding import fingerprint
 from pulse_audit.training.command import run

@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from pulse_audit.generators.own import save_generator
+from pulse_audit.generators.native_format import save_generator
 from pulse_audit.generators.stylegan2 import StyleGAN2
 from pulse_audit.generators.stylegan2_layers import StyleGAN2Config
 from pulse_audit.generators.stylegan3 import SignalConfig, StyleGAN3, StyleGAN3Config

@@ -55,7 +55,7 @@ def test_an_interim_model_says_so_in_its_card(config, training, tmp_path: Path) 
     import torch
 
     from pulse_audit.files import read_card
-    from pulse_audit.generators.own import KIND
+    from pulse_audit.generators.native_format import KIND
     from pulse_audit.training import checkpoint
     from pulse_audit.training.data import save_set
     from pulse_audit.training.trainer import Trainer

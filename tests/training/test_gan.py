@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from pulse_audit.generators.adapt import as_generator
-from pulse_audit.generators.checkpoints import load_generator
+from pulse_audit.generators.checkpoints import read_checkpoint
 from pulse_audit.training import checkpoint, gan
 from pulse_audit.training.config import GanConfig
 from pulse_audit.types import InputError
@@ -45,7 +45,7 @@ def test_a_run_resumes_and_its_export_is_a_generator(run: list[str], tmp_path: P
     with Image.open(tmp_path / "state" / "samples" / "000000.png") as sheet:
         assert sheet.size == (192, 128)
     fit = tmp_path / "out" / "tiny-8-fit.safetensors"
-    network = load_generator(tmp_path / "out" / "tiny-8.safetensors")
+    network = read_checkpoint(tmp_path / "out" / "tiny-8.safetensors")
     with pytest.warns(UserWarning, match="latent values"):
         generator = as_generator(network, gaussian_fit=fit, crop=card["crop"])
     noise = [torch.zeros(1, 1, *shape) for shape in generator.noise_shapes]

@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pulse_audit.generators.checkpoints import load_generator
+from pulse_audit.generators.checkpoints import read_checkpoint
 from pulse_audit.generators.stylegan2 import StyleGAN2
 from pulse_audit.generators.stylegan2_layers import StyleGAN2Config
 from pulse_audit.types import InputError
@@ -40,7 +40,7 @@ def test_nvidia_stylegan2_pickles(conformance, write_nvidia, tmp_path, name):
     file = conformance(name)
     path = write_stylegan2(write_nvidia, tmp_path / "net.pkl", file, source=source)
     assert source.encode() in path.read_bytes()
-    check_stylegan2(file, load_generator(path), 1e-5)
+    check_stylegan2(file, read_checkpoint(path), 1e-5)
     assert not marker.exists()
 
 
@@ -48,7 +48,7 @@ def test_nvidia_stylegan2_pickles(conformance, write_nvidia, tmp_path, name):
 def test_nvidia_stylegan2_pickle_of_1024(conformance, write_nvidia, tmp_path):
     file = conformance("stylegan2_ada_configf1024")
     path = write_stylegan2(write_nvidia, tmp_path / "net.pkl", file)
-    check_stylegan2(file, load_generator(path, resolution=1024), 1e-4)
+    check_stylegan2(file, read_checkpoint(path, resolution=1024), 1e-4)
 
 
 @pytest.mark.parametrize("name", ["stylegan3_t64", "stylegan3_r64"])
@@ -58,7 +58,7 @@ def test_nvidia_stylegan3_pickles(conformance, write_nvidia, tmp_path, name):
     synthesis = {key: value for key, value in file.init.items() if key not in rest}
     # The filters are in the file: what is read besides them are the settings.
     given = {**synthesis, "margin_size": np.int64(10), "output_scale": np.float32(0.25)}
-    network = load_generator(write_nvidia(tmp_path / "net.pkl", file.state, file.init, given))
+    network = read_checkpoint(write_nvidia(tmp_path / "net.pkl", file.state, file.init, given))
     w = network.mapping(file.inputs("input.z", len(file.arrays["w"]), 64))
     assert file.error(network.synthesis(w), "pixels") < 1e-5
 
@@ -69,7 +69,7 @@ def test_nvidia_architectures_and_clamps_are_read(write_nvidia, tmp_path, archit
     expected = StyleGAN2.fresh(config, seed=0).requires_grad_(False)
     synthesis = {"conv_clamp": 0.5, "architecture": architecture}
     path = write_nvidia(tmp_path / "net.pkl", expected.weights(), {}, synthesis)
-    network = load_generator(path)
+    network = read_checkpoint(path)
     assert network.config == config
     w = torch.randn(1, network.num_ws, 5, generator=torch.Generator().manual_seed(0))
     assert torch.equal(network.synthesis(w), expected.synthesis(w))
@@ -80,20 +80,20 @@ def test_other_activations_are_refused(conformance, write_nvidia, tmp_path, monk
     path = write_stylegan2(write_nvidia, tmp_path / "net.pkl", file)
     path.write_bytes(path.read_bytes().replace(b"lrelu", b"swish"))
     with pytest.raises(InputError, match="another activation"):
-        load_generator(path)
+        read_checkpoint(path)
 
 
 def test_a_bare_state_dict_in_nvidia_names(conformance, tmp_path):
     file = conformance("stylegan2_ada_skip64")
     torch.save(file.state, tmp_path / "state.pt")
-    check_stylegan2(file, load_generator(tmp_path / "state.pt"), 1e-5)
+    check_stylegan2(file, read_checkpoint(tmp_path / "state.pt"), 1e-5)
 
 
 def test_tensorflow_pickles_say_how_to_convert(tmp_path):
     data = b"\x80\x03" + b"cdnnlib.tflib.network\nNetwork\n)\x81" * 3 + b"\x87."
     (tmp_path / "net.pkl").write_bytes(data)
     with pytest.raises(InputError, match="TensorFlow pickle: convert it with legacy.py"):
-        load_generator(tmp_path / "net.pkl")
+        read_checkpoint(tmp_path / "net.pkl")
 
 
 def test_rosinality_training_checkpoint(conformance, tmp_path):
@@ -103,7 +103,7 @@ def test_rosinality_training_checkpoint(conformance, tmp_path):
     checkpoint = {"g": {}, "d": {}, "g_ema": file.state, "latent_avg": average}
     checkpoint |= {"g_optim": moments, "args": argparse.Namespace(size=32)}
     torch.save(checkpoint, tmp_path / "550000.pt")
-    network = load_generator(tmp_path / "550000.pt")
+    network = read_checkpoint(tmp_path / "550000.pt")
     w = network.mapping(file.inputs("input.z", 2, 512))
     assert file.error(network.synthesis(w), "pixels") < 1e-5
     assert torch.equal(network.map.w_avg, average)
@@ -119,7 +119,7 @@ def test_genforce_stylegan2(conformance, tmp_path, runner):
     file = conformance("stylegan2_genforce_cond32")
     checkpoint = {"models": genforce(file), "optimizers": {}} if runner else genforce(file)
     torch.save(checkpoint, tmp_path / "net.pth")
-    network = load_generator(tmp_path / "net.pth")
+    network = read_checkpoint(tmp_path / "net.pth")
     w = network.mapping(file.inputs("input.z", 2, 32), torch.eye(5)[:2])
     assert file.error(network.synthesis(w), "pixels") < 1e-5
 
@@ -127,7 +127,7 @@ def test_genforce_stylegan2(conformance, tmp_path, runner):
 def test_genforce_stylegan1(conformance, tmp_path):
     file = conformance("stylegan1_genforce_128")
     torch.save(genforce(file), tmp_path / "net.pth")
-    network = load_generator(tmp_path / "net.pth")
+    network = read_checkpoint(tmp_path / "net.pth")
     w = network.mapping(file.inputs("input.z", 2, 32))
     assert file.error(network.synthesis(w), "pixels") < 2e-5
 
@@ -135,7 +135,7 @@ def test_genforce_stylegan1(conformance, tmp_path):
 def test_rosinality_stylegan1(conformance, tmp_path):
     file = conformance("stylegan1_rosinality_128")
     torch.save({"g_running": file.state, "generator": {}}, tmp_path / "net.model")
-    network = load_generator(tmp_path / "net.model")
+    network = read_checkpoint(tmp_path / "net.model")
     assert network.resolution == 128
     w = network.mapping(file.inputs("input.z", 1, 512))
     assert file.error(network.synthesis(w, "none"), "pixels_noise_none") < 5e-5
@@ -159,7 +159,7 @@ def pulse(conformance, tmp_path):
 
 def test_pulse_synthesis_alone(pulse):
     file, path = pulse
-    network = load_generator(path)
+    network = read_checkpoint(path)
     assert network.map is None
     assert file.error(pulse_pixels(file, network), "pixels") < 1e-5
 
@@ -170,7 +170,7 @@ def test_pulse_with_its_mapping(conformance, pulse, tmp_path, beside):
     mapping = conformance("stylegan1_pulse_mapping")
     place = (path.parent if beside else tmp_path) / "mapping.pt"
     torch.save(mapping.state, place)
-    network = load_generator(path) if beside else load_generator(path, mapping=place)
+    network = read_checkpoint(path) if beside else read_checkpoint(path, mapping=place)
     assert mapping.relative(network.mapping(mapping.inputs("input.z", 4, 512))[:, 0], "w") < 1e-5
     assert file.error(pulse_pixels(file, network), "pixels") < 1e-5
 
@@ -181,14 +181,14 @@ def test_lernapparat_file(conformance, tmp_path):
     state = {f"g_synthesis.{names[k]}": v for k, v in file.state.items()}
     state |= {f"g_mapping.{k}": v for k, v in mapping.state.items()}
     torch.save(state, tmp_path / "karras2019stylegan-ffhq-1024x1024.for_g_all.pt")
-    network = load_generator(next(tmp_path.iterdir()))
+    network = read_checkpoint(next(tmp_path.iterdir()))
     assert file.error(pulse_pixels(file, network), "pixels") < 1e-5
 
 
 def test_data_parallel_prefixes_are_dropped(pulse, tmp_path):
     file, _ = pulse
     torch.save({f"module.{k}": v for k, v in file.state.items()}, tmp_path / "net.pt")
-    assert load_generator(tmp_path / "net.pt").resolution == 64
+    assert read_checkpoint(tmp_path / "net.pt").resolution == 64
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_other_contents_are_refused_in_one_line(tmp_path, content, message):
     path = tmp_path / "other.pt"
     torch.save(content, path)
     with pytest.raises(InputError, match=message) as caught:
-        load_generator(path)
+        read_checkpoint(path)
     assert str(caught.value).startswith(str(path))
     assert str(caught.value).isprintable()
 
@@ -225,16 +225,16 @@ def test_options_that_do_not_fit_are_refused(conformance, tmp_path, options, mes
     path = tmp_path / "net.pt"
     torch.save(conformance("stylegan2_ada_cond32").state, path)
     with pytest.raises(InputError, match=message):
-        load_generator(path, **options)
+        read_checkpoint(path, **options)
 
 
 def test_missing_files_and_mappings_are_named(pulse, tmp_path):
     with pytest.raises(InputError, match="nowhere.pkl: there is no such file"):
-        load_generator(tmp_path / "nowhere.pkl")
+        read_checkpoint(tmp_path / "nowhere.pkl")
     with pytest.raises(InputError, match="nowhere.pt: cannot be read: No such file"):
-        load_generator(pulse[1], mapping=tmp_path / "nowhere.pt")
+        read_checkpoint(pulse[1], mapping=tmp_path / "nowhere.pt")
     with pytest.raises(InputError, match="no mapping network in PULSE's layout"):
-        load_generator(pulse[1], mapping=pulse[1])
+        read_checkpoint(pulse[1], mapping=pulse[1])
 
 
 class Attack:
@@ -260,10 +260,10 @@ def test_payloads_are_not_executed(tmp_path, conformance, suffix):
         else:
             torch.save(content, path)
         if isinstance(content, dict) and "a" in content:
-            assert load_generator(path).resolution == 32
+            assert read_checkpoint(path).resolution == 32
         else:
             with pytest.raises(InputError, match="no generator of a known layout"):
-                load_generator(path)
+                read_checkpoint(path)
     assert not marker.exists()
 
 
@@ -302,7 +302,7 @@ def test_declared_sizes_take_no_memory(tmp_path, limited_memory, name):
     path = tmp_path / "bomb.pkl"
     path.write_bytes(bombs()[name])
     with pytest.raises(InputError) as caught:
-        load_generator(path)
+        read_checkpoint(path)
     assert str(caught.value).isprintable()
 
 
@@ -316,7 +316,7 @@ def test_shapes_that_multiply_take_no_memory(tmp_path, limited_memory):
     }
     torch.save({**state, "synthesis.b4.const": torch.zeros(1)}, tmp_path / "net.pt")
     with pytest.raises(InputError, match="the tensor"):
-        load_generator(tmp_path / "net.pt")
+        read_checkpoint(tmp_path / "net.pt")
 
 
 def test_any_damage_ends_in_a_network_or_one_line(conformance, write_nvidia, tmp_path):
@@ -330,6 +330,6 @@ def test_any_damage_ends_in_a_network_or_one_line(conformance, write_nvidia, tmp
         broken[source.randrange(len(data))] ^= 1 << source.randrange(8)
         path.write_bytes(broken if source.random() < 0.7 else data[: source.randrange(len(data))])
         try:
-            load_generator(path)
+            read_checkpoint(path)
         except InputError as error:
             assert str(error).isprintable() and len(str(error)) < 400

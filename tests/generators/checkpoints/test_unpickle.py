@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from pulse_audit.generators import unpickle
-from pulse_audit.generators.builders import BUILDERS
-from pulse_audit.generators.stored import Damaged, Inert
-from pulse_audit.generators.unpickle import Machine
+from pulse_audit.generators.checkpoints import unpickle
+from pulse_audit.generators.checkpoints.builders import BUILDERS
+from pulse_audit.generators.checkpoints.pickle_data import Damaged, Inert
+from pulse_audit.generators.checkpoints.unpickle import Machine
 
 
 def read(data: bytes):

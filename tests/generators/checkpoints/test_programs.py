@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pulse_audit.files import file_sha256
-from pulse_audit.generators.checkpoints import load_generator
+from pulse_audit.generators.checkpoints import read_checkpoint
 from pulse_audit.types import InputError
 
 
@@ -51,7 +51,7 @@ def program(decoder):
 def test_a_program_renders_what_was_exported(tmp_path, decoder, batch):
     path = tmp_path / "decoder.pt2"
     path.write_bytes(exported(decoder, batch))
-    network = load_generator(path)
+    network = read_checkpoint(path)
     z = torch.randn(3, 10, generator=torch.Generator().manual_seed(0))
     assert network.latent_dim == 10
     torch.testing.assert_close(network(z), decoder(z))
@@ -206,7 +206,7 @@ def test_whatever_could_run_is_refused_and_names_the_opt_in(tmp_path, program, a
     marker, path = tmp_path / "marker", tmp_path / "bad.pt2"
     path.write_bytes(rewritten(program, ATTACKS[attack](marker)))
     with pytest.raises(InputError) as caught:
-        load_generator(path)
+        read_checkpoint(path)
     message = str(caught.value)
     assert "\n" not in message and len(message) < 500
     assert message.startswith(f"{path}: refused, not opened: ")
@@ -219,7 +219,7 @@ def test_the_attacks_would_work_without_the_look(tmp_path, program):
     marker, path = tmp_path / "marker", tmp_path / "bad.pt2"
     path.write_bytes(rewritten(program, graph(code_as_size(marker))))
     with contextlib.suppress(InputError):
-        load_generator(path, trust_file=file_sha256(path))
+        read_checkpoint(path, trust_file=file_sha256(path))
     assert marker.exists()
 
 
@@ -227,19 +227,19 @@ def test_trust_is_for_one_very_file(tmp_path, program):
     path = tmp_path / "decoder.pt2"
     path.write_bytes(program)
     with pytest.raises(InputError, match="not the one given"):
-        load_generator(path, trust_file="0" * 64)
-    assert load_generator(path, trust_file=file_sha256(path).upper()).latent_dim == 10
+        read_checkpoint(path, trust_file="0" * 64)
+    assert read_checkpoint(path, trust_file=file_sha256(path).upper()).latent_dim == 10
 
 
 def test_a_member_outside_the_archive_has_no_opt_in(tmp_path, program):
     path = tmp_path / "bad.pt2"
     path.write_bytes(rewritten(program, member("../../evil", b"x")))
     with pytest.raises(InputError, match=r"'[\w/]*\.\./\.\./evil' points outside the archive$"):
-        load_generator(path, trust_file=file_sha256(path))
+        read_checkpoint(path, trust_file=file_sha256(path))
 
 
 def test_a_program_of_something_else_is_refused(tmp_path):
     path = tmp_path / "other.pt2"
     torch.export.save(torch.export.export(nn.Conv2d(3, 3, 1), (torch.zeros(1, 3, 4, 4),)), path)
     with pytest.raises(InputError, match="something other than latents"):
-        load_generator(path)
+        read_checkpoint(path)

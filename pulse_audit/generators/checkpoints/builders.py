@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from pulse_audit.generators.stored import (
+from pulse_audit.generators.checkpoints.pickle_data import (
     MAX_DIMENSIONS,
     Bytes,
     Damaged,
@@ -17,7 +17,7 @@ from pulse_audit.generators.stored import (
     Storage,
     StoredTensor,
 )
-from pulse_audit.generators.unpickle import Builder, hashable
+from pulse_audit.generators.checkpoints.unpickle import Builder, hashable
 
 _ARRAYS = {
     "f2": torch.float16,

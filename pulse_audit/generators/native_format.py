@@ -48,7 +48,7 @@ def _settings(network: StyleGAN2 | StyleGAN3) -> dict[str, Any]:
     return {key: getattr(config, key) for key in ("lr_multiplier", "conv_clamp", "joint_norm")}
 
 
-def load_own(path: Path) -> StyleGAN2 | StyleGAN3:
+def read_native(path: Path) -> StyleGAN2 | StyleGAN3:
     """Load one of our own files.
 
     Raises

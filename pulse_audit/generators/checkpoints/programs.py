@@ -19,8 +19,13 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from pulse_audit.generators.stored import Damaged
-from pulse_audit.generators.torchfile import ZIP_START, archive, read_member, read_stream
+from pulse_audit.generators.checkpoints.pickle_data import Damaged
+from pulse_audit.generators.checkpoints.torch_archive import (
+    ZIP_START,
+    archive,
+    read_member,
+    read_stream,
+)
 from pulse_audit.types import InputError
 
 LABEL = re.compile(r"archive_format|archive_version|byteorder|version|\.data/\w+")

@@ -14,21 +14,21 @@ from pathlib import Path
 from torch import Tensor
 
 from pulse_audit.files import file_sha256
-from pulse_audit.generators import stylegan1_layouts as stylegan1
-from pulse_audit.generators.layouts import from_genforce, from_rosinality
-from pulse_audit.generators.own import load_own
-from pulse_audit.generators.programs import ExportedDecoder, is_program, load_program
-from pulse_audit.generators.recognise import (
+from pulse_audit.generators.checkpoints import stylegan1_layouts as stylegan1
+from pulse_audit.generators.checkpoints.pickle_data import Damaged
+from pulse_audit.generators.checkpoints.programs import ExportedDecoder, is_program, load_program
+from pulse_audit.generators.checkpoints.recognise import (
     Found,
     find_generator,
     stylegan2_settings,
     stylegan3_settings,
 )
-from pulse_audit.generators.stored import Damaged
+from pulse_audit.generators.checkpoints.stylegan2_layouts import from_genforce, from_rosinality
+from pulse_audit.generators.checkpoints.torch_archive import ZIP_START, archive, opened
+from pulse_audit.generators.native_format import read_native
 from pulse_audit.generators.stylegan1 import StyleGAN1
 from pulse_audit.generators.stylegan2 import StyleGAN2
 from pulse_audit.generators.stylegan3 import StyleGAN3
-from pulse_audit.generators.torchfile import ZIP_START, archive, opened
 from pulse_audit.types import InputError
 
 Network = StyleGAN1 | StyleGAN2 | StyleGAN3 | ExportedDecoder
@@ -36,7 +36,7 @@ Network = StyleGAN1 | StyleGAN2 | StyleGAN3 | ExportedDecoder
 LONGEST_REASON = 240
 
 
-def load_generator(
+def read_checkpoint(
     path: str | Path,
     *,
     mapping: str | Path | None = None,
@@ -107,7 +107,7 @@ def _load(
     path: Path, mapping: str | Path | None, resolution: int | None, trust_file: str | None
 ) -> Network:
     if path.suffix == ".safetensors":
-        return load_own(path)
+        return read_native(path)
     if _holds_program(path):
         return _load_program(path, trusted=trust_file is not None)
     with opened(path) as root:

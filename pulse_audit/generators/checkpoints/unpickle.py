@@ -11,7 +11,7 @@ import pickletools
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from pulse_audit.generators.stored import Damaged, Inert, Name
+from pulse_audit.generators.checkpoints.pickle_data import Damaged, Inert, Name
 
 # Published snapshots have some tens of thousands of instructions.
 MAX_INSTRUCTIONS = 1_000_000

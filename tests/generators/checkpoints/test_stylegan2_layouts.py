@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pulse_audit.generators.layouts import from_genforce, from_rosinality
+from pulse_audit.generators.checkpoints.stylegan2_layouts import from_genforce, from_rosinality
 from pulse_audit.generators.stylegan2 import StyleGAN2
 from pulse_audit.types import InputError
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from pulse_audit.files import file_sha256, read_card
-from pulse_audit.generators.checkpoints import load_generator
-from pulse_audit.generators.own import KIND, save_generator
+from pulse_audit.generators.checkpoints import read_checkpoint
+from pulse_audit.generators.native_format import KIND, save_generator
 from pulse_audit.generators.stylegan2 import StyleGAN2
 from pulse_audit.generators.stylegan2_layers import StyleGAN2Config
 from pulse_audit.generators.stylegan3 import StyleGAN3
@@ -25,7 +25,7 @@ def saved(tmp_path):
 
 def test_a_saved_stylegan2_loads_the_same(saved):
     network, path = saved
-    again = load_generator(path)
+    again = read_checkpoint(path)
     assert again.config == network.config
     z, labels = torch.randn(2, 6), torch.eye(3)[:2]
     with torch.no_grad():
@@ -38,7 +38,7 @@ def test_a_saved_stylegan3_loads_the_same(tmp_path, conformance):
     file = conformance("stylegan3_t64")
     path = tmp_path / "three.safetensors"
     save_generator(StyleGAN3.from_state(file.state), path, {})
-    network = load_generator(path)
+    network = read_checkpoint(path)
     w = network.mapping(file.inputs("input.z", 2, 64))
     assert file.error(network.synthesis(w), "pixels") < 1e-5
 
@@ -68,24 +68,24 @@ def edited(path, **changes):
 def test_cards_that_do_not_fit_are_refused(saved, changes, message):
     edited(saved[1], **changes)
     with pytest.raises(InputError, match=message):
-        load_generator(saved[1])
+        read_checkpoint(saved[1])
 
 
 def test_a_missing_or_broken_card_is_named(saved):
     place = saved[1].with_suffix(".json")
     place.write_text("{" * 100_000)
     with pytest.raises(InputError, match="no JSON card"):
-        load_generator(saved[1])
+        read_checkpoint(saved[1])
     place.unlink()
     with pytest.raises(InputError, match="its card small.json is missing"):
-        load_generator(saved[1])
+        read_checkpoint(saved[1])
 
 
 def test_damaged_weights_are_refused(saved):
     path = saved[1]
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(InputError, match="another SHA-256"):
-        load_generator(path)
+        read_checkpoint(path)
     edited(path, sha256=file_sha256(path))
     with pytest.raises(InputError, match="damaged safetensors"):
-        load_generator(path)
+        read_checkpoint(path)

@@ -19,9 +19,9 @@ from typing import Any, BinaryIO
 
 import torch
 
-from pulse_audit.generators.builders import BUILDERS
-from pulse_audit.generators.stored import MAX_SIZE, Damaged, Name, Storage
-from pulse_audit.generators.unpickle import Machine
+from pulse_audit.generators.checkpoints.builders import BUILDERS
+from pulse_audit.generators.checkpoints.pickle_data import MAX_SIZE, Damaged, Name, Storage
+from pulse_audit.generators.checkpoints.unpickle import Machine
 
 # How a stream in PyTorch's format before 1.6 begins, after the two bytes of the protocol: its
 # magic number 0x1950a86a20f9469cfc6c.

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pulse_audit.generators.stylegan1_layouts import (
+from pulse_audit.generators.checkpoints.stylegan1_layouts import (
     from_genforce,
     from_lernapparat,
     from_pulse,

@@ -9,8 +9,8 @@ from typing import Any, TypedDict
 
 from torch import Tensor
 
-from pulse_audit.generators.builders import Array
-from pulse_audit.generators.stored import Damaged, Inert, StoredTensor
+from pulse_audit.generators.checkpoints.builders import Array
+from pulse_audit.generators.checkpoints.pickle_data import Damaged, Inert, StoredTensor
 from pulse_audit.generators.stylegan3 import SignalConfig
 from pulse_audit.types import InputError
 
