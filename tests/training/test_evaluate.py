@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pulse_audit.training import cards, judge
+from pulse_audit.training import cards, evaluate
 from pulse_audit.training.export import export
 
 
 def test_composition_counts_the_most_probable_and_averages_the_rest() -> None:
     p = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.7, 0.3]])
-    found = judge.composition(p, ("A", "B"))
+    found = evaluate.composition(p, ("A", "B"))
     assert (found["A"]["share"], found["A"]["mean_probability"]) == (0.75, 0.6)
     assert found["A"]["low"] < 0.75 < found["A"]["high"]
 
@@ -21,7 +21,7 @@ def test_a_copy_has_distance_nothing_and_its_mirror_image_too(tmp_path: Path) ->
     trained = source.integers(0, 256, (30, 8, 8, 3), dtype=np.uint8)
     fresh = source.integers(0, 256, (30, 8, 8, 3), dtype=np.uint8)
     drawn = np.concatenate([trained[3:4], trained[5:6, :, ::-1], fresh[:22]])
-    found = judge.nearest(drawn, fresh, trained, tmp_path / "sheet.png")
+    found = evaluate.nearest(drawn, fresh, trained, tmp_path / "sheet.png")
     assert found["samples"]["least"] == 0
     literal = np.sqrt(
         np.min(
@@ -40,8 +40,8 @@ def test_a_copy_has_distance_nothing_and_its_mirror_image_too(tmp_path: Path) ->
 def test_the_same_set_is_at_no_distance_and_another_one_is() -> None:
     source = np.random.default_rng(1)
     one, same = source.normal(size=(2, 300, 4))
-    near = judge.distances(one, same, "net")
-    far = judge.distances(one, same + 1, "net")
+    near = evaluate.distances(one, same, "net")
+    far = evaluate.distances(one, same + 1, "net")
     assert near["kid_low"] < 0 < near["kid_high"] < far["kid_low"]
     assert near["fid"] < 0.3 < 3.5 < far["fid"] < 5
 
