@@ -22,11 +22,11 @@ class FaceIndex:
     Attributes
     ----------
     split : str
-        What was read: a split of the card, or ``all``.
+        The split that was read: one of the card's, or ``all``.
     root : Path or None
         The data folder; None for faces that a dependency ships.
     faces : list of Face
-        In the order of the label file; the photos themselves are not looked at.
+        In the order of the label file; the photos themselves are not read.
     vocabulary : dict of str to tuple of str
         Every label column of these faces and its words, in the order of reports. An open
         vocabulary holds the words that occur, numbers in numerical order.
@@ -37,8 +37,8 @@ class FaceIndex:
     notes : tuple of str
         Remarks for the user, one line each.
     derived : mapping
-        Those of the columns that are derived: name -> (the column they are from, word -> group),
-        as `faces.attributes.columns` takes them.
+        The columns that are derived: name -> (the column they are from, word -> group), as
+        `faces.attributes.columns` takes them.
     """
 
     card: DatasetCard
@@ -53,6 +53,7 @@ class FaceIndex:
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Count the faces of each word of each label column."""
+        # The words of the vocabulary without faces are counted as 0.
         tallies = {c: Counter(face.labels[c] for face in self.faces) for c in self.vocabulary}
         return {c: {w: tallies[c][w] for w in words} for c, words in self.vocabulary.items()}
 
@@ -68,11 +69,7 @@ def read_faces(card: DatasetCard, root: Path | None, split: str = "val") -> Face
         Its folder. Faces that a dependency ships need none.
     split : str
         ``val``, ``train``, ``all``, or another split of the card. A data set without splits is
-        read whole for ``val`` and ``all``, which a note says.
-
-    Returns
-    -------
-    FaceIndex
+        read whole for ``val`` and ``all``; a note says so.
 
     Raises
     ------
@@ -81,14 +78,17 @@ def read_faces(card: DatasetCard, root: Path | None, split: str = "val") -> Face
         columns, a label outside the vocabulary (with the nearest word), a path that leaves the
         folder, a row given twice, a label that a spreadsheet damaged.
     """
+    # Any fatal problem refuses the whole split: a face must not be lost to an audit unnoticed.
     resolved, notes = resolve_split(card, split)
-    found = scan(card, root, resolved)
-    fatal = [problem for problem in found.problems if problem.fatal]
+    scanned = scan(card, root, resolved)
+    fatal = [problem for problem in scanned.problems if problem.fatal]
     if fatal:
-        raise InputError(_fatal_line(card, fatal))
-    if not found.faces:
+        validate = f"pulse-audit validate {card.name}"
+        more = f" (and {len(fatal) - 1} more: {validate})" if fatal[1:] else ""
+        raise InputError(f"{card.name}: {fatal[0].line()}{more}")
+    if not scanned.faces:
         raise InputError(f"{card.name}: no faces in split {resolved!r} of {root}; {card.obtain}")
-    return index(card, root, resolved, found, notes)
+    return index(card, root, resolved, scanned, notes)
 
 
 def resolve_split(card: DatasetCard, split: str) -> tuple[str, tuple[str, ...]]:
@@ -110,7 +110,7 @@ def resolve_split(card: DatasetCard, split: str) -> tuple[str, tuple[str, ...]]:
 
 
 def scan(card: DatasetCard, root: Path | None, split: str) -> Scan:
-    """Run the layout's reader on a resolved split; `validate` works on what it returns.
+    """Run the layout's reader on a resolved split.
 
     Raises
     ------
@@ -119,6 +119,7 @@ def scan(card: DatasetCard, root: Path | None, split: str) -> Scan:
     """
     if card.layout == "bundled":
         return LAYOUTS[card.layout](card, Path(), split)
+    # Faces that come with the package are read from its assets.
     root = card.shipped_root or root
     if root is None:
         how = f"give --data-root DIR or set PULSE_AUDIT_DATA; {card.obtain}"
@@ -134,52 +135,50 @@ def scan(card: DatasetCard, root: Path | None, split: str) -> Scan:
 
 
 def index(
-    card: DatasetCard, root: Path | None, split: str, found: Scan, notes: tuple[str, ...] = ()
+    card: DatasetCard, root: Path | None, split: str, scanned: Scan, notes: tuple[str, ...] = ()
 ) -> FaceIndex:
-    """Make the index of what a reader found; derived groupings become label columns."""
-    vocabulary = _vocabulary(card, found.faces)
+    """Make the index of a scan; derived groupings become label columns."""
+    # The label columns: the card's first, in its order, then the others as they occur.
+    present = dict.fromkeys(column for face in scanned.faces for column in face.labels)
+    ordered = [column for column in card.vocabulary if column in present]
+    ordered += [column for column in present if column not in card.vocabulary]
+    vocabulary: dict[str, tuple[str, ...]] = {}
+    for column in ordered:
+        if card.vocabulary.get(column):
+            vocabulary[column] = card.vocabulary[column]
+            continue
+        # An open vocabulary is the words that occur, numbers in numerical order.
+        words = {face.labels[column] for face in scanned.faces if column in face.labels}
+        numeric = all(re.fullmatch(r"[0-9]{1,18}", word) for word in words)
+        key = (lambda word: (int(word), word)) if numeric else None
+        vocabulary[column] = tuple(sorted(words, key=key))
+    # The derived columns, and each face's group in them.
     derived = {
         name: (grouping.source, grouping.group_of(vocabulary[grouping.source]))
         for name, grouping in card.derived.items()
         if grouping.source in vocabulary and name not in vocabulary
     }
-    words = {name: tuple(dict.fromkeys(groups.values())) for name, (_, groups) in derived.items()}
+    # Faces are copied only where there is a group to add.
+    faces = scanned.faces
+    if derived:
+        faces = []
+        for face in scanned.faces:
+            groups = {
+                name: group_of[face.labels[source]]
+                for name, (source, group_of) in derived.items()
+                if source in face.labels
+            }
+            faces.append(replace(face, labels={**face.labels, **groups}))
+    for name, (_, group_of) in derived.items():
+        vocabulary[name] = tuple(dict.fromkeys(group_of.values()))
     return FaceIndex(
         card=card,
         split=split,
         root=None if card.layout == "bundled" or card.shipped else root,
-        faces=[_with_groups(face, derived) for face in found.faces] if derived else found.faces,
-        vocabulary={**vocabulary, **words},
+        faces=faces,
+        vocabulary=vocabulary,
         derived=derived,
-        source_files=tuple(found.source_files),
-        problems=tuple(problem for problem in found.problems if not problem.fatal),
+        source_files=tuple(scanned.source_files),
+        problems=tuple(problem for problem in scanned.problems if not problem.fatal),
         notes=notes,
     )
-
-
-def _with_groups(face: Face, derived: Mapping[str, tuple[str, Mapping[str, str]]]) -> Face:
-    groups = {
-        name: group_of[face.labels[source]]
-        for name, (source, group_of) in derived.items()
-        if source in face.labels
-    }
-    return replace(face, labels={**face.labels, **groups})
-
-
-def _fatal_line(card: DatasetCard, fatal: list[Problem]) -> str:
-    more = f" (and {len(fatal) - 1} more: pulse-audit validate {card.name})" if fatal[1:] else ""
-    return f"{card.name}: {fatal[0].line()}{more}"
-
-
-def _vocabulary(card: DatasetCard, faces: list[Face]) -> dict[str, tuple[str, ...]]:
-    present = dict.fromkeys(column for face in faces for column in face.labels)
-    known = [column for column in card.vocabulary if column in present]
-    columns = [*known, *(column for column in present if column not in card.vocabulary)]
-    return {c: card.vocabulary.get(c) or _words(faces, c) for c in columns}
-
-
-def _words(faces: list[Face], column: str) -> tuple[str, ...]:
-    words = {face.labels[column] for face in faces if column in face.labels}
-    if all(re.fullmatch(r"[0-9]{1,18}", word) for word in words):
-        return tuple(sorted(words, key=lambda word: (int(word), word)))
-    return tuple(sorted(words))

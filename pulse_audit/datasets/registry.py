@@ -23,43 +23,38 @@ from pydantic import (
 from pulse_audit.names import nearest
 from pulse_audit.types import Crop, InputError
 
+# Shipped in the package (wheel) or beside it (checkout).
 FILE_NAME = "datasets.yaml"
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 
+# strict: YAML reads 3 and yes as a number and a truth value; labels have to be put in quotes.
 Word = Annotated[str, StringConstraints(strict=True, min_length=1)]
+# Names without a slash, so that no entry leads out of the data folder.
 PlainName = Annotated[str, StringConstraints(strict=True, pattern=r"^\w[\w .-]*$")]
 Column = Annotated[str, StringConstraints(strict=True, min_length=1)]
+# The keys of `layouts.LAYOUTS`.
 LayoutName = Literal[
-    "bundled",
-    "celeba",
-    "fairface",
-    "ffhq-aging",
-    "ffhq-features",
-    "folder",
-    "lfw",
-    "parquet",
-    "race-folders",
-    "utkface",
-]
+    "bundled", "celeba", "fairface", "ffhq-aging", "ffhq-features", "folder", "lfw", "parquet",
+    "race-folders", "utkface",
+]  # fmt: skip
 Split = Annotated[str, StringConstraints(pattern="^(train|val|test)$")]
 SplitOrAll = Annotated[str, StringConstraints(pattern="^(train|val|test|all)$")]
-
 
 # File names of these layouts hold the ids 0 to size - 1.
 _CLASS_IDS_NEEDED = {"utkface": {"race": 5, "gender": 2}}
 
 
-class Strict(BaseModel):
-    """Base of the models here: immutable, and unknown keys are errors."""
+class CardPart(BaseModel):
+    """Base of a card and its parts: immutable, and unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Expected(Strict):
+class Expected(CardPart):
     """How many faces a complete copy of one split holds.
 
-    ``groups`` maps a label column to the count of each of its words. Counts that nobody of this
-    project has seen in a complete copy are ``confirmed: false``: a mismatch is then a warning.
+    ``groups`` maps a label column to the count of each of its words. Counts that this project has
+    not checked on a complete copy are ``confirmed: false``: a difference is then a warning.
     """
 
     count: PositiveInt
@@ -67,7 +62,7 @@ class Expected(Strict):
     confirmed: bool = True
 
 
-class Checksum(Strict):
+class Checksum(CardPart):
     """The published checksum of one file; ``sha256`` may be a leading part of the digest."""
 
     name: PlainName
@@ -83,7 +78,7 @@ class Checksum(Strict):
         return self
 
 
-class Derived(Strict):
+class DerivedGrouping(CardPart):
     """A coarser grouping of a label column.
 
     For groups that an attribute model confuses too often for their shares to be corrected. Labels
@@ -104,19 +99,47 @@ class Derived(Strict):
 
     def group_of(self, words: Sequence[str]) -> dict[str, str]:
         """Map each word of the column to its group, in the order of the words."""
-        grouped = {word: group for group, given in self.groups.items() for word in given}
+        grouped = {word: group for group, members in self.groups.items() for word in members}
         return {word: grouped.get(word, word) for word in words}
 
+    def check(self, name: str, words: Sequence[str]) -> None:
+        """Raise ValueError unless the groups share out the column's words and two or more remain.
 
-class DatasetCard(Strict):
-    """What is known of one data set.
+        Parameters
+        ----------
+        name : str
+            How messages name the grouping.
+        words : sequence of str
+            The words of the column.
+        """
+        # Every word belongs to the column, and to one group at most.
+        grouped = [word for members in self.groups.values() for word in members]
+        for word in grouped:
+            if word not in words:
+                raise ValueError(f"derived {name!r} names {word!r}{nearest(word, words)}")
+            if grouped.count(word) > 1:
+                raise ValueError(f"derived {name!r} names {word!r} twice")
+        # A group may have the name of a word only if the word is in it.
+        for group, members in self.groups.items():
+            if not members:
+                raise ValueError(f"derived {name!r}: group {group!r} is made of no word")
+            if group in words and group not in members:
+                raise ValueError(
+                    f"derived {name!r}: {group!r} is a word outside the group of that name"
+                )
+        if len(set(self.group_of(words).values())) < 2:
+            raise ValueError(f"derived {name!r} leaves one group alone")
+
+
+class DatasetCard(CardPart):
+    """What is known about one data set.
 
     Attributes
     ----------
     vocabulary : dict of str to tuple of str
         Label column -> its words, in the order of reports. An empty vocabulary is open: it is
         taken from the data. With layout ``folder``, columns not named here are open too.
-    derived : dict of str to Derived
+    derived : dict of str to DerivedGrouping
         Coarser groupings, by name: label columns made from others.
     optional : tuple of str
         Columns that some copies lack.
@@ -144,7 +167,7 @@ class DatasetCard(Strict):
     title: Word
     layout: LayoutName
     vocabulary: dict[Column, tuple[Word, ...]]
-    derived: dict[PlainName, Derived] = {}
+    derived: dict[PlainName, DerivedGrouping] = {}
     optional: tuple[Column, ...] = ()
     class_ids: dict[Column, tuple[Word, ...]] = {}
     labels_from: Literal["people", "model", "none"]
@@ -166,11 +189,11 @@ class DatasetCard(Strict):
 
     @field_validator("vocabulary")
     @classmethod
-    def _distinct_words(cls, given: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-        for column, words in given.items():
+    def _distinct_words(cls, vocabulary: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        for column, words in vocabulary.items():
             if len(set(words)) != len(words):
                 raise ValueError(f"{column!r} names a word twice")
-        return given
+        return vocabulary
 
     @model_validator(mode="after")
     def _columns_known(self) -> Self:
@@ -181,10 +204,7 @@ class DatasetCard(Strict):
                     known = key == "group_by" and column in self.derived
                     if column not in self.vocabulary and not known:
                         raise ValueError(f"{key} names {column!r}, which is no label column")
-        return self
-
-    @model_validator(mode="after")
-    def _class_ids_permute(self) -> Self:
+        # The class ids of a column are its words in another order.
         for column, words in self.class_ids.items():
             if set(words) != set(self.vocabulary.get(column, ())):
                 raise ValueError(f"class_ids of {column!r} are not its vocabulary, reordered")
@@ -193,6 +213,7 @@ class DatasetCard(Strict):
     @model_validator(mode="after")
     def _derived_fit(self) -> Self:
         for name, derived in self.derived.items():
+            # The samples' own columns of skin tone have these names.
             if name in self.vocabulary or name in ("skin_tone", "monk"):
                 raise ValueError(f"derived {name!r} has the name of another grouping")
             words = self.vocabulary.get(derived.source, ())
@@ -200,7 +221,7 @@ class DatasetCard(Strict):
                 raise ValueError(
                     f"derived {name!r} is from {derived.source!r}, which has no words in vocabulary"
                 )
-            _check_groups(name, derived, words)
+            derived.check(name, words)
         return self
 
     @model_validator(mode="after")
@@ -208,6 +229,7 @@ class DatasetCard(Strict):
         for column, size in _CLASS_IDS_NEEDED.get(self.layout, {}).items():
             if len(self.class_ids.get(column, ())) != size:
                 raise ValueError(f"layout {self.layout} needs {size} class_ids for {column!r}")
+        # FFHQ's photos are numbered, and its splits are ranges of numbers.
         ranges = self.splits.values() if self.layout.startswith("ffhq") else ()
         if not all(re.fullmatch(r"\d+-\d+", own) for own in ranges):
             raise ValueError("splits of FFHQ are ranges of photo numbers, such as 00000-59999")
@@ -239,43 +261,26 @@ class DatasetCard(Strict):
 
     def expected_for(self, split: str) -> Expected | None:
         """Return the counts of a complete copy of ``split``; ``all`` is summed where it can be."""
+        # A count of the whole is given, or is the sum of the counts of all splits.
         if split != "all" or "all" in self.expected or not self.splits:
             return self.expected.get(split)
         parts = [self.expected[s] for s in self.splits if s in self.expected]
-        return _sum(parts) if len(parts) == len(self.splits) else None
-
-
-def _check_groups(name: str, derived: Derived, words: tuple[str, ...]) -> None:
-    """Raise ValueError unless the groups share the words out, and two or more are left."""
-    given = [word for group in derived.groups.values() for word in group]
-    for word in given:
-        if word not in words:
-            raise ValueError(f"derived {name!r} names {word!r}{nearest(word, words)}")
-        if given.count(word) > 1:
-            raise ValueError(f"derived {name!r} names {word!r} twice")
-    for group, members in derived.groups.items():
-        if not members:
-            raise ValueError(f"derived {name!r}: group {group!r} is made of no word")
-        if group in words and group not in members:
-            raise ValueError(
-                f"derived {name!r}: {group!r} is a word outside the group of that name"
-            )
-    if len(set(derived.group_of(words).values())) < 2:
-        raise ValueError(f"derived {name!r} leaves one group alone")
-
-
-def _sum(parts: list[Expected]) -> Expected:
-    shared = set.intersection(*(set(p.groups) for p in parts))
-    groups = {
-        column: {word: sum(p.groups[column].get(word, 0) for p in parts) for word in words}
-        for column, words in parts[0].groups.items()
-        if column in shared
-    }
-    return Expected(
-        count=sum(p.count for p in parts),
-        groups=groups,
-        confirmed=all(p.confirmed for p in parts),
-    )
+        if len(parts) < len(self.splits):
+            return None
+        # Only columns whose counts are known in every split can be summed.
+        columns = set.intersection(*(set(part.groups) for part in parts))
+        groups = {
+            column: {
+                word: sum(part.groups[column].get(word, 0) for part in parts) for word in words
+            }
+            for column, words in parts[0].groups.items()
+            if column in columns
+        }
+        return Expected(
+            count=sum(part.count for part in parts),
+            groups=groups,
+            confirmed=all(part.confirmed for part in parts),
+        )
 
 
 @dataclass(frozen=True)
@@ -330,12 +335,33 @@ def load_registry(extra: Path | None = None) -> Registry:
     """
     path = builtin_file()
     entries = _read(path)
-    origin = dict.fromkeys(entries, path)
+    # Messages name the file that an entry was last changed by.
+    origin: dict[str, Path] = dict.fromkeys(entries, path)
     if extra is not None:
         for name, entry in _read(extra).items():
             entries[name] = {**entries.get(name, {}), **entry}
             origin[name] = extra
-    return Registry({name: _card(origin[name], name, entry) for name, entry in entries.items()})
+    # Check every entry; the first that does not fit is the error.
+    cards = {}
+    for name, entry in entries.items():
+        where = f"{origin[name]}: entry {name!r}"
+        if "name" in entry:
+            raise InputError(f"{where}, key 'name': the entry's own key is its name")
+        try:
+            cards[name] = DatasetCard(name=name, **entry)
+        except ValidationError as error:
+            # Inputs are left out of the message: an alias bomb in YAML would be written out there.
+            first = error.errors(include_input=False, include_url=False)[0]
+            loc = [str(part) for part in first["loc"]]
+            key = f"key {'.'.join(loc)!r}: " if loc else ""
+            reason = first["msg"].removeprefix("Value error, ")
+            if first["type"] == "string_type":
+                reason += " (put it in quotes)"
+            elif first["type"] == "extra_forbidden":
+                keys = list(DatasetCard.model_fields)[1:]
+                reason = "is no key" + (nearest(loc[0], keys) if len(loc) == 1 else "")
+            raise InputError(f"{where}, {key}{reason}") from error
+    return Registry(cards)
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
@@ -349,11 +375,9 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is not UTF-8 text; save it as UTF-8") from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise InputError(f"{path}: is not valid YAML: {_one_line(error)}") from error
-    return _entries(path, data)
-
-
-def _entries(path: Path, data: object) -> dict[str, dict[str, Any]]:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: is not valid YAML: {reason}") from error
+    # The shape: names, each with keys below it.
     if not isinstance(data, dict) or not data:
         raise InputError(f"{path}: holds no data sets; write 'name:' and its keys below it")
     for name, entry in data.items():
@@ -362,28 +386,3 @@ def _entries(path: Path, data: object) -> dict[str, dict[str, Any]]:
         if any(not isinstance(key, str) for key in entry):
             raise InputError(f"{path}: entry {name!r} has a key that is not a word")
     return data
-
-
-def _card(path: Path, name: str, entry: Mapping[str, Any]) -> DatasetCard:
-    if "name" in entry:
-        raise InputError(f"{path}: entry {name!r}, key 'name': the entry's own key is its name")
-    try:
-        return DatasetCard(name=name, **entry)
-    except ValidationError as error:
-        raise InputError(f"{path}: entry {name!r}, {_first_error(error)}") from error
-
-
-def _first_error(error: ValidationError) -> str:
-    # Inputs are left out of the message: an alias bomb in YAML would be spelt out there.
-    first = error.errors(include_input=False, include_url=False)[0]
-    loc = [str(part) for part in first["loc"]]
-    where = f"key {'.'.join(loc)!r}: " if loc else ""
-    if first["type"] == "extra_forbidden":
-        known = nearest(loc[0], list(DatasetCard.model_fields)[1:]) if len(loc) == 1 else ""
-        return f"{where}is no key{known}"
-    hint = " (put it in quotes)" if first["type"] == "string_type" else ""
-    return f"{where}{first['msg'].removeprefix('Value error, ')}{hint}"
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]

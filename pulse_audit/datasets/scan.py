@@ -1,30 +1,38 @@
-"""What a layout reader finds, and the checks that every reader shares."""
+"""What a reader of a data folder returns, and the checks that all readers share."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from pulse_audit.datasets.damage import Damage, undamaged
+from pulse_audit.datasets.images import FileImage, is_below
 from pulse_audit.datasets.registry import DatasetCard
-from pulse_audit.datasets.sources import is_below
+from pulse_audit.datasets.tables import Damage, LabelTable, original_word
+from pulse_audit.files import file_sha256
 from pulse_audit.names import nearest
-from pulse_audit.types import Face, InputError
+from pulse_audit.types import Face, ImageSource, InputError
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+
+# Absolute paths, drive letters, "..", and characters that no path of a label file should hold.
+_OUTSIDE = re.compile(r"^[/~]|^[A-Za-z]:|(^|/)\.\.(/|$)|[\\\0\n\r]")
+
+# The lowest age of each of FairFace's groups; other data sets' ages are put into the same groups.
+_AGE_GROUPS = {70: "more than 70", 60: "60-69", 50: "50-59", 40: "40-49", 30: "30-39",
+               20: "20-29", 10: "10-19", 3: "3-9", 0: "0-2"}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Problem:
     """One thing wrong with a data set: its kind, where it is, what it is and what to do.
 
-    A face with a fatal problem must not be audited; the others are skipped and listed.
+    A face with a fatal problem must not be audited; faces with another are skipped and listed.
     """
 
     kind: str
@@ -46,7 +54,7 @@ class SourceFile(NamedTuple):
 
 @dataclass
 class Scan:
-    """All that a layout reader found.
+    """What a reader returns.
 
     ``listed`` holds the image names that the label files mention for any split; None where the
     folder itself is the list.
@@ -63,6 +71,164 @@ class Scan:
         self.problems.append(Problem(kind, where, message, fatal))
 
 
+class RowReader:
+    """Turns rows of a file name and labels into faces of a scan, or into problems.
+
+    Parameters
+    ----------
+    scan : Scan
+        Where faces and problems are appended.
+    card : DatasetCard
+        Whose vocabulary the labels are checked against.
+    root : Path
+        The data folder.
+    prefix : str
+        Folder below the root in which the photos are.
+    """
+
+    def __init__(self, scan: Scan, card: DatasetCard, root: Path, prefix: str = "") -> None:
+        self.scan = scan
+        self.card = card
+        self._root = str(root)
+        self._real_root = os.path.realpath(root)
+        self._prefix = f"{prefix}/" if prefix not in ("", ".") else ""
+        # Each word and each folder is checked once: there may be millions of rows.
+        self._checked: defaultdict[str, dict[str, tuple[str, str, str | None] | None]]
+        self._checked = defaultdict(dict)
+        # Folder -> whether it is below the root; file -> the row that listed it first.
+        self._inside: dict[str, bool] = {}
+        self._first_row: dict[str, str] = {}
+
+    def add(
+        self,
+        name: str,
+        where: str,
+        labels: Mapping[str, str],
+        *,
+        source: ImageSource | None = None,
+        cell: tuple[Path, int] | None = None,
+    ) -> None:
+        """Add one row.
+
+        Parameters
+        ----------
+        name : str
+            The face's id; below the prefix it is the photo's file.
+        where : str
+            How messages name the row.
+        labels : mapping of str to str
+            Its labels by column.
+        source : ImageSource, optional
+            The photo, where it is not a file of its own.
+        cell : (Path, int), optional
+            CSV and row in which damaged labels can be repaired.
+        """
+        # A name that leaves the folder or is listed twice is one problem; its labels are not read.
+        if source is None:
+            refusal = self._refuse(self._prefix + name, where)
+            if refusal is not None:
+                self.scan.add(refusal[0], where, refusal[1])
+                return
+        # Every label outside the vocabulary is a problem; damaged labels can be repaired.
+        usable = True
+        for column, word in labels.items():
+            checked = self._checked[column]
+            if word not in checked:
+                checked[word] = label_problem(self.card, column, word)
+            problem = checked[word]
+            if problem is not None:
+                kind, message, meant = problem
+                self.scan.add(kind, where, message)
+                if meant is not None and cell is not None:
+                    self.scan.damages.append(Damage(*cell, column, word, meant))
+                usable = False
+        if usable:
+            photo = source or FileImage(self._root, self._prefix + name)
+            self.scan.faces.append(Face(name, photo, labels))
+
+    def _refuse(self, name: str, where: str) -> tuple[str, str] | None:
+        """Return (kind, message) unless ``name`` is below the root and new.
+
+        Links are followed once per folder; links in the last part of a path are checked when the
+        file is read.
+        """
+        if not name.strip():
+            return "outside_root", "the file name is empty; name a file below the data folder"
+        folder = os.path.dirname(name)
+        inside = not _OUTSIDE.search(name)
+        if inside and folder not in self._inside:
+            real = os.path.realpath(os.path.join(self._real_root, folder))
+            self._inside[folder] = is_below(real, self._real_root)
+        if not inside or not self._inside[folder]:
+            return "outside_root", (
+                f"the path {quote(name)} leaves the data folder; "
+                "name files below it, with forward slashes"
+            )
+        # "a/./b" and "a//b" are the same file as "a/b".
+        plain = posixpath.normpath(name) if "./" in name or "//" in name else name
+        if plain in self._first_row:
+            first = self._first_row[plain]
+            return "duplicate_row", f"{quote(name)} is listed again after {first}; keep one"
+        self._first_row[plain] = where
+        return None
+
+    def add_table(self, table: LabelTable, columns: Sequence[str]) -> None:
+        """Add every row of a CSV with the column ``file`` and the given label columns."""
+        require_columns(table.path, table.header, ["file"])
+        # Row 1 of the file is the header.
+        cells = [table.column(column) for column in columns]
+        rows = zip(table.column("file"), *cells, strict=True)
+        for number, (name, *words) in enumerate(rows, start=2):
+            where = f"{table.path.name}, row {number}"
+            labels = dict(zip(columns, words, strict=True))
+            self.add(name, where, labels, cell=(table.path, number))
+
+
+def label_problem(card: DatasetCard, column: str, word: str) -> tuple[str, str, str | None] | None:
+    """Check a label against its vocabulary.
+
+    Returns
+    -------
+    None, or (kind, message, meant)
+        ``meant`` is the word that a spreadsheet damaged, where that is certain.
+    """
+    # An open vocabulary is empty here, and takes any word but the empty one.
+    vocabulary = card.vocabulary.get(column, ())
+    if not word.strip():
+        return "missing_label", f"column {column!r} is empty; fill it in or remove the row", None
+    if not vocabulary or word in vocabulary:
+        return None
+    # A spreadsheet may have turned the word into a date, which can be repaired.
+    meant = original_word(word, vocabulary)
+    if meant is None:
+        return "unknown_label", f"unknown {column} {quote(word)}{nearest(word, vocabulary)}", None
+    repair = f"pulse-audit validate {card.name} --repair"
+    message = f"{column} {word!r} is {meant!r} turned into a date by a spreadsheet; run {repair}"
+    return "damaged_label", message, meant
+
+
+def require_columns(path: Path, header: Sequence[str], needed: Iterable[str]) -> None:
+    """Raise InputError unless the header holds every needed column."""
+    lacking = [column for column in needed if column not in header]
+    if lacking:
+        columns = join_words([quote(column, 30) for column in header], 12)
+        raise InputError(
+            f"{path}: lacks the column {lacking[0]!r} (it has: {columns}); "
+            "use the unchanged label file"
+        )
+
+
+def label_columns(card: DatasetCard, path: Path, header: Sequence[str]) -> list[str]:
+    """Return the card's columns in the header; InputError where one is lacking that must not."""
+    require_columns(path, header, [c for c in card.vocabulary if c not in card.optional])
+    return [column for column in card.vocabulary if column in header]
+
+
+def age_group(years: float) -> str:
+    """Return FairFace's age group of an age in years; 70 itself is ``more than 70``."""
+    return next(word for lowest, word in _AGE_GROUPS.items() if years >= lowest)
+
+
 def data_folder(card: DatasetCard, root: Path) -> Path:
     """Return ``root/card.folder`` where it exists, else ``root``."""
     inner = root / card.folder if card.folder else root
@@ -74,26 +240,14 @@ def first_existing(base: Path, names: Sequence[str]) -> Path | None:
     return next((base / name for name in names if (base / name).exists()), None)
 
 
-def missing(card: DatasetCard, what: str, base: Path) -> InputError:
+def not_found(card: DatasetCard, what: str, base: Path) -> InputError:
     """Build the error for data that are not there; it ends with how to get them."""
     return InputError(f"{card.name}: {what} not found in {base}; {card.obtain}")
 
 
-def sha256_file(path: Path, name: str) -> SourceFile:
-    """Hash one label file."""
-    with path.open("rb") as file:
-        return SourceFile(name, hashlib.file_digest(file, "sha256").hexdigest())
-
-
-def listed(words: Sequence[str], at_most: int = 3) -> str:
-    """Join words with commas, cut after ``at_most`` with the number left out."""
-    rest = len(words) - at_most
-    return ", ".join(words[:at_most]) + (f", and {rest:,} more" if rest > 0 else "")
-
-
-def shown(text: str, at_most: int = 80) -> str:
-    """Quote a text from outside for a message: on one line, cut where it is long."""
-    return repr(text if len(text) <= at_most else f"{text[:at_most]}...")
+def hash_file(path: Path, root: Path) -> SourceFile:
+    """Hash one label file below the root."""
+    return SourceFile(relative(path, root), file_sha256(path))
 
 
 def relative(path: Path, root: Path) -> str:
@@ -101,101 +255,42 @@ def relative(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix()
 
 
+def is_image_name(name: str) -> bool:
+    """Whether a file name is that of an image, and not hidden."""
+    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+
+
 def images_below(base: Path) -> Iterator[str]:
     """Yield the image files below ``base`` as relative names, in sorted order.
 
     Symbolic links to folders are not followed: they could leave the data folder.
     """
-    for folder, subfolders, files in os.walk(base, onerror=_raise):
+
+    def stop(error: OSError) -> None:
+        raise error
+
+    # Sorting the subfolders in place makes os.walk visit them in that order.
+    for folder, subfolders, files in os.walk(base, onerror=stop):
         subfolders.sort()
-        inner = os.path.relpath(folder, base).replace(os.sep, "/")
+        inner = relative(Path(folder), base)
         prefix = "" if inner == "." else f"{inner}/"
-        for name in sorted(files):
-            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
-                yield prefix + name
-
-
-def _raise(error: OSError) -> None:
-    raise error
+        yield from (prefix + name for name in sorted(files) if is_image_name(name))
 
 
 def images_in(root: Path, folder: str) -> Iterator[str]:
     """Yield the image files directly in ``root/folder`` as names below ``root``."""
-    if _OUTSIDE.search(folder) or not (root / folder).is_dir():
-        return
-    for entry in os.scandir(root / folder):
-        if entry.name.lower().endswith(IMAGE_SUFFIXES) and not entry.name.startswith("."):
-            yield f"{folder}/{entry.name}" if folder else entry.name
+    if not _OUTSIDE.search(folder) and (root / folder).is_dir():
+        for entry in os.scandir(root / folder):
+            if is_image_name(entry.name):
+                yield f"{folder}/{entry.name}" if folder else entry.name
 
 
-_OUTSIDE = re.compile(r"^[/~]|^[A-Za-z]:|(^|/)\.\.(/|$)|[\\\0\n\r]")
+def join_words(words: Sequence[str], at_most: int = 3) -> str:
+    """Join words with commas; after ``at_most`` of them, say how many more there are."""
+    rest = len(words) - at_most
+    return ", ".join(words[:at_most]) + (f", and {rest:,} more" if rest > 0 else "")
 
 
-class Names:
-    """Checks the file names of one data set: relative, below the root, each once.
-
-    Links are followed once per folder; links in the last part of a path are checked when the
-    file is read.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self._root = os.path.realpath(root)
-        self._folders: dict[str, bool] = {}
-        self.seen: dict[str, str] = {}
-
-    def refuse(self, name: str, where: str) -> tuple[str, str] | None:
-        """Return (kind, message) where ``name`` cannot be used; else remember it."""
-        if not name.strip():
-            return "outside_root", "the file name is empty; name a file below the data folder"
-        if _OUTSIDE.search(name) or not self._folder_inside(os.path.dirname(name)):
-            return (
-                "outside_root",
-                f"the path {shown(name)} leaves the data folder; "
-                "name files below it, with forward slashes",
-            )
-        plain = posixpath.normpath(name) if "./" in name or "//" in name else name
-        if plain in self.seen:
-            return (
-                "duplicate_row",
-                f"{shown(name)} is listed again after {self.seen[plain]}; keep one",
-            )
-        self.seen[plain] = where
-        return None
-
-    def _folder_inside(self, folder: str) -> bool:
-        if folder not in self._folders:
-            real = os.path.realpath(os.path.join(self._root, folder))
-            self._folders[folder] = is_below(real, self._root)
-        return self._folders[folder]
-
-
-def check_word(card: DatasetCard, column: str, word: str) -> tuple[str, str, str | None] | None:
-    """Check a label against its vocabulary.
-
-    Returns
-    -------
-    None, or (kind, message, meant)
-        ``meant`` is the word that a spreadsheet damaged, where that is certain.
-    """
-    vocabulary = card.vocabulary.get(column, ())
-    if not word.strip():
-        return "missing_label", f"column {column!r} is empty; fill it in or remove the row", None
-    if not vocabulary or word in vocabulary:
-        return None
-    meant = undamaged(word, vocabulary)
-    if meant is None:
-        return "unknown_label", f"unknown {column} {shown(word)}{nearest(word, vocabulary)}", None
-    repair = f"pulse-audit validate {card.name} --repair"
-    message = f"{column} {word!r} is {meant!r} turned into a date by a spreadsheet; run {repair}"
-    return "damaged_label", message, meant
-
-
-def need_columns(path: Path, header: Sequence[str], needed: Iterable[str]) -> None:
-    """Raise InputError unless the header holds every needed column."""
-    lacking = [column for column in needed if column not in header]
-    if lacking:
-        columns = listed([shown(column, 30) for column in header], 12)
-        raise InputError(
-            f"{path}: lacks the column {lacking[0]!r} (it has: {columns}); "
-            "use the unchanged label file"
-        )
+def quote(text: str, at_most: int = 80) -> str:
+    """Quote a text from outside for a message: on one line, cut where it is long."""
+    return repr(text if len(text) <= at_most else f"{text[:at_most]}...")

@@ -1,25 +1,40 @@
-"""Reading label tables from outside: CSV as plain text, never interpreted; and repairing them."""
+"""Label tables from outside: reading CSV as plain text, and repairing labels turned into dates.
+
+Spreadsheets take ``3-9`` for the ninth of March or the third of September, by locale, and save it
+as ``03-Sep``; ``10-19`` becomes ``Oct-19``. A word is restored only where exactly one word of the
+vocabulary fits.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
-import os
+import re
 import shutil
-import tempfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pulse_audit.datasets.damage import Damage
+from pulse_audit.files import atomic_write
 from pulse_audit.types import InputError
 
+# Larger than any label file: CelebA's list of 40 attributes has 25 MiB.
 MAX_BYTES = 512 * 2**20
+# Spreadsheets mark a UTF-8 file by this first character.
 _BOM = "\ufeff"
+
+# The forms in which spreadsheets write dates, by locale: 2019-10-01, 3/9/2024, 03-Sep, Oct-19.
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_RANGE = re.compile(r"^(\d+)-(\d+)$")
+_CLOCK = r"(?:[ T]00:00(?::00)?)?$"
+_ISO = re.compile(r"^(\d{4})[-/](\d{1,2})[-/](\d{1,2})" + _CLOCK)
+_NUMERIC = re.compile(r"^(\d{1,2})[-/.](\d{1,2})[-/.](\d{4}|\d{2})" + _CLOCK)
+_DAY_MONTH = re.compile(r"^(\d{1,2})[-/ ]([A-Za-z]{3,9})(?:[-/ ](\d{4}|\d{2}))?$")
+_MONTH_NUMBER = re.compile(r"^([A-Za-z]{3,9})[-/ ](\d{4}|\d{1,2})$")
 
 
 @dataclass(frozen=True)
-class Table:
+class LabelTable:
     """A label table: every cell is a string. ``rows[0]`` is row 2 of the file."""
 
     path: Path
@@ -32,8 +47,19 @@ class Table:
         return [row[index] for row in self.rows]
 
 
+@dataclass(frozen=True)
+class Damage:
+    """A cell of a label table that a spreadsheet turned into a date; ``row`` 1 is the header."""
+
+    path: Path
+    row: int
+    column: str
+    found: str
+    meant: str
+
+
 def read_text(path: Path) -> str:
-    """Read a label file as UTF-8, a byte-order mark kept.
+    """Read a label file as UTF-8, keeping a byte-order mark.
 
     Raises
     ------
@@ -48,6 +74,7 @@ def read_text(path: Path) -> str:
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    # Where the text is not UTF-8, name the row: the number of line feeds before the byte.
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -58,31 +85,9 @@ def read_text(path: Path) -> str:
         ) from error
 
 
-def read_csv(path: Path) -> Table:
-    """Read a CSV with a header; a byte-order mark and blank lines are passed over.
-
-    Raises
-    ------
-    InputError
-        One line naming the file and the row: not UTF-8, not CSV, empty, a header that names a
-        column twice, a row of another length.
-    """
-    cells = _cells(path, read_text(path).removeprefix(_BOM))
-    if not cells or not any(cells[0]):
-        raise InputError(f"{path}: is empty; get the label file again")
-    header = [name.strip() for name in cells[0]]
-    _check_header(path, header)
-    rows = cells[1:]
-    while rows and not rows[-1]:
-        rows.pop()
-    if not rows:
-        raise InputError(f"{path}: holds a header and no rows; get the label file again")
-    _check_lengths(path, header, rows)
-    return Table(path, header, rows)
-
-
 def _cells(path: Path, text: str) -> list[list[str]]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    # Rows are added one by one, so that an error can name the row at which it occurred.
+    reader = csv.reader(io.StringIO(text.removeprefix(_BOM), newline=""), strict=True)
     rows: list[list[str]] = []
     try:
         rows.extend(reader)
@@ -91,26 +96,95 @@ def _cells(path: Path, text: str) -> list[list[str]]:
     return rows
 
 
-def _check_header(path: Path, header: list[str]) -> None:
+def read_csv(path: Path) -> LabelTable:
+    """Read a CSV with a header; a byte-order mark and blank lines at the end are ignored.
+
+    Raises
+    ------
+    InputError
+        One line naming the file and the row: not UTF-8, not CSV, empty, a header that names a
+        column twice, a row of another length.
+    """
+    cells = _cells(path, read_text(path))
+    if not cells or not any(cells[0]):
+        raise InputError(f"{path}: is empty; get the label file again")
+    # The header: separated by commas, and every column named once.
+    header = [name.strip() for name in cells[0]]
     if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
         raise InputError(f"{path}, row 1: columns are not separated by commas; save it as CSV")
     twice = next((name for name in header if header.count(name) > 1), None)
     if twice is not None:
         raise InputError(f"{path}, row 1: names the column {twice!r} twice; rename one")
-
-
-def _check_lengths(path: Path, header: list[str], rows: list[list[str]]) -> None:
-    width = len(header)
+    # The rows: at least one, all as long as the header.
+    rows = cells[1:]
+    while rows and not rows[-1]:
+        rows.pop()
+    if not rows:
+        raise InputError(f"{path}: holds a header and no rows; get the label file again")
     for number, row in enumerate(rows, start=2):
-        if len(row) != width:
+        if len(row) != len(header):
             raise InputError(
-                f"{path}, row {number}: has {len(row)} cells where the header has {width}; "
+                f"{path}, row {number}: has {len(row)} cells where the header has {len(header)}; "
                 "correct the row"
             )
+    return LabelTable(path, header, rows)
+
+
+def original_word(text: str, vocabulary: Collection[str]) -> str | None:
+    """Return the one word of the vocabulary that a spreadsheet turned into the date ``text``.
+
+    Parameters
+    ----------
+    text : str
+        A cell such as ``03-Sep``, ``9-Mar``, ``Oct-19``, ``2019-10-01`` or ``3/9/2024``.
+    vocabulary : collection of str
+        Words; those of the form ``a-b`` can be taken for dates.
+
+    Returns
+    -------
+    str or None
+        None where ``text`` is no date, or where no word or several words fit.
+    """
+    # The words a-b whose two numbers the date may have been made of.
+    pairs = _number_pairs(text.strip())
+    fitting = [
+        word
+        for word in vocabulary
+        if (match := _RANGE.match(word)) and (int(match[1]), int(match[2])) in pairs
+    ]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def _number_pairs(text: str) -> set[tuple[int, int]]:
+    """Return every pair (a, b) for which a spreadsheet may have written ``a-b`` as this date."""
+    pairs: set[tuple[int, int]] = set()
+    # Complete dates, as (year, month, day); 3/9/2024 is read in both orders.
+    dates: list[tuple[int, int, int]] = []
+    if match := _ISO.match(text):
+        dates.append((int(match[1]), int(match[2]), int(match[3])))
+    if match := _NUMERIC.match(text):
+        first, second, year = (int(part) for part in match.groups())
+        dates += [(year, first, second), (year, second, first)]
+    for year, month, day in dates:
+        if 1 <= month <= 12 and 1 <= day <= 31:
+            pairs |= {(month, day), (day, month)}
+            # "10-19" may be read as October 2019, which is written as its first day.
+            if day == 1:
+                pairs.add((month, year % 100))
+    # Dates with the month as a word: day and month, or month and day or year.
+    name, number = "", 0
+    if match := _DAY_MONTH.match(text):
+        name, number = match[2], int(match[1])
+    elif match := _MONTH_NUMBER.match(text):
+        name, number = match[1], int(match[2]) % 100
+    if name[:3].lower() in _MONTHS:
+        month = _MONTHS.index(name[:3].lower()) + 1
+        pairs |= {(month, number), (number, month)}
+    return pairs
 
 
 def repair_csv(path: Path, damages: Iterable[Damage]) -> Path:
-    """Write the meant words back into a damaged CSV; the original is kept beside it as ``.bak``.
+    """Restore the original words in a damaged CSV; the damaged file is kept beside it as ``.bak``.
 
     Only the damaged cells change. The new file replaces the old in one step.
 
@@ -119,7 +193,7 @@ def repair_csv(path: Path, damages: Iterable[Damage]) -> Path:
     path : Path
         The CSV.
     damages : iterable of Damage
-        The cells to restore; each must still hold what was found.
+        The cells to restore; each must still hold the damaged text.
 
     Returns
     -------
@@ -134,40 +208,25 @@ def repair_csv(path: Path, damages: Iterable[Damage]) -> Path:
     backup = path.with_name(path.name + ".bak")
     if backup.exists() or backup.is_symlink():
         raise InputError(f"{backup}: exists already; move it away, then repair again")
+    # Replace the damaged cells.
     text = read_text(path)
-    repaired = _restored(path, text, damages)
-    try:
-        _replace(path, repaired, backup)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be repaired ({error.strerror})") from error
-    return backup
-
-
-def _restored(path: Path, text: str, damages: Iterable[Damage]) -> str:
-    cells = _cells(path, text.removeprefix(_BOM))
+    cells = _cells(path, text)
     index = {name.strip(): i for i, name in enumerate(cells[0])}
     for damage in damages:
         row = cells[damage.row - 1]
         if row[index[damage.column]] != damage.found:
             raise InputError(f"{path}, row {damage.row}: changed while it was read; try again")
         row[index[damage.column]] = damage.meant
+    # Write the table as it was written before: byte-order mark, line endings, permissions.
     buffer = io.StringIO(newline="")
-    ending = "\r\n" if "\r\n" in text else "\n"
-    csv.writer(buffer, lineterminator=ending).writerows(cells)
-    bom = _BOM if text.startswith(_BOM) else ""
-    return bom + buffer.getvalue()
-
-
-def _replace(path: Path, text: str, backup: Path) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    buffer.write(_BOM if text.startswith(_BOM) else "")
+    csv.writer(buffer, lineterminator="\r\n" if "\r\n" in text else "\n").writerows(cells)
+    # Keep the damaged file first; where the new one cannot be written, nothing has changed.
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        shutil.copymode(path, temporary)
         shutil.copy2(path, backup)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        atomic_write(path, buffer.getvalue().encode())
+    except OSError as error:
+        backup.unlink(missing_ok=True)
+        raise InputError(f"{path}: cannot be repaired ({error.strerror})") from error
+    shutil.copymode(backup, path)
+    return backup

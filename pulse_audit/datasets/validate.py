@@ -1,19 +1,18 @@
-"""Is a copy of a data set whole and sound? Counts, vocabulary, photos, duplicates, damage."""
+"""Check a copy of a data set: counts, vocabulary, photos, duplicates, damaged labels."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from pulse_audit.datasets import images
-from pulse_audit.datasets.damage import Damage
 from pulse_audit.datasets.readers import FaceIndex, index, resolve_split, scan
-from pulse_audit.datasets.registry import Checksum, DatasetCard, Expected
-from pulse_audit.datasets.scan import Scan, data_folder, images_in, listed
+from pulse_audit.datasets.registry import DatasetCard
+from pulse_audit.datasets.scan import data_folder, images_in, join_words
 from pulse_audit.datasets.tables import repair_csv
 from pulse_audit.types import Face
 
@@ -34,7 +33,7 @@ class Defect:
 
 @dataclass
 class ValidationReport:
-    """What was found in one split of one data set.
+    """The outcome of checking one split of one data set.
 
     Attributes
     ----------
@@ -69,9 +68,20 @@ class ValidationReport:
         """Return the report as plain JSON values, ``ok`` included."""
         return {"ok": self.ok, **asdict(self)}
 
-    def defect(self, kind: str, where: str, what_to_do: str) -> None:
-        """Append a defect."""
-        self.defects.append(Defect(kind, where, what_to_do))
+    def difference(
+        self, kind: str, where: str, line: str, remedy: str, *, subset: bool, confirmed: bool = True
+    ) -> None:
+        """Report a difference from a complete copy.
+
+        It is a note where the copy is a deliberate subset, a warning where the published value is
+        unconfirmed, and a defect otherwise.
+        """
+        if subset:
+            self.notes.append(f"{where}: {line}")
+        elif not confirmed:
+            self.warnings.append(f"{where}: {line} (the published value is unconfirmed)")
+        else:
+            self.defects.append(Defect(kind, where, f"{line}; {remedy}"))
 
 
 def validate(
@@ -101,147 +111,118 @@ def validate(
     progress : callable, optional
         Called with (photos checked, photos in all, 0: none restored from an earlier call).
 
-    Returns
-    -------
-    ValidationReport
-
     Raises
     ------
     InputError
         If there is nothing to check: no folder, no label file, wrong columns.
     """
+    # Read the labels as an audit does, but keep every problem instead of stopping at the first.
     resolved, notes = resolve_split(card, split)
     root = card.shipped_root or root
-    found = scan(card, root, resolved)
+    scanned = scan(card, root, resolved)
     report = ValidationReport(card.name, resolved, notes=list(notes))
-    if repair and found.damages:
-        report.repaired = [_repair(path, cells) for path, cells in _by_file(found.damages)]
-        found = scan(card, root, resolved)
-    faces = index(card, root, resolved, found)
+    # Repair the damaged labels, file by file, and read the labels again.
+    if repair and scanned.damages:
+        for path, cells in groupby(scanned.damages, key=lambda damage: damage.path):
+            damages = list(cells)
+            backup = repair_csv(path, damages)
+            line = f"{path}: {len(damages)} labels restored; the original is {backup.name}"
+            report.repaired.append(line)
+        scanned = scan(card, root, resolved)
+    faces = index(card, root, resolved, scanned)
     report.root = str(faces.root) if faces.root else None
     report.n_faces, report.counts = len(faces.faces), faces.counts()
-    _check_problems(report, found)
+    # The problems of the labels, then what can be compared with a complete copy, then the photos.
+    for problem in scanned.problems:
+        if problem.fatal:
+            report.defects.append(Defect(problem.kind, problem.where, problem.message))
+        else:
+            report.warnings.append(problem.line())
     _check_counts(report, faces, subset)
-    _check_checksums(report, card, root, subset)
-    _check_unlisted(report, root, found.listed, subset)
+    if root is not None:
+        _check_checksums(report, card, root, subset)
+        # Photos in the folders of the listed ones that no label file lists.
+        listed = scanned.listed or set()
+        folders = sorted({name.rpartition("/")[0] for name in listed})
+        on_disk = {name for folder in folders for name in images_in(root, folder)}
+        if unlisted := sorted(on_disk - listed):
+            line = f"{len(unlisted):,} photos that the label file does not list"
+            line += f": {join_words(unlisted)}"
+            remedy = "get the label file that goes with them"
+            report.difference("unlisted", str(root), line, remedy, subset=subset)
     _check_photos(report, faces.faces, progress)
     return report
 
 
-def _by_file(damages: list[Damage]) -> Iterator[tuple[Path, list[Damage]]]:
-    for path, cells in groupby(damages, key=lambda damage: damage.path):
-        yield path, list(cells)
-
-
-def _repair(path: Path, damages: list[Damage]) -> str:
-    backup = repair_csv(path, damages)
-    return f"{path}: {len(damages)} labels restored; the original is {backup.name}"
-
-
-def _check_problems(report: ValidationReport, found: Scan) -> None:
-    for problem in found.problems:
-        if problem.fatal:
-            report.defect(problem.kind, problem.where, problem.message)
-        else:
-            report.warnings.append(problem.line())
-
-
 def _check_counts(report: ValidationReport, faces: FaceIndex, subset: bool) -> None:
+    """Compare the counts with those of a complete copy: of all faces, else of each word."""
     expected = faces.card.expected_for(faces.split)
     if expected is None:
         report.notes.append(f"{faces.card.name}: the size of a complete copy is not known")
         return
-    for where, line in _count_lines(len(faces.faces), faces.counts(), expected):
-        if subset:
-            report.notes.append(f"{where}: {line}")
-        elif not expected.confirmed:
-            report.warnings.append(f"{where}: {line} (the expected count is unconfirmed)")
-        else:
-            report.defect("count", where, f"{line}; get a complete copy, or say it is a subset")
+    # Counts of words are compared only where the total is right: they say which labels changed.
+    differences: dict[str, str] = {}
+    if report.n_faces != expected.count:
+        cut = ": cut off at 5,000 rows" if report.n_faces == _CUT < expected.count else ""
+        line = f"{report.n_faces:,} where a complete copy has {expected.count:,}{cut}"
+        differences["all faces"] = line
+    else:
+        for column, words in expected.groups.items():
+            for word, count in words.items():
+                here = report.counts.get(column, {}).get(word, 0)
+                if here != count and column in report.counts:
+                    line = f"{here:,} where a complete copy has {count:,}"
+                    differences[f"{column} {word}"] = line
+    remedy = "get a complete copy, or say it is a subset"
+    for where, line in differences.items():
+        report.difference("count", where, line, remedy, subset=subset, confirmed=expected.confirmed)
 
 
-def _count_lines(
-    n_faces: int, counts: dict[str, dict[str, int]], expected: Expected
-) -> Iterator[tuple[str, str]]:
-    if n_faces != expected.count:
-        cut = ": cut off at 5,000 rows" if n_faces == _CUT < expected.count else ""
-        yield "all faces", f"{n_faces:,} where a complete copy has {expected.count:,}{cut}"
-        return
-    for column, words in expected.groups.items():
-        for word, count in words.items():
-            here = counts.get(column, {}).get(word, 0)
-            if here != count and column in counts:
-                yield f"{column} {word}", f"{here:,} where a complete copy has {count:,}"
-
-
-def _check_checksums(
-    report: ValidationReport, card: DatasetCard, root: Path | None, subset: bool
-) -> None:
-    base = data_folder(card, root) if root else None
-    for checksum in card.files if base else ():
-        assert base is not None
+def _check_checksums(report: ValidationReport, card: DatasetCard, root: Path, subset: bool) -> None:
+    """Compare files with their published checksums; files that are not there are passed over."""
+    base = data_folder(card, root)
+    for checksum in card.files:
+        # A published SHA-256 may be the leading digits of the digest.
+        name, digest = ("md5", checksum.md5) if checksum.md5 else ("sha256", checksum.sha256)
+        # Archives unpack to the data folder or to a folder of their own.
         for path in (*base.glob(checksum.name), *base.glob(f"*/{checksum.name}")):
-            if path.is_file() and not _matches(path, checksum):
-                _report_checksum(report, path, checksum, subset)
-
-
-def _matches(path: Path, checksum: Checksum) -> bool:
-    name, digest = ("md5", checksum.md5) if checksum.md5 else ("sha256", checksum.sha256)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, name).hexdigest().startswith(digest or "")
-
-
-def _report_checksum(
-    report: ValidationReport, path: Path, checksum: Checksum, subset: bool
-) -> None:
-    line = f"differs from the file with the published checksum ({checksum.source})"
-    if subset:
-        report.notes.append(f"{path}: {line}")
-    elif checksum.confirmed:
-        report.defect("checksum", str(path), f"{line}; get it again")
-    else:
-        report.warnings.append(f"{path}: {line}, which is unconfirmed")
-
-
-def _check_unlisted(
-    report: ValidationReport, root: Path | None, listed_names: set[str] | None, subset: bool
-) -> None:
-    if listed_names is None or root is None:
-        return
-    folders = sorted({name.rpartition("/")[0] for name in listed_names})
-    on_disk = {name for folder in folders for name in images_in(root, folder)}
-    unlisted = sorted(on_disk - listed_names)
-    if not unlisted:
-        return
-    line = f"{len(unlisted):,} photos that the label file does not list: {listed(unlisted)}"
-    if subset:
-        report.notes.append(line)
-    else:
-        report.defect("unlisted", str(root), f"{line}; get the label file that goes with them")
+            if not path.is_file():
+                continue
+            with path.open("rb") as file:
+                same = hashlib.file_digest(file, name).hexdigest().startswith(digest or "")
+            if not same:
+                report.difference(
+                    "checksum",
+                    str(path),
+                    f"differs from the file with the published checksum ({checksum.source})",
+                    "get it again",
+                    subset=subset,
+                    confirmed=checksum.confirmed,
+                )
 
 
 def _check_photos(
     report: ValidationReport, faces: Sequence[Face], progress: Progress | None
 ) -> None:
+    """Decode every photo, and look for photos that are there twice."""
+    # SHA-256 of a photo's bytes -> the first face with them.
     first_with: dict[bytes, Face] = {}
     for done, face in enumerate(faces, start=1):
-        _check_photo(report, face, first_with)
+        try:
+            data = face.source.read()
+            images.decode(data)
+        except FileNotFoundError:
+            line = "the photo is missing; restore it from the archive"
+            report.defects.append(Defect("missing_file", face.id, line))
+        except (OSError, images.UnreadableImage) as error:
+            line = f"{error}; restore the photo from the archive"
+            report.defects.append(Defect("unreadable", face.id, line))
+        else:
+            # The same bytes under two names count one person twice.
+            twin = first_with.setdefault(hashlib.sha256(data).digest(), face)
+            if twin is not face:
+                differ = "" if twin.labels == face.labels else ", with other labels"
+                line = f"the same photo as {twin.id}{differ}; keep one of them"
+                report.defects.append(Defect("duplicate_photo", face.id, line))
         if progress is not None:
             progress(done, len(faces), 0)
-
-
-def _check_photo(report: ValidationReport, face: Face, first_with: dict[bytes, Face]) -> None:
-    try:
-        data = face.source.read()
-        images.decode(data)
-    except FileNotFoundError:
-        report.defect("missing_file", face.id, "the photo is missing; restore it from the archive")
-        return
-    except (OSError, images.UnreadableImage) as error:
-        report.defect("unreadable", face.id, f"{error}; restore the photo from the archive")
-        return
-    twin = first_with.setdefault(hashlib.sha256(data).digest(), face)
-    if twin is not face:
-        differ = "" if twin.labels == face.labels else ", with other labels"
-        line = f"the same photo as {twin.id}{differ}; keep one of them"
-        report.defect("duplicate_photo", face.id, line)

@@ -13,7 +13,7 @@ import torch
 
 import pulse_audit
 from pulse_audit import store
-from pulse_audit.datasets.balance import Skipped, balanced_draw, readable
+from pulse_audit.datasets.balance import Skipped, balanced_draw, replace_unreadable
 from pulse_audit.datasets.images import decode
 from pulse_audit.datasets.readers import FaceIndex, read_faces
 from pulse_audit.datasets.registry import DatasetCard, load_registry
@@ -169,7 +169,7 @@ def choose_faces(
         decode(data)
         digests[face.id] = sha256(data)
 
-    faces, skipped = readable(draw, verify)
+    faces, skipped = replace_unreadable(draw, verify)
     return [(face, digests[face.id]) for face in faces[: spec.limit]], skipped
 
 

@@ -12,7 +12,7 @@ from pulse_audit.datasets.balance import (
     BalancedDraw,
     balanced_draw,
     cell_of,
-    readable,
+    replace_unreadable,
 )
 from pulse_audit.datasets.images import UnreadableImage
 from pulse_audit.datasets.readers import read_faces
@@ -189,7 +189,7 @@ def failing(*bad: str, error: type[Exception] = UnreadableImage) -> object:
 
 def test_nothing_is_skipped_where_all_can_be_read() -> None:
     draw = balanced_draw(crowd(), ["race"], 5, 0)
-    assert readable(draw, failing()) == (draw.chosen, [])  # type: ignore[arg-type]
+    assert replace_unreadable(draw, failing()) == (draw.chosen, [])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("error", [UnreadableImage, OSError])
@@ -197,7 +197,7 @@ def test_an_unreadable_face_is_replaced_from_its_own_cell(error: type[Exception]
     draw = balanced_draw(crowd(), ["race", "gender"], 5, 0)
     victim = draw.chosen[8]
     cell = cell_of(victim, draw.group_by)
-    chosen, skipped = readable(draw, failing(victim.id, error=error))  # type: ignore[arg-type]
+    chosen, skipped = replace_unreadable(draw, failing(victim.id, error=error))  # type: ignore[arg-type]
     assert [(skip.face, skip.cell, skip.reason) for skip in skipped] == [
         (victim, cell, "truncated")
     ]
@@ -208,15 +208,15 @@ def test_an_unreadable_face_is_replaced_from_its_own_cell(error: type[Exception]
 def test_replacement_keeps_draws_nested() -> None:
     bad = {face.id for face in balanced_draw(crowd(), ["race"], 20, 0).chosen[::3]}
     verify = failing(*bad)
-    few, _ = readable(balanced_draw(crowd(), ["race"], 5, 0), verify)  # type: ignore[arg-type]
-    more, _ = readable(balanced_draw(crowd(), ["race"], 9, 0), verify)  # type: ignore[arg-type]
+    few, _ = replace_unreadable(balanced_draw(crowd(), ["race"], 5, 0), verify)  # type: ignore[arg-type]
+    more, _ = replace_unreadable(balanced_draw(crowd(), ["race"], 9, 0), verify)  # type: ignore[arg-type]
     assert more[: len(few)] == few
 
 
 def test_faces_that_are_not_needed_are_not_opened() -> None:
     seen: list[str] = []
     draw = balanced_draw(crowd(), ["race"], 5, 0)
-    readable(draw, lambda face: seen.append(face.id))
+    replace_unreadable(draw, lambda face: seen.append(face.id))
     assert sorted(seen) == sorted(ids(draw))
 
 
@@ -224,12 +224,12 @@ def test_a_cell_that_runs_out_is_named() -> None:
     faces = crowd(6)
     bad = [face.id for face in faces if face.labels["race"] == "B"][:-3]
     with pytest.raises(InputError, match=r"race=B: 3 readable.*5 are needed.*9 are unreadable"):
-        readable(balanced_draw(faces, ["race"], 5, 0), failing(*bad))  # type: ignore[arg-type]
+        replace_unreadable(balanced_draw(faces, ["race"], 5, 0), failing(*bad))  # type: ignore[arg-type]
 
 
 def test_photos_are_decoded_by_default(registry: Registry) -> None:
     faces = read_faces(registry.get("skimage-faces"), None).faces
     broken = [Face(f"{i}", Nothing(), {}) for i in range(100)]
-    chosen, skipped = readable(balanced_draw([*faces, *broken], (), 20, 0))
+    chosen, skipped = replace_unreadable(balanced_draw([*faces, *broken], (), 20, 0))
     assert len(chosen) == 20 and skipped
     assert {skip.reason for skip in skipped} == {"nothing here"}

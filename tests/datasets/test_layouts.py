@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from pulse_audit.datasets.images import UnreadableImage, load
-from pulse_audit.datasets.layouts.utkface import age_group
 from pulse_audit.datasets.readers import read_faces
 from pulse_audit.datasets.registry import Registry, load_registry
+from pulse_audit.datasets.scan import age_group
 from pulse_audit.types import InputError
 
 Write = Callable[..., Path]

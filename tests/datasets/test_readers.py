@@ -10,12 +10,11 @@ import pytest
 from PIL import Image
 
 from pulse_audit.datasets.balance import balanced_draw
-from pulse_audit.datasets.images import UnreadableImage, load
+from pulse_audit.datasets.images import FileImage, UnreadableImage, load
 from pulse_audit.datasets.readers import FaceIndex, read_faces
 from pulse_audit.datasets.readers import index as index_of
 from pulse_audit.datasets.registry import Registry
 from pulse_audit.datasets.scan import Scan
-from pulse_audit.datasets.sources import FileImage
 from pulse_audit.types import Face, InputError
 
 Write = Callable[..., Path]
@@ -257,7 +256,7 @@ def test_a_pipe_in_place_of_a_photo_does_not_hang(tmp_path: Path) -> None:
 
 
 def test_a_huge_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pulse_audit.datasets.sources.MAX_BYTES", 10)
+    monkeypatch.setattr("pulse_audit.datasets.images.MAX_BYTES", 10)
     (tmp_path / "1.jpg").write_bytes(b"x" * 11)
     with pytest.raises(OSError, match="larger"):
         FileImage(str(tmp_path), "1.jpg").read()

@@ -1,7 +1,8 @@
-"""One file per layout: from a data folder to a `Scan`. ``LAYOUTS`` names them all.
+"""The layouts of data folders: one function each, from a folder to a `Scan`.
 
-A new layout is one function ``(card, root, split) -> Scan`` here, its name in
-``registry.LayoutName``, one entry in ``datasets.yaml`` and one test.
+A new layout is one function ``(card, root, split) -> Scan`` in the file of what it reads (folders,
+label tables, Parquet files), its name in ``registry.LayoutName`` and below, one entry in
+``datasets.yaml`` and one test.
 """
 
 from __future__ import annotations
@@ -9,31 +10,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from pulse_audit.datasets.layouts import (
-    bundled,
-    celeba,
-    fairface,
-    ffhq,
-    folder,
-    lfw,
-    parquet,
-    race_folders,
-    utkface,
-)
+from pulse_audit.datasets.layouts import ffhq, folders, label_tables, parquet
 from pulse_audit.datasets.registry import DatasetCard, LayoutName
 from pulse_audit.datasets.scan import Scan
 
 Layout = Callable[[DatasetCard, Path, str], Scan]
 
 LAYOUTS: dict[LayoutName, Layout] = {
-    "bundled": bundled.scan,
-    "celeba": celeba.scan,
-    "fairface": fairface.scan,
+    "bundled": folders.scan_bundled,
+    "celeba": label_tables.scan_celeba,
+    "fairface": label_tables.scan_fairface,
     "ffhq-aging": ffhq.scan_aging,
     "ffhq-features": ffhq.scan_features,
-    "folder": folder.scan,
-    "lfw": lfw.scan,
+    "folder": label_tables.scan_folder,
+    "lfw": folders.scan_lfw,
     "parquet": parquet.scan,
-    "race-folders": race_folders.scan,
-    "utkface": utkface.scan,
+    "race-folders": folders.scan_race_folders,
+    "utkface": folders.scan_utkface,
 }
