@@ -198,11 +198,16 @@ def fetch(names: tuple[str, ...], accept_licence: bool, as_json: bool, quiet: bo
     PULSE_AUDIT_MIRROR, a folder or an address, is used in place of the publishers' sites.
     """
     from pulse_audit import listing, terminal
-    from pulse_audit.models.published import to_fetch
+    from pulse_audit.models.fetch import fetch_showing_terms, to_fetch
+
+    def ask() -> bool:
+        return click.confirm("accept this licence?", err=True)
 
     rows = []
     for card in to_fetch(names):
-        terminal.fetch(card, accept_licence, quiet)
+        someone = ask if sys.stdin.isatty() else None
+        with terminal.progress(f"fetching {card.name}", "MB", quiet) as progress:
+            fetch_showing_terms(card, accept_licence, someone, terminal.say, progress)
         rows.append(listing.fetched_row(card))
     if as_json:
         click.echo(json.dumps(rows, indent=1))

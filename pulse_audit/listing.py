@@ -6,19 +6,18 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
 from pulse_audit.files import cache_folder
-from pulse_audit.models import cache
-from pulse_audit.models.arms import INTERPOLATING
-from pulse_audit.models.attributes import attribute_names, attribute_words, load_attributes
+from pulse_audit.models import published
+from pulse_audit.models.attributes import attribute_names, load_attributes
 from pulse_audit.models.generators import describe_generator
-from pulse_audit.models.registry import WeightCard, cards
+from pulse_audit.models.published import WeightCard, cards
 from pulse_audit.models.shipped import shipped_file, shipped_generators
-from pulse_audit.names import nearest
+from pulse_audit.names import INTERPOLATION, nearest
 from pulse_audit.types import GeneratorCard, InputError
 
 Rows = list[dict[str, str]]
@@ -160,12 +159,12 @@ def _card_row(card: GeneratorCard) -> dict[str, str]:
 
 def fetched_row(card: WeightCard) -> dict[str, str]:
     """Say where the file of a fetched card is, and what its SHA-256 is worth."""
-    seen = cache.seen(card)
+    recorded = published.first_download(card)
     return {
         "name": card.name,
-        "file": str(cache.path_of(card)),
-        "sha256": seen.sha256 if seen else "-",
-        "which is": cache.hash_state(card),
+        "file": str(published.path_of(card)),
+        "sha256": recorded.sha256 if recorded else "-",
+        "which is": published.hash_state(card),
     }
 
 
@@ -177,8 +176,8 @@ def _weights_row(card: WeightCard) -> dict[str, str]:
         "crop": card.crop or "-",
         "licence": card.licence.name,
         "size": f"{card.size / 1e6:,.0f} MB" if card.size else "unknown",
-        "sha256": cache.hash_state(card),
-        "state": cache.state(card),
+        "sha256": published.hash_state(card),
+        "state": published.file_state(card),
     }
 
 
@@ -188,7 +187,7 @@ def _arms() -> Rows:
             "name": "pulse",
             "what": "searches each --generator for faces that downscale to the input",
         },
-        *({"name": n, "what": "interpolation"} for n in INTERPOLATING),
+        *({"name": n, "what": "interpolation"} for n in INTERPOLATION),
         {
             "name": "planted:MATRIX.csv",
             "what": "another real face, its group drawn from a matrix you give: a known bias",
@@ -243,10 +242,14 @@ def _attributes() -> Rows:
 
 
 def _attribute_row(name: str) -> dict[str, str]:
+    from pulse_audit.faces.fairface import LAYOUTS
+
+    words: Mapping[str, Sequence[str]]
     try:
         card = load_attributes(name, "cpu").card
     except InputError as error:
-        words = attribute_words(name)
+        layout = LAYOUTS.get(name)
+        words = {a: w for a, (w, _) in layout.attributes.items()} if layout else {}
         accuracy, here = "-", str(error).rpartition(": ")[2]
     else:
         words, here = card.vocabulary, "yes"
@@ -316,19 +319,19 @@ def _device() -> dict[str, str]:
 def _weights() -> Rows:
     """State of the fetchable weights: all generators in one row, the others one by one."""
     generators = [card for card in cards().values() if card.kind == "generator"]
-    there = [card.name for card in generators if cache.state(card) == "fetched"]
+    there = [card.name for card in generators if published.file_state(card) == "fetched"]
     what = "named with --generator; `pulse-audit list generators` shows all"
     counted = f"{len(there)} of {len(generators)} fetched"
     others = [card for card in cards().values() if card.kind != "generator"]
     return [
         _row("generators", ", ".join([counted, *there]), what),
-        *(_weight(card, cache.state(card)) for card in others),
+        *(_weight(card, published.file_state(card)) for card in others),
     ]
 
 
 def _weight(card: WeightCard, state: str) -> dict[str, str]:
     if state == "fetched":
-        return _row(card.name, f"fetched, SHA-256 {cache.hash_state(card)}", card.title)
+        return _row(card.name, f"fetched, SHA-256 {published.hash_state(card)}", card.title)
     return _row(card.name, state, f"{card.without}; pulse-audit fetch {card.name}")
 
 

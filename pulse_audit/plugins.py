@@ -41,6 +41,20 @@ OWN_METRICS = (
 _METRIC_NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")
 
 
+def factory_file(reference: str) -> Path:
+    """Return the file of ``FILE.py:FACTORY``.
+
+    Raises
+    ------
+    InputError
+        If there is no such file.
+    """
+    path = Path(reference.rpartition(":")[0])
+    if not path.is_file():
+        raise InputError(f"{reference}: no such file {path}")
+    return path
+
+
 def load_factory(reference: str) -> Any:
     """Run ``FACTORY()`` of ``FILE.py``: code the user named, run by design.
 
@@ -49,10 +63,7 @@ def load_factory(reference: str) -> Any:
     InputError
         With one line if the file cannot be imported or the factory raises.
     """
-    path_text, _, name = reference.rpartition(":")
-    path = Path(path_text)
-    if not path.is_file():
-        raise InputError(f"{reference}: no such file {path}")
+    path, name = factory_file(reference), reference.rpartition(":")[2]
     module_name = f"pulse_audit_plugin_{hexdigest(str(path.resolve()))[:12]}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:

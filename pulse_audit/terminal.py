@@ -6,15 +6,8 @@ import functools
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, Literal
-
-import click
-
-from pulse_audit.types import InputError
-
-if TYPE_CHECKING:
-    from pulse_audit.models.registry import WeightCard
+from contextlib import contextmanager
+from typing import Any, Literal
 
 Report = Callable[[int, int, int], None]
 
@@ -35,8 +28,10 @@ def duration(seconds: float) -> str:
 
 
 @contextmanager
-def progress(what: str, unit: str, quiet: bool = False) -> Iterator[Report]:
+def progress(activity: str, unit: str, quiet: bool = False) -> Iterator[Report]:
     """Show how far long work is, with rate and ETA: a bar on a terminal, else a line now and then.
+
+    Nothing is shown before the first report.
 
     Yields
     ------
@@ -45,11 +40,42 @@ def progress(what: str, unit: str, quiet: bool = False) -> Iterator[Report]:
     """
     if quiet:
         yield lambda done, total, restored: None
-    elif sys.stderr.isatty():
-        with _bar(what, unit) as report:
-            yield report
-    else:
-        yield _lines(what, unit)
+        return
+    clock = functools.cache(Clock)  # starts with the first report
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        text = TextColumn("{task.description}"), TextColumn("{task.fields[pace]}")
+        columns = (text[0], BarColumn(), MofNCompleteColumn(), text[1])
+        bar = Progress(*columns, console=Console(stderr=True), transient=True)
+        task = bar.add_task(activity, total=None, pace="")
+
+        def update_bar(done: int, total: int, restored: int) -> None:
+            bar.start()
+            rate, left = pace(done, total, restored, clock().seconds(done))
+            shown = f"{unit}, {rate}/s, ETA {left}"
+            bar.update(task, completed=done, total=total, pace=shown)
+
+        try:
+            yield update_bar
+        finally:
+            bar.stop()
+        return
+
+    last_line = float("-inf")
+
+    def print_line(done: int, total: int, restored: int) -> None:
+        nonlocal last_line
+        now, spent = time.monotonic(), clock().seconds(done)
+        if now - last_line < LINE_EVERY and done < total:
+            return
+        last_line = now
+        rate, left = pace(done, total, restored, spent)
+        share = done / total if total else 1
+        say(f"{activity}: {done}/{total} {unit} ({share:.0%}), {rate} {unit}/s, ETA {left}")
+
+    yield print_line
 
 
 def pace(done: int, total: int, restored: int, seconds: float) -> tuple[str, str]:
@@ -72,94 +98,6 @@ class Clock:
             self._started = time.monotonic()
         self._done = done
         return time.monotonic() - self._started
-
-
-def _lines(what: str, unit: str) -> Report:
-    clock, last = Clock(), [float("-inf")]
-
-    def report(done: int, total: int, restored: int) -> None:
-        now, spent = time.monotonic(), clock.seconds(done)
-        if now - last[0] < LINE_EVERY and done < total:
-            return
-        last[0] = now
-        rate, left = pace(done, total, restored, spent)
-        share = done / total if total else 1
-        say(f"{what}: {done}/{total} {unit} ({share:.0%}), {rate} {unit}/s, ETA {left}")
-
-    return report
-
-
-@contextmanager
-def _bar(what: str, unit: str) -> Iterator[Report]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[pace]}"),
-    )
-    clock = Clock()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=None, pace="")
-
-        def report(done: int, total: int, restored: int) -> None:
-            rate, left = pace(done, total, restored, clock.seconds(done))
-            text = f"{unit}, {rate}/s, ETA {left}"
-            bar.update(task, completed=done, total=total, pace=text)
-
-        yield report
-
-
-def fetch(card: WeightCard, accept_licence: bool, quiet: bool) -> None:
-    """Fetch one file, its licence shown before; the bar starts with the first byte.
-
-    Raises
-    ------
-    InputError
-        If it cannot be had, or its licence is not accepted.
-    """
-    from pulse_audit.models import cache
-    from pulse_audit.models.fetch import doubt, terms
-    from pulse_audit.models.fetch import fetch as bring
-
-    if cache.located(card.name) is not None:
-        return
-    show_terms = functools.cache(lambda: say(terms(card)))
-
-    def accept(text: str) -> bool:
-        _require_terminal(card, accept_licence)
-        show_terms()
-        return accept_licence or click.confirm("accept this licence?", err=True)
-
-    with ExitStack() as stack:
-        bar = functools.cache(
-            lambda: stack.enter_context(progress(f"fetching {card.name}", "MB", quiet))
-        )
-
-        def report(done: int, total: int, restored: int) -> None:
-            show_terms()
-            bar()(*_megabytes(done, total, restored))
-
-        bring(card, accept, report)
-    show_terms()
-    if line := doubt(card):
-        say(line)
-
-
-def _megabytes(done: int, total: int, restored: int) -> tuple[int, int, int]:
-    """Round so that all is done only when all is done."""
-    whole = -(-total // 10**6)
-    return (whole if done >= total else done // 10**6), whole, restored // 10**6
-
-
-def _require_terminal(card: WeightCard, accept_licence: bool) -> None:
-    if not accept_licence and not sys.stdin.isatty():
-        raise InputError(
-            f"{card.name}: its licence ({card.licence.name}, {card.licence.url}) has to be "
-            "accepted once: add --accept-licence"
-        )
 
 
 def table(

@@ -28,7 +28,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from pulse_audit.faces.align import Points
-from pulse_audit.models import cache
 from pulse_audit.types import InputError, Unavailable
 
 if TYPE_CHECKING:
@@ -126,23 +125,6 @@ class FaceNet:
         with torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False):
             vectors: Tensor = self._network(standardised(faces))
         return vectors
-
-
-def load(device: torch.device | str = "cpu") -> FaceNet | Unavailable:
-    """Return FaceNet with the fetched weights.
-
-    Returns
-    -------
-    FaceNet or Unavailable
-        Unavailable, with the command that fetches them, where the weights are not there.
-
-    Raises
-    ------
-    InputError
-        If the fetched file does not hold them.
-    """
-    path = cache.needed(WEIGHTS)
-    return path if isinstance(path, Unavailable) else FaceNet.load(path, device)
 
 
 def available(resolution: int) -> Unavailable | None:

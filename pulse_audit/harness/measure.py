@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,6 +21,7 @@ from pulse_audit.faces.skin import SkinTone, skin_tone
 from pulse_audit.harness.suite import LPIPS, MetricSuite
 from pulse_audit.metrics import perceptual
 from pulse_audit.metrics.identity import Threshold, cosines, verified
+from pulse_audit.models.published import fetched, get
 from pulse_audit.types import Attributes, InputError, Metric, Unavailable
 
 Vector: TypeAlias = NDArray[np.float32]
@@ -65,7 +67,8 @@ class Measurer:
     def __init__(self, instruments: MetricSuite, crop: str, device: torch.device) -> None:
         self._instruments, self._crop = instruments, crop
         self._reports_faces = "face_found" in instruments.metrics
-        self._embedder = _embedder(device) if IDENTITY & set(instruments.metrics) else None
+        needed = IDENTITY & set(instruments.metrics)
+        self._embedder = FaceNet.load(_weights_file(embed.WEIGHTS), device) if needed else None
         wanted = self._reports_faces or self._embedder is not None
         self._aligner = FaceAligner(device) if wanted else None
 
@@ -111,12 +114,12 @@ class Measurer:
         return vectors
 
 
-def _embedder(device: torch.device) -> FaceNet:
-    """Load the face embedder that the plan found fetched."""
-    loaded = embed.load(device)
-    if isinstance(loaded, Unavailable):
-        raise InputError(f"{loaded.reason}; it was there when this run was planned")
-    return loaded
+def _weights_file(name: str) -> Path:
+    """Return the file of fetched weights that the plan found."""
+    try:
+        return fetched(get(name))[0]
+    except InputError as error:
+        raise InputError(f"{error}; it was fetched when this run was planned") from None
 
 
 def attribute_cosines(sr: Sequence[ImageMeasurements], hr: Sequence[ImageMeasurements]) -> Values:
@@ -147,15 +150,11 @@ def identities(
 
 def load_networks(instruments: MetricSuite, device: torch.device) -> list[Metric]:
     """Load the metrics whose networks have fetched weights."""
-    loaded = [
-        perceptual.lpips_metric(net, device)
+    return [
+        perceptual.load(net, _weights_file(perceptual.TRUNKS[net].weights), device).metric
         for name, net in LPIPS.items()
         if name in instruments.metrics
     ]
-    for metric in loaded:
-        if isinstance(metric, Unavailable):
-            raise InputError(f"lpips: {metric.reason}; they were there when this run was planned")
-    return [metric for metric in loaded if isinstance(metric, Metric)]
 
 
 def compare(metrics: Sequence[Metric], sr: Tensor, hr: Tensor) -> dict[str, Values]:

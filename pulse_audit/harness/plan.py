@@ -23,10 +23,10 @@ from pulse_audit.harness.planted import planted_arms, preparer
 from pulse_audit.harness.provenance import notes_of_seen
 from pulse_audit.harness.spec import AuditSpec
 from pulse_audit.harness.suite import MetricSuite, resolve_metrics
-from pulse_audit.models.arms import ArmReference, build_arm, expand_arms
+from pulse_audit.models.arms import build_arm, expand_arms
 from pulse_audit.models.generators import reference_sha256
 from pulse_audit.models.shipped import shipped_generators
-from pulse_audit.names import nearest, parse_generator
+from pulse_audit.names import ArmReference, nearest, parse_generator
 from pulse_audit.seeding import sha256
 from pulse_audit.types import CROPS, Face, InputError, Upsampler
 

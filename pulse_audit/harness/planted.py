@@ -20,7 +20,7 @@ from pulse_audit.datasets.images import UnreadableImage, load
 from pulse_audit.datasets.readers import FaceIndex
 from pulse_audit.faces.align import FaceAligner
 from pulse_audit.harness.prepare import prepared
-from pulse_audit.models.arms import ArmReference
+from pulse_audit.names import ArmReference
 from pulse_audit.summary.groups import JOIN
 from pulse_audit.types import Face, InputError, Upsampler
 from pulse_audit.upsamplers.planted import Planted, read_matrix

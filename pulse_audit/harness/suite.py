@@ -20,8 +20,7 @@ from pulse_audit.metrics import fidelity, identity, naturalness, perceptual
 from pulse_audit.metrics.naturalness import SHARPNESS
 from pulse_audit.models import shipped
 from pulse_audit.models.attributes import attribute_names, load_attributes
-from pulse_audit.models.published import fetched
-from pulse_audit.models.registry import get
+from pulse_audit.models.published import fetched, get
 from pulse_audit.plugins import load_metrics
 from pulse_audit.types import AttributeModel, InputError, Metric, Unavailable
 

@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pulse_audit.models import cache
 from pulse_audit.types import AttributeModel, InputError, Unavailable
 
 INCEPTION_WEIGHTS = "fid-inception"
@@ -92,23 +91,6 @@ def attribute_features(model: AttributeModel) -> FeatureNetwork | Unavailable:
         return found
 
     return FeatureNetwork(f"attributes:{card.name}", card.feature_dim, features)
-
-
-def load_inception(device: torch.device | str = "cpu") -> FeatureNetwork | Unavailable:
-    """Return FID's Inception from the fetched weights.
-
-    Returns
-    -------
-    FeatureNetwork or Unavailable
-        Unavailable, with the command that fetches them, where the weights are not there.
-
-    Raises
-    ------
-    InputError
-        If the fetched file does not hold them.
-    """
-    path = cache.needed(INCEPTION_WEIGHTS)
-    return path if isinstance(path, Unavailable) else inception(path, device)
 
 
 def inception(path: Path, device: torch.device | str = "cpu") -> FeatureNetwork:

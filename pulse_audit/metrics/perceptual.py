@@ -20,7 +20,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pulse_audit.models import cache
 from pulse_audit.names import nearest
 from pulse_audit.types import InputError, Metric, Unavailable
 
@@ -187,41 +186,28 @@ class Lpips:
             self._kept.popitem(last=False)
 
 
-def load(net: str, device: torch.device | str = "cpu") -> Lpips | Unavailable:
-    """Build LPIPS from the fetched weights of its trunk.
+def load(net: str, path: Path, device: torch.device | str = "cpu") -> Lpips:
+    """Build LPIPS from the weights of its trunk.
 
     Parameters
     ----------
     net : str
         ``alex``, ``vgg`` or ``squeeze``.
+    path : Path
+        The trunk's weights as torchvision publishes them.
     device : torch.device or str
         Where it computes.
-
-    Returns
-    -------
-    Lpips or Unavailable
-        `Unavailable` with the command that fetches the weights where they are not there.
 
     Raises
     ------
     InputError
-        If there is no such net, or the fetched file does not hold its weights.
+        If there is no such net, or the file does not hold its weights.
     """
     if net not in TRUNKS:
         raise InputError(f"no LPIPS net {net}{nearest(net, [*TRUNKS])}")
-    trunk = TRUNKS[net]
-    path = cache.needed(trunk.weights)
-    if isinstance(path, Unavailable):
-        return path
     model = bare(net)
     _fill(model, path)
     return Lpips(model.to(device), net)
-
-
-def lpips_metric(net: str = "alex", device: torch.device | str = "cpu") -> Metric | Unavailable:
-    """LPIPS as a metric; same parameters, answers and errors as `load`."""
-    loaded = load(net, device)
-    return loaded if isinstance(loaded, Unavailable) else loaded.metric
 
 
 def bare(net: str) -> nn.Module:

@@ -2,41 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pulse_audit.models import shipped
-from pulse_audit.models.published import fetched
+from pulse_audit.models import published, shipped
 from pulse_audit.models.shipped import shipped_file
 from pulse_audit.names import is_factory, nearest
-from pulse_audit.plugins import ATTRIBUTES, entry_point_names, load_attribute_plugin
+from pulse_audit.plugins import (
+    ATTRIBUTES,
+    entry_point_names,
+    factory_file,
+    load_attribute_plugin,
+)
 from pulse_audit.types import InputError
 
 if TYPE_CHECKING:
     import torch
 
-    from pulse_audit.faces.fairface import FairFace
     from pulse_audit.types import AttributeModel
 
 SHIPPED = (shipped.ATTRIBUTES, shipped.CHECK)
 
 
 def attribute_names() -> list[str]:
-    """Return the names of attribute models: shipped, to be fetched, and of installed packages."""
-    from pulse_audit.models.registry import cards
-
-    own = [name for name in SHIPPED if shipped_file(name).is_file()]
-    fetched_ones = [card.name for card in cards().values() if card.kind == "attribute model"]
-    return list(dict.fromkeys([*own, *fetched_ones, *entry_point_names(ATTRIBUTES)]))
+    """Return the names of attribute models: shipped, published, and of installed packages."""
+    here = [name for name in SHIPPED if shipped_file(name).is_file()]
+    published_names = published.names_of("attribute model")
+    return list(dict.fromkeys([*here, *published_names, *entry_point_names(ATTRIBUTES)]))
 
 
-def attribute_words(name: str) -> Mapping[str, tuple[str, ...]]:
-    """Return what a known attribute model predicts, also where its weights are not fetched."""
-    from pulse_audit.faces.fairface import LAYOUTS
+@dataclass(frozen=True)
+class AttributeSource:
+    """Where an attribute model comes from.
 
-    known = LAYOUTS.get(name)
-    return {a: words for a, (words, _) in known.attributes.items()} if known else {}
+    ``kind`` is ``plugin``, ``net`` (our own training), ``onnx`` or ``fairface``; ``path`` is its
+    file, None for an entry point.
+    """
+
+    kind: str
+    name: str
+    path: Path | None
+
+
+def find_attributes(reference: str | None) -> AttributeSource:
+    """Find an attribute model; torch is not loaded and the file is not read.
+
+    Parameters
+    ----------
+    reference : str or None
+        As for `load_attributes`.
+
+    Raises
+    ------
+    InputError
+        If there is no such name or file, or a published one is not fetched.
+    """
+    name = reference or shipped.ATTRIBUTES
+    if is_factory(name):
+        return AttributeSource("plugin", name, factory_file(name))
+    if name in entry_point_names(ATTRIBUTES):
+        return AttributeSource("plugin", name, None)
+    if name in SHIPPED:
+        path = shipped_file(name)
+        if not path.is_file():
+            raise InputError(
+                f"{name}: this installation comes without it; name another with --attributes"
+            )
+        return AttributeSource("net", name, path)
+
+    kinds = {".safetensors": "net", ".onnx": "onnx"}
+    fairface, _, file = name.partition(":")
+    if Path(name).suffix in kinds:
+        source = AttributeSource(kinds[Path(name).suffix], name, Path(name))
+    elif fairface not in published.names_of("attribute model"):
+        if Path(name).suffix in (".pt", ".pth"):
+            forms = " or ".join(f"{one}:{name}" for one in published.names_of("attribute model"))
+            raise InputError(f"{name}: say which of FairFace's two files it is: {forms}")
+        raise InputError(
+            f"unknown attribute model {name!r}{nearest(name, attribute_names())}; also possible: "
+            "FILE.onnx, FILE.safetensors and FILE.py:FACTORY"
+        )
+    else:
+        path = Path(file) if file else published.fetched(published.get(fairface))[0]
+        source = AttributeSource("fairface", fairface, path)
+    if source.path is not None and not source.path.is_file():
+        raise InputError(f"{source.path}: cannot be read (No such file or directory)")
+    return source
 
 
 def load_attributes(reference: str | None, device: torch.device | str) -> AttributeModel:
@@ -55,46 +107,20 @@ def load_attributes(reference: str | None, device: torch.device | str) -> Attrib
     InputError
         With one line if there is no such thing, it is not fetched, or it cannot be used.
     """
-    asked = reference or shipped.ATTRIBUTES
-    path = Path(asked)
-    if is_factory(asked) or asked in entry_point_names(ATTRIBUTES):
-        return load_attribute_plugin(asked).to(device)
-    if asked in SHIPPED or path.suffix == ".safetensors":
+    source = find_attributes(reference)
+    if source.path is None or source.kind == "plugin":
+        return load_attribute_plugin(source.name).to(device)
+    if source.kind == "net":
         from pulse_audit.faces.attribute_net import load_attribute_net
 
-        file = _shipped(asked) if asked in SHIPPED else path
-        return load_attribute_net(file).to(device)
-    if path.suffix == ".onnx":
+        return load_attribute_net(source.path).to(device)
+    if source.kind == "onnx":
         from pulse_audit.faces.onnx_attributes import load_onnx
 
-        return load_onnx(path).to(device)
-    return _fairface(asked).to(device)
+        return load_onnx(source.path).to(device)
+    from pulse_audit.faces.fairface import load_fairface
 
-
-def _shipped(name: str) -> Path:
-    path = shipped_file(name)
-    if not path.is_file():
-        raise InputError(
-            f"{name}: this installation comes without it; name another with --attributes"
-        )
-    return path
-
-
-def _fairface(asked: str) -> FairFace:
-    """Load a file of FairFace's authors: ``NAME``, or ``NAME:FILE``."""
-    from pulse_audit.faces.fairface import LAYOUTS, load_fairface
-    from pulse_audit.models.registry import get
-
-    name, _, file = asked.partition(":")
-    if name not in LAYOUTS:
-        if Path(asked).suffix in (".pt", ".pth"):
-            which = " or ".join(f"{known}:{asked}" for known in LAYOUTS)
-            raise InputError(f"{asked}: say which of FairFace's two files it is: {which}")
-        hint = nearest(asked, attribute_names())
-        raise InputError(
-            f"unknown attribute model {asked!r}{hint}; also known: FILE.onnx, FILE.safetensors and "
-            "FILE.py:FACTORY"
-        )
-    card = get(name)
-    path = Path(file) if file else fetched(card)[0]
-    return load_fairface(path, name, training_data=card.trained_on, licence=card.licence.name)
+    card = published.get(source.name)
+    return load_fairface(
+        source.path, source.name, training_data=card.trained_on, licence=card.licence.name
+    ).to(device)

@@ -1,23 +1,38 @@
-"""Fetching weights: licence first, then a resumable download, then the checks, then the name.
-
-A file appears under its own name only after its size and SHA-256 were checked.
-"""
+"""Fetching weights: licence, resumable download, checks, and only then the file's own name."""
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 from urllib.request import url2pathname
 
+from pulse_audit.datasets.registry import load_registry
 from pulse_audit.files import file_sha256
-from pulse_audit.models import cache, transfer
-from pulse_audit.models.registry import WeightCard
-from pulse_audit.models.transfer import Progress
+from pulse_audit.models import download, published
+from pulse_audit.models.download import Progress
+from pulse_audit.models.published import WeightCard
 from pulse_audit.types import InputError
 
 MIRROR = "PULSE_AUDIT_MIRROR"
+
+
+def to_fetch(names: Sequence[str]) -> list[WeightCard]:
+    """Return the cards of weights by name, each followed by the Gaussian fit it needs, if any.
+
+    Raises
+    ------
+    InputError
+        If a name is unknown, or is a data set, which has to be obtained by hand.
+    """
+    datasets = load_registry().cards
+    for name in names:
+        if name in datasets:
+            raise InputError(f"{name} is a data set without a direct link: {datasets[name].obtain}")
+    with_fits = [n for name in names for n in (name, published.get(name).gaussian_fit) if n]
+    return [published.get(name) for name in dict.fromkeys(with_fits)]
 
 
 def fetch(
@@ -25,15 +40,15 @@ def fetch(
     accept: Callable[[str], bool],
     progress: Progress = lambda done, total, restored: None,
 ) -> Path:
-    """Bring the file of a card into the cache, unless it is there.
+    """Fetch the file of a card into the cache, unless it is there.
 
     Parameters
     ----------
     card : WeightCard
         What to fetch.
     accept : callable
-        ``accept(terms) -> bool``: asked once for each licence that has to be accepted; the answer
-        is remembered on this machine.
+        ``accept(terms) -> bool``: called once for each licence that has to be accepted; the answer
+        is recorded on this machine.
     progress : callable
         ``progress(done, total, restored)`` in bytes.
 
@@ -46,61 +61,142 @@ def fetch(
     ------
     InputError
         One line: the licence was not accepted; the file has to be fetched by hand; the server, the
-        disk or the file's content does not allow it. The same call resumes a download that was cut.
+        disk or the file's content does not allow it. The same call resumes a cut download.
     """
-    with cache.held(card):
-        path = cache.located(card.name)
+    with published.locked_for_writing(card):
+        path = published.fetched_file(card)
         if path is not None:
             return path
-        if _placed_by_hand(card):
-            _agree(card, accept)
-            return _adopt(card)
-        url = source_of(card)
-        if url is None:
-            raise InputError(by_hand(card))
-        _agree(card, accept)
-        return _bring(card, url, progress)
+        path, url = published.path_of(card), source_of(card)
+        # A file in the cache without a record of a download was put there by the user.
+        by_hand = path.is_file() and (published.first_download(card) is None or url is None)
+        if url is None and not by_hand:
+            raise InputError(
+                f"{card.name}: {card.obtain}; open {card.page} in a browser, save {card.file_name} "
+                f"as {path} (or in the folder of {MIRROR}) and run the same command again"
+            )
+
+        if not published.is_accepted(card.licence):
+            if not accept(terms(card)):
+                raise InputError(
+                    f"{card.name}: not fetched, its licence was not accepted "
+                    f"({card.licence.name}, {card.licence.url})"
+                )
+            try:
+                published.record_acceptance(card.licence)
+            except OSError as error:
+                raise published.unwritable(error) from None
+
+        if by_hand or url is None:
+            try:
+                published.record(card, _checked_sha256(card, path, str(path)), path.as_uri())
+            except OSError as error:
+                raise InputError(f"{path}: cannot be used ({error.strerror})") from None
+            return path
+
+        part = path.with_name(f"{path.name}.part")
+        if urlsplit(url).scheme == "file":
+            download.copy(Path(url2pathname(urlsplit(url).path)), part, progress)
+        else:
+            download.download(url, part, card.size, progress)
+        # The file gets its name only after its content is checked and on disk.
+        try:
+            digest = _checked_sha256(card, part, url)
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(part, path)
+            download.discard(part)
+            published.record(card, digest, url)
+        except InputError:
+            download.discard(part)
+            raise
+        except OSError as error:
+            raise published.unwritable(error) from None
+        return path
+
+
+def fetch_showing_terms(
+    card: WeightCard,
+    accept_licence: bool,
+    ask: Callable[[], bool] | None,
+    show: Callable[[str], None],
+    progress: Progress,
+) -> None:
+    """Fetch one file: show its licence before the first byte, and afterwards any hash warning.
+
+    Parameters
+    ----------
+    card : WeightCard
+    accept_licence : bool
+        The user has accepted the licence on the command line.
+    ask : callable or None
+        Asks the user to accept the licence; None where nobody can be asked.
+    show : callable
+        Prints a line.
+    progress : callable
+        ``progress(done, total, restored)`` in MB.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be fetched, or its licence is not accepted.
+    """
+    if published.fetched_file(card) is not None:
+        return
+    show_terms = functools.cache(lambda: show(terms(card)))
+
+    def accept(text: str) -> bool:
+        if not accept_licence and ask is None:
+            raise InputError(
+                f"{card.name}: its licence ({card.licence.name}, {card.licence.url}) has to be "
+                "accepted once: add --accept-licence"
+            )
+        show_terms()
+        return accept_licence or (ask is not None and ask())
+
+    def in_megabytes(done: int, total: int, restored: int) -> None:
+        # Rounded so that the last MB counts as done only when the last byte is.
+        show_terms()
+        whole = -(-total // 10**6)
+        progress(whole if done >= total else done // 10**6, whole, restored // 10**6)
+
+    fetch(card, accept, in_megabytes)
+    show_terms()
+    if warning := hash_warning(card):
+        show(warning)
 
 
 def terms(card: WeightCard) -> str:
     """Return a card's licence and what it was trained on, in one line."""
     licence = card.licence
-    doubt = "" if licence.confirmed else "; not stated for this very file"
+    unstated = "" if licence.confirmed else "; not stated for this very file"
     where = f", {licence.url}" if licence.url else ""
     return (
-        f"{card.name}: licence {licence.name}{where} ({licence.note}{doubt}); "
+        f"{card.name}: licence {licence.name}{where} ({licence.note}{unstated}); "
         f"trained on {card.trained_on}"
     )
 
 
-def doubt(card: WeightCard) -> str | None:
-    """Say why the SHA-256 of a fetched file proves little, or None where it is a confirmed one."""
-    known = cache.seen(card)
-    if known is None or card.sha256_status == "confirmed":
+def hash_warning(card: WeightCard) -> str | None:
+    """Return a warning where the SHA-256 of a fetched file is not a confirmed one, else None."""
+    recorded = published.first_download(card)
+    if recorded is None or card.sha256_status == "confirmed":
         return None
     if card.sha256 is None:
         return (
-            f"{card.name}: nobody has published a SHA-256; {known.sha256} is recorded, and later "
+            f"{card.name}: no SHA-256 has been published; {recorded.sha256} is recorded, and later "
             "downloads have to match it"
         )
-    if known.sha256 == card.sha256:
+    if recorded.sha256 == card.sha256:
         return f"{card.name}: SHA-256 as claimed by {card.sha256_source}"
     return (
-        f"{card.name}: SHA-256 {known.sha256} is NOT the {card.sha256} claimed by "
-        f"{card.sha256_source}; recorded as it is, trust it accordingly"
-    )
-
-
-def by_hand(card: WeightCard) -> str:
-    """Say how to come by a file that has no direct link."""
-    return (
-        f"{card.name}: {card.obtain}; open {card.page} in a browser, save {card.file_name} as "
-        f"{cache.path_of(card)} (or in the folder of {MIRROR}) and run the same command again"
+        f"{card.name}: SHA-256 {recorded.sha256} is NOT the {card.sha256} claimed by "
+        f"{card.sha256_source}; recorded, but not verified"
     )
 
 
 def source_of(card: WeightCard) -> str | None:
-    """Address of a card's file: in PULSE_AUDIT_MIRROR where that is set, else its own.
+    """Return the address of a card's file: in PULSE_AUDIT_MIRROR where that is set, else its own.
 
     Raises
     ------
@@ -117,93 +213,35 @@ def source_of(card: WeightCard) -> str | None:
     return f"{mirror.rstrip('/')}/{quote(card.file_name)}"
 
 
-def _agree(card: WeightCard, accept: Callable[[str], bool]) -> None:
-    if cache.accepted(card.licence):
-        return
-    if not accept(terms(card)):
-        raise InputError(
-            f"{card.name}: not fetched, its licence was not accepted ({card.licence.name}, "
-            f"{card.licence.url})"
-        )
-    try:
-        cache.record_acceptance(card.licence)
-    except OSError as error:
-        raise cache.unwritable(error) from None
-
-
-def _placed_by_hand(card: WeightCard) -> bool:
-    """Whether a file lies in its place that no download of ours put there."""
-    unknown = cache.seen(card) is None or source_of(card) is None
-    return unknown and cache.path_of(card).is_file()
-
-
-def _adopt(card: WeightCard) -> Path:
-    path = cache.path_of(card)
-    try:
-        digest = _checked(card, path, str(path))
-        cache.record(card, digest, path.as_uri())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be used ({error.strerror})") from None
-    return path
-
-
-def _bring(card: WeightCard, url: str, progress: Progress) -> Path:
-    path = cache.path_of(card)
-    part = path.with_name(f"{path.name}.part")
-    if urlsplit(url).scheme == "file":
-        transfer.copy(Path(url2pathname(urlsplit(url).path)), part, progress)
-    else:
-        transfer.download(url, part, card.size, progress)
-    try:
-        digest = _checked(card, part, url)
-        _flush(part)
-        os.replace(part, path)
-        transfer.discard(part)
-        cache.record(card, digest, url)
-    except InputError:
-        transfer.discard(part)
-        raise
-    except OSError as error:
-        raise cache.unwritable(error) from None
-    return path
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
-def _checked(card: WeightCard, path: Path, source: str) -> str:
-    """Return the SHA-256 of a file that may be what the card says.
+def _checked_sha256(card: WeightCard, path: Path, source: str) -> str:
+    """Return the SHA-256 of a file, checked against its card and the first download.
 
     Raises
     ------
     InputError
-        If it is a web page, has another size, or hashes to something other than it must.
+        If it is a web page, or has another size or SHA-256 than required.
     """
     with path.open("rb") as file:
-        if transfer.looks_like_html(file.read(512)):
-            raise InputError(f"{source}: {transfer.WEB_PAGE}")
+        if download.looks_like_html(file.read(512)):
+            raise InputError(f"{source}: {download.WEB_PAGE}")
     size = path.stat().st_size
     if size == 0 or card.size not in (None, size):
-        wanted = f"{card.size:,}" if card.size else "more"
-        raise InputError(f"{source}: {size:,} bytes where {card.name} has {wanted}; not used")
+        expected = f"{card.size:,}" if card.size else "more"
+        raise InputError(f"{source}: {size:,} bytes where {card.name} has {expected}; not used")
+
+    # A claimed SHA-256 is compared and shown, but only a confirmed one or a prefix is required.
     digest = file_sha256(path)
-    _compare(card, digest, source)
-    return digest
-
-
-def _compare(card: WeightCard, digest: str, source: str) -> None:
-    confirmed = card.sha256 if card.sha256_status == "confirmed" else card.sha256_prefix
-    if not digest.startswith(confirmed or ""):
+    required = card.sha256 if card.sha256_status == "confirmed" else card.sha256_prefix
+    if not digest.startswith(required or ""):
         raise InputError(
-            f"{source}: SHA-256 {digest} where {card.name} has {confirmed}: another or a damaged "
+            f"{source}: SHA-256 {digest} where {card.name} has {required}: another or a damaged "
             "file, not used"
         )
-    known = cache.seen(card)
-    if known and known.sha256 != digest and card.sha256_status != "confirmed":
+    recorded = published.first_download(card)
+    if recorded and recorded.sha256 != digest and card.sha256_status != "confirmed":
         raise InputError(
-            f"{source}: SHA-256 {digest}, but {known.sha256} when {card.name} was first fetched on "
-            f"{known.date}; not used. If its publisher has replaced it, remove "
-            f"{cache.seen_path(card)} and fetch it again"
+            f"{source}: SHA-256 {digest}, but {recorded.sha256} when {card.name} was first fetched "
+            f"on {recorded.date}; not used. If its publisher has replaced it, remove "
+            f"{published.record_path(card)} and fetch it again"
         )
+    return digest

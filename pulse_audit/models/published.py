@@ -1,65 +1,319 @@
-"""Published weights by name: which there are, and the files of those that were fetched."""
+"""Published weights by name (``weights.yaml``), and which of them have been fetched.
+
+Below the cache folder, ``weights/`` holds every fetched file under its own name and beside it
+``<file>.seen.json`` with the SHA-256 of the first download, which later downloads must match.
+``licences.json`` lists the licences accepted on this machine.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import fcntl
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, Self
 
-from pulse_audit.names import parse_generator
-from pulse_audit.types import InputError
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StringConstraints, model_validator
 
-if TYPE_CHECKING:
-    from pulse_audit.models.registry import WeightCard
+from pulse_audit.files import atomic_write, cache_folder, file_sha256
+from pulse_audit.names import nearest
+from pulse_audit.types import Crop, InputError
+
+FILE = Path(__file__).with_name("weights.yaml")
+LICENCES = "licences.json"
+
+Word = Annotated[str, StringConstraints(strict=True, min_length=1)]
+Https = Annotated[str, StringConstraints(strict=True, pattern=r"^https://[^\s]+$")]
+Kind = Literal["generator", "metric backbone", "attribute model", "data file"]
 
 
-def generator_names() -> list[str]:
-    """Return the names under which generators can be fetched."""
-    from pulse_audit.models.registry import cards
+class Licence(BaseModel):
+    """Terms of one file.
 
-    return [card.name for card in cards().values() if card.kind == "generator"]
+    ``accept``: they have to be accepted before the first download. ``confirmed``: the publisher
+    states them for this very file.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Word
+    url: Https | None = None
+    accept: bool
+    confirmed: bool
+    note: Word
+
+    @property
+    def key(self) -> str:
+        """Key of the licence in ``licences.json``."""
+        return f"{self.name} {self.url}"
 
 
-def generator_card(reference: str) -> WeightCard | None:
-    """Return the card behind a reference that is the name of a generator's weights, else None."""
-    from pulse_audit.models.registry import cards
+class WeightCard(BaseModel):
+    """What is known of one file of weights.
 
-    name = parse_generator(reference).source
-    return cards()[name] if name in generator_names() else None
+    Attributes
+    ----------
+    family : str or None
+        The network's architecture.
+    resolution, crop : int or None, str or None
+        Side in pixels and crop of the faces it makes or takes.
+    url : str or None
+        A direct link; None where a browser is needed, and then ``obtain`` says why.
+    page : str
+        The publisher's page.
+    size : int or None
+        Bytes, None when unknown.
+    sha256 : str or None
+        Digest in hex. ``sha256_status`` is ``confirmed`` (a download with another one is refused),
+        ``claimed`` by ``sha256_source`` (a download is compared, and the outcome shown), or
+        ``unknown`` (recorded at the first download).
+    sha256_prefix : str or None
+        Leading digits that the publisher wrote into the file's name; always checked.
+    gaussian_fit : str or None
+        The entry of PULSE's fit for a synthesis network that comes without its mapping network;
+        it is fetched along.
+    without : str
+        What cannot be done until it is fetched.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
+    title: Word
+    kind: Kind
+    family: Word | None = None
+    resolution: PositiveInt | None = None
+    crop: Crop | None = None
+    url: Https | None = None
+    page: Https
+    file_name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    size: PositiveInt | None = None
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    sha256_prefix: str | None = Field(default=None, pattern=r"^[0-9a-f]{8,}$")
+    sha256_status: Literal["confirmed", "claimed", "unknown"]
+    sha256_source: Word | None = None
+    licence: Licence
+    trained_on: Word
+    obtain: Word | None = None
+    gaussian_fit: Word | None = None
+    without: Word = "this generator cannot be named"
+    notes: str = ""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        known = self.sha256_status != "unknown"
+        if (self.sha256 is not None) != known or (self.sha256_source is not None) != known:
+            raise ValueError("sha256 and sha256_source belong to a confirmed or claimed status")
+        if not (self.sha256 or "").startswith(self.sha256_prefix or ""):
+            raise ValueError("sha256 does not begin with sha256_prefix")
+        if (self.url is None) == (self.obtain is None):
+            raise ValueError("give a url, or say in obtain how to get the file by hand")
+        if self.kind == "generator" and None in (self.family, self.resolution, self.crop):
+            raise ValueError("a generator has family, resolution and crop")
+        return self
+
+
+@dataclass(frozen=True)
+class FirstDownload:
+    """Address, SHA-256, size and time of a file when it was first downloaded."""
+
+    url: str
+    sha256: str
+    size: int
+    mtime_ns: int
+    date: str
+
+
+@cache
+def cards() -> Mapping[str, WeightCard]:
+    """Return the cards by name, in the order of the file."""
+    # The C loader is ten times faster; both build plain values only.
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    entries = yaml.load(FILE.read_text(encoding="utf-8"), Loader=loader)
+    return MappingProxyType({name: WeightCard(name=name, **entries[name]) for name in entries})
+
+
+def get(name: str) -> WeightCard:
+    """Return the card of ``name``.
+
+    Raises
+    ------
+    InputError
+        If there is none; the message names the nearest.
+    """
+    if name not in cards():
+        raise InputError(f"unknown weights {name!r}{nearest(name, list(cards()))}")
+    return cards()[name]
+
+
+def names_of(kind: Kind) -> list[str]:
+    """Return the names of the published weights of one kind."""
+    return [card.name for card in cards().values() if card.kind == kind]
+
+
+def weights_folder() -> Path:
+    """Return where fetched weights are kept."""
+    return cache_folder() / "weights"
+
+
+def path_of(card: WeightCard) -> Path:
+    """Return where the file of a card is kept, once it is fetched."""
+    return weights_folder() / card.file_name
+
+
+def record_path(card: WeightCard) -> Path:
+    """Return where the SHA-256 of the first download is recorded."""
+    return weights_folder() / f"{card.file_name}.seen.json"
+
+
+def first_download(card: WeightCard) -> FirstDownload | None:
+    """Return the record of the first download; None if there is none, or it is unreadable."""
+    try:
+        return FirstDownload(**_read_json(record_path(card)))
+    except TypeError:
+        return None
+
+
+def record(card: WeightCard, digest: str, url: str) -> None:
+    """Record the SHA-256 of a card's file; the date of a first download is kept.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    stat, earlier = path_of(card).stat(), first_download(card)
+    date = earlier.date if earlier else datetime.now(UTC).date().isoformat()
+    entry = FirstDownload(url, digest, stat.st_size, stat.st_mtime_ns, date)
+    _write_json(record_path(card), asdict(entry))
+
+
+def file_state(card: WeightCard) -> str:
+    """Return whether a card's file is ``fetched``, ``missing``, ``changed`` or ``not checked``.
+
+    The file is hashed again only where its size or time differs from the record.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read.
+    """
+    path, recorded = path_of(card), first_download(card)
+    try:
+        if not path.is_file():
+            return "missing"
+        if recorded is None:
+            return "not checked"
+        # A SHA-256 that was confirmed after the download overrules the recorded one.
+        if card.sha256_status == "confirmed" and recorded.sha256 != card.sha256:
+            return "changed"
+        stat = path.stat()
+        if (stat.st_size, stat.st_mtime_ns) == (recorded.size, recorded.mtime_ns):
+            return "fetched"
+        if stat.st_size != recorded.size or file_sha256(path) != recorded.sha256:
+            return "changed"
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    # The file was copied or touched: record its new time, so that it is not hashed every time.
+    # A read-only cache stays as it is.
+    with contextlib.suppress(OSError):
+        _write_json(record_path(card), asdict(replace(recorded, mtime_ns=stat.st_mtime_ns)))
+    return "fetched"
+
+
+def fetched_file(card: WeightCard) -> Path | None:
+    """Return a card's fetched file; None where it is missing or not what was fetched."""
+    return path_of(card) if file_state(card) == "fetched" else None
 
 
 def fetched(card: WeightCard) -> tuple[Path, str]:
-    """Return the file of a card, and its SHA-256.
+    """Return the fetched file of a card, and its SHA-256.
 
     Raises
     ------
     InputError
-        If it is not there, or no longer what was fetched; the line names the command that helps.
+        If it is missing or changed; the message names the command that fetches it.
     """
-    from pulse_audit.models import cache
-
-    path, seen = cache.located(card.name), cache.seen(card)
-    if path is None or seen is None:
-        found = cache.state(card)
-        state = "not fetched" if found == "missing" else f"its file is {found}"
-        raise InputError(f"{card.name} is known but {state}: pulse-audit fetch {card.name}")
-    return path, seen.sha256
+    state, recorded = file_state(card), first_download(card)
+    if state != "fetched" or recorded is None:
+        problem = "not fetched" if state == "missing" else f"its file is {state}"
+        raise InputError(f"{card.name} is known but {problem}: pulse-audit fetch {card.name}")
+    return path_of(card), recorded.sha256
 
 
-def to_fetch(names: Sequence[str]) -> list[WeightCard]:
-    """Return the cards of weights by name, each followed by the Gaussian fit it needs, if any.
+def hash_state(card: WeightCard) -> str:
+    """Return how far the SHA-256 of a card's file can be trusted.
+
+    ``confirmed``, ``claimed`` or ``unknown`` before the first download; after it ``confirmed``,
+    ``as claimed``, ``NOT as claimed``, or ``recorded on`` its date.
+    """
+    recorded = first_download(card)
+    if card.sha256_status == "confirmed" or recorded is None:
+        return card.sha256_status
+    if card.sha256 is None:
+        return f"recorded on {recorded.date}"
+    return "as claimed" if recorded.sha256 == card.sha256 else "NOT as claimed"
+
+
+def is_accepted(licence: Licence) -> bool:
+    """Whether a licence needs no acceptance, or has been accepted on this machine."""
+    return not licence.accept or licence.key in _read_json(cache_folder() / LICENCES)
+
+
+def record_acceptance(licence: Licence) -> None:
+    """Record that a licence was accepted, and on which day.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    path = cache_folder() / LICENCES
+    today = datetime.now(UTC).date().isoformat()
+    _write_json(path, {**_read_json(path), licence.key: today})
+
+
+@contextlib.contextmanager
+def locked_for_writing(card: WeightCard) -> Iterator[None]:
+    """Lock a card's file; waits while another process fetches it.
 
     Raises
     ------
     InputError
-        If a name is unknown, or is a data set, which has to be obtained by hand.
+        If the cache cannot be written.
     """
-    from pulse_audit.datasets.registry import load_registry
-    from pulse_audit.models.registry import get
+    with contextlib.ExitStack() as stack:
+        try:
+            weights_folder().mkdir(parents=True, exist_ok=True)
+            path = weights_folder() / f".{card.file_name}.lock"
+            fcntl.flock(stack.enter_context(path.open("w")), fcntl.LOCK_EX)
+        except OSError as error:
+            raise unwritable(error) from None
+        yield
 
-    datasets = load_registry().cards
-    for name in names:
-        if name in datasets:
-            raise InputError(f"{name} is a data set without a direct link: {datasets[name].obtain}")
-    wanted = [also for name in names for also in (name, get(name).gaussian_fit) if also]
-    return [get(name) for name in dict.fromkeys(wanted)]
+
+def unwritable(error: OSError) -> InputError:
+    """Return the one-line error for a cache that cannot be written."""
+    return InputError(
+        f"{weights_folder()}: cannot be written ({error.strerror or error}); set PULSE_AUDIT_HOME "
+        "to a folder with space that can"
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Read a record; one that is missing or damaged counts as empty."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    atomic_write(path, (json.dumps(content, indent=1) + "\n").encode())

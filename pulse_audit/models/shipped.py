@@ -1,22 +1,22 @@
-"""What comes with the package."""
+"""Names and files of the models that come with the package."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-#: Folder of what is shipped, and the generators in it: twins that differ in whom they saw.
 ASSETS = Path(__file__).parents[1] / "assets"
+#: Twins: trained identically except for the training data.
 GENERATORS = ("faces-balanced", "faces-skewed")
 ATTRIBUTES = "faces-attributes"
-#: Of a shorter training on another seed: it checks what guidance by the first one finds.
+#: From a shorter training with another seed; checks the guidance by the first one.
 CHECK = "faces-attributes-check"
+
+
+def shipped_file(name: str) -> Path:
+    """Return the path of a shipped model's weights, whether they are there or not."""
+    return ASSETS / f"{name}.safetensors"
 
 
 def shipped_generators() -> list[str]:
     """Return the names of the generators that come with the package."""
     return [name for name in GENERATORS if shipped_file(name).is_file()]
-
-
-def shipped_file(name: str) -> Path:
-    """Return where the weights of a shipped model lie, or would lie."""
-    return ASSETS / f"{name}.safetensors"

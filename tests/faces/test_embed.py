@@ -17,7 +17,7 @@ from skimage.data import astronaut
 from pulse_audit.faces import embed
 from pulse_audit.faces.align import FaceAligner
 from pulse_audit.faces.embed import FaceNet, cut_face
-from pulse_audit.models import cache, registry, transfer
+from pulse_audit.models import download, published
 from pulse_audit.models.fetch import fetch
 from pulse_audit.types import InputError, Unavailable
 
@@ -178,7 +178,7 @@ def served(weights: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     monkeypatch.setenv("PULSE_AUDIT_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("PULSE_AUDIT_MIRROR", raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(transfer, "BACKOFF", 0.01)
+    monkeypatch.setattr(download, "BACKOFF", 0.01)
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         digest = hashlib.sha256(weights).hexdigest()
@@ -187,21 +187,20 @@ def served(weights: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
             "size": len(weights),
             "sha256": digest,
         }
-        card = registry.get(embed.WEIGHTS).model_copy(update=changes)
-        monkeypatch.setattr(registry, "cards", lambda: {card.name: card})
+        card = published.get(embed.WEIGHTS).model_copy(update=changes)
+        monkeypatch.setattr(published, "cards", lambda: {card.name: card})
         yield
         server.shutdown()
 
 
 def test_without_weights_it_says_what_to_do(served) -> None:
-    missing = embed.load()
-    assert isinstance(missing, Unavailable)
-    assert missing.reason.endswith("pulse-audit fetch facenet-vggface2")
-    assert "\n" not in missing.reason
+    with pytest.raises(InputError, match="pulse-audit fetch facenet-vggface2$") as caught:
+        published.fetched(published.get(embed.WEIGHTS))
+    assert "\n" not in str(caught.value)
 
 
 def test_fetched_weights_are_used(served, facenet) -> None:
-    fetch(registry.get(embed.WEIGHTS), lambda text: True)
-    assert cache.hash_state(registry.get(embed.WEIGHTS)) == "as claimed"
-    loaded = embed.load()
+    fetch(published.get(embed.WEIGHTS), lambda text: True)
+    assert published.hash_state(published.get(embed.WEIGHTS)) == "as claimed"
+    loaded = FaceNet.load(published.fetched(published.get(embed.WEIGHTS))[0])
     assert torch.equal(loaded.embed(random_faces(1)), facenet.embed(random_faces(1)))

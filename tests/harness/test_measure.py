@@ -332,8 +332,10 @@ def seeded_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     lpips = Lpips(bare("squeeze"), "squeeze")
     weights = {"weights": "seeded", "sha256": "0" * 64}
     monkeypatch.setattr("pulse_audit.harness.suite.weights_of", lambda name: weights)
-    monkeypatch.setattr("pulse_audit.harness.measure.embed.load", lambda device: facenet)
-    monkeypatch.setattr("pulse_audit.harness.measure.perceptual.load", lambda net, device: lpips)
+    measure = "pulse_audit.harness.measure"
+    monkeypatch.setattr(f"{measure}._weights_file", lambda name: Path(name))
+    monkeypatch.setattr(f"{measure}.FaceNet.load", lambda path, device: facenet)
+    monkeypatch.setattr(f"{measure}.perceptual.load", lambda net, path, device: lpips)
 
 
 def test_networks_and_references_enter_the_samples(

@@ -16,7 +16,7 @@ from torchvision.models import inception_v3
 from pulse_audit.files import file_sha256
 from pulse_audit.metrics import distribution
 from pulse_audit.metrics.distribution import FeatureNetwork, attribute_features, inception
-from pulse_audit.models import cache, registry
+from pulse_audit.models import published
 from pulse_audit.types import AttributeCard, Attributes, InputError, Unavailable
 
 
@@ -133,21 +133,16 @@ def test_another_file_is_refused_in_one_line(tmp_path: Path, content: object) ->
     assert "\n" not in str(caught.value)
 
 
-def test_without_weights_it_says_what_to_do(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setenv("PULSE_AUDIT_HOME", str(tmp_path))
-    missing = distribution.load_inception()
-    assert isinstance(missing, Unavailable)
-    assert missing.reason.endswith("pulse-audit fetch fid-inception")
-
-
 def test_fetched_weights_are_used(path: Path, ours, tmp_path: Path, monkeypatch) -> None:
-    """A file put into the cache by hand, hashed and recorded, as `fetch` does."""
+    """Missing weights name the command; a file in the cache, recorded as `fetch` does, is used."""
     monkeypatch.setenv("PULSE_AUDIT_HOME", str(tmp_path))
-    card = registry.get(distribution.INCEPTION_WEIGHTS)
-    cache.path_of(card).parent.mkdir(parents=True)
-    shutil.copy(path, cache.path_of(card))
-    cache.record(card, file_sha256(path), card.url)
-    loaded = distribution.load_inception()
+    card = published.get(distribution.INCEPTION_WEIGHTS)
+    with pytest.raises(InputError, match="pulse-audit fetch fid-inception$"):
+        published.fetched(card)
+    published.path_of(card).parent.mkdir(parents=True)
+    shutil.copy(path, published.path_of(card))
+    published.record(card, file_sha256(path), card.url)
+    loaded = inception(published.fetched(card)[0])
     assert (loaded.name, loaded.dimension) == ("inception-2015-12-05 pool3", 2048)
     np.testing.assert_array_equal(loaded.of(images(1, 64)), ours.of(images(1, 64)))
 

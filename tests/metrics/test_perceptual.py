@@ -14,8 +14,8 @@ from torch import nn
 
 from pulse_audit.files import file_sha256
 from pulse_audit.metrics import perceptual
-from pulse_audit.metrics.perceptual import TRUNKS, Lpips, bare, load, lpips_metric
-from pulse_audit.models import cache, registry
+from pulse_audit.metrics.perceptual import TRUNKS, Lpips, bare, load
+from pulse_audit.models import published
 from pulse_audit.models.fetch import fetch
 from pulse_audit.types import InputError, Unavailable
 
@@ -48,15 +48,15 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def trunks(tmp_path_factory):
-    """Seeded trunks, their files on a local server, fetched from there into an empty cache."""
+    """Seeded trunks, their files on a local server, fetched from there into an empty published."""
     served = tmp_path_factory.mktemp("served")
     server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=served))
-    cards, made = dict(registry.cards()), {net: trunk_of(net) for net in TRUNKS}
+    cards, made = dict(published.cards()), {net: trunk_of(net) for net in TRUNKS}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PULSE_AUDIT_HOME", str(tmp_path_factory.mktemp("home")))
         patch.setenv("NO_PROXY", "127.0.0.1")
         patch.delenv("PULSE_AUDIT_MIRROR", raising=False)
-        patch.setattr(registry, "cards", lambda: cards)
+        patch.setattr(published, "cards", lambda: cards)
         Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         for net, trunk in made.items():
             card = cards[TRUNKS[net].weights]
@@ -75,7 +75,12 @@ def trunks(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def loaded(trunks):
-    return {net: load(net) for net in TRUNKS}
+    return {net: load(net, weights_of(net)) for net in TRUNKS}
+
+
+def weights_of(net):
+    """The fetched file of a trunk."""
+    return published.fetched(published.get(TRUNKS[net].weights))[0]
 
 
 def pair(n=3, size=64, seed=0):
@@ -193,7 +198,7 @@ def test_kept_features_stay_within_their_bytes(loaded, monkeypatch):
 
 
 @pytest.mark.parametrize("net", TRUNKS)
-def test_without_its_trunk_lpips_is_unavailable_and_nothing_is_downloaded(
+def test_without_its_trunk_the_command_is_named_and_nothing_is_downloaded(
     net, tmp_path, monkeypatch
 ):
     def refuse(*args):
@@ -201,27 +206,26 @@ def test_without_its_trunk_lpips_is_unavailable_and_nothing_is_downloaded(
 
     monkeypatch.setenv("PULSE_AUDIT_HOME", str(tmp_path))
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    assert lpips_metric(net) == Unavailable(
-        "the weights of its network are not fetched: pulse-audit fetch " + TRUNKS[net].weights
-    )
+    with pytest.raises(InputError, match=f"pulse-audit fetch {TRUNKS[net].weights}$"):
+        weights_of(net)
 
 
 def test_an_unknown_net_is_named_with_the_known_ones():
     with pytest.raises(InputError, match="no LPIPS net vgg19; did you mean vgg"):
-        load("vgg19")
+        load("vgg19", Path("none"))
 
 
 @pytest.fixture
 def put(trunks, tmp_path, monkeypatch):
     """Put content into the cache as the fetched SqueezeNet."""
     monkeypatch.setenv("PULSE_AUDIT_HOME", str(tmp_path))
-    card = registry.get(TRUNKS["squeeze"].weights)
+    card = published.get(TRUNKS["squeeze"].weights)
 
     def write(content):
-        path = cache.path_of(card)
+        path = published.path_of(card)
         path.parent.mkdir(parents=True)
         path.write_bytes(content)
-        cache.record(card, file_sha256(path), "test")
+        published.record(card, file_sha256(path), "test")
 
     return write
 
@@ -235,7 +239,7 @@ def test_a_file_that_would_run_code_is_refused_and_does_not_run(put, tmp_path, m
     monkeypatch.chdir(tmp_path)
     put(pickle.dumps(Malicious(), protocol=2))
     with pytest.raises(InputError, match="cannot be read as a state dict"):
-        load("squeeze")
+        load("squeeze", weights_of("squeeze"))
     assert not Path("executed").exists()
 
 
@@ -254,7 +258,7 @@ def stored(content, path):
 def test_a_file_of_something_else_is_refused_in_one_line(content, message, put, tmp_path):
     put(stored(content, tmp_path / "made.pt"))
     with pytest.raises(InputError, match=message) as raised:
-        load("squeeze")
+        load("squeeze", weights_of("squeeze"))
     assert "\n" not in str(raised.value)
     assert "delete it and fetch it again" in str(raised.value)
 
@@ -263,7 +267,7 @@ def test_a_file_with_wrong_shapes_is_refused(put, trunks, tmp_path):
     state = state_of(trunks["squeeze"]) | {"features.0.weight": torch.zeros(2, 3, 3, 3)}
     put(stored(state, tmp_path / "made.pt"))
     with pytest.raises(InputError, match=r"size mismatch for slice1\.0\.weight"):
-        load("squeeze")
+        load("squeeze", weights_of("squeeze"))
 
 
 def test_building_a_network_leaves_the_random_numbers_alone():

@@ -9,13 +9,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from pulse_audit.models import registry, transfer
-from pulse_audit.models.registry import WeightCard
+from pulse_audit.models import download, published
+from pulse_audit.models.published import WeightCard
 
 Answer = Callable[["Handler"], None]
 
 #: Longer than two chunks, so that a cut leaves something to go on from.
-CONTENT = random.Random(0).randbytes(2 * transfer.CHUNK + 12_345)
+CONTENT = random.Random(0).randbytes(2 * download.CHUNK + 12_345)
 OTHER = random.Random(1).randbytes(len(CONTENT))
 
 
@@ -123,8 +123,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PULSE_AUDIT_HOME", str(folder))
     monkeypatch.delenv("PULSE_AUDIT_MIRROR", raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(transfer, "BACKOFF", 0.01)
-    monkeypatch.setattr(transfer, "TIMEOUT", 5.0)
+    monkeypatch.setattr(download, "BACKOFF", 0.01)
+    monkeypatch.setattr(download, "TIMEOUT", 5.0)
     return folder
 
 
@@ -133,10 +133,10 @@ def card(server: Server, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Weigh
     """Make a card of a file on the server; the catalogue then holds that card alone."""
 
     def make(**changes: object) -> WeightCard:
-        base = registry.get("stylegan2-ffhq-256")
+        base = published.get("stylegan2-ffhq-256")
         url = {"url": f"{server.url}/{base.file_name}"}
         made = base.model_copy(update={**url, "size": len(CONTENT), **changes})
-        monkeypatch.setattr(registry, "cards", lambda: {made.name: made})
+        monkeypatch.setattr(published, "cards", lambda: {made.name: made})
         return made
 
     return make

@@ -5,13 +5,13 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 
-from pulse_audit import terminal
 from pulse_audit.cli import BAD_INPUT, DONE, INCOMPLETE, outcome
-from pulse_audit.models import cache, registry, transfer
+from pulse_audit.models import download, published
+from pulse_audit.models.fetch import to_fetch
 from pulse_audit.models.generators import load_generator, reference_sha256
-from pulse_audit.models.published import to_fetch
 from pulse_audit.types import InputError
 
 Capture = pytest.CaptureFixture[str]
@@ -25,7 +25,7 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A mirror that has one file of the catalogue."""
     folder = tmp_path / "mirror"
     folder.mkdir()
-    (folder / registry.get(NAME).file_name).write_bytes(CONTENT)
+    (folder / published.get(NAME).file_name).write_bytes(CONTENT)
     monkeypatch.setenv("PULSE_AUDIT_MIRROR", str(folder))
     return folder
 
@@ -46,8 +46,8 @@ def refused(capsys: Capture) -> Callable[..., str]:
 def test_fetch_prints_where_the_file_is(capsys: Capture) -> None:
     assert outcome(["fetch", NAME, "--accept-licence"]) == DONE
     printed = capsys.readouterr()
-    assert printed.out == f"{NAME}: {cache.located(NAME)}\n"
-    licence = registry.get(NAME).licence
+    assert printed.out == f"{NAME}: {published.fetched_file(published.get(NAME))}\n"
+    licence = published.get(NAME).licence
     assert licence.name in printed.err and str(licence.url) in printed.err
     assert "fetching" in printed.err and "2/2 MB (100%)" in printed.err
     assert "recorded" in printed.err
@@ -68,7 +68,7 @@ def test_fetch_in_json(capsys: Capture) -> None:
 
 def test_what_is_there_is_said_again_without_a_question(capsys: Capture, mirror: Path) -> None:
     assert outcome(["fetch", NAME, "--accept-licence", "--quiet"]) == DONE
-    (mirror / registry.get(NAME).file_name).unlink()
+    (mirror / published.get(NAME).file_name).unlink()
     capsys.readouterr()
     assert outcome(["fetch", NAME]) == DONE
     assert capsys.readouterr().err == ""
@@ -77,15 +77,15 @@ def test_what_is_there_is_said_again_without_a_question(capsys: Capture, mirror:
 def test_a_script_has_to_accept_the_licence(refused) -> None:
     line = refused("fetch", NAME)
     assert "--accept-licence" in line and "licence" in line
-    assert cache.located(NAME) is None
+    assert published.fetched_file(published.get(NAME)) is None
 
 
 @pytest.mark.parametrize("answer", [True, False])
 def test_a_person_is_asked(answer: bool, capsys: Capture, monkeypatch) -> None:
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
-    monkeypatch.setattr(terminal.click, "confirm", lambda *args, **options: answer)
+    monkeypatch.setattr(click, "confirm", lambda *args, **options: answer)
     assert outcome(["fetch", NAME, "--quiet"]) == (DONE if answer else BAD_INPUT)
-    assert (cache.located(NAME) is not None) is answer
+    assert (published.fetched_file(published.get(NAME)) is not None) is answer
 
 
 @pytest.mark.parametrize(
@@ -114,14 +114,14 @@ def test_a_drive_link_is_explained_in_one_line(refused, monkeypatch) -> None:
 
 def test_nothing_is_fetched_where_a_name_is_wrong(refused) -> None:
     refused("fetch", NAME, "nonsense", "--accept-licence")
-    assert cache.located(NAME) is None
+    assert published.fetched_file(published.get(NAME)) is None
 
 
 def test_ctrl_c_is_incomplete(monkeypatch, capsys: Capture) -> None:
     def interrupt(*args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(transfer, "copy", interrupt)
+    monkeypatch.setattr(download, "copy", interrupt)
     assert outcome(["fetch", NAME, "--accept-licence", "--quiet"]) == INCOMPLETE
     assert "resumes" in capsys.readouterr().err
 
@@ -166,7 +166,7 @@ def test_a_generator_that_is_not_fetched_names_the_command() -> None:
 
 def test_a_generator_that_changed_since_is_not_used() -> None:
     outcome(["fetch", NAME, "--accept-licence", "--quiet"])
-    cache.path_of(registry.get(NAME)).write_bytes(CONTENT[1:])
+    published.path_of(published.get(NAME)).write_bytes(CONTENT[1:])
     with pytest.raises(InputError, match=f"changed: pulse-audit fetch {NAME}"):
         load_generator(NAME)
 

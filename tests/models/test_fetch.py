@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from pulse_audit.models import cache, registry, transfer
-from pulse_audit.models.fetch import doubt, fetch
+from pulse_audit.models import download, published
+from pulse_audit.models.fetch import fetch, hash_warning
 from pulse_audit.types import InputError
 
 #: As in conftest.py.
-CONTENT = random.Random(0).randbytes(2 * transfer.CHUNK + 12_345)
+CONTENT = random.Random(0).randbytes(2 * download.CHUNK + 12_345)
 OTHER = random.Random(1).randbytes(len(CONTENT))
 
 
@@ -41,7 +41,9 @@ def refusal(card, accept=yes) -> str:
 
 
 def leftovers() -> list[str]:
-    return sorted(p.name for p in cache.folder().iterdir() if not p.name.startswith("."))
+    return sorted(
+        p.name for p in published.weights_folder().iterdir() if not p.name.startswith(".")
+    )
 
 
 def test_a_fetched_file_is_whole_recorded_and_alone(server, card) -> None:
@@ -50,8 +52,8 @@ def test_a_fetched_file_is_whole_recorded_and_alone(server, card) -> None:
     path = fetch(wanted, yes)
     assert path.read_bytes() == CONTENT
     assert leftovers() == [wanted.file_name, f"{wanted.file_name}.seen.json"]
-    assert cache.seen(wanted).sha256 == digest(CONTENT)
-    assert cache.located(wanted.name) == path
+    assert published.first_download(wanted).sha256 == digest(CONTENT)
+    assert published.fetched_file(wanted) == path
 
 
 def test_a_file_that_is_there_is_not_fetched_again(server, card) -> None:
@@ -70,7 +72,7 @@ def test_an_interrupted_fetch_shows_no_file_and_goes_on(server, card) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         fetch(wanted, yes, interrupt)
-    assert cache.located(wanted.name) is None
+    assert published.fetched_file(wanted) is None
     assert fetch(wanted, yes).read_bytes() == CONTENT
     assert server.ranges[1] is not None
 
@@ -84,8 +86,8 @@ def test_a_confirmed_hash_is_required(server, card) -> None:
     server.answers = [server.ranged()]
     wanted = card(**known)
     fetch(wanted, yes)
-    assert cache.hash_state(wanted) == "confirmed"
-    assert doubt(wanted) is None
+    assert published.hash_state(wanted) == "confirmed"
+    assert hash_warning(wanted) is None
 
 
 def test_a_hash_confirmed_since_replaces_the_record(server, card) -> None:
@@ -93,10 +95,10 @@ def test_a_hash_confirmed_since_replaces_the_record(server, card) -> None:
     fetch(card(), yes)
     known = {"sha256": digest(CONTENT), "sha256_status": "confirmed", "sha256_source": "me"}
     wanted = card(**known)
-    assert cache.located(wanted.name) is None
+    assert published.fetched_file(wanted) is None
     server.answers = [server.ranged()]
     assert fetch(wanted, yes).read_bytes() == CONTENT
-    assert cache.seen(wanted).sha256 == digest(CONTENT)
+    assert published.first_download(wanted).sha256 == digest(CONTENT)
 
 
 def test_the_publishers_own_digits_are_required(server, card) -> None:
@@ -109,28 +111,28 @@ def test_a_claimed_hash_is_compared_and_the_outcome_shown(server, card) -> None:
     server.answers = [server.ranged()]
     claim = {"sha256_status": "claimed", "sha256_source": "two repositories"}
     wanted = card(sha256=digest(CONTENT), **claim)
-    assert cache.hash_state(wanted) == "claimed"
+    assert published.hash_state(wanted) == "claimed"
     fetch(wanted, yes)
-    assert cache.hash_state(wanted) == "as claimed"
-    assert "as claimed by two repositories" in doubt(wanted)
+    assert published.hash_state(wanted) == "as claimed"
+    assert "as claimed by two repositories" in hash_warning(wanted)
     doubted = card(sha256=digest(OTHER), **claim)
-    assert cache.hash_state(doubted) == "NOT as claimed"
-    assert digest(OTHER) in doubt(doubted)
+    assert published.hash_state(doubted) == "NOT as claimed"
+    assert digest(OTHER) in hash_warning(doubted)
 
 
 def test_an_unknown_hash_is_recorded_and_binds_later_downloads(server, card) -> None:
     server.answers = [server.ranged()]
     wanted = card()
-    assert cache.hash_state(wanted) == "unknown"
+    assert published.hash_state(wanted) == "unknown"
     path = fetch(wanted, yes)
-    assert cache.hash_state(wanted).startswith("recorded on 20")
-    assert digest(CONTENT) in doubt(wanted)
+    assert published.hash_state(wanted).startswith("recorded on 20")
+    assert digest(CONTENT) in hash_warning(wanted)
     path.unlink()
     server.answers = [server.ranged(OTHER, '"two"')]
     line = refusal(wanted)
-    assert digest(CONTENT) in line and str(cache.seen_path(wanted)) in line
-    assert leftovers() == [cache.seen_path(wanted).name]
-    cache.seen_path(wanted).unlink()
+    assert digest(CONTENT) in line and str(published.record_path(wanted)) in line
+    assert leftovers() == [published.record_path(wanted).name]
+    published.record_path(wanted).unlink()
     assert fetch(wanted, yes).read_bytes() == OTHER
 
 
@@ -139,20 +141,9 @@ def test_a_damaged_file_is_noticed_and_fetched_anew(server, card) -> None:
     wanted = card()
     path = fetch(wanted, yes)
     path.write_bytes(OTHER)
-    assert cache.state(wanted) == "changed"
-    assert cache.located(wanted.name) is None
+    assert published.file_state(wanted) == "changed"
+    assert published.fetched_file(wanted) is None
     assert fetch(wanted, yes).read_bytes() == CONTENT
-
-
-def test_damage_behind_an_unchanged_time_is_found_on_request(server, card) -> None:
-    server.answers = [server.ranged()]
-    wanted = card()
-    path = fetch(wanted, yes)
-    stat = path.stat()
-    path.write_bytes(OTHER)
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert cache.located(wanted.name) == path
-    assert cache.located(wanted.name, rehash=True) is None
 
 
 def test_a_touched_file_is_hashed_once(server, card, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,9 +151,9 @@ def test_a_touched_file_is_hashed_once(server, card, monkeypatch: pytest.MonkeyP
     wanted = card()
     path = fetch(wanted, yes)
     os.utime(path, ns=(1, 1))
-    assert cache.located(wanted.name) == path
-    monkeypatch.setattr(cache, "file_sha256", lambda path: pytest.fail("hashed again"))
-    assert cache.located(wanted.name) == path
+    assert published.fetched_file(wanted) == path
+    monkeypatch.setattr(published, "file_sha256", lambda path: pytest.fail("hashed again"))
+    assert published.fetched_file(wanted) == path
 
 
 @pytest.mark.parametrize("record", ["", "[]", "{}", '{"url": "x"}', "\x00"])
@@ -170,10 +161,10 @@ def test_a_damaged_record_is_made_anew(server, card, record: str) -> None:
     server.answers = [server.ranged()]
     wanted = card()
     fetch(wanted, yes)
-    cache.seen_path(wanted).write_text(record)
-    assert cache.state(wanted) == "not checked"
+    published.record_path(wanted).write_text(record)
+    assert published.file_state(wanted) == "not checked"
     fetch(wanted, yes)
-    assert cache.seen(wanted).sha256 == digest(CONTENT)
+    assert published.first_download(wanted).sha256 == digest(CONTENT)
 
 
 def test_a_licence_is_shown_asked_once_and_remembered(server, card) -> None:
@@ -184,7 +175,7 @@ def test_a_licence_is_shown_asked_once_and_remembered(server, card) -> None:
     assert len(shown) == 1
     for expected in (wanted.licence.name, wanted.licence.url, wanted.trained_on):
         assert expected in shown[0]
-    cache.path_of(wanted).unlink()
+    published.path_of(wanted).unlink()
     fetch(wanted, no)
 
 
@@ -196,7 +187,7 @@ def test_a_licence_that_is_not_accepted_fetches_nothing(server, card) -> None:
 
 def test_a_licence_that_asks_nothing_is_not_asked_about(server, card) -> None:
     server.answers = [server.ranged()]
-    assert fetch(card(licence=registry.get("fairface-race7").licence), no).is_file()
+    assert fetch(card(licence=published.get("fairface-race7").licence), no).is_file()
 
 
 def test_a_quota_page_in_place_of_the_file_leaves_nothing(server, card) -> None:
@@ -214,17 +205,17 @@ def by_hand(card):
 def test_a_drive_link_is_explained(server, card) -> None:
     wanted = by_hand(card)
     line = refusal(wanted)
-    for expected in ("Google Drive", wanted.page, str(cache.path_of(wanted)), "MIRROR"):
+    for expected in ("Google Drive", wanted.page, str(published.path_of(wanted)), "MIRROR"):
         assert expected in line
     assert server.requests == []
 
 
 def test_a_file_put_there_by_hand_is_checked_and_recorded(card) -> None:
     wanted = by_hand(card)
-    cache.folder().mkdir(parents=True)
-    cache.path_of(wanted).write_bytes(CONTENT)
-    assert cache.located(wanted.name) is None
-    assert fetch(wanted, yes) == cache.located(wanted.name)
+    published.weights_folder().mkdir(parents=True)
+    published.path_of(wanted).write_bytes(CONTENT)
+    assert published.fetched_file(wanted) is None
+    assert fetch(wanted, yes) == published.fetched_file(wanted)
 
 
 @pytest.mark.parametrize(
@@ -232,19 +223,19 @@ def test_a_file_put_there_by_hand_is_checked_and_recorded(card) -> None:
 )
 def test_what_was_put_there_by_hand_may_be_wrong(card, content: bytes, expected: str) -> None:
     wanted = by_hand(card)
-    cache.folder().mkdir(parents=True)
-    cache.path_of(wanted).write_bytes(content)
+    published.weights_folder().mkdir(parents=True)
+    published.path_of(wanted).write_bytes(content)
     assert expected in refusal(wanted)
-    assert cache.path_of(wanted).read_bytes() == content
+    assert published.path_of(wanted).read_bytes() == content
 
 
 def test_another_file_put_there_by_hand_is_refused(card) -> None:
     wanted = by_hand(card)
-    cache.folder().mkdir(parents=True)
-    cache.path_of(wanted).write_bytes(CONTENT)
+    published.weights_folder().mkdir(parents=True)
+    published.path_of(wanted).write_bytes(CONTENT)
     fetch(wanted, yes)
-    cache.path_of(wanted).write_bytes(OTHER)
-    assert str(cache.seen_path(wanted)) in refusal(wanted)
+    published.path_of(wanted).write_bytes(OTHER)
+    assert str(published.record_path(wanted)) in refusal(wanted)
 
 
 @pytest.fixture
@@ -260,7 +251,7 @@ def test_a_mirror_may_be_a_folder(server, card, mirror, form, monkeypatch) -> No
     (mirror / wanted.file_name).write_bytes(CONTENT)
     monkeypatch.setenv("PULSE_AUDIT_MIRROR", form(mirror))
     assert fetch(wanted, yes).read_bytes() == CONTENT
-    assert cache.seen(wanted).url.startswith("file://")
+    assert published.first_download(wanted).url.startswith("file://")
     assert server.requests == []
 
 
@@ -310,7 +301,7 @@ def test_two_processes_fetch_one_file_once(server, home: Path) -> None:
     server.answers = [server.ranged()]
     code = (
         "from pulse_audit.models.fetch import fetch\n"
-        "from pulse_audit.models.registry import get\n"
+        "from pulse_audit.models.published import get\n"
         "print(fetch(get('stylegan2-ffhq-512'), lambda text: True))"
     )
     environment = {**os.environ, "PULSE_AUDIT_MIRROR": server.url}

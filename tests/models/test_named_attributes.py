@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchvision.models import resnet34
 
-from pulse_audit.models import registry
+from pulse_audit.models import published
 from pulse_audit.models.attributes import attribute_names, load_attributes
 from pulse_audit.models.fetch import fetch
 from pulse_audit.seeding import sha256
@@ -24,9 +24,9 @@ def content() -> bytes:
 
 
 def test_it_is_fetched_and_then_loaded_by_name(server, monkeypatch, content: bytes) -> None:
-    known = registry.get("fairface-race7")
+    known = published.get("fairface-race7")
     card = known.model_copy(update={"url": f"{server.url}/f.pt", "obtain": None})
-    monkeypatch.setattr(registry, "cards", lambda: {card.name: card})
+    monkeypatch.setattr(published, "cards", lambda: {card.name: card})
     server.answers = [server.full(content)]
     with pytest.raises(InputError, match="pulse-audit fetch fairface-race7"):
         load_attributes("fairface-race7", "cpu")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pulse_audit.models import cache, registry
+from pulse_audit.models import published
 from pulse_audit.models.fetch import fetch
 from pulse_audit.models.generators import load_generator, reference_sha256
 from pulse_audit.seeding import sha256
@@ -35,32 +35,32 @@ def rosinality_file(path: Path) -> None:
 
 
 @pytest.fixture
-def named(monkeypatch: pytest.MonkeyPatch) -> registry.WeightCard:
+def named(monkeypatch: pytest.MonkeyPatch) -> published.WeightCard:
     """A fetched generator of the catalogue, with its Gaussian fit."""
-    fit = registry.get("pulse-gaussian-fit").model_copy(
+    fit = published.get("pulse-gaussian-fit").model_copy(
         update={"sha256": None, "sha256_status": "unknown", "sha256_source": None}
     )
-    card = registry.get("pulse-stylegan1-ffhq-1024")
-    monkeypatch.setattr(registry, "cards", lambda: {card.name: card, fit.name: fit})
-    cache.folder().mkdir(parents=True)
-    rosinality_file(cache.path_of(card))
-    torch.save({"mean": torch.zeros(512), "std": torch.ones(512)}, cache.path_of(fit))
+    card = published.get("pulse-stylegan1-ffhq-1024")
+    monkeypatch.setattr(published, "cards", lambda: {card.name: card, fit.name: fit})
+    published.weights_folder().mkdir(parents=True)
+    rosinality_file(published.path_of(card))
+    torch.save({"mean": torch.zeros(512), "std": torch.ones(512)}, published.path_of(fit))
     for one in (card, fit):
         fetch(one, lambda text: True)
     return card
 
 
-def test_a_named_generator_carries_its_origin(named: registry.WeightCard) -> None:
+def test_a_named_generator_carries_its_origin(named: published.WeightCard) -> None:
     generator = load_generator(named.name)
     card = generator.card
     assert (card.name, card.resolution, card.crop) == (named.name, 32, "ffhq")
     assert card.training_data == named.trained_on
     assert card.licence == "CC BY-NC 4.0"
-    content = cache.path_of(named).read_bytes()
+    content = published.path_of(named).read_bytes()
     assert card.sha256 == sha256(content) == reference_sha256(named.name)
 
 
-def test_a_missing_gaussian_fit_names_its_own_command(named: registry.WeightCard) -> None:
-    cache.path_of(registry.get(named.gaussian_fit)).unlink()
+def test_a_missing_gaussian_fit_names_its_own_command(named: published.WeightCard) -> None:
+    published.path_of(published.get(named.gaussian_fit)).unlink()
     with pytest.raises(InputError, match="pulse-audit fetch pulse-gaussian-fit"):
         load_generator(named.name)

@@ -10,14 +10,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from pulse_audit.models import transfer
-from pulse_audit.models.transfer import download
+from pulse_audit.models import download
+from pulse_audit.models.download import download as download_file
 from pulse_audit.types import InputError
 
 #: As in conftest.py.
-CONTENT = random.Random(0).randbytes(2 * transfer.CHUNK + 12_345)
+CONTENT = random.Random(0).randbytes(2 * download.CHUNK + 12_345)
 OTHER = random.Random(1).randbytes(len(CONTENT))
-HALF = transfer.CHUNK + 1000
+HALF = download.CHUNK + 1000
 
 
 def silent(done: int, total: int, restored: int) -> None:
@@ -32,7 +32,7 @@ def part(tmp_path: Path) -> Path:
 def refusal(url: str, part: Path, size: int | None = len(CONTENT)) -> str:
     """The one line of a download that must fail."""
     with pytest.raises(InputError) as caught:
-        download(url, part, size, silent)
+        download_file(url, part, size, silent)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -40,7 +40,7 @@ def refusal(url: str, part: Path, size: int | None = len(CONTENT)) -> str:
 def test_a_file_comes_whole_and_is_counted(server, part: Path) -> None:
     server.answers = [server.ranged()]
     counted = []
-    download(server.url, part, None, lambda *sizes: counted.append(sizes))
+    download_file(server.url, part, None, lambda *sizes: counted.append(sizes))
     assert part.read_bytes() == CONTENT
     assert counted[-1] == (len(CONTENT), len(CONTENT), 0)
     assert [done for done, _, _ in counted] == sorted(done for done, _, _ in counted)
@@ -49,7 +49,7 @@ def test_a_file_comes_whole_and_is_counted(server, part: Path) -> None:
 def test_a_dropped_connection_is_gone_on_from(server, part: Path) -> None:
     server.answers = [server.ranged(cut=HALF), server.ranged()]
     counted = []
-    download(server.url, part, len(CONTENT), lambda *sizes: counted.append(sizes))
+    download_file(server.url, part, len(CONTENT), lambda *sizes: counted.append(sizes))
     assert part.read_bytes() == CONTENT
     assert server.ranges[0] is None
     assert int(server.ranges[1].removeprefix("bytes=").rstrip("-")) == counted[-1][2] > 0
@@ -63,30 +63,30 @@ def test_an_interrupt_leaves_a_part_that_the_next_call_uses(server, part: Path) 
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        download(server.url, part, len(CONTENT), interrupt)
+        download_file(server.url, part, len(CONTENT), interrupt)
     have = part.stat().st_size
     assert 0 < have < len(CONTENT)
-    download(server.url, part, len(CONTENT), silent)
+    download_file(server.url, part, len(CONTENT), silent)
     assert server.ranges == [None, f"bytes={have}-"]
     assert part.read_bytes() == CONTENT
 
 
 def test_a_part_that_is_whole_is_not_asked_for_again(server, part: Path) -> None:
     server.answers = [server.ranged()]
-    download(server.url, part, len(CONTENT), silent)
-    download(server.url, part, len(CONTENT), silent)
+    download_file(server.url, part, len(CONTENT), silent)
+    download_file(server.url, part, len(CONTENT), silent)
     assert len(server.requests) == 1
 
 
 def test_a_server_that_ignores_range_is_started_over(server, part: Path) -> None:
     server.answers = [server.ranged(cut=HALF), server.full(ETag='"one"')]
-    download(server.url, part, len(CONTENT), silent)
+    download_file(server.url, part, len(CONTENT), silent)
     assert part.read_bytes() == CONTENT
 
 
 def test_a_file_that_changed_between_two_ranges_is_not_mixed(server, part: Path) -> None:
     server.answers = [server.ranged(cut=HALF), server.ranged(OTHER, '"two"')]
-    download(server.url, part, len(CONTENT), silent)
+    download_file(server.url, part, len(CONTENT), silent)
     assert part.read_bytes() == OTHER
 
 
@@ -96,7 +96,7 @@ def test_nor_is_one_of_a_server_that_ignores_if_range(server, part: Path) -> Non
         server.ranged(OTHER, '"two"')(handler)
 
     server.answers = [server.ranged(cut=HALF), stubborn, server.ranged(OTHER, '"two"')]
-    download(server.url, part, len(CONTENT), silent)
+    download_file(server.url, part, len(CONTENT), silent)
     assert part.read_bytes() == OTHER
     assert server.ranges[2] is None
 
@@ -108,7 +108,7 @@ def test_a_partial_answer_from_the_wrong_place_is_not_used(server, part: Path) -
         handler.wfile.write(CONTENT[7:])
 
     server.answers = [server.ranged(cut=HALF), shifted, server.ranged()]
-    download(server.url, part, len(CONTENT), silent)
+    download_file(server.url, part, len(CONTENT), silent)
     assert part.read_bytes() == CONTENT
 
 
@@ -119,16 +119,16 @@ def test_without_a_validator_a_part_is_not_trusted(server, part: Path) -> None:
         handler.close_connection = True
 
     server.answers = [cut, server.full()]
-    download(server.url, part, len(CONTENT), silent)
+    download_file(server.url, part, len(CONTENT), silent)
     assert server.ranges == [None, None]
     assert part.read_bytes() == CONTENT
 
 
 def test_a_weak_etag_gives_way_to_the_date() -> None:
     date = "Wed, 21 Oct 2015 07:28:00 GMT"
-    assert transfer.Part("u", 'W/"one"', date, 1).validator == date
-    assert transfer.Part("u", 'W/"one"', None, 1).validator is None
-    assert transfer.Part("u", '"one"', date, 1).validator == '"one"'
+    assert download.PartRecord("u", 'W/"one"', date, 1).validator == date
+    assert download.PartRecord("u", 'W/"one"', None, 1).validator is None
+    assert download.PartRecord("u", '"one"', date, 1).validator == '"one"'
 
 
 @pytest.mark.parametrize(
@@ -147,16 +147,16 @@ def test_damaged_notes_start_over(server, part: Path, notes: str) -> None:
     part.write_bytes(OTHER[:HALF])
     part.with_name("file.part.json").write_text(notes.replace("URL", server.url))
     server.answers = [server.ranged()]
-    download(server.url, part, len(CONTENT), silent)
+    download_file(server.url, part, len(CONTENT), silent)
     assert part.read_bytes() == CONTENT
 
 
 def test_a_part_of_another_address_is_not_used(server, part: Path) -> None:
     part.write_bytes(OTHER[:HALF])
-    notes = transfer.Part("https://example.org/other", '"one"', None, len(CONTENT))
+    notes = download.PartRecord("https://example.org/other", '"one"', None, len(CONTENT))
     part.with_name("file.part.json").write_text(json.dumps(vars(notes)))
     server.answers = [server.ranged()]
-    download(server.url, part, len(CONTENT), silent)
+    download_file(server.url, part, len(CONTENT), silent)
     assert server.ranges == [None]
     assert part.read_bytes() == CONTENT
 
@@ -179,7 +179,7 @@ def test_a_length_that_is_never_reached_is_given_up(server, part: Path) -> None:
 
     server.answers = [short]
     assert "gave up" in refusal(server.url, part, size=None)
-    assert len(server.requests) == transfer.ATTEMPTS
+    assert len(server.requests) == download.ATTEMPTS
 
 
 def chunked(content: bytes):
@@ -197,7 +197,7 @@ def chunked(content: bytes):
 
 def test_chunks_without_a_length_are_taken(server, part: Path) -> None:
     server.answers = [chunked(CONTENT)]
-    download(server.url, part, None, silent)
+    download_file(server.url, part, None, silent)
     assert part.read_bytes() == CONTENT
 
 
@@ -245,7 +245,7 @@ def test_a_web_page_does_not_cost_the_part_that_is_there(server, part: Path) -> 
     refusal(server.url, part)
     have = part.stat().st_size
     server.answers = [server.ranged()]
-    download(server.url, part, len(CONTENT), silent)
+    download_file(server.url, part, len(CONTENT), silent)
     assert server.ranges[-1] == f"bytes={have}-"
     assert part.read_bytes() == CONTENT
 
@@ -258,7 +258,7 @@ def test_a_compressed_answer_is_refused(server, part: Path) -> None:
 def test_a_redirect_is_followed_and_keeps_the_range(server, part: Path) -> None:
     away = server.status(302, Location="/elsewhere")
     server.answers = [away, server.ranged(cut=HALF), away, server.ranged()]
-    download(f"{server.url}/here", part, len(CONTENT), silent)
+    download_file(f"{server.url}/here", part, len(CONTENT), silent)
     assert [request.path for request in server.requests] == ["/here", "/elsewhere"] * 2
     assert server.ranges[3] is not None
     assert part.read_bytes() == CONTENT
@@ -272,7 +272,7 @@ def test_a_redirect_to_another_scheme_is_refused(server, part: Path, target: str
 
 
 def test_a_redirect_from_https_to_http_is_refused() -> None:
-    handler = transfer._Redirects()
+    handler = download._Redirects()
     request = SimpleNamespace(full_url="https://example.org/x")
     reply = SimpleNamespace(close=lambda: None)
     with pytest.raises(InputError, match="not followed"):
@@ -298,7 +298,7 @@ def test_an_answer_without_a_file_is_refused(server, part: Path) -> None:
 
 def test_a_server_that_is_busy_is_asked_again(server, part: Path) -> None:
     server.answers = [server.status(503), server.status(429), server.ranged()]
-    download(server.url, part, len(CONTENT), silent)
+    download_file(server.url, part, len(CONTENT), silent)
     assert part.read_bytes() == CONTENT
 
 
@@ -306,7 +306,7 @@ def test_a_server_that_stays_busy_costs_one_line(server, part: Path) -> None:
     server.answers = [server.status(503)]
     line = refusal(server.url, part)
     assert "503" in line and "same command" in line
-    assert len(server.requests) == transfer.ATTEMPTS
+    assert len(server.requests) == download.ATTEMPTS
 
 
 def test_no_server_at_all_costs_one_line(part: Path) -> None:
@@ -321,7 +321,7 @@ def test_an_address_that_is_none_costs_one_line(part: Path, url: str) -> None:
 def test_a_server_that_falls_silent_is_asked_again(
     server, part: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfer, "TIMEOUT", 0.3)
+    monkeypatch.setattr(download, "TIMEOUT", 0.3)
 
     def silent_after_half(handler) -> None:
         handler.head(200, Content_Length=len(CONTENT), ETag='"one"')
@@ -330,12 +330,12 @@ def test_a_server_that_falls_silent_is_asked_again(
         handler.close_connection = True
 
     server.answers = [silent_after_half, server.ranged()]
-    download(server.url, part, len(CONTENT), silent)
+    download_file(server.url, part, len(CONTENT), silent)
     assert part.read_bytes() == CONTENT
 
 
 def test_a_slow_server_is_waited_for(server, part: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer, "TIMEOUT", 1.0)
+    monkeypatch.setattr(download, "TIMEOUT", 1.0)
 
     def slow(handler) -> None:
         handler.head(200, Content_Length=5, ETag='"one"')
@@ -344,7 +344,7 @@ def test_a_slow_server_is_waited_for(server, part: Path, monkeypatch: pytest.Mon
             handler.wfile.write(bytes([byte]))
 
     server.answers = [slow]
-    download(server.url, part, 5, silent)
+    download_file(server.url, part, 5, silent)
     assert part.read_bytes() == b"slow!"
     assert len(server.requests) == 1
 
@@ -358,11 +358,11 @@ def test_a_full_disk_is_noticed_beforehand(
     assert "1,000 free" in line and "PULSE_AUDIT_HOME" in line
 
 
-class Full(transfer.FileIO):
+class Full(download.FileIO):
     """A file on a disk with room for one chunk."""
 
     def write(self, data: memoryview) -> int:
-        if self.tell() >= transfer.CHUNK:
+        if self.tell() >= download.CHUNK:
             raise OSError(errno.ENOSPC, "No space left on device")
         return super().write(data[:100_000])
 
@@ -372,8 +372,8 @@ def test_a_disk_that_runs_full_costs_one_line_and_keeps_the_part(
 ) -> None:
     server.answers = [server.ranged()]
     with monkeypatch.context() as patch:
-        patch.setattr(transfer, "FileIO", Full)
+        patch.setattr(download, "FileIO", Full)
         assert "No space left" in refusal(server.url, part)
-    download(server.url, part, len(CONTENT), silent)
+    download_file(server.url, part, len(CONTENT), silent)
     assert part.read_bytes() == CONTENT
     assert server.ranges[1] is not None

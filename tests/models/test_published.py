@@ -5,7 +5,7 @@ import re
 import pytest
 from pydantic import ValidationError
 
-from pulse_audit.models.registry import WeightCard, cards, get
+from pulse_audit.models.published import WeightCard, cards, get
 from pulse_audit.types import InputError
 
 ENTRY = get("stylegan2-ffhq-256").model_dump()

@@ -1,0 +1,325 @@
+"""Downloads one file over HTTP, resumable, or copies it from a folder. Standard library only.
+
+A download is written to ``<file>.part``. ``<file>.part.json`` holds the address and the server's
+validator (RFC 9110: ETag, Last-Modified), so that a part is continued only with bytes of the same
+version (Range with If-Range).
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import shutil
+import ssl
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from io import FileIO
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pulse_audit.files import atomic_write
+from pulse_audit.models.published import unwritable
+from pulse_audit.types import InputError
+
+#: Bytes done, bytes in all (as far as known), bytes that an earlier try had brought.
+Progress = Callable[[int, int, int], None]
+
+ATTEMPTS = 4
+#: Seconds before the second attempt; doubled before each further one.
+BACKOFF = 1.0
+#: Seconds without a byte after which a connection counts as dropped.
+TIMEOUT = 60.0
+#: Bytes written at once; an interrupt loses at most so many.
+CHUNK = 1 << 16
+#: HTTP statuses after which another attempt may succeed.
+_TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
+WEB_PAGE = "a web page (a quota or log-in page?) in place of the file; it is not kept"
+_HTML = re.compile(rb"^(?:\xef\xbb\xbf)?\s*<(?:!doctype html|html|head)", re.IGNORECASE)
+
+
+class TransientError(Exception):
+    """The attempt failed, and another one may succeed; it continues where this one stopped."""
+
+
+@dataclass(frozen=True)
+class PartRecord:
+    """Address, validators and full length of the file whose beginning lies in the part file."""
+
+    url: str
+    etag: str | None
+    modified: str | None
+    total: int | None
+
+    @property
+    def validator(self) -> str | None:
+        """The value for If-Range: a strong ETag, else a date."""
+        strong = self.etag is not None and not self.etag.startswith("W/")
+        return self.etag if strong else self.modified
+
+    def continued_by(self, response: Any, length: int) -> bool:
+        """Whether a partial response is of the same version and starts after ``length`` bytes."""
+        content_range = response.headers.get("Content-Range", "")
+        extent = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", content_range)
+        if not extent or int(extent[1]) != length:
+            return False
+        same_total = self.total is None or extent[2] in ("*", str(self.total))
+        return same_total and response.headers.get("ETag", self.etag) == self.etag
+
+
+def download(url: str, part: Path, size: int | None, progress: Progress) -> None:
+    """Download ``url`` into the file ``part``, continuing what an earlier attempt left there.
+
+    Parameters
+    ----------
+    url : str
+        An http or https address.
+    part : Path
+        The file to fill. After an interrupt the next call continues it.
+    size : int or None
+        Bytes the file must have.
+    progress : callable
+        Called after every chunk.
+
+    Raises
+    ------
+    InputError
+        If the server refuses, sends another number of bytes or an HTML page, redirects to
+        something other than http(s), keeps failing, or the disk is full.
+    """
+    reason = ""
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            time.sleep(BACKOFF * 2 ** (attempt - 1))
+        try:
+            return _attempt(url, part, size, progress)
+        except TransientError as error:
+            reason = str(error)
+    raise InputError(
+        f"{url}: {reason}; gave up after {ATTEMPTS} attempts, the same command continues from there"
+    )
+
+
+def copy(source: Path, part: Path, progress: Progress) -> None:
+    """Copy a file of a local mirror into ``part``.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, or the disk is full.
+    """
+    try:
+        with source.open("rb") as origin:
+            total, done = source.stat().st_size, 0
+            with _open_part(part, "wb") as file:
+                while chunk := origin.read(CHUNK):
+                    _write(file, chunk)
+                    done += len(chunk)
+                    progress(done, total, 0)
+    except OSError as error:
+        raise InputError(
+            f"{source}: cannot be read ({error.strerror}); it is looked for there because of "
+            "PULSE_AUDIT_MIRROR"
+        ) from None
+
+
+def looks_like_html(beginning: bytes) -> bool:
+    """Whether bytes are the beginning of a web page rather than of a file of weights."""
+    return _HTML.match(beginning) is not None
+
+
+def discard(part: Path) -> None:
+    """Remove a part and its record."""
+    try:
+        part.unlink(missing_ok=True)
+        _record_path(part).unlink(missing_ok=True)
+    except OSError as error:
+        raise unwritable(error) from None
+
+
+def _record_path(part: Path) -> Path:
+    return part.with_name(f"{part.name}.json")
+
+
+def _attempt(url: str, part: Path, size: int | None, progress: Progress) -> None:
+    """Make one request and write what it returns to the part.
+
+    Raises
+    ------
+    TransientError
+        If the connection ended early or the file changed on the server.
+    InputError
+        See `download`.
+    """
+    record, length = _continuable(url, part)
+    if record and record.total == length:
+        return
+    with _request(url, record, length) as response:
+        # Where the server continues the part, its first byte follows the part's last one.
+        if response.status == 200:
+            start = 0
+        elif response.status == 206 and record and record.continued_by(response, length):
+            start = length
+        elif response.status in (206, 416):
+            discard(part)
+            raise TransientError("the file has changed on the server meanwhile")
+        else:
+            raise InputError(f"{url}: the server answers {response.status}, not with the file")
+
+        # Refuse before the first byte what cannot become the file.
+        if response.headers.get_content_type() == "text/html":
+            raise InputError(f"{url}: {WEB_PAGE}")
+        total = _total(response, start, size, url)
+        free = shutil.disk_usage(part.parent).free
+        if (total or 0) - start > free:
+            raise InputError(
+                f"{part.parent}: {(total or 0) - start:,} bytes to come, {free:,} free; make room, "
+                "or set PULSE_AUDIT_HOME to a folder that has it"
+            )
+
+        # A new file: record its version before its first byte is written.
+        chunk = _read(response)
+        if start == 0:
+            if looks_like_html(chunk):
+                raise InputError(f"{url}: {WEB_PAGE}")
+            headers = response.headers
+            new = PartRecord(url, headers.get("ETag"), headers.get("Last-Modified"), total)
+            try:
+                part.write_bytes(b"")
+                atomic_write(_record_path(part), json.dumps(asdict(new)).encode())
+            except OSError as error:
+                raise unwritable(error) from None
+
+        done = start
+        with _open_part(part, "r+b") as file:
+            file.truncate(start)
+            file.seek(start)
+            while chunk:
+                done += len(chunk)
+                if total is not None and done > total:
+                    break
+                _write(file, chunk)
+                progress(done, max(done, total or 0), start)
+                chunk = _read(response)
+    if total is not None and done > total:
+        discard(part)
+        raise InputError(f"{url}: the server sends more than the {total:,} bytes it should")
+    if done < (total or 1):
+        raise TransientError(f"the connection ended after {done:,} of {total or 'some'} bytes")
+
+
+def _continuable(url: str, part: Path) -> tuple[PartRecord | None, int]:
+    """Return the record and the length of a part that may be continued; else (None, 0)."""
+    try:
+        record = PartRecord(**json.loads(_record_path(part).read_bytes()))
+        length = part.stat().st_size
+    except (OSError, ValueError, TypeError):
+        return None, 0
+    # A damaged record may hold values of other types.
+    sound = all(isinstance(text, str | None) for text in (record.etag, record.modified))
+    if not sound or not isinstance(record.total, int | None):
+        return None, 0
+    if record.url != url or record.validator is None:
+        return None, 0
+    return (record, length) if 0 < length <= (record.total or length) else (None, 0)
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects within http and https, and never from https back to http."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        old, new = urlsplit(req.full_url).scheme, urlsplit(newurl).scheme
+        if new not in ("http", "https") or (old == "https" and new == "http"):
+            fp.close()
+            raise InputError(f"{req.full_url}: redirects to {newurl}, which is not followed")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _request(url: str, record: PartRecord | None, length: int) -> Any:
+    """Ask for the file, or for what is missing of it; returns the open response."""
+    # http and https alone: the default opener would also follow file:, ftp: and data:.
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler(),
+        urllib.request.UnknownHandler(),
+        urllib.request.HTTPHandler(),
+        urllib.request.HTTPSHandler(),
+        urllib.request.HTTPDefaultErrorHandler(),
+        _Redirects(),
+        urllib.request.HTTPErrorProcessor(),
+    ):
+        opener.add_handler(handler)
+    request = urllib.request.Request(url, headers={"User-Agent": "pulse-audit"})
+    if record and record.validator:
+        request.add_header("Range", f"bytes={length}-")
+        request.add_header("If-Range", record.validator)
+    try:
+        return opener.open(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        with error:
+            if error.code == 416:
+                return error
+            answer = f"the server answers {error.code} {_one_line(error.reason)}"
+            if error.code in _TRANSIENT:
+                raise TransientError(answer) from None
+            raise InputError(f"{url}: {answer}") from None
+    except (http.client.InvalidURL, ValueError) as error:
+        raise InputError(f"{url}: is not an http address ({_one_line(error)})") from None
+    except (http.client.HTTPException, OSError) as error:
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            raise InputError(f"{url}: {reason.verify_message}") from None
+        raise TransientError(_one_line(reason)) from None
+
+
+def _one_line(reason: object) -> str:
+    return " ".join(str(reason).split()) or type(reason).__name__
+
+
+def _total(response: Any, start: int, size: int | None, url: str) -> int | None:
+    """Bytes of the whole file; the server and weights.yaml must agree."""
+    length = response.headers.get("Content-Length", "")
+    declared = start + int(length) if length.isdecimal() else None
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        raise InputError(f"{url}: the server sends the file compressed, which was not asked for")
+    if declared is not None and size is not None and declared != size:
+        raise InputError(
+            f"{url}: the server has {declared:,} bytes, weights.yaml says {size:,}; not fetched"
+        )
+    if declared is None and size is None and not response.chunked:
+        raise InputError(
+            f"{url}: the server does not say how long the file is, so a truncated one could not be "
+            "recognised; fetch it by hand"
+        )
+    return declared if size is None else size
+
+
+def _read(response: Any) -> bytes:
+    try:
+        data: bytes = response.read(CHUNK)
+    except (http.client.HTTPException, OSError) as error:
+        raise TransientError(f"the connection was lost ({_one_line(error)})") from None
+    return data
+
+
+def _open_part(part: Path, mode: str) -> FileIO:
+    """Open a part unbuffered, so that closing it cannot fail."""
+    try:
+        return FileIO(part, mode)
+    except OSError as error:
+        raise unwritable(error) from None
+
+
+def _write(file: FileIO, chunk: bytes) -> None:
+    rest = memoryview(chunk)
+    try:
+        while rest:
+            rest = rest[file.write(rest) :]
+    except OSError as error:
+        raise unwritable(error) from None
