@@ -147,13 +147,13 @@ class AuditRun:
         """
         if name not in FIGURES:
             raise InputError(f"figure {name!r} is unknown{nearest(name, list(FIGURES))}")
-        spec = self.run.manifest["spec"]
+        spec = self.run.manifest.spec
         drawn = FIGURES[name](
             self.summary,
-            arms or list(self.run.manifest["arms"]),
-            condition or spec["conditions"][0],
-            scale or spec["scales"][0],
-            group_by or next(iter(spec["group_by"]), "all"),
+            arms or list(self.run.manifest.arms),
+            condition or spec.conditions[0],
+            scale or spec.scales[0],
+            group_by or next(iter(spec.group_by), "all"),
         )
         if drawn is None:
             raise InputError(f"figure {name!r}: nothing to draw for this grouping")

@@ -28,7 +28,7 @@ def manifest(**changes: Any) -> dict[str, Any]:
 @pytest.fixture
 def run(tmp_path: Path) -> store.Run:
     (tmp_path / "run").mkdir()
-    return store.create_run(tmp_path / "run", manifest())
+    return store.create_run(tmp_path / "run", store.check_manifest(manifest()))
 
 
 def row(**values: Any) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from pulse_audit.models.generators import reference_sha256
 from pulse_audit.models.shipped import shipped_generators
 from pulse_audit.names import ArmReference, nearest, parse_generator
 from pulse_audit.seeding import sha256
+from pulse_audit.store import Manifest
 from pulse_audit.types import CROPS, Face, InputError, Upsampler
 
 #: Distributions whose version can change a result; recorded in the manifest.
@@ -40,19 +41,19 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 class Plan:
     """A planned audit: the manifest it will be stored with, and the objects that carry it out."""
 
-    manifest: dict[str, Any]
+    manifest: Manifest
     faces: Mapping[str, Face]
     arms: Mapping[str, Upsampler]
     instruments: MetricSuite
 
 
-def plan_audit(spec: AuditSpec, earlier: Mapping[str, Any] | None = None) -> Plan:
+def plan_audit(spec: AuditSpec, earlier: Manifest | None = None) -> Plan:
     """Plan an audit; deterministic in the spec and the data.
 
     Parameters
     ----------
     spec : AuditSpec
-    earlier : mapping, optional
+    earlier : Manifest, optional
         Manifest of a run to resume: its device, precision, threads and batch are taken over, and
         its metrics. None resolves the spec's.
 
@@ -68,7 +69,7 @@ def plan_audit(spec: AuditSpec, earlier: Mapping[str, Any] | None = None) -> Pla
     index = read_faces(card, spec.data_root, spec.split)
     groupings = check_groupings(spec, index)
     chosen, skipped = choose_faces(spec, index, groupings)
-    execution = earlier["execution"] if earlier else resolve_execution(spec)
+    execution = earlier.execution.as_dict() if earlier else resolve_execution(spec)
     device = check_device(str(execution["device"]))
     torch.set_num_threads(int(execution["threads"]))
     dtype = DTYPES[str(execution["precision"])]
@@ -88,7 +89,7 @@ def plan_audit(spec: AuditSpec, earlier: Mapping[str, Any] | None = None) -> Pla
     arms = {r.name: arms[r.name] for r in references}
     check_geometry(spec, arms, resolution)
     instruments = resolve_metrics(spec, index, resolution, device, earlier)
-    manifest = {
+    content = {
         "schema": store.SCHEMA_VERSION,
         "status": "planned",
         "package_version": pulse_audit.__version__,
@@ -117,8 +118,9 @@ def plan_audit(spec: AuditSpec, earlier: Mapping[str, Any] | None = None) -> Pla
         "notes": list(index.notes),
         **instruments.entries(card.labels_from),
     }
-    manifest["notes"] += instruments.notes(crop)
-    manifest["notes"] += notes_of_seen(shipped_models(references, instruments), manifest)
+    manifest = store.check_manifest(content)
+    manifest.notes += instruments.notes(crop)
+    manifest.notes += notes_of_seen(shipped_models(references, instruments), manifest)
     return Plan(manifest, {face.id: face for face, _ in chosen}, arms, instruments)
 
 

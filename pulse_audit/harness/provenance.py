@@ -5,12 +5,12 @@ from __future__ import annotations
 import gzip
 import re
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pulse_audit.models import shipped
+from pulse_audit.store import Manifest
 from pulse_audit.types import InputError
 
 #: The list beside a shipped model: a line a training photo, the SHA-256 of its encoded bytes and,
@@ -49,7 +49,7 @@ def read_photos(path: Path) -> Photos:
     return Photos(frozenset(d for d, _, _ in parted), frozenset(name for name in names if name))
 
 
-def note_of_seen(model: str, photos: Photos, manifest: Mapping[str, Any]) -> str | None:
+def note_of_seen(model: str, photos: Photos, manifest: Manifest) -> str | None:
     """Say how many of a run's photos a model was trained on; None where it saw none.
 
     Parameters
@@ -58,12 +58,12 @@ def note_of_seen(model: str, photos: Photos, manifest: Mapping[str, Any]) -> str
         Its name.
     photos : Photos
         What it was trained on.
-    manifest : mapping
+    manifest : Manifest
         Of the run; names are compared where its data set is FairFace.
     """
-    faces = manifest["faces"]
-    names = photos.names if manifest["dataset"]["name"].startswith("fairface") else frozenset()
-    seen = sum(face["sha256"] in photos.digests or face["id"] in names for face in faces)
+    faces = manifest.faces
+    names = photos.names if manifest.dataset.name.startswith("fairface") else frozenset()
+    seen = sum(face.sha256 in photos.digests or face.id in names for face in faces)
     if not seen:
         return None
     return (
@@ -72,7 +72,7 @@ def note_of_seen(model: str, photos: Photos, manifest: Mapping[str, Any]) -> str
     )
 
 
-def notes_of_seen(models: Collection[str], manifest: Mapping[str, Any]) -> list[str]:
+def notes_of_seen(models: Collection[str], manifest: Manifest) -> list[str]:
     """Return notes for the models that come with a list of what they saw."""
     lists = {model: shipped.ASSETS / f"{model}{SUFFIX}" for model in models}
     notes = (

@@ -18,6 +18,7 @@ from pulse_audit.harness.spec import AuditSpec
 from pulse_audit.harness.suite import NOT_ASKED
 from pulse_audit.harness.unit import UnitRunner
 from pulse_audit.report import html
+from pulse_audit.store import Manifest
 from pulse_audit.types import InputError
 
 NOT_MEASURED = "no draw has a value"
@@ -71,24 +72,24 @@ def run_audit(spec: AuditSpec, out: Path, progress: Progress | None = None) -> s
 
 def work_off(run: store.Run, plan: Plan, progress: Progress) -> None:
     """Carry out every unit that is not finished."""
-    units = run.manifest["units"]
-    total = sum(len(unit["draws"]) for unit in units)
-    waiting = [unit for unit in units if not run.is_finished(unit["id"])]
+    units = run.manifest.units
+    total = sum(len(unit.draws) for unit in units)
+    waiting = [unit for unit in units if not run.is_finished(unit.id)]
     if not waiting and (run.features_dim is None or run.has_originals):
         return
-    done = restored = total - sum(len(unit["draws"]) for unit in waiting)
+    done = restored = total - sum(len(unit.draws) for unit in waiting)
     bench = UnitRunner(plan, run)
     started = time.monotonic()
-    run.write_manifest(status="running", started=run.manifest.get("started") or _now())
+    run.write_manifest(status="running", started=run.manifest.started or _now())
     progress(done, total, restored)
     for unit in waiting:
         measured = bench.measure(unit)
-        run.write_unit(unit["id"], measured.rows, measured.features)
-        done += len(unit["draws"])
+        run.write_unit(unit.id, measured.rows, measured.features)
+        done += len(unit.draws)
         progress(done, total, restored)
     if run.features_dim is not None:
         run.write_originals(bench.features_of_originals())
-    spent = run.manifest.get("seconds", 0.0) + time.monotonic() - started
+    spent = run.manifest.seconds + time.monotonic() - started
     run.write_manifest(seconds=round(spent, 3))
 
 
@@ -96,10 +97,8 @@ def finish(run: store.Run) -> store.Run:
     """Mark a run complete, sum it up and render its report."""
     run.write_manifest(
         status="complete",
-        finished=run.manifest.get("finished") or _now(),
-        unavailable=unavailable(
-            run.samples(), run.manifest["unavailable"], run.manifest.get("references")
-        ),
+        finished=run.manifest.finished or _now(),
+        unavailable=unavailable(run.samples(), run.manifest.unavailable, run.manifest.references),
     )
     html.publish(run)
     return run
@@ -126,11 +125,11 @@ def unavailable(
     return {**{column: reasons.get(column, NOT_MEASURED) for column in empty}, **without}
 
 
-def check_same_spec(manifest: Mapping[str, Any], spec: AuditSpec, out: Path) -> None:
+def check_same_spec(manifest: Manifest, spec: AuditSpec, out: Path) -> None:
     """Refuse to resume a run that was asked something else, and show the difference."""
-    if manifest.get("fingerprint") == spec.fingerprint:
+    if manifest.fingerprint == spec.fingerprint:
         return
-    stored, asked = manifest["spec"], spec.asked()
+    stored, asked = manifest.spec.as_dict(), spec.asked()
     differing = [
         f"{key} {stored.get(key)!r} -> {asked.get(key)!r}"
         for key in sorted({*stored, *asked})
@@ -142,8 +141,9 @@ def check_same_spec(manifest: Mapping[str, Any], spec: AuditSpec, out: Path) -> 
     )
 
 
-def check_same_plan(stored: Mapping[str, Any], planned: Mapping[str, Any], out: Path) -> None:
+def check_same_plan(before: Manifest, after: Manifest, out: Path) -> None:
     """Refuse to resume where faces, weights or units are no longer those of the manifest."""
+    stored, planned = before.as_dict(), after.as_dict()
     for key, what in (
         ("faces", "the faces on disk"),
         ("skipped", "the unreadable faces"),

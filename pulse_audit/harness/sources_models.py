@@ -14,6 +14,7 @@ from pulse_audit.harness.plan import Plan
 from pulse_audit.models import shipped
 from pulse_audit.models.attributes import load_attributes
 from pulse_audit.search.upsampler import PulseUpsampler
+from pulse_audit.store.manifest import FaceEntry, Manifest
 from pulse_audit.types import AttributeModel, InputError
 
 NOBODY = "none"
@@ -122,7 +123,7 @@ def settle_sources(plan: Plan, second: str | None) -> SourceModels:
             "name another with --attributes"
         )
     guided_by = _guided_by(found, manifest)
-    check, why = _check(second, guide, torch.device(manifest["execution"]["device"]))
+    check, why = _check(second, guide, torch.device(manifest.execution.device))
     seen_by_check = _check_columns(check, guide, found)
     missing = {column.name for column in guided_by} - {column.name for column in seen_by_check}
     if check is not None and missing:
@@ -136,13 +137,12 @@ def settle_sources(plan: Plan, second: str | None) -> SourceModels:
     return SourceModels(guide, tuple(found), guided_by, check, seen_by_check, why, training)
 
 
-def _guided_by(found: Sequence[Column], manifest: Mapping[str, Any]) -> tuple[Column, ...]:
+def _guided_by(found: Sequence[Column], manifest: Manifest) -> tuple[Column, ...]:
     """Labelled columns of the first grouping all of whose columns are predicted."""
     labelled = {column.name: column for column in found if column.labelled}
-    for grouping in manifest["spec"]["group_by"]:
-        names = grouping.split(",")
+    for names in manifest.spec.groupings:
         if all(name in labelled for name in names):
-            _check_labels([labelled[name] for name in names], manifest["faces"])
+            _check_labels([labelled[name] for name in names], manifest.faces)
             return tuple(labelled[name] for name in names)
     raise InputError(
         f"--sources: the attribute model predicts {', '.join(labelled) or 'no label of the data'}, "
@@ -150,12 +150,12 @@ def _guided_by(found: Sequence[Column], manifest: Mapping[str, Any]) -> tuple[Co
     )
 
 
-def _check_labels(guided_by: Sequence[Column], faces: Sequence[Mapping[str, Any]]) -> None:
+def _check_labels(guided_by: Sequence[Column], faces: Sequence[FaceEntry]) -> None:
     for column in guided_by:
         for face in faces:
-            if face["labels"].get(column.name) not in column.words:
+            if face.labels.get(column.name) not in column.words:
                 raise InputError(
-                    f"--sources: {face['id']} has the label {face['labels'].get(column.name)!r} "
+                    f"--sources: {face.id} has the label {face.labels.get(column.name)!r} "
                     f"in {column.name}, which the attribute model does not know"
                 )
 

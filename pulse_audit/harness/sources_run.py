@@ -20,11 +20,10 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,6 +47,7 @@ from pulse_audit.harness.unit import encode_png, kept_faces
 from pulse_audit.search.start import draw_start
 from pulse_audit.search.upsampler import PulseUpsampler
 from pulse_audit.seeding import fingerprint, hexdigest
+from pulse_audit.store.manifest import WorkUnit
 from pulse_audit.types import Draw, Request
 
 Progress = Callable[[int, int, int], None]
@@ -111,7 +111,7 @@ def run_sources(
     described = json.loads(json.dumps(models.entries(settings=asdict(settings))))
     folder = run.path / "sources"
     tables = {name: folder / f"{name}.parquet" for name in TABLES}
-    if run.manifest.get("sources") == described and all(map(Path.is_file, tables.values())):
+    if run.manifest.sources == described and all(map(Path.is_file, tables.values())):
         return
     # Tables are never older than what the manifest says of them.
     for path in tables.values():
@@ -155,13 +155,13 @@ class SourcesWork:
     ) -> None:
         manifest = plan.manifest
         self._run, self._plan, self._models, self._settings = run, plan, models, settings
-        self._spec, self._units = manifest["spec"], manifest["units"]
-        self._resolution: int = manifest["prepared"]["resolution"]
-        self._crop: str = manifest["prepared"]["crop"]
-        self._device = torch.device(manifest["execution"]["device"])
-        self._batch = int(manifest["execution"]["batch"])
+        self._spec, self._units = manifest.spec, manifest.units
+        self._resolution: int = manifest.prepared.resolution
+        self._crop: str = manifest.prepared.crop
+        self._device = torch.device(manifest.execution.device)
+        self._batch = manifest.execution.batch
         self._kept = kept_faces(manifest)
-        self._aligner = FaceAligner(self._device) if manifest["prepared"]["aligned"] else None
+        self._aligner = FaceAligner(self._device) if manifest.prepared.aligned else None
         self._original = lru_cache(maxsize=2 * self._batch)(self._prepare)
 
     @cached_property
@@ -179,11 +179,11 @@ class SourcesWork:
                 work = partial(self._prior, name, range(first, last))
                 yield Piece("prior", f"{name}/{first}-{last}", 1, work)
         for unit in self._units:
-            if unit["arm"] in self._arms:
+            if unit.arm in self._arms:
                 work = partial(self._guided, unit)
-                yield Piece("guided", unit["id"], len(unit["draws"]), work)
+                yield Piece("guided", unit.id, len(unit.draws), work)
         for name in self._arms:
-            for scale in self._spec["scales"]:
+            for scale in self._spec.scales:
                 for kind, about in self._kinds():
                     work = partial(self._uninformative, name, scale, kind, about)
                     size = self._settings.uninformative_draws
@@ -208,7 +208,7 @@ class SourcesWork:
         rows: list[Row] = []
         for first in range(indices.start, indices.stop, PRIOR_CHUNK):
             chunk = range(first, min(first + PRIOR_CHUNK, indices.stop))
-            seeds = [fingerprint(self._spec["seed"], "prior", index) for index in chunk]
+            seeds = [fingerprint(self._spec.seed, "prior", index) for index in chunk]
             images = self._compared(prior_images(generator, seeds, self._device))
             for index, seed, image, seen in zip(
                 chunk, seeds, images, self._models.look_once(images), strict=True
@@ -217,13 +217,13 @@ class SourcesWork:
                 rows.append({**drawn, **seen, **self._tone(image)})
         return rows
 
-    def _guided(self, unit: Mapping[str, Any]) -> list[Row]:
+    def _guided(self, unit: WorkUnit) -> list[Row]:
         """Search a unit once more, from the same starts, guided toward the labelled groups."""
-        arm = self._arms[unit["arm"]]
-        draws = [Draw(face_id, unit["condition"], unit["scale"], i) for face_id, i in unit["draws"]]
-        seeds = [draw.seed(self._spec["seed"]) for draw in draws]
+        arm = self._arms[unit.arm]
+        draws = [Draw(face_id, unit.condition, unit.scale, i) for face_id, i in unit.draws]
+        seeds = [draw.seed(self._spec.seed) for draw in draws]
         hr = torch.stack([self._original(draw.face_id) for draw in draws]).to(self._device)
-        degradation = Degradation(unit["condition"], unit["scale"], self._spec["kernel"])
+        degradation = Degradation(unit.condition, unit.scale, self._spec.kernel)
         lr = degradation(hr, [fingerprint(seed, "degradation") for seed in seeds])
         factor = arm.generator.card.resolution // lr.shape[-1]
         began = time.perf_counter()
@@ -244,11 +244,11 @@ class SourcesWork:
             if guided.image is not None:
                 image = self._compared(guided.image[None])
                 (seen,) = self._models.measure(image, "sr")
-                path = self._keep(unit["arm"], draw, image[0])
+                path = self._keep(unit.arm, draw, image[0])
             rows.append(
                 {
                     "face_id": draw.face_id,
-                    "arm": unit["arm"],
+                    "arm": unit.arm,
                     "condition": draw.condition,
                     "scale": draw.scale,
                     "draw": draw.index,
@@ -315,10 +315,10 @@ class SourcesWork:
 
     def _uninformative(self, name: str, scale: int, kind: str, about: str) -> list[Row]:
         """Search one uninformative input from many starts."""
-        arm, degradation = self._arms[name], Degradation("clean", scale, self._spec["kernel"])
+        arm, degradation = self._arms[name], Degradation("clean", scale, self._spec.kernel)
         draws = range(self._settings.uninformative_draws)
         seeds = [
-            fingerprint(self._spec["seed"], "uninformative", kind, about, scale, draw)
+            fingerprint(self._spec.seed, "uninformative", kind, about, scale, draw)
             for draw in draws
         ]
         if kind == "grey":

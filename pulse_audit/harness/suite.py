@@ -22,6 +22,7 @@ from pulse_audit.models import shipped
 from pulse_audit.models.attributes import attribute_names, load_attributes
 from pulse_audit.models.published import fetched, get
 from pulse_audit.plugins import load_metrics
+from pulse_audit.store import Manifest
 from pulse_audit.types import AttributeModel, InputError, Metric, Unavailable
 
 #: Metrics that are computed from pairs of images alone.
@@ -110,7 +111,7 @@ def resolve_metrics(
     index: FaceIndex,
     resolution: int,
     device: torch.device,
-    earlier: Mapping[str, Any] | None = None,
+    earlier: Manifest | None = None,
 ) -> MetricSuite:
     """Settle what a run measures with.
 
@@ -122,7 +123,7 @@ def resolve_metrics(
     resolution : int
         Of the run.
     device : torch.device
-    earlier : mapping, optional
+    earlier : Manifest, optional
         Manifest of a run to resume: it goes on with the metrics it began with, whatever has been
         fetched since.
 
@@ -136,7 +137,7 @@ def resolve_metrics(
     further = plugin_metrics(spec.metrics)
     asked = asked_metrics(spec.metrics, further)
     if earlier is not None:
-        asked = [name for name in asked if name in earlier["metrics"]]
+        asked = [name for name in asked if name in earlier.metrics]
     images = {**IMAGE_METRICS, **{metric.name: metric for metric in further}}
     offered = {name: _of_images(metric, resolution) for name, metric in images.items()}
     offered |= {name: _lpips(net, resolution) for name, net in LPIPS.items()}

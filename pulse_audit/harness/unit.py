@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -33,6 +33,8 @@ from pulse_audit.harness.references import References, fit, read
 from pulse_audit.harness.suite import NIQE
 from pulse_audit.search.config import PRESETS
 from pulse_audit.seeding import fingerprint
+from pulse_audit.store import Manifest
+from pulse_audit.store.manifest import WorkUnit
 from pulse_audit.types import Draw, Request, Status, Upsampled, Upsampler
 
 #: Faces a group of which images are kept by ``--keep-images sample``.
@@ -74,42 +76,39 @@ class UnitRunner:
 
     def __init__(self, plan: Plan, run: store.Run) -> None:
         manifest = plan.manifest
-        self._plan, self._run, self._spec = plan, run, manifest["spec"]
-        self._resolution: int = manifest["prepared"]["resolution"]
-        self._crop: str = manifest["prepared"]["crop"]
-        self._device = torch.device(manifest["execution"]["device"])
-        self._eps = PRESETS[self._spec["search"]].eps
+        self._plan, self._run, self._spec = plan, run, manifest.spec
+        self._resolution: int = manifest.prepared.resolution
+        self._crop: str = manifest.prepared.crop
+        self._device = torch.device(manifest.execution.device)
+        self._eps = PRESETS[self._spec.search].eps
         self._kept = kept_faces(manifest)
-        self._aligner = FaceAligner(self._device) if manifest["prepared"]["aligned"] else None
+        self._aligner = FaceAligner(self._device) if manifest.prepared.aligned else None
         self._instruments = plan.instruments
         self._observer = Measurer(plan.instruments, self._crop, self._device)
         self._images = [*plan.instruments.images, *load_networks(plan.instruments, self._device)]
         self._references: References | None = None
         self._seen: dict[str, ImageMeasurements] = {}
-        held = 2 * int(manifest["execution"]["batch"])
+        held = 2 * manifest.execution.batch
         self.original = lru_cache(maxsize=held)(self._prepare)
 
-    def measure(self, unit: Mapping[str, Any]) -> Measured:
+    def measure(self, unit: WorkUnit) -> Measured:
         """Carry out a unit: one row a draw, failures included."""
-        draws = [
-            Draw(face_id, unit["condition"], unit["scale"], index)
-            for face_id, index in unit["draws"]
-        ]
+        draws = [Draw(face_id, unit.condition, unit.scale, index) for face_id, index in unit.draws]
         originals = [self.original(draw.face_id) for draw in draws]
         hr = torch.stack([original.image for original in originals]).to(self._device)
-        seeds = [draw.seed(self._spec["seed"]) for draw in draws]
-        degradation = Degradation(unit["condition"], unit["scale"], self._spec["kernel"])
+        seeds = [draw.seed(self._spec.seed) for draw in draws]
+        degradation = Degradation(unit.condition, unit.scale, self._spec.kernel)
         lr = degradation(hr, [fingerprint(seed, "degradation") for seed in seeds])
         requests = [
             Request(small, draw.face_id, self._plan.faces[draw.face_id].labels, seed)
             for small, draw, seed in zip(lr, draws, seeds, strict=True)
         ]
-        answers = answer(self._plan.arms[unit["arm"]], requests, degradation)
+        answers = answer(self._plan.arms[unit.arm], requests, degradation)
         outputs = [self._compared(answered) for answered in answers]
         seen, values = self._measure_outputs(outputs, originals, hr)
         rows = [
-            self._row(unit["arm"], draws[i], seeds[i], originals[i], answers[i], seen[i])
-            | {"image": self._keep(unit["arm"], draws[i], originals[i], outputs[i], lr[i])}
+            self._row(unit.arm, draws[i], seeds[i], originals[i], answers[i], seen[i])
+            | {"image": self._keep(unit.arm, draws[i], originals[i], outputs[i], lr[i])}
             | values[i]
             for i in range(len(draws))
         ]
@@ -140,10 +139,10 @@ class UnitRunner:
         metrics = self._instruments.metrics
         patch = next((patch for name, patch in NIQE.items() if name in metrics), None)
         verify = "verified" in metrics
-        faces = self._run.manifest["faces"] if patch or verify else []
-        columns = [c for g in self._spec["group_by"][:1] for c in g.split(",")]
-        groups = [" x ".join(str(face["labels"].get(c)) for c in columns) for face in faces]
-        prepared = (self.original(face["id"]) for face in faces)
+        faces = self._run.manifest.faces if patch or verify else []
+        columns = [c for g in self._spec.groupings[:1] for c in g]
+        groups = [" x ".join(str(face.labels.get(c)) for c in columns) for face in faces]
+        prepared = (self.original(face.id) for face in faces)
         originals = ((original.image, original.seen.embedding) for original in prepared)
         return fit(originals, groups, patch, verify)
 
@@ -215,7 +214,7 @@ class UnitRunner:
         columns = self._instruments.columns
         return {
             "face_id": draw.face_id,
-            "dataset": self._spec["dataset"],
+            "dataset": self._spec.dataset,
             "arm": arm,
             "condition": draw.condition,
             "scale": draw.scale,
@@ -255,15 +254,15 @@ class UnitRunner:
         return path
 
 
-def kept_faces(manifest: Mapping[str, Any]) -> frozenset[str]:
+def kept_faces(manifest: Manifest) -> frozenset[str]:
     """Faces whose images are kept: all, none, or the first few of each cell of the draw."""
-    keep, faces = manifest["spec"]["keep_images"], manifest["faces"]
+    keep, faces = manifest.spec.keep_images, manifest.faces
     if keep != "sample":
-        return frozenset(face["id"] for face in faces) if keep == "all" else frozenset()
-    columns = [c for g in manifest["spec"]["group_by"][:1] for c in g.split(",")]
+        return frozenset(face.id for face in faces) if keep == "all" else frozenset()
+    columns = [c for g in manifest.spec.groupings[:1] for c in g]
     taken: dict[tuple[str | None, ...], list[str]] = {}
     for face in faces:
-        taken.setdefault(tuple(face["labels"].get(c) for c in columns), []).append(face["id"])
+        taken.setdefault(tuple(face.labels.get(c) for c in columns), []).append(face.id)
     return frozenset(face_id for cell in taken.values() for face_id in cell[:SAMPLE_FACES])
 
 

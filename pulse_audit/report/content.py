@@ -14,6 +14,7 @@ from pulse_audit.report import figures, source_figures
 from pulse_audit.report.drawing import Drawing, draw
 from pulse_audit.report.gallery import MOST_PICTURES, Gallery, gallery
 from pulse_audit.report.tables import Table, arm_table, group_table
+from pulse_audit.store import Manifest
 from pulse_audit.summary.findings import on_trial
 from pulse_audit.summary.groups import assign, groupings
 from pulse_audit.summary.schema import Summary
@@ -86,7 +87,7 @@ class Stems:
 
 def settings(
     run_path: Path,
-    manifest: Mapping[str, Any],
+    manifest: Manifest,
     samples: pd.DataFrame,
     summary: Summary,
     with_gallery: bool,
@@ -109,7 +110,7 @@ def settings(
 
 
 def _gallery(
-    run_path: Path, manifest: Mapping[str, Any], samples: pd.DataFrame, summary: Summary
+    run_path: Path, manifest: Manifest, samples: pd.DataFrame, summary: Summary
 ) -> Gallery | None:
     columns = next(iter(groupings(manifest)), [])
     if not columns:
@@ -122,7 +123,7 @@ def _gallery(
 
 
 def _parts(
-    manifest: Mapping[str, Any], summary: Summary, condition: str, scale: int, stems: Stems
+    manifest: Manifest, summary: Summary, condition: str, scale: int, stems: Stems
 ) -> Iterator[Part]:
     rows = [row for row in summary.estimates if (row.condition, row.scale) == (condition, scale)]
     arms = list(dict.fromkeys(row.arm for row in rows))
@@ -140,7 +141,7 @@ def _parts(
 
 
 def _figures(
-    manifest: Mapping[str, Any],
+    manifest: Manifest,
     summary: Summary,
     condition: str,
     scale: int,
@@ -202,7 +203,7 @@ def _figures(
             yield NamedFigure(stem, drawing, caption, f"{alt}; the numbers are in the tables")
 
 
-def left_out(manifest: Mapping[str, Any], samples: pd.DataFrame) -> list[dict[str, Any]]:
+def left_out(manifest: Manifest, samples: pd.DataFrame) -> list[dict[str, Any]]:
     """Per group of the first label grouping: faces audited, unreadable, and without found face.
 
     ``no_face`` is None where no detector ran.
@@ -218,19 +219,19 @@ def left_out(manifest: Mapping[str, Any], samples: pd.DataFrame) -> list[dict[st
         fresh = {"group": group, "faces": 0, "unreadable": 0, "no_face": none_found}
         return counts.setdefault(group, fresh)
 
-    for face in manifest["faces"]:
-        row = entry(face.get("labels", {}))
+    for face in manifest.faces:
+        row = entry(face.labels)
         row["faces"] += 1
         if faceless is not None:
-            row["no_face"] += face["id"] in faceless
-    for skipped in manifest.get("skipped", []):
-        entry(skipped.get("labels", {}))["unreadable"] += 1
+            row["no_face"] += face.id in faceless
+    for skipped in manifest.skipped:
+        entry(skipped.labels)["unreadable"] += 1
     return list(counts.values())
 
 
-def _without_face(manifest: Mapping[str, Any], samples: pd.DataFrame) -> set[str] | None:
+def _without_face(manifest: Manifest, samples: pd.DataFrame) -> set[str] | None:
     """Originals on which the face detector found nothing; None where it did not run."""
-    listed = manifest.get("prepared", {}).get("no_face")
+    listed = manifest.prepared.as_dict().get("no_face")
     found = samples["hr_face_found"] if "hr_face_found" in samples else pd.Series(dtype=object)
     if listed is None and found.isna().all():
         return None

@@ -17,6 +17,7 @@ import pandas as pd
 from PIL import Image
 
 from pulse_audit import store
+from pulse_audit.store import Manifest
 
 #: Longest side of an embedded picture, pixels, and the largest file and image that is opened.
 LONGEST, MOST_BYTES, MOST_PIXELS = 128, 32 * 2**20, 8192**2
@@ -60,7 +61,7 @@ class Gallery:
 
 def gallery(
     run_path: Path,
-    manifest: Mapping[str, Any],
+    manifest: Manifest,
     samples: pd.DataFrame,
     group_of_face: Mapping[str, str],
     order: Sequence[str],
@@ -133,20 +134,20 @@ def _inside(run_path: Path, relative: object) -> Path | None:
 
 
 def _first_faces(
-    manifest: Mapping[str, Any], kept: set[str], group_of_face: Mapping[str, str]
+    manifest: Manifest, kept: set[str], group_of_face: Mapping[str, str]
 ) -> dict[str, list[str]]:
     faces: dict[str, list[str]] = {}
-    for face_id in (str(face["id"]) for face in manifest["faces"]):
+    for face_id in (face.id for face in manifest.faces):
         if face_id in kept and face_id in group_of_face:
             of_group = faces.setdefault(group_of_face[face_id], [])
             of_group.extend([face_id] if len(of_group) < MOST_FACES else [])
     return faces
 
 
-def _draws(manifest: Mapping[str, Any], samples: pd.DataFrame, arm: str) -> list[int]:
+def _draws(manifest: Manifest, samples: pd.DataFrame, arm: str) -> list[int]:
     """Draws shown of an arm: one for interpolation, which gives the same answer each time."""
     indices = sorted(int(i) for i in pd.unique(samples.loc[samples["arm"] == arm, "draw"]))
-    interpolates = manifest["arms"].get(arm, {}).get("kind") == "interpolation"
+    interpolates = arm in manifest.arms and manifest.arms[arm].kind == "interpolation"
     return indices[: 1 if interpolates else MOST_DRAWS]
 
 

@@ -23,9 +23,9 @@ from pulse_audit.report.content import NamedFigure, Setting, flattened, left_out
 from pulse_audit.report.drawing import Drawing
 from pulse_audit.report.instrument import matrices
 from pulse_audit.report.tables import arrow, estimates_csv, to_csv, to_latex
+from pulse_audit.store import Manifest
 from pulse_audit.summary import METRICS, Summary, summarise_run, write
 from pulse_audit.summary.groups import groupings
-from pulse_audit.types import InputError
 
 PAGE = "index.html"
 
@@ -74,11 +74,10 @@ def render(
     InputError
         If the stored samples cannot be read or do not fit the manifest.
     """
-    _check(run.manifest)
     folder = out_dir if out_dir is not None else run.path / "report"
     samples = run.samples()
     summary = summary if summary is not None else summarise_run(run, samples)
-    shown = bool(run.manifest["dataset"].get("may_publish_images")) or not public
+    shown = run.manifest.dataset.may_publish_images or not public
     cells = settings(run.path, run.manifest, samples, summary, with_gallery=shown)
     _write_data(folder, summary)
     for cell in cells:
@@ -88,26 +87,8 @@ def render(
     return folder / PAGE
 
 
-def _check(manifest: Mapping[str, Any]) -> None:
-    """Refuse, in one line, a manifest that no run wrote (its outer shape is checked by store)."""
-    whole = {
-        "arms": all(isinstance(card, Mapping) for card in manifest["arms"].values()),
-        "faces": all(_names_a_face(face) for face in manifest["faces"]),
-        "skipped": all(_names_a_face(face) for face in manifest.get("skipped", [])),
-        "unavailable": isinstance(manifest.get("unavailable", {}), Mapping),
-        "spec.group_by": isinstance(manifest["spec"].get("group_by") or [], list),
-    }
-    damaged = [entry for entry, fine in whole.items() if not fine]
-    if damaged:
-        raise InputError(f"manifest.json: entry {damaged[0]!r} is damaged; take the original run")
-
-
-def _names_a_face(face: object) -> bool:
-    return isinstance(face, Mapping) and isinstance(face.get("id"), str)
-
-
 def page_text(
-    manifest: Mapping[str, Any],
+    manifest: Manifest,
     samples: pd.DataFrame,
     summary: Summary,
     cells: Sequence[Setting],
@@ -125,8 +106,8 @@ def page_text(
     return environment.get_template("page.html.j2").render(
         style=Markup(style),
         manifest=manifest,
-        dataset=manifest["dataset"],
-        title=manifest["dataset"].get("title") or manifest["dataset"].get("name") or "faces",
+        dataset=manifest.dataset,
+        title=manifest.dataset.title or manifest.dataset.name or "faces",
         summary=summary,
         settings=cells,
         facts=_facts(manifest, samples, cells),
@@ -134,36 +115,36 @@ def page_text(
         images_shown=images_shown,
         missing=_by_reason(summary.unavailable),
         left_out=left_out(manifest, samples),
-        skipped=manifest.get("skipped", []),
+        skipped=manifest.skipped,
         metrics=[m for m in METRICS if m.name not in summary.unavailable],
         arrow=arrow,
         figure_uri=_figure_uri,
         unbroken=unbroken,
         grouped_by={column for columns in groupings(manifest) for column in columns},
         provenance=_provenance(manifest),
-        instrument=(manifest.get("attributes") or {}).get("card") or {},
+        instrument={} if manifest.attributes is None else manifest.attributes.card,
         matrices=matrices(manifest, samples),
     )
 
 
 def _facts(
-    manifest: Mapping[str, Any], samples: pd.DataFrame, cells: Sequence[Setting]
+    manifest: Manifest, samples: pd.DataFrame, cells: Sequence[Setting]
 ) -> list[tuple[str, str]]:
     """Numbers of the first screen: (number, what it counts)."""
     per_face = samples.groupby(["face_id", "arm", "condition", "scale"]).size()
     draws = f"{int(per_face.max())}" if len(per_face) else "0"
     return [
         (f"{samples['face_id'].nunique():,}", "faces"),
-        (str(len(manifest["arms"])), "arms"),
+        (str(len(manifest.arms)), "arms"),
         (draws, "draws a face and arm"),
         (str(len(cells)), "conditions × scales"),
         (f"{len(samples):,}", "outputs judged"),
     ]
 
 
-def _progress(manifest: Mapping[str, Any], samples: pd.DataFrame) -> tuple[int, int]:
+def _progress(manifest: Manifest, samples: pd.DataFrame) -> tuple[int, int]:
     """Finished and planned draws."""
-    return len(samples), sum(len(unit.get("draws", [])) for unit in manifest["units"])
+    return len(samples), manifest.planned_draws
 
 
 def _by_reason(unavailable: Mapping[str, str]) -> dict[str, list[str]]:
@@ -174,19 +155,20 @@ def _by_reason(unavailable: Mapping[str, str]) -> dict[str, list[str]]:
     return reasons
 
 
-def _provenance(manifest: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+def _provenance(manifest: Manifest) -> list[tuple[str, list[tuple[str, str]]]]:
     """Sections of the last chapter: (title, (name, text) pairs)."""
     run_keys = ("package_version", "status", "fingerprint", "started", "finished", "seconds")
-    arms = [(f"Arm {name}", flattened(card)) for name, card in manifest["arms"].items()]
+    recorded = manifest.as_dict()
+    arms = [(f"Arm {name}", flattened(card)) for name, card in recorded["arms"].items()]
     sections = [
-        ("Run", flattened({k: manifest[k] for k in run_keys if k in manifest})),
-        ("Specification", flattened(manifest["spec"])),
+        ("Run", flattened({k: recorded[k] for k in run_keys if k in recorded})),
+        ("Specification", flattened(recorded["spec"])),
         *arms,
-        ("Data set", flattened(_without_vocabulary(manifest["dataset"]))),
-        ("Preparation of faces", flattened(_counted(manifest.get("prepared", {})))),
-        ("Execution", flattened(manifest.get("execution", {}))),
-        ("Versions", flattened(manifest.get("versions", {}))),
-        ("Platform", flattened({"platform": manifest.get("platform", "unknown")})),
+        ("Data set", flattened(_without_vocabulary(recorded["dataset"]))),
+        ("Preparation of faces", flattened(_counted(recorded.get("prepared", {})))),
+        ("Execution", flattened(recorded.get("execution", {}))),
+        ("Versions", flattened(recorded.get("versions", {}))),
+        ("Platform", flattened({"platform": manifest.platform})),
     ]
     return [(title, pairs) for title, pairs in sections if pairs]
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pulse_audit.store import Manifest
+
 
 @dataclass(frozen=True)
 class Matrix:
@@ -27,14 +29,14 @@ class Matrix:
         ]
 
 
-def matrices(manifest: Mapping[str, Any], samples: pd.DataFrame) -> list[Matrix]:
+def matrices(manifest: Manifest, samples: pd.DataFrame) -> list[Matrix]:
     """Confusion of each attribute that the data set labels: on this run's originals, and held out.
 
     Where the labels are a model's own, only the card's is shown: the run's would be the identity.
     """
-    model = manifest.get("attributes")
-    if not isinstance(model, Mapping):
+    if manifest.attributes is None:
         return []
+    model = manifest.attributes.as_dict()
     return [*_measured(model, samples), *_on_card(model)]
 
 

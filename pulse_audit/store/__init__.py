@@ -9,7 +9,8 @@ temporary name first, flushed to disk, then renamed.
 
 from pulse_audit.store.columns import COLUMNS, PREDICTABLE, sample_schema
 from pulse_audit.store.images import lr_path, original_path, output_path
-from pulse_audit.store.opening import SCHEMA_VERSION, create_run, locked, open_run
+from pulse_audit.store.manifest import SCHEMA_VERSION, Manifest, check_manifest
+from pulse_audit.store.opening import create_run, locked, open_run
 from pulse_audit.store.run import Features, Run
 
 __all__ = [
@@ -17,7 +18,9 @@ __all__ = [
     "PREDICTABLE",
     "SCHEMA_VERSION",
     "Features",
+    "Manifest",
     "Run",
+    "check_manifest",
     "create_run",
     "locked",
     "lr_path",

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from pulse_audit.store.manifest import Manifest, read_manifest
 from pulse_audit.store.run import Run
 from pulse_audit.types import InputError
-
-SCHEMA_VERSION = 1
-
-#: Names that become columns or files of a run; a foreign manifest may say anything.
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_ .-]{0,79}")
 
 
 def open_run(path: Path | str) -> Run:
@@ -28,65 +21,10 @@ def open_run(path: Path | str) -> Run:
         If there is no readable manifest of a known version.
     """
     path = Path(path)
-    try:
-        manifest = json.loads((path / "manifest.json").read_bytes())
-    except FileNotFoundError:
-        raise InputError(f"{path}: not a run directory (no manifest.json)") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path / 'manifest.json'}: unreadable ({error})") from None
-    _check_manifest(path, manifest)
-    return Run(path, manifest)
+    return Run(path, read_manifest(path))
 
 
-def _check_manifest(path: Path, manifest: Any) -> None:
-    """Refuse what no version of this program wrote; a foreign manifest is not trusted."""
-    where = path / "manifest.json"
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("schema"), int):
-        raise InputError(f"{where}: not a manifest of pulse-audit")
-    if manifest["schema"] != SCHEMA_VERSION:
-        raise InputError(
-            f"{where}: schema {manifest['schema']}, this version reads {SCHEMA_VERSION}"
-        )
-    expected = {"spec": dict, "dataset": dict, "arms": dict, "units": list, "faces": list}
-    for key, kind in expected.items():
-        if not isinstance(manifest.get(key), kind):
-            raise InputError(f"{where}: entry {key!r} is missing or damaged")
-    if not isinstance(manifest["dataset"].get("vocabulary"), dict):
-        raise InputError(f"{where}: entry 'dataset.vocabulary' is missing or damaged")
-    for unit in manifest["units"]:
-        if not re.fullmatch(r"[a-z0-9-]{1,40}", str(unit.get("id", ""))):
-            raise InputError(f"{where}: unit id {unit.get('id')!r} is not one of ours")
-    _check_measured(where, manifest)
-
-
-def _check_measured(where: Path, manifest: Mapping[str, Any]) -> None:
-    """Check the entries that columns of the samples are made from."""
-    model = manifest.get("attributes")
-    words = {} if model is None else model.get("vocabulary") if isinstance(model, dict) else None
-    metrics = manifest.get("metrics", {})
-    filled = (
-        [m.get("columns") if isinstance(m, dict) else None for m in metrics.values()]
-        if isinstance(metrics, dict)
-        else [None]
-    )
-    kept = manifest.get("features") or {}
-    dim = kept.get("dim") if isinstance(kept, dict) else 0
-    for key, sound in (
-        (
-            "attributes",
-            isinstance(words, dict) and all(isinstance(w, list) for w in words.values()),
-        ),
-        ("metrics", all(isinstance(names, list) for names in filled)),
-        ("features", dim is None or (isinstance(dim, int) and dim > 0)),
-    ):
-        if not sound:
-            raise InputError(f"{where}: entry {key!r} is damaged")
-    for name in (*(words or ()), *(name for names in filled for name in names or ())):
-        if not _NAME.fullmatch(str(name)):
-            raise InputError(f"{where}: {name!r} is no name of an attribute or metric of ours")
-
-
-def create_run(path: Path, manifest: dict[str, Any]) -> Run:
+def create_run(path: Path, manifest: Manifest) -> Run:
     """Start a run directory by writing its manifest.
 
     Raises

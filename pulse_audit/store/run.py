@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pulse_audit.files import atomic_write
 from pulse_audit.seeding import sha256
 from pulse_audit.store.columns import conform, sample_schema
+from pulse_audit.store.manifest import Manifest
 from pulse_audit.types import InputError
 
 Features = NDArray[np.float32]
@@ -29,27 +30,25 @@ class Run:
     """One run directory, open for reading; see `open_run` and `create_run`."""
 
     path: Path
-    manifest: dict[str, Any] = field(repr=False)
+    manifest: Manifest = field(repr=False)
 
     @property
     def attributes(self) -> list[str]:
         """Label columns of the data set."""
-        return list(self.manifest["dataset"]["vocabulary"])
+        return list(self.manifest.dataset.vocabulary)
 
     @property
     def schema(self) -> pa.Schema:
         """Columns of this run's samples."""
-        model = self.manifest.get("attributes")
-        predicted = list(model["vocabulary"]) if model else None
-        metrics = self.manifest.get("metrics") or {}
-        measured = [column for settings in metrics.values() for column in settings["columns"]]
+        model = self.manifest.attributes
+        predicted = None if model is None else list(model.vocabulary)
+        measured = [name for metric in self.manifest.metrics.values() for name in metric.columns]
         return sample_schema(self.attributes, predicted, measured)
 
     @property
     def features_dim(self) -> int | None:
         """Length of the stored feature vectors, None where the run keeps none."""
-        kept = self.manifest.get("features")
-        return int(kept["dim"]) if kept and kept.get("dim") else None
+        return self.manifest.features.dim
 
     def samples(self) -> pd.DataFrame:
         """All rows of the finished units, in the order of the plan.
@@ -97,7 +96,7 @@ class Run:
 
     def _finished(self) -> list[str]:
         """Units whose shard is there, in the order of the plan; raises where one is damaged."""
-        there = [u["id"] for u in self.manifest["units"] if self._shard(u["id"]).exists()]
+        there = [u.id for u in self.manifest.units if self._shard(u.id).exists()]
         for unit in there:
             if not self.is_finished(unit):
                 raise InputError(
@@ -137,7 +136,7 @@ class Run:
     @property
     def complete(self) -> bool:
         """Whether the run finished."""
-        return bool(self.manifest["status"] == "complete")
+        return self.manifest.complete
 
     def write_unit(
         self, unit: str, rows: Sequence[Mapping[str, Any]], features: Features | None = None
@@ -184,8 +183,9 @@ class Run:
 
     def write_manifest(self, **changes: Any) -> None:
         """Change entries of the manifest and write it whole."""
-        self.manifest.update(changes)
-        self.write_json("manifest.json", self.manifest)
+        for name, value in changes.items():
+            setattr(self.manifest, name, value)
+        self.write_json("manifest.json", self.manifest.as_dict())
 
     def write_json(self, name: str, content: Any) -> Path:
         """Write a JSON file of the run whole; not-a-number is refused, not written."""

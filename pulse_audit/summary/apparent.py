@@ -18,6 +18,7 @@ from pulse_audit.fairness.compositions import card_counts
 from pulse_audit.fairness.confusion import Confusion
 from pulse_audit.fairness.shift import Draws
 from pulse_audit.stats.intervals import IntArray
+from pulse_audit.store import Manifest
 from pulse_audit.summary import groups
 from pulse_audit.summary.measures import feasible
 from pulse_audit.types import Status
@@ -101,7 +102,7 @@ def _testable(attribute: str, samples: pd.DataFrame) -> bool:
 
 
 def tested(
-    attribute: str, manifest: Mapping[str, Any], samples: pd.DataFrame, faces: IntArray
+    attribute: str, manifest: Manifest, samples: pd.DataFrame, faces: IntArray
 ) -> AttributeLabels:
     """Groups of faces, originals and outputs in an attribute that `tested_by` named."""
     failed = samples["status"].isin([str(Status.ERROR), str(Status.NO_FACE)])
@@ -124,9 +125,11 @@ def tested(
     )
 
 
-def _words(attribute: str, manifest: Mapping[str, Any], samples: pd.DataFrame) -> list[str]:
-    model = manifest.get("attributes") or {}
-    known = model.get("vocabulary", {}).get(attribute) or groups.words_of(attribute, manifest)
+def _words(attribute: str, manifest: Manifest, samples: pd.DataFrame) -> list[str]:
+    model = manifest.attributes
+    known = (model.vocabulary.get(attribute) if model else None) or groups.words_of(
+        attribute, manifest
+    )
     if known:
         return [str(word) for word in known]
     return sorted(samples[f"label_{attribute}"].dropna().astype(str).unique())
@@ -141,14 +144,14 @@ def places(column: pd.Series[Any], words: Sequence[str]) -> IntArray:
 def _confusion(
     attribute: str,
     words: Sequence[str],
-    manifest: Mapping[str, Any],
+    manifest: Manifest,
     faces: IntArray,
     truth: IntArray,
     original: IntArray,
 ) -> tuple[Confusion | None, str]:
     """Errors of the model: on this run's originals where people labelled them, else its card's."""
-    about = manifest.get("attributes") or {}
-    source = about.get("labels_from", manifest["dataset"].get("labels_from"))
+    model = manifest.attributes
+    source = model.labels_from if model is not None else manifest.dataset.labels_from
     if source == "people":
         _, first = np.unique(faces, return_index=True)
         first = first[(truth[first] != NONE) & (original[first] != NONE)]
@@ -156,7 +159,7 @@ def _confusion(
             return None, "no original has both a label and a prediction"
         found = Confusion.of_faces(faces[first], truth[first], original[first], len(words))
         return found, ""
-    counts = card_counts(about, attribute, words)
+    counts = card_counts({} if model is None else model.as_dict(), attribute, words)
     if counts is None:
         return None, "labels are not people's, and the attribute model has no held-out confusion"
     return Confusion.from_counts(counts), ""

@@ -12,6 +12,7 @@ import pandas as pd
 
 from pulse_audit.seeding import fingerprint
 from pulse_audit.stats.intervals import IntArray
+from pulse_audit.store import Manifest
 from pulse_audit.summary import groups
 from pulse_audit.summary.apparent import AttributeLabels, tested, tested_by
 from pulse_audit.summary.schema import EstimateRow
@@ -63,7 +64,7 @@ def face_numbers(samples: pd.DataFrame) -> IntArray:
     return np.asarray(pd.factorize(samples["face_id"], sort=True)[0], dtype=np.int64)
 
 
-def partitions(manifest: Mapping[str, Any], samples: pd.DataFrame) -> list[Grouping]:
+def partitions(manifest: Manifest, samples: pd.DataFrame) -> list[Grouping]:
     """Make the whole sample, then every grouping of the run, each with what it tests."""
     asked, faces = groups.groupings(manifest), face_numbers(samples)
     own = [tested_by(columns, samples) for columns in asked]
@@ -83,7 +84,7 @@ def partitions(manifest: Mapping[str, Any], samples: pd.DataFrame) -> list[Group
 
 def _tested(
     attribute: str | None,
-    manifest: Mapping[str, Any],
+    manifest: Manifest,
     samples: pd.DataFrame,
     faces: IntArray,
     made: dict[str, AttributeLabels],
@@ -96,12 +97,12 @@ def _tested(
     return made[attribute]
 
 
-def cells(manifest: Mapping[str, Any], samples: pd.DataFrame) -> Iterator[Cell]:
+def cells(manifest: Manifest, samples: pd.DataFrame) -> Iterator[Cell]:
     """Cells that have draws, in the order of the manifest."""
-    spec, faces = manifest["spec"], face_numbers(samples)
-    for condition in _in_order(samples["condition"], spec.get("conditions", [])):
-        for scale in _in_order(samples["scale"], spec.get("scales", [])):
-            for arm in _in_order(samples["arm"], manifest["arms"]):
+    spec, faces = manifest.spec, face_numbers(samples)
+    for condition in _in_order(samples["condition"], spec.conditions):
+        for scale in _in_order(samples["scale"], spec.scales):
+            for arm in _in_order(samples["arm"], manifest.arms):
                 chosen = (
                     (samples["arm"] == arm)
                     & (samples["condition"] == condition)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +18,7 @@ from pulse_audit.stats.intervals import (
     intraclass_correlation,
     proportion_interval,
 )
-from pulse_audit.store import Run
+from pulse_audit.store import Manifest, Run
 from pulse_audit.summary import apparent, arms, composed, distances, further, parities, shifts
 from pulse_audit.summary.cells import Cell, Grouping, cells, face_numbers, make_row, partitions
 from pulse_audit.summary.described import TESTED, numbers
@@ -51,7 +50,7 @@ def summarise_run(run: Run, samples: pd.DataFrame | None = None) -> Summary:
 
 
 def summarise(
-    manifest: Mapping[str, Any],
+    manifest: Manifest,
     samples: pd.DataFrame,
     features: tuple[Array, Mapping[str, Array]] | None = None,
     tables: Mapping[str, pd.DataFrame] | None = None,
@@ -64,7 +63,7 @@ def summarise(
 
     Parameters
     ----------
-    manifest : mapping
+    manifest : Manifest
         The run's manifest.
     samples : DataFrame
         One row a draw, columns as in the samples of a run.
@@ -82,8 +81,8 @@ def summarise(
     stored = _features(manifest, features, ordered)
     frame = ordered.reset_index(drop=True)
     measures, unavailable = _sort_out(frame, manifest)
-    groupings, seed = partitions(manifest, frame), int(manifest["spec"].get("seed", 0))
-    unavailable |= _without_groups(groupings, frame, manifest.get("unavailable", {}))
+    groupings, seed = partitions(manifest, frame), manifest.spec.seed
+    unavailable |= _without_groups(groupings, frame, manifest.unavailable)
     if isinstance(stored, str):
         unavailable |= dict.fromkeys(distances.NAMES, stored)
     every = list(cells(manifest, frame))
@@ -108,15 +107,14 @@ def summarise(
 
 
 def _features(
-    manifest: Mapping[str, Any],
+    manifest: Manifest,
     stored: tuple[Array, Mapping[str, Array]] | None,
     samples: pd.DataFrame,
 ) -> distances.Features | str:
     """Features in the order of the sorted samples, or why there are none."""
-    about = manifest.get("features") or {}
     if stored is None:
-        return str(about.get("why") or "this run keeps no features of outputs")
-    network = str(about.get("network") or "unnamed network")
+        return manifest.features.why or "this run keeps no features of outputs"
+    network = manifest.features.network or "unnamed network"
     found = distances.aligned(network, stored, samples, face_numbers(samples))
     return found if found is not None else "features of the originals come with a finished run"
 
@@ -174,10 +172,10 @@ def _excluded(
 
 
 def _sort_out(
-    samples: pd.DataFrame, manifest: Mapping[str, Any]
+    samples: pd.DataFrame, manifest: Manifest
 ) -> tuple[list[SampleMeasure], dict[str, str]]:
     """Measures that can be taken, and why the others and other empty columns cannot."""
-    reasons, known = manifest.get("unavailable", {}), [*SAMPLED, *further.measures(manifest)]
+    reasons, known = manifest.unavailable, [*SAMPLED, *further.measures(manifest)]
     missing = {m.name: reason for m in known if (reason := m.missing(samples, reasons))}
     measures = [m for m in known if m.name not in missing]
     return measures, {**reasons, **missing}

@@ -6,10 +6,10 @@ alike, and that two do not overlap is no test among many pairs; the sentences sa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
-from typing import Any
 
+from pulse_audit.store import Manifest
 from pulse_audit.summary.groups import groupings
 from pulse_audit.summary.said import (
     about_gap,
@@ -26,12 +26,12 @@ from pulse_audit.summary.schema import EstimateRow
 Setting = tuple[str, int]
 
 
-def findings(manifest: Mapping[str, Any], rows: Sequence[EstimateRow]) -> list[str]:
+def findings(manifest: Manifest, rows: Sequence[EstimateRow]) -> list[str]:
     """Sentences for the first screen of the report.
 
     Parameters
     ----------
-    manifest : mapping
+    manifest : Manifest
         The run's manifest.
     rows : sequence of EstimateRow
 
@@ -66,27 +66,28 @@ def findings(manifest: Mapping[str, Any], rows: Sequence[EstimateRow]) -> list[s
     return [*([_where(setting)] if several else []), *groups, *sentences]
 
 
-def _caveats(manifest: Mapping[str, Any], arms: Sequence[str]) -> Iterator[str]:
+def _caveats(manifest: Manifest, arms: Sequence[str]) -> Iterator[str]:
     """Say what is to be known of arms before anything is read into their numbers."""
     said: dict[str, list[str]] = {}
     for arm in arms:
-        for caveat in manifest["arms"].get(arm, {}).get("caveats") or ():
+        for caveat in manifest.arms[arm].caveats or ():
             said.setdefault(str(caveat), []).append(arm)
     for caveat, arms_of in said.items():
         yield f"{' and '.join(arms_of)}: {caveat}."
 
 
-def on_trial(manifest: Mapping[str, Any], rows: Sequence[EstimateRow]) -> list[str]:
+def on_trial(manifest: Manifest, rows: Sequence[EstimateRow]) -> list[str]:
     """Arms that were measured, without plain interpolation unless nothing else ran."""
     arms = list(dict.fromkeys(row.arm for row in rows))
-    kinds = {arm: manifest["arms"].get(arm, {}).get("kind") for arm in arms}
-    return [arm for arm in arms if kinds[arm] != "interpolation"] or arms
+    kinds = {name: arm.kind for name, arm in manifest.arms.items()}
+    return [arm for arm in arms if kinds.get(arm) != "interpolation"] or arms
 
 
-def promises_feasibility(manifest: Mapping[str, Any], arm: str) -> bool:
+def promises_feasibility(manifest: Manifest, arm: str) -> bool:
     """Whether the arm searches for an image that downscales to its input."""
-    card = manifest["arms"].get(arm, {})
-    return bool(card.get("promises_feasibility", card.get("kind") == "pulse"))
+    entry = manifest.arms[arm]
+    promised = entry.promises_feasibility
+    return entry.kind == "pulse" if promised is None else promised
 
 
 def signed(row: EstimateRow) -> str:
@@ -102,7 +103,7 @@ def _where(setting: Setting) -> str:
 
 
 def _about(
-    manifest: Mapping[str, Any],
+    manifest: Manifest,
     arm: str,
     here: Sequence[EstimateRow],
     rows: Sequence[EstimateRow],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import pandas as pd
 
@@ -12,6 +11,8 @@ from pulse_audit.fairness import sources as fairness_sources
 from pulse_audit.fairness.divergence import DIVERGENCES, reference_shares
 from pulse_audit.seeding import fingerprint
 from pulse_audit.stats.intervals import FloatArray
+from pulse_audit.store import Manifest
+from pulse_audit.store.manifest import MetricEntry
 from pulse_audit.summary.apparent import places
 from pulse_audit.summary.cells import number
 from pulse_audit.summary.described import numbers
@@ -23,24 +24,23 @@ from pulse_audit.types import Unavailable
 _BETTER: Mapping[str, Better] = {"higher": "higher", "lower": "lower"}
 
 
-def measures(manifest: Mapping[str, Any]) -> list[SampleMeasure]:
+def measures(manifest: Manifest) -> list[SampleMeasure]:
     """Means of the columns that plug-in metrics fill; the manifest names them."""
-    metrics: Mapping[str, Any] = manifest.get("metrics") or {}
     return [
-        _measure(str(column), settings)
-        for settings in metrics.values()
-        for column in settings.get("columns", [])
-        if column not in BY_NAME and not str(column).endswith("_face_found")
+        _measure(column, settings)
+        for settings in manifest.metrics.values()
+        for column in settings.columns
+        if column not in BY_NAME and not column.endswith("_face_found")
     ]
 
 
-def _measure(column: str, settings: Mapping[str, Any]) -> SampleMeasure:
+def _measure(column: str, settings: MetricEntry) -> SampleMeasure:
     return SampleMeasure(
         name=column,
         title=column,
         what="a metric of a plug-in",
-        unit=str(settings.get("unit") or ""),
-        better=_BETTER.get(str(settings.get("better")), "neither"),
+        unit=settings.unit or "",
+        better=_BETTER.get(str(settings.better), "neither"),
         decimals=3,
         kind="mean",
         columns=(column,),
@@ -51,7 +51,7 @@ def _measure(column: str, settings: Mapping[str, Any]) -> SampleMeasure:
 def sources(
     tables: Mapping[str, pd.DataFrame],
     samples: pd.DataFrame,
-    manifest: Mapping[str, Any],
+    manifest: Manifest,
     seed: int,
 ) -> list[EstimateRow]:
     """Rows of ``sources/``: where each group's shift comes from, and UCPR.
@@ -61,16 +61,16 @@ def sources(
     InputError
         If the tables are not those of the samples.
     """
-    made = fairness_sources.estimates(tables, samples, manifest)
+    made = fairness_sources.estimates(tables, samples, manifest.as_dict())
     rows = [EstimateRow.model_validate(row) for row in made]
     return rows + list(_ucpr(tables["uninformative"], samples, manifest, seed))
 
 
 def _ucpr(
-    table: pd.DataFrame, samples: pd.DataFrame, manifest: Mapping[str, Any], seed: int
+    table: pd.DataFrame, samples: pd.DataFrame, manifest: Manifest, seed: int
 ) -> Iterator[EstimateRow]:
     """UCPR of each kind of input (the row's group), from the composition of the faces."""
-    vocabulary: Mapping[str, list[str]] = (manifest.get("attributes") or {}).get("vocabulary", {})
+    vocabulary = {} if manifest.attributes is None else manifest.attributes.vocabulary
     faces = samples.drop_duplicates("face_id")
     known = {
         attribute: reference_shares([int((faces[f"label_{attribute}"] == w).sum()) for w in words])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import reduce
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from pulse_audit.store import Manifest
 from pulse_audit.types import InputError
 
 JOIN = " × "
@@ -28,10 +28,9 @@ ITA_CLASSES = (
 MONK_CLASSES = ((1, 3), (4, 6), (7, 10))
 
 
-def groupings(manifest: Mapping[str, Any]) -> list[list[str]]:
-    """Columns of each grouping the run asks for; a grouping is a list, or its columns joined."""
-    asked = manifest["spec"].get("group_by") or []
-    return [g.split(",") if isinstance(g, str) else list(g) for g in asked]
+def groupings(manifest: Manifest) -> list[list[str]]:
+    """Columns of each grouping of the run."""
+    return manifest.spec.groupings
 
 
 def assign(samples: pd.DataFrame, columns: Sequence[str]) -> pd.Series[str]:
@@ -46,9 +45,7 @@ def assign(samples: pd.DataFrame, columns: Sequence[str]) -> pd.Series[str]:
     return reduce(lambda left, right: left + JOIN + right, parts)
 
 
-def ordered(
-    groups: pd.Series[str], columns: Sequence[str], manifest: Mapping[str, Any]
-) -> list[str]:
+def ordered(groups: pd.Series[str], columns: Sequence[str], manifest: Manifest) -> list[str]:
     """Return the groups that occur, in the order of the data set's vocabulary (else by name)."""
     ranks = [_rank(column, manifest) for column in columns]
 
@@ -83,14 +80,14 @@ def _single(samples: pd.DataFrame, column: str) -> pd.Series[str]:
     return samples[label].astype("object").where(samples[label].notna(), UNLABELLED).astype(str)
 
 
-def words_of(column: str, manifest: Mapping[str, Any]) -> list[str]:
+def words_of(column: str, manifest: Manifest) -> list[str]:
     """Return the groups of a column in their order; none where the vocabulary is open."""
     if column == "skin_tone":
         return [name for _, name in ITA_CLASSES]
     if column == "monk":
         return [f"{a}-{b}" for a, b in MONK_CLASSES]
-    return list(manifest["dataset"].get("vocabulary", {}).get(column, []))
+    return manifest.dataset.vocabulary.get(column, [])
 
 
-def _rank(column: str, manifest: Mapping[str, Any]) -> dict[str, int]:
+def _rank(column: str, manifest: Manifest) -> dict[str, int]:
     return {word: rank for rank, word in enumerate(words_of(column, manifest))}

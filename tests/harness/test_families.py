@@ -51,7 +51,7 @@ def test_one_audit_of_every_family(families: Families, fairface_root: Path, tmp_
     assert set(rows.status) <= {"ok", "infeasible"} and rows.downscale_error.notna().all()
     assert rows.steps.eq(100).all()
     for name, (family, resolution, count, length) in CARDS.items():
-        arm = finished.manifest["arms"][f"pulse:{name}"]
+        arm = finished.manifest.arms[f"pulse:{name}"].as_dict()
         card = arm["generator"]
         assert (card["family"], card["resolution"]) == (family, resolution)
         assert (card["n_latents"], card["latent_dim"]) == (count, length)
@@ -270,8 +270,8 @@ def test_trust_reaches_upsample_and_run(
     root = ["--dataset", "fairface", "--data-root", str(fairface_root), "--per-group", "1"]
     root += ["--metrics", "psnr"]
     assert outcome(["run", *root, *given, "--limit", "1", "--draws", "1"]) == DONE
-    asked = store.open_run(tmp_path / "run").manifest["spec"]
-    assert asked["trusted_files"] == [trust[1]]
+    asked = store.open_run(tmp_path / "run").manifest.spec
+    assert asked.as_dict()["trusted_files"] == [trust[1]]
 
 
 @pytest.mark.parametrize("digest", ["", "abc", "g" * 64])

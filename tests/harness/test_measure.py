@@ -94,11 +94,11 @@ def test_probabilities_come_in_the_words_of_the_data_set(
 ) -> None:
     """The model's own answer to the same image, put into the data set's order by name."""
     rows, manifest = attributed.samples(), attributed.manifest
-    words = manifest["attributes"]["vocabulary"]["race"]
-    assert words == manifest["dataset"]["vocabulary"]["race"]
+    words = manifest.attributes.vocabulary["race"]
+    assert words == manifest.dataset.vocabulary["race"]
     namespace: dict = {}
     exec(attribute_code, namespace)
-    spec = {**manifest["spec"], "data_root": fairface_root}
+    spec = {**manifest.spec.as_dict(), "data_root": fairface_root}
     bench = UnitRunner(plan_audit(make_spec(spec)), attributed)
     row = rows.iloc[0]
     answer = namespace["Model"]()(bench.original(row.face_id).image[None])
@@ -109,8 +109,8 @@ def test_probabilities_come_in_the_words_of_the_data_set(
 
 
 def test_derived_groupings_are_predicted_by_summing(attributed: store.Run) -> None:
-    words = attributed.manifest["attributes"]["vocabulary"]
-    rows, races = attributed.samples(), attributed.manifest["attributes"]["vocabulary"]["race"]
+    words = attributed.manifest.attributes.vocabulary
+    rows, races = attributed.samples(), attributed.manifest.attributes.vocabulary["race"]
     row = rows.iloc[3]
     fine = dict(zip(races, row.sr_race_p, strict=True))
     coarse = dict(zip(words["race6"], row.sr_race6_p, strict=True))
@@ -126,19 +126,19 @@ def test_an_original_is_predicted_alike_for_every_arm_and_draw(attributed: store
 
 
 def test_what_nobody_labels_is_predicted_and_other_words_are_not(attributed: store.Run) -> None:
-    rows, reasons = attributed.samples(), attributed.manifest["unavailable"]
+    rows, reasons = attributed.samples(), attributed.manifest.unavailable
     assert set(rows.hr_hat) <= {"no", "yes"} and "label_hat" not in rows
     assert "young" in reasons["hr_age"] and "20-29" in reasons["hr_age"]
-    assert "gender" in attributed.manifest["dataset"]["vocabulary"] and "hr_gender" not in rows
+    assert "gender" in attributed.manifest.dataset.vocabulary and "hr_gender" not in rows
 
 
 def test_the_manifest_says_what_it_was_measured_with(attributed: store.Run) -> None:
     manifest = attributed.manifest
-    assert manifest["attributes"]["labels_from"] == "people"
-    assert manifest["attributes"]["card"]["sha256"] == "ab" * 32
-    assert manifest["features"] == {"network": "colours", "dim": 5, "why": None}
-    assert set(manifest["metrics"]) == {"psnr", "sharpness", "attribute_cosine"}
-    assert manifest["unavailable"]["ssim"] == "not asked for (--metrics)"
+    assert manifest.attributes.labels_from == "people"
+    assert manifest.attributes.card["sha256"] == "ab" * 32
+    assert manifest.features.as_dict() == {"network": "colours", "dim": 5, "why": None}
+    assert set(manifest.metrics) == {"psnr", "sharpness", "attribute_cosine"}
+    assert manifest.unavailable["ssim"] == "not asked for (--metrics)"
 
 
 def test_features_are_aligned_with_the_rows(attributed: store.Run) -> None:
@@ -212,10 +212,10 @@ def test_without_the_shipped_model_a_run_goes_on_and_says_why(
     monkeypatch.setattr("pulse_audit.models.shipped.ASSETS", tmp_path)
     finished = audit(fairface_root, tmp_path / "out", attributes=None, arms=["bicubic"])
     manifest = finished.manifest
-    assert manifest["attributes"] is None and finished.features() is None
+    assert manifest.attributes is None and finished.features() is None
     assert finished.samples().hr_race.isna().all()
-    assert "comes without it" in manifest["unavailable"]["hr_race"]
-    assert "comes without it" in manifest["unavailable"]["attribute_cosine"]
+    assert "comes without it" in manifest.unavailable["hr_race"]
+    assert "comes without it" in manifest.unavailable["attribute_cosine"]
 
 
 def test_a_named_model_that_is_not_there_stops_the_plan(
@@ -305,7 +305,7 @@ def test_faces_are_not_looked_for_in_images_too_small_to_judge(
     finished = audit(
         fairface_root, tmp_path / "out", metrics=["face_found"], resolution=24, arms=["nearest"]
     )
-    assert "32 px" in finished.manifest["unavailable"]["sr_face_found"]
+    assert "32 px" in finished.manifest.unavailable["sr_face_found"]
     assert set(finished.samples().status) == {"ok"}
 
 
@@ -350,9 +350,9 @@ def test_networks_and_references_enter_the_samples(
     )  # fmt: skip
     rows, manifest = finished.samples(), finished.manifest
     assert rows.identity_cosine.between(0.5, 1).all()
-    assert "1,000 pairs" in manifest["unavailable"]["verified"]
-    assert manifest["metrics"]["lpips_squeeze"]["sha256"] == "0" * 64
-    assert "37 sharp patches" in manifest["unavailable"]["niqe_small"]
+    assert "1,000 pairs" in manifest.unavailable["verified"]
+    assert manifest.metrics["lpips_squeeze"].as_dict()["sha256"] == "0" * 64
+    assert "37 sharp patches" in manifest.unavailable["niqe_small"]
     torch.manual_seed(0)
     package = bare("squeeze")
     for row in rows.itertuples():

@@ -22,7 +22,7 @@ def small(root: Path, generator: str, **changes: object) -> dict[str, object]:
     return values | changes
 
 
-def planned(root: Path, generator: str, **changes: object) -> dict:
+def planned(root: Path, generator: str, **changes: object) -> store.Manifest:
     return plan_audit(make_spec(small(root, generator, **changes))).manifest
 
 
@@ -38,16 +38,16 @@ def test_the_run_takes_the_crop_of_its_generator(
     fairface_root: Path, celeba_generator: str
 ) -> None:
     manifest = planned(fairface_root, celeba_generator)
-    assert manifest["prepared"] == {"resolution": 32, "crop": "celeba", "aligned": True}
-    assert manifest["arms"]["pulse:tiny"]["notes"] == []
+    assert manifest.prepared.as_dict() == {"resolution": 32, "crop": "celeba", "aligned": True}
+    assert manifest.arms["pulse:tiny"].notes == []
 
 
 def test_a_generator_compared_at_another_crop_says_so(
     fairface_root: Path, celeba_generator: str
 ) -> None:
     manifest = planned(fairface_root, celeba_generator, crop="fairface-0.25")
-    assert manifest["prepared"]["aligned"] is False
-    notes = manifest["arms"]["pulse:tiny"]["notes"]
+    assert manifest.prepared.aligned is False
+    notes = manifest.arms["pulse:tiny"].notes
     assert notes == ["made for crop celeba, compared at crop fairface-0.25"]
 
 
@@ -55,11 +55,15 @@ def test_a_generator_of_no_known_crop_leaves_the_photos_as_they_are(
     fairface_root: Path, tiny_generator: str
 ) -> None:
     manifest = planned(fairface_root, tiny_generator)
-    assert manifest["prepared"] == {"resolution": 32, "crop": "fairface-0.25", "aligned": False}
+    assert manifest.prepared.as_dict() == {
+        "resolution": 32,
+        "crop": "fairface-0.25",
+        "aligned": False,
+    }
 
 
 def test_the_card_of_a_factory_carries_its_digest(fairface_root: Path, tiny_generator: str) -> None:
-    arm = planned(fairface_root, tiny_generator)["arms"]["pulse:tiny"]
+    arm = planned(fairface_root, tiny_generator).arms["pulse:tiny"].as_dict()
     assert len(arm["file_sha256"]) == 64
     assert arm["generator"]["sha256"] == arm["file_sha256"]
 
@@ -71,7 +75,7 @@ def test_the_precision_is_settled_and_recorded(
     fairface_root: Path, tiny_generator: str, asked: str, settled: str
 ) -> None:
     manifest = planned(fairface_root, tiny_generator, precision=asked)
-    assert manifest["execution"]["precision"] == settled
+    assert manifest.execution.precision == settled
 
 
 def test_other_precisions_are_refused() -> None:
@@ -99,6 +103,6 @@ def test_in_bfloat16_the_downscale_error_is_that_of_the_image(
 def test_a_search_that_stops_at_feasibility_says_so(
     fairface_root: Path, tiny_generator: str
 ) -> None:
-    arm = planned(fairface_root, tiny_generator, search="fast")["arms"]["pulse:tiny"]
+    arm = planned(fairface_root, tiny_generator, search="fast").arms["pulse:tiny"].as_dict()
     assert arm["search"]["stop_at_feasibility"] is True
     assert "first feasible step" in arm["notes"][0]

@@ -77,8 +77,8 @@ def test_the_run_s_seed_decides_which_faces(fairface_root: Path, matrix: Path) -
 
 def test_matrix_and_folds_reach_the_manifest(fairface_root: Path, matrix: Path) -> None:
     manifest = plan_audit(make_spec(values(fairface_root, matrix))).manifest
-    arm = manifest["arms"]["planted:turned"]
-    assert list(manifest["arms"]) == ["bicubic", "planted:turned"]
+    arm = manifest.arms["planted:turned"].as_dict()
+    assert list(manifest.arms) == ["bicubic", "planted:turned"]
     assert arm["file_sha256"] == arm["matrix_sha256"]
     assert arm["folds"]["outputs"] == dict.fromkeys(RACES, 2)
 
@@ -106,4 +106,4 @@ def test_intersections_have_joined_names(fairface_root: Path, tmp_path: Path) ->
     path = tmp_path / "both.csv"
     path.write_text("\n".join(["," + ",".join(names), *rows]), encoding="utf-8")
     spec = make_spec(values(fairface_root, path, group_by=["race,gender"], per_group=1))
-    assert plan_audit(spec).manifest["arms"]["planted:both"]["groups"] == names
+    assert plan_audit(spec).manifest.arms["planted:both"].as_dict()["groups"] == names

@@ -5,11 +5,27 @@ from pathlib import Path
 
 import pytest
 
+from pulse_audit import store
 from pulse_audit.harness.provenance import Photos, note_of_seen, notes_of_seen, read_photos
 from pulse_audit.types import InputError
 
 FACES = [{"id": f"val/{i}.jpg", "sha256": f"{i:064x}"} for i in range(4)]
-RUN = {"faces": FACES, "dataset": {"name": "fairface"}}
+
+
+def run_of(dataset: str) -> store.Manifest:
+    return store.check_manifest(
+        {
+            "schema": 1,
+            "spec": {},
+            "dataset": {"name": dataset, "vocabulary": {}},
+            "arms": {},
+            "faces": FACES,
+            "units": [],
+        }
+    )
+
+
+RUN = run_of("fairface")
 
 
 def test_photos_a_model_was_trained_on_are_counted() -> None:
@@ -26,7 +42,7 @@ def test_names_count_in_fairface_alone() -> None:
     """A 64 px copy has other bytes than the photo, and the same name."""
     seen = Photos(frozenset(), frozenset({"val/2.jpg"}))
     assert note_of_seen("faces-balanced", seen, RUN) is not None
-    assert note_of_seen("faces-balanced", seen, {**RUN, "dataset": {"name": "folder"}}) is None
+    assert note_of_seen("faces-balanced", seen, run_of("folder")) is None
 
 
 def test_lists_are_read_from_beside_the_shipped_models(

@@ -119,7 +119,7 @@ def test_a_killed_run_resumes_to_the_same_samples(
         assert run_killed(f"{command} {out}", None) == 0
     resumed, expected = store.open_run(out), store.open_run(undisturbed)
     # Some of the instants did fall among the units.
-    assert any(0 < n < len(expected.manifest["units"]) for n in finished)
+    assert any(0 < n < len(expected.manifest.units) for n in finished)
     assert resumed.complete
     pd.testing.assert_frame_equal(
         resumed.samples().drop(columns=NOT_COMPARED),
@@ -194,13 +194,13 @@ def test_unreadable_photos_are_replaced_listed_and_counted(
     fairface_root: Path, tmp_path: Path
 ) -> None:
     whole = run(fairface_root, tmp_path / "whole")
-    victim, other = [face["id"] for face in whole.manifest["faces"]][:2]
+    victim, other = [face.id for face in whole.manifest.faces][:2]
     (fairface_root / victim).write_bytes((fairface_root / victim).read_bytes()[:300])
     (fairface_root / other).write_bytes(b"not an image")
     finished = run(fairface_root, tmp_path / "out")
-    skipped = {entry["id"]: entry for entry in finished.manifest["skipped"]}
+    skipped = {entry.id: entry for entry in finished.manifest.skipped}
     assert set(skipped) == {victim, other}
-    assert all(entry["reason"] for entry in skipped.values())
+    assert all(entry.reason for entry in skipped.values())
     counts = finished.samples().groupby("label_race").face_id.nunique()
     assert counts.eq(2).all() and len(counts) == 7
     assert not {victim, other} & set(finished.samples().face_id)
@@ -234,8 +234,8 @@ def test_odd_image_modes_are_the_same_picture(
         save_as(photo, ("L", "RGBA", "16-bit", "CMYK", "RGB", "LA", "P")[number % 7])
     finished = run(fairface_root, tmp_path / "out", keep_images="all")
     pictures = [
-        read_pixels(finished.path / store.original_path(face["id"])).astype(float)
-        for face in finished.manifest["faces"]
+        read_pixels(finished.path / store.original_path(face.id)).astype(float)
+        for face in finished.manifest.faces
     ]
     for picture in pictures[1:]:
         assert np.abs(picture - pictures[0]).max() <= 3
@@ -251,14 +251,14 @@ def test_exif_rotation_is_applied(
     for photo in (fairface_root / "val").iterdir():
         Image.fromarray(np.rot90(upright).copy()).save(photo, quality=99, exif=exif)
     finished = run(fairface_root, tmp_path / "out", keep_images="all")
-    face_id = finished.manifest["faces"][0]["id"]
+    face_id = finished.manifest.faces[0].id
     seen = read_pixels(finished.path / store.original_path(face_id))
     assert seen[:12].mean() > 150 and seen[-12:].mean() < 50
 
 
 def test_what_was_not_measured_says_why(fairface_root: Path, tmp_path: Path) -> None:
     finished = run(fairface_root, tmp_path / "out")
-    rows, reasons = finished.samples(), finished.manifest["unavailable"]
+    rows, reasons = finished.samples(), finished.manifest.unavailable
     empty = {column for column in rows if rows[column].isna().all()}
     assert empty == set(reasons)
     assert all(reasons.values())

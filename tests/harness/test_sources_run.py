@@ -153,7 +153,7 @@ def tables(finished):
 
 @pytest.fixture(scope="module")
 def rows(finished, tables):
-    return pd.DataFrame(estimates(tables, finished.samples(), finished.manifest))
+    return pd.DataFrame(estimates(tables, finished.samples(), finished.manifest.as_dict()))
 
 
 def value(rows, metric, arm, group="B"):
@@ -209,9 +209,7 @@ def test_the_prior_is_as_skewed_as_the_toy(tables):
 
 
 def test_training_composition_comes_from_the_card(finished, rows):
-    assert finished.manifest["sources"]["training"] == {
-        "pulse:prefers": {"group": {"A": 90, "B": 10}}
-    }
+    assert finished.manifest.sources["training"] == {"pulse:prefers": {"group": {"A": 90, "B": 10}}}
     assert value(rows, "training_share", "pulse:prefers") == 0.1
     assert not ((rows.metric == "training_share") & (rows.arm == "pulse:cannot")).any()
     assert value(rows, "evaluation_share", "pulse:cannot") == 0.5
@@ -227,7 +225,7 @@ def test_uninformative_inputs_become_what_the_prior_prefers(tables, rows):
 
 
 def test_the_manifest_says_who_guided_and_who_checked(finished):
-    about = finished.manifest["sources"]
+    about = finished.manifest.sources
     assert (about["guided_by"], about["guide"]) == (["group"], "guide")
     assert about["check"]["name"] == "check"
     assert about["settings"]["prior_samples"] == 200
@@ -306,7 +304,7 @@ def test_a_second_model_that_sees_no_b_calls_its_guided_draws_fooled(toy, tmp_pa
     changes = {"second_attributes": f"{toy}/toy.py:blind", "arms": [], "draws": 1}
     changes["generators"] = [f"{toy}/prefers.py:prefers"]
     run = run_audit(spec(toy, **changes), tmp_path / "out")
-    found = pd.DataFrame(estimates(read_tables(run.path), run.samples(), run.manifest))
+    found = pd.DataFrame(estimates(read_tables(run.path), run.samples(), run.manifest.as_dict()))
     assert value(found, "source_adversarial", "pulse:prefers") >= 2 / 3
     assert value(found, "source_preference", "pulse:prefers") == 0
     assert value(found, "guided_confirmed", "pulse:prefers") == 0

@@ -152,7 +152,7 @@ def make_run(
         **changes,
     }  # fmt: skip
     path.mkdir(parents=True, exist_ok=True)
-    run = store.create_run(path, manifest)
+    run = store.create_run(path, store.check_manifest(manifest))
     kept = {face["id"] for face in faces[: 2 * len(races)]} if images else set()
     for unit in units:
         write_unit(run, rng, unit, {face["id"]: face for face in faces}, kept)

@@ -1,5 +1,6 @@
 import pandas as pd
 
+from pulse_audit import store
 from pulse_audit.report.content import Stems, flattened, left_out
 
 
@@ -34,7 +35,11 @@ def test_nested_values_become_named_lines():
 
 
 def manifest(**changes):
-    return {
+    content = {
+        "schema": 1,
+        "dataset": {"vocabulary": {}},
+        "arms": {},
+        "units": [],
         "spec": {"group_by": [["skin_tone"], ["race"]]},
         "faces": [
             {"id": "1", "labels": {"race": "White"}},
@@ -44,6 +49,7 @@ def manifest(**changes):
         "prepared": {},
         **changes,
     }
+    return store.check_manifest(content)
 
 
 def test_faces_left_out_are_counted_by_the_first_label_grouping():

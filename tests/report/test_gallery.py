@@ -76,10 +76,16 @@ def test_an_image_of_too_many_pixels_is_not_decoded(tmp_path, monkeypatch):
 
 
 def manifest(*faces):
-    return {
-        "faces": [{"id": face} for face in faces],
-        "arms": {"pulse:g": {"kind": "pulse"}, "bicubic": {"kind": "interpolation"}},
-    }
+    return store.check_manifest(
+        {
+            "schema": 1,
+            "spec": {},
+            "dataset": {"vocabulary": {}},
+            "units": [],
+            "faces": [{"id": face} for face in faces],
+            "arms": {"pulse:g": {"kind": "pulse"}, "bicubic": {"kind": "interpolation"}},
+        }
+    )
 
 
 def draws(run: Path, faces, arms=("pulse:g", "bicubic"), n=2) -> pd.DataFrame:

@@ -153,11 +153,13 @@ def test_words_of_the_data_are_text_wherever_they_stand(write_run, tmp_path, und
     quote = '"><img src=x onerror=alert(1)>'
     made = write_run(tmp_path, per_group=1, draws=1, races=(evil, quote, "=cmd()"), images=True)
     manifest = made.manifest
-    manifest["notes"] = [evil]
-    manifest["dataset"] |= {"title": evil, "terms": quote, "may_publish_images": False}
-    manifest["unavailable"] = {evil: quote, "sr_face_found": evil}
-    manifest["skipped"] = [{"id": evil, "labels": {"race": evil}, "reason": quote}]
-    made.write_manifest()
+    dataset = manifest.dataset.as_dict()
+    made.write_manifest(
+        notes=[evil],
+        dataset=dataset | {"title": evil, "terms": quote, "may_publish_images": False},
+        unavailable={evil: quote, "sr_face_found": evil},
+        skipped=[{"id": evil, "labels": {"race": evil}, "reason": quote}],
+    )
     text = render(store.open_run(tmp_path)).read_text("utf-8")
     page = Page(text)
     assert "<script" not in text and not page.all("script")
@@ -177,7 +179,7 @@ def test_a_path_in_the_samples_cannot_show_what_lies_outside(write_run, tmp_path
 
 def restricted(write_run, path):
     made = write_run(path, per_group=1, draws=1, races=("A", "B"), images=True)
-    made.manifest["dataset"]["may_publish_images"] = False
+    made.manifest.dataset.may_publish_images = False
     made.write_manifest()
     return made
 
@@ -213,7 +215,7 @@ def test_a_run_without_any_result_renders(write_run, tmp_path, undrawn):
 
 def test_a_trial_run_says_that_gates_refuse_it(write_run, tmp_path, undrawn):
     made = write_run(tmp_path, per_group=1, draws=1, races=("A", "B"), images=False)
-    made.write_manifest(spec={**made.manifest["spec"], "limit": 2})
+    made.write_manifest(spec={**made.manifest.spec.as_dict(), "limit": 2})
     page = Page(render(store.open_run(tmp_path)).read_text("utf-8"))
     assert "Trial run." in page.text
 
@@ -232,9 +234,9 @@ def test_each_condition_has_a_section_and_the_first_is_open(write_run, tmp_path,
     [("arms", {"x": []}), ("faces", ["a"]), ("skipped", [{}]), ("unavailable", [1])],
 )
 def test_a_damaged_manifest_is_refused_in_one_line(run, tmp_path, entry, value):
-    damaged = store.Run(run.path, {**run.manifest, entry: value})
+    content = {**run.manifest.as_dict(), entry: value}
     with pytest.raises(InputError, match=entry):
-        render(damaged, tmp_path)
+        render(store.Run(run.path, store.check_manifest(content)), tmp_path)
     assert not list(tmp_path.iterdir())
 
 

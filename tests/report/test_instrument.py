@@ -1,5 +1,6 @@
 import pandas as pd
 
+from pulse_audit import store
 from pulse_audit.report.instrument import matrices
 
 MODEL = {
@@ -22,23 +23,37 @@ SAMPLES = pd.DataFrame(
 )
 
 
+def manifest(attributes=None):
+    return store.check_manifest(
+        {
+            "schema": 1,
+            "spec": {},
+            "dataset": {"vocabulary": {}},
+            "arms": {},
+            "faces": [],
+            "units": [],
+            "attributes": attributes,
+        }
+    )
+
+
 def test_the_runs_own_matrix_counts_faces_and_stands_beside_the_cards():
-    own, card = matrices({"attributes": MODEL}, SAMPLES)
+    own, card = matrices(manifest(MODEL), SAMPLES)
     assert (own.words, own.counts, own.right) == (["A", "B"], [[1, 1], [0, 1]], ["50 %", "100 %"])
     assert (card.words, card.counts, card.right) == (["B", "A"], [[9, 1], [2, 8]], ["90 %", "80 %"])
     assert "originals" in own.title and "held-out faces at 64 px" in card.title
 
 
 def test_where_a_model_gave_the_labels_only_the_cards_is_shown():
-    (card,) = matrices({"attributes": {**MODEL, "labels_from": "model"}}, SAMPLES)
+    (card,) = matrices(manifest({**MODEL, "labels_from": "model"}), SAMPLES)
     assert "held-out" in card.title
 
 
 def test_without_an_attribute_model_there_is_none():
-    assert matrices({"attributes": None}, SAMPLES) == []
-    assert matrices({}, SAMPLES) == []
+    assert matrices(manifest(None), SAMPLES) == []
+    assert matrices(manifest(), SAMPLES) == []
 
 
 def test_a_group_without_faces_has_no_share():
-    (own, _) = matrices({"attributes": MODEL}, SAMPLES[:2])
+    (own, _) = matrices(manifest(MODEL), SAMPLES[:2])
     assert own.right == ["100 %", "–"]

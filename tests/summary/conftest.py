@@ -4,6 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pulse_audit import store
+
 RACES = ["White", "Black", "Indian"]
 GENDERS = ["Male", "Female"]
 #: Retention of the planted arm: Black faces kept to .4, else turned White.
@@ -53,7 +55,10 @@ def make_samples(per_group=20, draws=2, arms=("pulse:g", "bicubic"), seed=0):
 
 
 def make_manifest(**changes):
-    return {
+    content = {
+        "schema": 1,
+        "faces": [],
+        "units": [],
         "spec": {
             "group_by": [["race"], ["race", "gender"], ["skin_tone"]],
             "conditions": ["clean"],
@@ -76,6 +81,7 @@ def make_manifest(**changes):
         "unavailable": {},
         **changes,
     }
+    return store.check_manifest(content)
 
 
 @pytest.fixture(scope="session")

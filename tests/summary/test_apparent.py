@@ -112,7 +112,7 @@ def test_corrected_retention_is_selected_by_its_own_name(summary):
 
 def test_labels_of_a_model_are_corrected_by_its_card(apparent_manifest, apparent_samples):
     manifest = apparent_manifest()
-    manifest["attributes"] = {**manifest["attributes"], "labels_from": "model"}
+    manifest.attributes.labels_from = "model"
     made = summarise(manifest, apparent_samples(arms=("pulse:g",)))
     for row, planted in zip(
         rows(made, "retention", correction="corrected"), (0.9, 0.4, 0.85), strict=True
@@ -124,7 +124,8 @@ def test_without_a_confusion_retention_is_raw_and_the_reason_is_given(
     apparent_manifest, apparent_samples
 ):
     manifest = apparent_manifest()
-    manifest["attributes"] = {**manifest["attributes"], "labels_from": "model", "card": {}}
+    manifest.attributes.labels_from = "model"
+    manifest.attributes.card = {}
     made = summarise(manifest, apparent_samples(6, arms=("pulse:g",)))
     assert rows(made, "retention", correction="corrected") == []
     assert "no held-out confusion" in made.unavailable["retention_corrected"]
@@ -230,7 +231,7 @@ def test_without_predictions_metrics_of_groups_are_unavailable_because(
 ):
     bare = apparent_samples(4).drop(columns=["sr_race", "hr_race", "hr_ita", "sr_ita"])
     manifest = apparent_manifest(attributes=None, unavailable={"sr_race": "no attribute model"})
-    manifest["spec"] = {**manifest["spec"], "group_by": [["race"]]}
+    manifest.spec.group_by = ["race"]
     made = summarise(manifest, bare)
     assert made.unavailable["retention"] == "no attribute model"
     assert made.unavailable["flip_rate"] == "no attribute model"

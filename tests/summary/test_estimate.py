@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
 
+from pulse_audit import store
 from pulse_audit.stats.intervals import intraclass_correlation, proportion_interval, wilson
 from pulse_audit.summary import summarise
 from pulse_audit.types import InputError
@@ -13,7 +14,10 @@ RACES = ["White", "Black", "Indian"]
 
 
 def manifest(**changes):
-    return {
+    content = {
+        "schema": 1,
+        "faces": [],
+        "units": [],
         "spec": {
             "group_by": [["race"], ["race", "gender"], ["skin_tone"], ["monk"]],
             "conditions": ["clean"],
@@ -25,6 +29,7 @@ def manifest(**changes):
         "unavailable": {"lpips": "weights not fetched"},
         **changes,
     }
+    return store.check_manifest(content)
 
 
 def samples(n_faces=12, draws=3, arms=("pulse:g", "bicubic"), seed=0):
@@ -185,7 +190,7 @@ def test_groups_come_in_the_order_of_the_vocabulary_and_intersections_are_joined
 
 def test_groupings_may_be_written_as_joined_columns():
     listed, joined = manifest(), manifest()
-    joined["spec"] = {**joined["spec"], "group_by": ["race", "race,gender", "skin_tone", "monk"]}
+    joined.spec.group_by = ["race", "race,gender", "skin_tone", "monk"]
     assert summarise(listed, samples()) == summarise(joined, samples())
 
 
@@ -223,7 +228,7 @@ def test_faces_without_a_label_are_a_group_of_their_own():
 
 
 def test_an_unknown_grouping_is_refused_in_one_line():
-    spec = {**manifest()["spec"], "group_by": [["region"]]}
+    spec = {**manifest().spec.as_dict(), "group_by": [["region"]]}
     with pytest.raises(InputError, match=r"group_by region: .*race, gender, skin_tone, monk"):
         summarise(manifest(spec=spec), samples())
 
@@ -237,7 +242,7 @@ def test_the_order_of_rows_does_not_change_a_byte():
 
 def test_the_run_seed_moves_only_the_bootstrap():
     other = manifest()
-    other["spec"] = {**other["spec"], "seed": 1}
+    other.spec.seed = 1
     a = only(summarise(manifest(), samples(arms=["bicubic"])), metric="psnr", group_by="all")
     b = only(summarise(other, samples(arms=["bicubic"])), metric="psnr", group_by="all")
     assert a.value == b.value and a.low != b.low

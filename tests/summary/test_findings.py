@@ -1,10 +1,24 @@
+from pulse_audit import store
 from pulse_audit.summary import EstimateRow
 from pulse_audit.summary.findings import findings
 
-MANIFEST = {
-    "spec": {"group_by": [["race"]]},
-    "arms": {"pulse:g": {"kind": "pulse"}, "bicubic": {"kind": "interpolation"}},
-}
+ARMS = {"pulse:g": {"kind": "pulse"}, "bicubic": {"kind": "interpolation"}}
+
+
+def manifest(arms):
+    return store.check_manifest(
+        {
+            "schema": 1,
+            "spec": {"group_by": [["race"]]},
+            "dataset": {"vocabulary": {}},
+            "arms": arms,
+            "faces": [],
+            "units": [],
+        }
+    )
+
+
+MANIFEST = manifest(ARMS)
 
 
 def row(metric, value, low, high, group="all", arm="pulse:g", **changes):
@@ -92,7 +106,7 @@ def test_what_is_to_be_known_of_arms_is_said_once_for_all_it_holds_for():
         name: {"kind": "pulse", "caveats": ["interim model"]} for name in ("pulse:g", "pulse:h")
     }
     rows = [row("feasible_rate", 0.9, 0.8, 0.95, arm=arm) for arm in arms]
-    said = findings({**MANIFEST, "arms": arms}, rows)
+    said = findings(manifest(arms), rows)
     assert said.count("pulse:g and pulse:h: interim model.") == 1
 
 

@@ -1,0 +1,233 @@
+"""What ``manifest.json`` holds: what was planned, with what, and how the run ended."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
+
+from pulse_audit.types import InputError
+
+SCHEMA_VERSION: Literal[1] = 1
+
+#: Names that become columns or files of a run; a foreign manifest may hold any text.
+ColumnName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_ .-]{0,79}$")]
+UnitId = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,40}$")]
+
+
+class _Entry(BaseModel):
+    """Keys beyond those declared are kept as they are, so that nothing recorded is lost."""
+
+    model_config = ConfigDict(extra="allow", validate_assignment=True)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the recorded keys, and only those, as plain JSON values."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+
+class RecordedSpec(_Entry):
+    """The specification of the run, as `pulse_audit.harness.spec.AuditSpec` was given.
+
+    ``group_by`` holds one text per grouping, the columns joined by commas.
+    """
+
+    dataset: str = ""
+    seed: int = 0
+    search: str = "official"
+    scales: list[int] = []
+    conditions: list[str] = []
+    kernel: str = "pulse"
+    group_by: list[str] = []
+    limit: int | None = None
+    keep_images: str = "none"
+    sources: bool = False
+
+    @field_validator("group_by", mode="before")
+    @classmethod
+    def _joined(cls, value: Any) -> Any:
+        # A grouping may be given as a list of its columns.
+        if not isinstance(value, list):
+            return [] if value is None else value
+        return [",".join(g) if isinstance(g, list) else g for g in value]
+
+    @property
+    def groupings(self) -> list[list[str]]:
+        """Columns of each grouping."""
+        return [grouping.split(",") for grouping in self.group_by]
+
+
+class Execution(_Entry):
+    """Device, precision of the generators, CPU threads, and draws per work unit."""
+
+    device: str = "cpu"
+    precision: str = "fp32"
+    threads: int = 1
+    batch: int = 8
+
+
+class DatasetEntry(_Entry):
+    """The evaluation set: its terms, and the words of its labels in order."""
+
+    name: str = ""
+    title: str = ""
+    terms: str | None = None
+    labels_from: str | None = None
+    crop: str = "as-is"
+    may_publish_images: bool = False
+    vocabulary: dict[str, list[str]]
+
+
+class Prepared(_Entry):
+    """How the originals were prepared: side in pixels, crop, and whether faces were aligned."""
+
+    resolution: int = 0
+    crop: str = "as-is"
+    aligned: bool = False
+
+
+class FaceEntry(_Entry):
+    """One face of the run: the data set's file name, its labels, SHA-256 of its bytes."""
+
+    id: str
+    labels: dict[str, str | None] = {}
+    sha256: str = ""
+
+
+class SkippedEntry(_Entry):
+    """A photo that could not be read, and why."""
+
+    id: str
+    labels: dict[str, str | None] = {}
+    reason: str = ""
+
+
+class ArmEntry(_Entry):
+    """One arm: its kind, settings, weights, and what must be known about it."""
+
+    kind: str | None = None
+    promises_feasibility: bool | None = None
+    caveats: list[str] | None = None
+    notes: list[str] = []
+
+
+class WorkUnit(_Entry):
+    """A batch of draws, (face id, index) each, of one arm under one condition and scale."""
+
+    id: UnitId
+    arm: str = ""
+    condition: str = ""
+    scale: int = 0
+    draws: list[tuple[str, int]] = []
+
+
+class AttributesEntry(_Entry):
+    """The attribute model: its card, and the words it predicts by label column."""
+
+    name: str = ""
+    card: dict[str, Any] = {}
+    vocabulary: dict[ColumnName, list[str]]
+    labels_from: str | None = None
+
+
+class FeaturesEntry(_Entry):
+    """The network whose features are stored, their length, and why none are."""
+
+    network: str | None = None
+    dim: PositiveInt | None = None
+    why: str | None = None
+
+
+class MetricEntry(_Entry):
+    """A measured metric: the columns it fills and its settings."""
+
+    columns: list[ColumnName]
+    unit: str | None = None
+    better: str | None = None
+
+
+class Manifest(_Entry):
+    """Everything a run records about itself, beside its samples.
+
+    ``unavailable`` maps columns without a value to the reason. ``references`` holds what was fitted
+    on all originals, ``sources`` the settings of the tables in ``sources/``; None where there are
+    none.
+    """
+
+    schema_version: Literal[1] = Field(SCHEMA_VERSION, alias="schema")
+    status: str = "planned"
+    package_version: str = ""
+    spec: RecordedSpec
+    fingerprint: str = ""
+    execution: Execution = Execution()
+    versions: dict[str, str] = {}
+    platform: str = "unknown"
+    dataset: DatasetEntry
+    prepared: Prepared = Prepared()
+    faces: list[FaceEntry]
+    skipped: list[SkippedEntry] = []
+    arms: dict[str, ArmEntry]
+    units: list[WorkUnit]
+    notes: list[str] = []
+    attributes: AttributesEntry | None = None
+    features: FeaturesEntry = FeaturesEntry()
+    metrics: dict[str, MetricEntry] = {}
+    unavailable: dict[str, str] = {}
+    started: str | None = None
+    references: dict[str, Any] | None = None
+    sources: dict[str, Any] | None = None
+    seconds: float = 0.0
+    finished: str | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run finished."""
+        return self.status == "complete"
+
+    @property
+    def planned_draws(self) -> int:
+        """Draws of all work units."""
+        return sum(len(unit.draws) for unit in self.units)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read the manifest of a run directory; a foreign one is not trusted.
+
+    Raises
+    ------
+    InputError
+        If there is none, or it is not a manifest of this version.
+    """
+    where = path / "manifest.json"
+    try:
+        content = json.loads(where.read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"{path}: not a run directory (no manifest.json)") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{where}: unreadable ({error})") from None
+    if not isinstance(content, dict) or not isinstance(content.get("schema"), int):
+        raise InputError(f"{where}: not a manifest of pulse-audit")
+    if content["schema"] != SCHEMA_VERSION:
+        raise InputError(
+            f"{where}: schema {content['schema']}, this version reads {SCHEMA_VERSION}"
+        )
+    return check_manifest(content, where)
+
+
+def check_manifest(content: dict[str, Any], where: Path | str = "manifest.json") -> Manifest:
+    """Check plain JSON values against the model.
+
+    Raises
+    ------
+    InputError
+        Naming the first entry at fault.
+    """
+    try:
+        return Manifest.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        entry = ".".join(str(part) for part in first["loc"] if part != "[key]")
+        if first["type"] == "string_pattern_mismatch":
+            raise InputError(f"{where}: {entry}: {first['input']!r} is not one of ours") from None
+        raise InputError(f"{where}: entry {entry!r} is missing or damaged") from None
