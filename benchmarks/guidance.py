@@ -28,7 +28,7 @@ from pulse_audit.harness.guidance import guided_search
 from pulse_audit.models.attributes import load_attributes
 from pulse_audit.models.generators import load_generator
 from pulse_audit.search.config import PRESETS
-from pulse_audit.search.start import draw_start
+from pulse_audit.search.sphere import draw_start
 from pulse_audit.types import Draw
 
 FACES = Path(__file__).resolve().parents[2] / "shared" / "fairface-sample"

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
-import torch
 from matplotlib.figure import Figure
 
 from pulse_audit import store, summary
-from pulse_audit.degrade.resample import check_factor, downscale
-from pulse_audit.generators.adapt import StyleNetwork, as_generator
+from pulse_audit.generators.adapt import as_generator
 from pulse_audit.harness.run import run_audit
 from pulse_audit.harness.spec import AuditSpec
 from pulse_audit.models.generators import load_generator
 from pulse_audit.names import nearest
 from pulse_audit.report import html
 from pulse_audit.report.content import FIGURES
-from pulse_audit.search.config import SearchConfig
-from pulse_audit.search.pulse import Pulse as Search
+from pulse_audit.search.pulse import Pulse
 from pulse_audit.types import (
     Degradation,
     Generator,
@@ -30,7 +27,6 @@ from pulse_audit.types import (
     Status,
     Upsampled,
     Upsampler,
-    is_generator,
 )
 
 __all__ = [
@@ -48,52 +44,6 @@ __all__ = [
     "audit",
     "load_generator",
 ]
-
-
-class Pulse(Search):
-    """PULSE on one generator, with one of the downscaling operators by name.
-
-    Parameters
-    ----------
-    generator : Generator, style network or decoder
-        What is no `Generator` yet goes through `as_generator`.
-    scale : int
-        Downscaling factor: the generator's resolution over the input's.
-    search : str or SearchConfig
-        ``official``, ``paper``, ``fast``, or settings of one's own.
-    kernel : str
-        The operator DS: ``pulse``, ``bicubic``, ``lanczos``, ``bilinear``, ``area``, ``nearest``.
-    device, dtype, batch_size
-        As for `pulse_audit.search.pulse.Pulse`, whose ``upsample`` this is.
-
-    Raises
-    ------
-    InputError
-        If the scale does not fit the generator, or a name is unknown.
-    """
-
-    def __init__(
-        self,
-        generator: Generator | StyleNetwork,
-        scale: int = 8,
-        *,
-        search: str | SearchConfig = "official",
-        kernel: str = "pulse",
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
-        batch_size: int = 8,
-    ) -> None:
-        adapted = generator if is_generator(generator) else as_generator(generator)
-        check_factor(adapted.card.resolution, scale, kernel)
-        super().__init__(
-            adapted,
-            scale=scale,
-            downscale=partial(downscale, factor=scale, kernel=kernel),
-            config=search,
-            device=device,
-            dtype=dtype,
-            batch_size=batch_size,
-        )
 
 
 @dataclass(frozen=True)

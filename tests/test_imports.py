@@ -22,6 +22,7 @@ ALLOWED = {
     "files": {"types"},
     "types": {"seeding"},
     **{leaf: BOTTOM for leaf in LEAVES},
+    "search": BOTTOM | {"degrade", "generators"},
     "datasets": BOTTOM,
     "options": BOTTOM,
     "terminal": BOTTOM,

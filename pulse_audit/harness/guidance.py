@@ -18,9 +18,8 @@ import torch
 from torch import Tensor
 
 from pulse_audit.search.config import SearchConfig
-from pulse_audit.search.engine import BatchSearch, Downscale
-from pulse_audit.search.result import Iterate
-from pulse_audit.search.start import Start
+from pulse_audit.search.engine import BatchSearch, Downscale, Iterate
+from pulse_audit.search.sphere import Start
 from pulse_audit.types import Generator, InputError
 
 #: Reads images (m, 3, R, R) in [0, 1]: probabilities (m, k) of each attribute, rows summing to 1.

@@ -44,7 +44,7 @@ from pulse_audit.harness.prepare import prepared
 from pulse_audit.harness.sources_models import SourceModels
 from pulse_audit.harness.sources_parts import Parts, Piece, Row, schemas
 from pulse_audit.harness.unit import encode_png, kept_faces
-from pulse_audit.search.start import draw_start
+from pulse_audit.search.sphere import draw_start
 from pulse_audit.search.upsampler import PulseUpsampler
 from pulse_audit.seeding import fingerprint, hexdigest
 from pulse_audit.store.manifest import WorkUnit

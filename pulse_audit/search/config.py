@@ -1,16 +1,27 @@
-"""The settings of one search, and the presets known by name."""
+"""The settings of one search, the presets known by name, and PULSE's learning-rate schedules."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from pulse_audit.search.losses import parse_loss
-from pulse_audit.search.rules import RULES
-from pulse_audit.search.schedule import CORNERS
 from pulse_audit.types import InputError
 
-NOISE = ("zero", "fixed", "trainable")
-PRIORS = ("sphere", "none", "nll")
+#: For each schedule, corners (progress, factor) joined by straight lines.
+SCHEDULES = {
+    "fixed": ((0.0, 1.0), (1.0, 1.0)),
+    "linear1cycle": ((0.0, 0.1), (0.5, 1.0), (1.0, 0.1)),
+    "linear1cycledrop": ((0.0, 0.1), (0.45, 1.0), (0.9, 0.1), (1.0, 0.001)),
+}
+
+#: The settings that take one of several words.
+CHOICES = {
+    "optimizer": ("adam", "adamax", "sgd", "sgdm"),
+    "schedule": tuple(SCHEDULES),
+    "noise": ("zero", "fixed", "trainable"),
+    "prior": ("sphere", "none", "nll"),
+}
 
 
 @dataclass(frozen=True)
@@ -25,7 +36,7 @@ class SearchConfig:
         An image is feasible when the MSE between its DS and the input is at most this, on the
         [0, 1] scale; also the floor of the pixel terms.
     steps : int
-        Images rendered and judged; one update lies between two of them.
+        Number of images rendered and judged; one update lies between two of them.
     optimizer : {"adam", "adamax", "sgd", "sgdm"}
         ``sgdm`` has momentum 0.9.
     learning_rate : float
@@ -33,8 +44,8 @@ class SearchConfig:
     schedule : {"linear1cycledrop", "linear1cycle", "fixed"}
         See `learning_rate_factor`.
     noise : {"trainable", "fixed", "zero"}
-        What becomes of the noise maps; ``trainable`` optimises the first
-        ``trainable_noise_layers`` and leaves the others as drawn.
+        Treatment of the noise maps; ``trainable`` optimises the first ``trainable_noise_layers``
+        and leaves the others as drawn.
     trainable_noise_layers : int
         Number of layers, coarsest first.
     bad_noise_layers : str
@@ -42,8 +53,8 @@ class SearchConfig:
     tied_latent : bool
         Whether one latent vector serves all layers of an image.
     prior : {"sphere", "none", "nll"}
-        ``sphere`` keeps each vector and map at its initial norm, ``none`` lets them go, ``nll``
-        lets them go and adds ``nll_weight`` times ``-log p`` of what is optimised.
+        ``sphere`` keeps each vector and map at its initial norm, ``none`` leaves the norms free,
+        ``nll`` leaves them free and adds ``nll_weight`` times ``-log p`` of what is optimised.
     nll_weight : float
         With the default the term starts out about as large as ``0.05*GEOCROSS`` does for the
         18 vectors of a 1024 px StyleGAN.
@@ -74,15 +85,21 @@ class SearchConfig:
         """Check every value."""
         parse_loss(self.loss)
         self.silenced_layers()
-        _one_of("optimizer", self.optimizer, tuple(RULES))
-        _one_of("schedule", self.schedule, tuple(CORNERS))
-        _one_of("noise", self.noise, NOISE)
-        _one_of("prior", self.prior, PRIORS)
-        _at_least("steps", self.steps, 1)
-        _at_least("trainable_noise_layers", self.trainable_noise_layers, 0)
-        _at_least("nll_weight", self.nll_weight, 0)
-        _above_zero("eps", self.eps)
-        _above_zero("learning_rate", self.learning_rate)
+        for name, words in CHOICES.items():
+            value = getattr(self, name)
+            if value not in words:
+                raise InputError(
+                    f'search: {name} "{value}" is not known; use one of {", ".join(words)}'
+                )
+        # NaN compares as false, so it fails every check below.
+        for name, lowest in (("steps", 1), ("trainable_noise_layers", 0), ("nll_weight", 0)):
+            value = getattr(self, name)
+            if not lowest <= value < math.inf:
+                raise InputError(f"search: {name} is {value}, it must be at least {lowest}")
+        for name in ("eps", "learning_rate"):
+            value = getattr(self, name)
+            if not 0 < value < math.inf:
+                raise InputError(f"search: {name} is {value}, it must be above 0")
 
     def silenced_layers(self) -> frozenset[int]:
         """Numbers of the layers in ``bad_noise_layers``."""
@@ -95,23 +112,36 @@ class SearchConfig:
             ) from None
 
 
-def _one_of(field: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise InputError(f'search: {field} "{value}" is not known; use one of {", ".join(known)}')
-
-
-def _at_least(field: str, value: float, low: float) -> None:
-    if not low <= value < float("inf"):
-        raise InputError(f"search: {field} is {value}, it must be at least {low}")
-
-
-def _above_zero(field: str, value: float) -> None:
-    if not 0 < value < float("inf"):
-        raise InputError(f"search: {field} is {value}, it must be above 0")
-
-
 PRESETS = {
     "official": SearchConfig(),
     "paper": SearchConfig(eps=1e-3),
     "fast": SearchConfig(stop_at_feasibility=True),
 }
+
+
+def learning_rate_factor(schedule: str, step: int, steps: int) -> float:
+    """Factor on the learning rate at one update.
+
+    Parameters
+    ----------
+    schedule : {"fixed", "linear1cycle", "linear1cycledrop"}
+        ``linear1cycle`` rises from 0.1 to 1 at half way and falls back; ``linear1cycledrop``
+        (PULSE's default) does so within the first 90 % and then falls towards 0.001.
+    step : int
+        Number of updates already made, 0 <= step <= steps.
+    steps : int
+        Length of the whole search, at least 1.
+
+    Raises
+    ------
+    InputError
+        If the schedule is unknown.
+    """
+    if schedule not in SCHEDULES:
+        raise InputError(f'schedule "{schedule}" is not known; use one of {", ".join(SCHEDULES)}')
+    progress, corners = step / steps, SCHEDULES[schedule]
+    # Interpolate on the line between the two corners around the present progress.
+    for (start, low), (end, high) in zip(corners, corners[1:], strict=False):
+        if progress <= end:
+            return low + (high - low) * (progress - start) / (end - start)
+    return corners[-1][1]

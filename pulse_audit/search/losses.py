@@ -50,20 +50,15 @@ def parse_loss(text: str) -> tuple[Term, ...]:
         match = _TERM.match(text, position)
         if match is None:
             raise InputError(f'loss "{text}": cannot be read; write it as 100*L2+0.05*GEOCROSS')
-        terms.append(_term(match[2], float(match[1] or 1), text))
+        weight, name = float(match[1] or 1), match[2]
+        norm = re.fullmatch(r"L(\d+(?:\.\d+)?)", name)
+        if name != GEOCROSS and (norm is None or float(norm[1]) < 1):
+            raise InputError(f'loss "{text}": {name} is not known; use GEOCROSS or Lp with p >= 1')
+        terms.append(Term(name, weight, None if norm is None else float(norm[1])))
         position = match.end()
     if len({term.name for term in terms}) < len(terms):
         raise InputError(f'loss "{text}": a term is given twice')
     return tuple(terms)
-
-
-def _term(name: str, weight: float, text: str) -> Term:
-    if name == GEOCROSS:
-        return Term(name, weight, None)
-    norm = re.fullmatch(r"L(\d+(?:\.\d+)?)", name)
-    if norm is None or float(norm[1]) < 1:
-        raise InputError(f'loss "{text}": {name} is not known; use GEOCROSS or Lp with p >= 1')
-    return Term(name, weight, float(norm[1]))
 
 
 def loss_terms(
@@ -117,14 +112,15 @@ def pixel_loss(difference: Tensor, power: float, eps: float) -> Tensor:
         (n,).
     """
     powered = difference.square() if power == 2 else difference.abs().pow(power)
+    # (n, 3, h, w) -> (n,)
     floored = powered.mean(dim=(1, 2, 3)).clamp(min=eps)
     return floored * L1_FACTOR if power == 1 else floored
 
 
 def geocross(styles: Tensor) -> Tensor:
-    """Geodesic cross loss: how far an image's style vectors lie from one another.
+    """Geodesic cross loss: mean squared angle between an image's style vectors, times 64.
 
-    64 times the mean over all ordered pairs (a vector with itself included) of theta squared,
+    The mean is over all ordered pairs, a vector with itself included, of theta squared,
     ``theta = 2 atan2(|x - y|, |x + y|)``: the angle for vectors of one norm, and nearly it for
     others (Menon et al. 2020, section 3.3).
 
@@ -138,6 +134,7 @@ def geocross(styles: Tensor) -> Tensor:
     Tensor
         (n,); about 0 where all vectors of an image are equal.
     """
+    # All pairs by broadcasting: (n, L, 1, D) with (n, 1, L, D) -> (n, L, L)
     x, y = styles[:, :, None], styles[:, None]
     apart = ((x - y).square().sum(-1) + ROOT_FLOOR).sqrt()
     along = ((x + y).square().sum(-1) + ROOT_FLOOR).sqrt()

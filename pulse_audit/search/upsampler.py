@@ -7,11 +7,10 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from pulse_audit.search.config import PRESETS, SearchConfig
-from pulse_audit.search.engine import BatchSearch, ExtraLoss
-from pulse_audit.search.start import draw_start
+from pulse_audit.search.engine import BatchSearch
+from pulse_audit.search.sphere import draw_start
 from pulse_audit.types import Degradation, Generator, InputError, Request, Upsampled
 
 
@@ -29,8 +28,6 @@ class PulseUpsampler:
         Settings; default: the official ones.
     name : str, optional
         Name of the arm; default ``pulse:<generator>``.
-    extra_losses : sequence of callable
-        ``term(images, latents) -> (m,)``, added to the loss; see `BatchSearch`.
 
     Attributes
     ----------
@@ -48,9 +45,8 @@ class PulseUpsampler:
         config: SearchConfig = PRESETS["official"],
         *,
         name: str | None = None,
-        extra_losses: Sequence[ExtraLoss] = (),
     ) -> None:
-        self.generator, self.config, self._extra_losses = generator, config, extra_losses
+        self.generator, self.config = generator, config
         self.name = name or f"pulse:{generator.card.name}"
         self.resolution: int | None = generator.card.resolution
         self.crop = generator.card.crop
@@ -66,30 +62,10 @@ class PulseUpsampler:
         """
         if not requests:
             return []
-        lr = _stacked(requests)
-        factor = self._factor(lr)
-        start = draw_start(self.generator, [request.seed for request in requests], self.config)
-        search = BatchSearch(
-            self.generator,
-            lr,
-            start,
-            lambda images: degradation.downscale(images, scale=factor),
-            self.config,
-            extra_losses=self._extra_losses,
-        )
-        return list(search.run())
-
-    def describe(self) -> dict[str, Any]:
-        """Return the generator's card, the settings and the caveats, as plain JSON values."""
-        card = self.generator.card.as_dict()
-        return {
-            "kind": "pulse",
-            "generator": card,
-            "search": asdict(self.config),
-            "caveats": list(self.caveats),
-        }
-
-    def _factor(self, lr: Tensor) -> int:
+        sizes = {tuple(request.lr.shape) for request in requests}
+        if len(sizes) > 1:
+            raise InputError(f"inputs of one batch differ in size: {sorted(sizes)}")
+        lr = torch.stack([request.lr for request in requests])
         height, width = lr.shape[-2:]
         resolution = self.generator.card.resolution
         if height != width or resolution % width:
@@ -97,11 +73,20 @@ class PulseUpsampler:
                 f"{self.name}: inputs of {width} x {height} px; the side has to divide the "
                 f"generator's {resolution} px"
             )
-        return resolution // width
+        search = BatchSearch(
+            self.generator,
+            lr,
+            draw_start(self.generator, [request.seed for request in requests], self.config),
+            lambda images: degradation.downscale(images, scale=resolution // width),
+            self.config,
+        )
+        return list(search.run())
 
-
-def _stacked(requests: Sequence[Request]) -> Tensor:
-    sizes = {tuple(request.lr.shape) for request in requests}
-    if len(sizes) > 1:
-        raise InputError(f"inputs of one batch differ in size: {sorted(sizes)}")
-    return torch.stack([request.lr for request in requests])
+    def describe(self) -> dict[str, Any]:
+        """Return the generator's card, the settings and the caveats, as plain JSON values."""
+        return {
+            "kind": "pulse",
+            "generator": self.generator.card.as_dict(),
+            "search": asdict(self.config),
+            "caveats": list(self.caveats),
+        }

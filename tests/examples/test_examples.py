@@ -85,7 +85,7 @@ def test_the_search_recovers_the_dcgan_s_own_samples(build, record_property):
     """At scale 4 an image of the generator's own has a feasible answer: itself."""
     generator = build("celeba_dcgan")
     lr = F.avg_pool2d(samples(generator, 8, seed=3), 4)
-    pulse = Pulse(generator, scale=4, downscale=lambda x: F.avg_pool2d(x, 4), batch_size=16)
+    pulse = Pulse(generator, scale=4, kernel="area", batch_size=16)
     results = pulse.upsample(lr, seeds=[0, 1])
     rate = sum(result.feasible for result in results) / len(results)
     record_property("feasible_rate", rate)

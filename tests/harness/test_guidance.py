@@ -8,7 +8,7 @@ import pulse_audit as pa
 from pulse_audit.harness.guidance import guided_search
 from pulse_audit.search.config import SearchConfig
 from pulse_audit.search.engine import BatchSearch
-from pulse_audit.search.start import draw_start
+from pulse_audit.search.sphere import draw_start
 from pulse_audit.types import InputError
 
 SIDE, SCALE = 8, 4

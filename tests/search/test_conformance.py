@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from pulse_audit.generators.adapt import as_generator
 from pulse_audit.generators.gaussianise import GaussianFit
 from pulse_audit.generators.stylegan1 import StyleGAN1
 from pulse_audit.search.pulse import Pulse
-from pulse_audit.search.start import Start
+from pulse_audit.search.sphere import Start
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 
@@ -31,20 +30,7 @@ def weights() -> dict[str, Tensor]:
     return {k: draw(k, *s) * (0.1 if k.endswith(small) else 1.0) for k, s in keys.items()}
 
 
-def bicubic(images: Tensor, factor: int = 32) -> Tensor:
-    """PULSE's operator: 4 f taps (a = -0.5), reflected borders, vertical first."""
-    t = ((torch.arange(4 * factor, dtype=torch.float64) - 2 * factor + 0.5) / factor).abs()
-    inner, outer = 1.5 * t**3 - 2.5 * t**2 + 1, -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2
-    taps = torch.where(t <= 1, inner, torch.where(t < 2, outer, 0))
-    taps = (taps / taps.sum()).to(images).expand(3, 1, 1, -1)
-    before, after = 3 * factor // 2, 3 * factor - 3 * factor // 2
-    rows = F.pad(images, (0, 0, before, after), mode="reflect")
-    rows = F.conv2d(rows, taps.transpose(2, 3), stride=(factor, 1), groups=3)
-    columns = F.pad(rows, (before, after, 0, 0), mode="reflect")
-    return F.conv2d(columns, taps, stride=(1, factor), groups=3)
-
-
-class ShouldStop(Exception):
+class Stop(Exception):
     pass
 
 
@@ -67,10 +53,10 @@ def test_nine_steps_are_those_of_the_official_search():
     def observe(iterate):
         iterates.append(iterate)
         if len(iterates) == 9:
-            raise ShouldStop
+            raise Stop
 
-    pulse = Pulse(as_generator(network, gaussian_fit=fit), scale=32, downscale=bicubic)
-    with pytest.raises(ShouldStop):
+    pulse = Pulse(as_generator(network, gaussian_fit=fit), scale=32)
+    with pytest.raises(Stop):
         lr = torch.sigmoid(draw("input.lr", 1, 3, 32, 32))
         pulse.upsample(lr, start=start, observe=observe)
 

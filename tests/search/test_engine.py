@@ -5,7 +5,7 @@ import torch
 
 from pulse_audit.search.config import PRESETS, SearchConfig
 from pulse_audit.search.engine import BatchSearch
-from pulse_audit.search.start import draw_start
+from pulse_audit.search.sphere import draw_start
 from pulse_audit.types import InputError, Status
 
 OFFICIAL = PRESETS["official"]

@@ -7,21 +7,21 @@ import torch
 from torch import Tensor
 
 from pulse_audit.generators.adapt import StyleGenerator
+from pulse_audit.search.engine import Iterate, SearchResult
 from pulse_audit.search.pulse import Pulse
-from pulse_audit.search.result import Iterate, SearchResult
 
 SEARCHES = 24
 
 
 @pytest.fixture
 def search(
-    style_generator: StyleGenerator, inputs: Callable[[int, int], Tensor], pool: Callable
+    style_generator: StyleGenerator, inputs: Callable[[int, int], Tensor]
 ) -> Callable[..., list[SearchResult]]:
     """Search the same inputs from the same starts in a precision."""
 
     def run(dtype: torch.dtype, **options: object) -> list[SearchResult]:
         pulse = Pulse(
-            style_generator, scale=8, downscale=pool(8), config="fast", dtype=dtype,
+            style_generator, scale=8, kernel="area", search="fast", dtype=dtype,
             batch_size=SEARCHES,
         )  # fmt: skip
         lr = inputs(SEARCHES, 2)

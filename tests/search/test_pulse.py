@@ -2,16 +2,16 @@ import pytest
 import torch
 
 from pulse_audit.search.config import SearchConfig
-from pulse_audit.search.pulse import Pulse, preset
-from pulse_audit.search.start import Start, draw_start
+from pulse_audit.search.pulse import Pulse
+from pulse_audit.search.sphere import Start, draw_start
 from pulse_audit.types import InputError, Status
 
 SHORT = SearchConfig(steps=5)
 
 
 @pytest.fixture
-def pulse(style_generator, pool):
-    return Pulse(style_generator, scale=4, downscale=pool(4), config=SHORT, batch_size=2)
+def pulse(style_generator):
+    return Pulse(style_generator, scale=4, kernel="area", search=SHORT, batch_size=2)
 
 
 def test_each_input_is_searched_once_for_each_seed(pulse, inputs):
@@ -68,19 +68,19 @@ def test_observers_see_rows_in_the_order_of_the_results(pulse, inputs):
     assert seen == {0, 1, 2}
 
 
-def test_float64_is_searched_in_float64(style_generator, pool, inputs):
+def test_float64_is_searched_in_float64(style_generator, inputs):
     dtypes = set()
-    pulse = Pulse(style_generator, scale=4, downscale=pool(4), config=SHORT, dtype=torch.float64)
+    pulse = Pulse(style_generator, scale=4, kernel="area", search=SHORT, dtype=torch.float64)
     (result,) = pulse.upsample(inputs(1, 4), observe=lambda i: dtypes.add(i.images.dtype))
     assert dtypes == {torch.float64}
     assert result.image.dtype == torch.float32
 
 
-def test_bfloat16_goes_the_same_way(style_generator, pool, inputs):
+def test_bfloat16_goes_the_same_way(style_generator, inputs):
     """Latents stay in float32; only the network's arithmetic is coarse."""
-    exact = Pulse(style_generator, scale=4, downscale=pool(4), config=SHORT)
+    exact = Pulse(style_generator, scale=4, kernel="area", search=SHORT)
     (wanted,) = exact.upsample(inputs(1, 4))
-    fast = Pulse(style_generator, scale=4, downscale=pool(4), config=SHORT, dtype=torch.bfloat16)
+    fast = Pulse(style_generator, scale=4, kernel="area", search=SHORT, dtype=torch.bfloat16)
     (found,) = fast.upsample(inputs(1, 4))
     assert found.latents.dtype == torch.float32
     cosine = torch.nn.functional.cosine_similarity(found.latents, wanted.latents, dim=-1)
@@ -105,12 +105,12 @@ def test_inputs_that_do_not_fit_cost_one_line(pulse, lr, message):
 
 
 @pytest.mark.parametrize("settings", [{"scale": 5}, {"scale": 0}, {"batch_size": 0}])
-def test_settings_that_do_not_fit_are_refused(style_generator, pool, settings):
+def test_settings_that_do_not_fit_are_refused(style_generator, settings):
     with pytest.raises(InputError):
-        Pulse(style_generator, downscale=pool(4), **{"scale": 4, **settings})
+        Pulse(style_generator, **{"scale": 4, **settings})
 
 
-def test_presets_go_by_name(style_generator, pool):
-    assert Pulse(style_generator, scale=4, downscale=pool(4), config="paper").config.eps == 1e-3
+def test_presets_go_by_name(style_generator):
+    assert Pulse(style_generator, scale=4, search="paper").config.eps == 1e-3
     with pytest.raises(InputError, match='"quick" is not known; use one of official, paper, fast'):
-        preset("quick")
+        Pulse(style_generator, scale=4, search="quick")

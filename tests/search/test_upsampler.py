@@ -45,10 +45,10 @@ def test_the_arm_is_named_after_its_generator(style_generator):
     assert PulseUpsampler(style_generator).resolution == 16
 
 
-def test_answers_are_those_of_the_search(arm, style_generator, inputs, pool, degradation):
+def test_answers_are_those_of_the_search(arm, style_generator, inputs, degradation):
     lr = inputs(3, 4)
     answers = arm(requests(lr, [5, 0, 9]), degradation)
-    search = Pulse(style_generator, scale=4, downscale=pool(4), config=SHORT)
+    search = Pulse(style_generator, scale=4, kernel="area", search=SHORT)
     for row, seed in enumerate([5, 0, 9]):
         (wanted,) = search.upsample(lr[row], seeds=[seed])
         assert isinstance(answers[row], Upsampled)
