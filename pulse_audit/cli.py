@@ -54,6 +54,7 @@ def commands() -> None:
 def run(spec: str | None, out: Path | None, as_json: bool, quiet: bool, **flags: Any) -> int:
     """Run an audit, or resume it: the same command goes on where it was interrupted."""
     from pulse_audit import terminal
+    from pulse_audit.harness.inputs import find_inputs
     from pulse_audit.harness.spec import make_spec, read_spec
 
     given = {
@@ -64,11 +65,13 @@ def run(spec: str | None, out: Path | None, as_json: bool, quiet: bool, **flags:
     named = spec or (None if "dataset" in given else "default")
     values = {**(read_spec(named) if named else {}), **given}
     audit = make_spec(values, named or "run")
+    # Wrong names are answered here, before torch is loaded.
+    inputs = find_inputs(audit)
     from pulse_audit.harness.run import run_audit
 
     work = ("auditing", "pieces of work") if audit.sources else ("upsampling", "draws")
     with terminal.progress(*work, quiet) as progress:
-        finished = run_audit(audit, out or audit.default_out, progress)
+        finished = run_audit(audit, out or audit.default_out, progress, inputs)
     _show_run(finished.path, as_json)
     return DONE
 
@@ -121,6 +124,10 @@ def _show_run(path: Path, as_json: bool) -> None:
 def upsample(images: tuple[Path, ...], as_json: bool, quiet: bool, **options: Any) -> int:
     """Upsample photos with PULSE. What it returns never reveals who someone is."""
     from pulse_audit import terminal
+    from pulse_audit.harness.inputs import check_search
+
+    # Wrong names are answered here, before torch is loaded.
+    check_search(images, options["generator"], options["search"], options["device"])
     from pulse_audit.harness.single import upsample_photos
 
     with terminal.progress("searching", "images", quiet) as progress:

@@ -17,7 +17,7 @@ from pulse_audit.models.attributes import attribute_names, load_attributes
 from pulse_audit.models.generators import describe_generator
 from pulse_audit.models.published import WeightCard, cards
 from pulse_audit.models.shipped import shipped_file, shipped_generators
-from pulse_audit.names import INTERPOLATION, nearest
+from pulse_audit.names import CONDITIONS, INTERPOLATION, nearest
 from pulse_audit.types import GeneratorCard, InputError
 
 Rows = list[dict[str, str]]
@@ -272,8 +272,6 @@ def _accuracy(counts: Sequence[Sequence[int]]) -> str:
 
 
 def _conditions() -> Rows:
-    from pulse_audit.degrade.corrupt import CONDITIONS
-
     return [{"form": form, "what": what} for form, what in CONDITIONS.items()]
 
 

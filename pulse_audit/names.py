@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pulse_audit.types import InputError
+from pulse_audit.types import CROPS, InputError
 
 #: Arms that are interpolation kernels.
 INTERPOLATION = ("nearest", "bicubic", "lanczos")
@@ -110,3 +111,132 @@ def parse_arm(arm: str) -> ArmReference:
     if is_factory(arm):
         return ArmReference(Path(arm.rpartition(":")[0]).stem, "factory", arm)
     raise InputError(f"unknown arm {arm!r}{nearest(arm, ARM_FORMS)}")
+
+
+@dataclass(frozen=True)
+class ConditionKind:
+    """A kind of corruption: the numbers it takes, when it is applied and how it is described.
+
+    ``description`` has a place for the number.
+    """
+
+    name: str
+    form: str
+    low: float
+    high: float
+    before_downscaling: bool
+    description: str
+    meaning: str
+    whole: bool = False
+
+
+CONDITION_KINDS: Mapping[str, ConditionKind] = {
+    kind.name: kind
+    for kind in (
+        ConditionKind(
+            name="gaussian",
+            form="gaussian:SIGMA",
+            low=0,
+            high=255,
+            before_downscaling=False,
+            description="Gaussian noise of standard deviation {:g} (0-255 scale)",
+            meaning="Gaussian noise after downscaling; SIGMA on the 0-255 scale (paper: 25, 50)",
+        ),
+        ConditionKind(
+            name="saltpepper",
+            form="saltpepper:P",
+            low=0,
+            high=1,
+            before_downscaling=False,
+            description="salt-and-pepper noise on a share {:g} of the pixels",
+            meaning="share P of the pixels turned black or white after downscaling (paper: 0.05)",
+        ),
+        ConditionKind(
+            name="motion",
+            form="motion:LENGTH",
+            low=1,
+            high=4096,
+            before_downscaling=True,
+            description="motion blur over {:g} pixels in a random direction",
+            meaning="motion blur in a random direction before downscaling; LENGTH in pixels of the "
+            "run's resolution (paper: 100 at 1024)",
+        ),
+        ConditionKind(
+            name="jpeg",
+            form="jpeg:Q",
+            low=1,
+            high=100,
+            before_downscaling=False,
+            description="JPEG compression of quality {:g}",
+            meaning="JPEG of quality Q, 1 to 100, after downscaling",
+            whole=True,
+        ),
+    )
+}
+#: The forms of a condition, with their meaning.
+CONDITIONS: Mapping[str, str] = {
+    "clean": "downscaling alone",
+    **{kind.form: kind.meaning for kind in CONDITION_KINDS.values()},
+}
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A parsed condition; ``kind`` is None for ``clean``."""
+
+    kind: ConditionKind | None
+    amount: float
+
+
+def parse_condition(text: str) -> Condition:
+    """Parse ``clean | gaussian:SIGMA | saltpepper:P | motion:LENGTH | jpeg:Q``.
+
+    Raises
+    ------
+    InputError
+        With the known forms if the name is unknown, or with the allowed numbers.
+    """
+    if text == "clean":
+        return Condition(None, 0.0)
+    name, _, number = text.partition(":")
+    kind = CONDITION_KINDS.get(name)
+    if kind is None:
+        hint = nearest(name, ["clean", *CONDITION_KINDS])
+        raise InputError(f"unknown condition {text!r}{hint} (forms: {', '.join(CONDITIONS)})")
+    try:
+        amount = float(number)
+    except ValueError:
+        amount = math.nan
+    # NaN is never within the limits.
+    if not kind.low <= amount <= kind.high or (kind.whole and amount % 1):
+        numbers = "whole number" if kind.whole else "number"
+        raise InputError(
+            f"condition {text!r}: {kind.form} takes a {numbers} from {kind.low:g} to {kind.high:g}"
+        )
+    return Condition(kind, amount)
+
+
+def parse_crop(crop: str) -> str:
+    """Return a known crop.
+
+    Raises
+    ------
+    InputError
+        If it is none of `CROPS`.
+    """
+    if crop not in CROPS:
+        raise InputError(f"--crop {crop}: unknown{nearest(crop, CROPS)}")
+    return crop
+
+
+def parse_device(name: str) -> str:
+    """Return a device of one of the supported forms, whether it is there or not.
+
+    Raises
+    ------
+    InputError
+        If it has none of the forms.
+    """
+    if not re.fullmatch(r"auto|cpu(:0)?|cuda(:\d{1,3})?", name):
+        raise InputError(f"--device {name}: not supported; use auto, cpu, cuda or cuda:N")
+    return name

@@ -1,7 +1,7 @@
 """Code from outside the package: ``FILE.py:FACTORY``, and entry points of installed packages.
 
-Such code runs only when it is named, on the command line or in the user's own spec. What it gives
-is checked before it is used, and at every call.
+Such code runs only when it is named, on the command line or in the user's own spec. The objects it
+returns are checked before they are used, and their results at every call.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 METRICS = "pulse_audit.metrics"
 ATTRIBUTES = "pulse_audit.attributes"
 
-#: The metrics of the samples' own columns, which no plug-in can take the name of.
+#: The package's own metrics; no plug-in can have one of these names.
 OWN_METRICS = (
-    "psnr", "ssim", "ms_ssim", "lpips", "niqe", "sharpness", "attribute_cosine",
-    "identity_cosine", "verified",
+    "psnr", "ssim", "ms_ssim", "sharpness", "lpips", "lpips_vgg", "lpips_squeeze", "niqe",
+    "niqe_small", "attribute_cosine", "identity_cosine", "verified", "face_found",
 )  # fmt: skip
 
 _METRIC_NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")
@@ -78,7 +78,7 @@ def load_factory(reference: str) -> Any:
 
 
 def call_plugin(call: Callable[[], Any], reference: str) -> Any:
-    """Call foreign code; whatever it raises becomes one line."""
+    """Call foreign code; any exception becomes an `InputError` of one line."""
     try:
         with suppress_sphere_warning():
             return call()
@@ -91,7 +91,7 @@ def call_plugin(call: Callable[[], Any], reference: str) -> Any:
 
 @contextmanager
 def suppress_sphere_warning() -> Iterator[None]:
-    """Print no warning about small latent spaces: manifest and report carry it as a caveat."""
+    """Suppress the warning about small latent spaces, which manifest and report state."""
     from pulse_audit.generators.adapt import SphereWarning
 
     with warnings.catch_warnings():
@@ -104,24 +104,19 @@ def entry_point_names(group: str) -> list[str]:
     return sorted({point.name for point in entry_points(group=group)})
 
 
-def _entry_point(group: str, name: str) -> EntryPoint:
-    """Return the entry point of a name.
+def _load_entry_point(group: str, name: str) -> tuple[Any, str]:
+    """Run the factory of an entry point; returns its result and the package it is from.
 
     Raises
     ------
     InputError
-        If two packages offer it.
+        If two packages offer the name, or the factory cannot be run.
     """
-    found = list(entry_points(group=group, name=name))
-    owners = sorted({point.dist.name if point.dist else "?" for point in found})
-    if len({point.value for point in found}) > 1:
+    points = list(entry_points(group=group, name=name))
+    if len({point.value for point in points}) > 1:
+        owners = sorted({point.dist.name if point.dist else "?" for point in points})
         raise InputError(f"{name}: offered by {' and '.join(owners)}; uninstall one of them")
-    return found[0]
-
-
-def _made_by(group: str, name: str) -> tuple[Any, str]:
-    """Run the factory behind an entry point; also say which package it is from."""
-    point = _entry_point(group, name)
+    point = points[0]
     factory = call_plugin(point.load, name)
     if not callable(factory):
         raise InputError(f"{name}: {point.value} is not a function")
@@ -135,32 +130,33 @@ def load_attribute_plugin(reference: str) -> PluginAttributes:
     Raises
     ------
     InputError
-        With one line if it cannot be loaded, is no attribute model, or what it says of itself or
-        answers makes no sense.
+        With one line if it cannot be loaded, is no attribute model, or its card or its predictions
+        are invalid.
     """
     import torch
 
     from pulse_audit.faces.attributes import check_card, is_attribute_model
 
     if is_factory(reference):
-        made, origin = load_factory(reference), Path(reference.rpartition(":")[0]).name
-        digest = sha256(Path(reference.rpartition(":")[0]).read_bytes())
+        file = factory_file(reference)
+        foreign, origin, digest = load_factory(reference), file.name, sha256(file.read_bytes())
     else:
-        (made, origin), digest = _made_by(ATTRIBUTES, reference), None
-    if not is_attribute_model(made):
+        (foreign, origin), digest = _load_entry_point(ATTRIBUTES, reference), None
+    if not is_attribute_model(foreign):
         raise InputError(
-            f"{reference}: returned a {type(made).__name__}, not an attribute model: an object "
+            f"{reference}: returned a {type(foreign).__name__}, not an attribute model: an object "
             "with card, to(device) and a call (see CONTRIBUTING.md)"
         )
-    call_plugin(partial(check_card, made.card), reference)
-    model = PluginAttributes(made, reference, origin, digest)
+    call_plugin(partial(check_card, foreign.card), reference)
+    model = PluginAttributes(foreign, reference, origin, digest)
+    # Try it on two grey images.
     with torch.no_grad():
-        model(torch.full((2, 3, made.card.resolution, made.card.resolution), 0.5))
+        model(torch.full((2, 3, foreign.card.resolution, foreign.card.resolution), 0.5))
     return model
 
 
 class PluginAttributes:
-    """An attribute model from outside, every answer of which is checked.
+    """An attribute model from outside whose predictions are checked at every call.
 
     Parameters
     ----------
@@ -168,9 +164,9 @@ class PluginAttributes:
     reference : str
         As the user wrote it.
     origin : str
-        The file or package that the code is from; goes into the card's notes.
+        The file or package of the code; enters the card's notes.
     digest : str or None
-        SHA-256 of the code, for the card of a model that names no weights.
+        SHA-256 of the code, for the card of a model without weights.
     """
 
     def __init__(
@@ -186,14 +182,34 @@ class PluginAttributes:
         """Predict from (n, 3, R, R) in [0, 1]."""
         from pulse_audit.faces.attributes import checked
 
-        answer = call_plugin(partial(checked, self._model, images), self._reference)
-        assert isinstance(answer, Attributes)
-        return answer
+        prediction = call_plugin(partial(checked, self._model, images), self._reference)
+        assert isinstance(prediction, Attributes)
+        return prediction
 
     def to(self, device: torch.device | str) -> Self:
         """Move to a device; returns the model itself."""
         self._model = call_plugin(partial(self._model.to, device), self._reference)
         return self
+
+
+def metric_names() -> list[str]:
+    """Return the names of the metrics that installed packages offer."""
+    return entry_point_names(METRICS)
+
+
+def find_metric(name: str, own: Collection[str] = OWN_METRICS) -> None:
+    """Check that a metric is known by name, or that the file of its factory exists.
+
+    Raises
+    ------
+    InputError
+        If it is unknown; the message names the nearest.
+    """
+    if is_factory(name):
+        factory_file(name)
+    elif name not in own and name not in metric_names():
+        hint = nearest(name, [*own, *metric_names()])
+        raise InputError(f"unknown metric {name!r}{hint}; FILE.py:FACTORY is one too")
 
 
 def load_metrics(names: Sequence[str] | None, own: Collection[str] = OWN_METRICS) -> list[Metric]:
@@ -202,76 +218,57 @@ def load_metrics(names: Sequence[str] | None, own: Collection[str] = OWN_METRICS
     Parameters
     ----------
     names : sequence of str or None
-        As ``--metrics`` takes them: ``FILE.py:FACTORY``, names of entry points, and names of
-        ``own``; None asks for nothing from outside.
+        As for ``--metrics``: ``FILE.py:FACTORY``, names of entry points, and names of ``own``;
+        None requests no metric from outside.
     own : collection of str
         The package's own metrics.
 
     Returns
     -------
     list of Metric
-        In the order of the names; a factory may give several.
+        In the order of the names; a factory may return several.
 
     Raises
     ------
     InputError
-        With one line if a name is unknown (with the nearest known), a factory raises or gives no
+        With one line if a name is unknown (with the nearest known), a factory raises or returns no
         metrics, or two metrics have one name.
     """
-    found: list[Metric] = []
+    metrics: list[Metric] = []
     for name in names or ():
+        find_metric(name, own)
         if name in own:
             continue
-        for metric in _metrics_of(name, own):
-            if metric.name in [*own, *(other.name for other in found)]:
+        result = load_factory(name) if is_factory(name) else _load_entry_point(METRICS, name)[0]
+        results = [result] if isinstance(result, Metric) else result
+        if not isinstance(results, list | tuple) or not results:
+            raise InputError(
+                f"{name}: returned a {type(result).__name__}, not a Metric or a list of them"
+            )
+        for metric in results:
+            if not isinstance(metric, Metric):
+                raise InputError(
+                    f"{name}: returned a {type(metric).__name__} where a Metric is due"
+                )
+            if not _METRIC_NAME.fullmatch(metric.name):
+                raise InputError(
+                    f"{name}: metric name {metric.name!r}: use small letters, digits and _, as it "
+                    "becomes a column"
+                )
+            if metric.name in [*own, *(other.name for other in metrics)]:
                 raise InputError(f"{name}: there is a metric {metric.name!r} already; rename yours")
-            found.append(metric)
-    return found
-
-
-def metric_names() -> list[str]:
-    """Return the names of the metrics that installed packages offer."""
-    return entry_point_names(METRICS)
-
-
-def _metrics_of(name: str, own: Collection[str]) -> list[Metric]:
-    """Run the factory behind a name."""
-    if is_factory(name):
-        made = load_factory(name)
-    elif name in metric_names():
-        made, _ = _made_by(METRICS, name)
-    else:
-        known = [*own, *metric_names()]
-        hint = nearest(name, known)
-        raise InputError(f"unknown metric {name!r}{hint}; FILE.py:FACTORY is one too")
-    metrics = [made] if isinstance(made, Metric) else made
-    if not isinstance(metrics, list | tuple) or not metrics:
-        raise InputError(
-            f"{name}: returned a {type(made).__name__}, not a Metric or a list of them"
-        )
-    return [_guarded(metric, name) for metric in metrics]
-
-
-def _guarded(metric: object, reference: str) -> Metric:
-    """Check a metric from outside, and have every value of it checked."""
-    if not isinstance(metric, Metric):
-        raise InputError(f"{reference}: returned a {type(metric).__name__} where a Metric is due")
-    if not _METRIC_NAME.fullmatch(metric.name):
-        raise InputError(
-            f"{reference}: metric name {metric.name!r}: use small letters, digits and _, as it "
-            "becomes a column"
-        )
-    return replace(metric, compute=partial(_computed, metric, reference))
+            metrics.append(replace(metric, compute=partial(_computed, metric, name)))
+    return metrics
 
 
 def _computed(metric: Metric, reference: str, sr: Tensor, hr: Tensor) -> Tensor | Unavailable:
-    """Compute a metric from outside; its values are (n,) real numbers."""
+    """Compute a metric from outside and check its values: (n,) real numbers."""
     import torch
 
     values = call_plugin(partial(metric.compute, sr, hr), f"{reference}, {metric.name}")
     if isinstance(values, Unavailable):
         return values
     if not isinstance(values, torch.Tensor) or tuple(values.shape) != (len(sr),):
-        what = tuple(values.shape) if isinstance(values, torch.Tensor) else type(values).__name__
-        raise InputError(f"{reference}, {metric.name}: gives {what} where ({len(sr)},) is due")
+        shape = tuple(values.shape) if isinstance(values, torch.Tensor) else type(values).__name__
+        raise InputError(f"{reference}, {metric.name}: gives {shape} where ({len(sr)},) is due")
     return values.detach().double()

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -18,7 +17,6 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from pulse_audit.names import nearest
 from pulse_audit.types import InputError
 
 #: How finely the stroke of a motion blur is drawn.
@@ -175,109 +173,10 @@ def _jpeg_round_trip(pixels: NDArray[np.uint8], quality: int) -> NDArray[np.uint
     return np.asarray(Image.open(buffer))
 
 
-@dataclass(frozen=True)
-class ConditionKind:
-    """A kind of corruption: the numbers it takes, when it strikes and how it is described.
-
-    ``words`` has a place for the number.
-    """
-
-    form: str
-    low: float
-    high: float
-    before_downscaling: bool
-    apply: Corruption
-    words: str
-    meaning: str
-    whole: bool = False
-
-    def accepts(self, amount: float) -> bool:
-        """Whether the number is allowed (NaN never is)."""
-        return self.low <= amount <= self.high and not (self.whole and amount % 1)
-
-
-_KINDS = {
-    "gaussian": ConditionKind(
-        form="gaussian:SIGMA",
-        low=0,
-        high=255,
-        before_downscaling=False,
-        apply=add_gaussian_noise,
-        words="Gaussian noise of standard deviation {:g} (0-255 scale)",
-        meaning="Gaussian noise after downscaling; SIGMA on the 0-255 scale (paper: 25, 50)",
-    ),
-    "saltpepper": ConditionKind(
-        form="saltpepper:P",
-        low=0,
-        high=1,
-        before_downscaling=False,
-        apply=add_salt_and_pepper,
-        words="salt-and-pepper noise on a share {:g} of the pixels",
-        meaning="share P of the pixels turned black or white after downscaling (paper: 0.05)",
-    ),
-    "motion": ConditionKind(
-        form="motion:LENGTH",
-        low=1,
-        high=4096,
-        before_downscaling=True,
-        apply=blur_by_motion,
-        words="motion blur over {:g} pixels in a random direction",
-        meaning="motion blur in a random direction before downscaling; LENGTH in pixels of the "
-        "run's resolution (paper: 100 at 1024)",
-    ),
-    "jpeg": ConditionKind(
-        form="jpeg:Q",
-        low=1,
-        high=100,
-        before_downscaling=False,
-        apply=compress_jpeg,
-        words="JPEG compression of quality {:g}",
-        meaning="JPEG of quality Q, 1 to 100, after downscaling",
-        whole=True,
-    ),
+#: How each kind of condition is applied, by its name in `pulse_audit.names.CONDITION_KINDS`.
+CORRUPTIONS: Mapping[str, Corruption] = {
+    "gaussian": add_gaussian_noise,
+    "saltpepper": add_salt_and_pepper,
+    "motion": blur_by_motion,
+    "jpeg": compress_jpeg,
 }
-
-CONDITIONS: dict[str, str] = {
-    "clean": "downscaling alone",
-    **{kind.form: kind.meaning for kind in _KINDS.values()},
-}
-"""The forms a condition can take, with their meaning."""
-
-
-@dataclass(frozen=True)
-class Condition:
-    """A parsed condition; ``kind`` is None for ``clean``."""
-
-    kind: ConditionKind | None
-    amount: float
-
-
-def parse_condition(text: str) -> Condition:
-    """Parse ``clean | gaussian:SIGMA | saltpepper:P | motion:LENGTH | jpeg:Q``.
-
-    Raises
-    ------
-    InputError
-        With the known forms if the name is unknown, or with the allowed numbers.
-    """
-    if text == "clean":
-        return Condition(None, 0.0)
-    name, _, number = text.partition(":")
-    if name not in _KINDS:
-        hint = nearest(name, ["clean", *_KINDS])
-        raise InputError(f"unknown condition {text!r}{hint} (forms: {', '.join(CONDITIONS)})")
-    kind = _KINDS[name]
-    amount = _number(number)
-    if not kind.accepts(amount):
-        numbers = "whole number" if kind.whole else "number"
-        raise InputError(
-            f"condition {text!r}: {kind.form} takes a {numbers} from {kind.low:g} to {kind.high:g}"
-        )
-    return Condition(kind, amount)
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from pulse_audit.degrade.corrupt import Condition, parse_condition
+from pulse_audit.degrade.corrupt import CORRUPTIONS
 from pulse_audit.degrade.resample import KERNELS, check_kernel, downscale
+from pulse_audit.names import Condition, parse_condition
 from pulse_audit.types import InputError
 
 
@@ -91,17 +92,18 @@ class Degradation:
         kind, amount = self._parsed.kind, self._parsed.amount
         if kind is None:
             return self.downscale(images).clamp(0, 1)
+        corrupt = CORRUPTIONS[kind.name]
         if kind.before_downscaling:
-            return self.downscale(kind.apply(images, amount, seeds)).clamp(0, 1)
+            return self.downscale(corrupt(images, amount, seeds)).clamp(0, 1)
         # The corruption is that of an image, so it starts from values an image can hold.
-        return kind.apply(self.downscale(images).clamp(0, 1), amount, seeds).clamp(0, 1)
+        return corrupt(self.downscale(images).clamp(0, 1), amount, seeds).clamp(0, 1)
 
     def describe(self) -> str:
         """Say in one sentence what is done to a face, in order."""
         small = f"{KERNELS[self.kernel]} by a factor of {self.scale}"
         if self._parsed.kind is None:
             return _sentence(small)
-        corruption = self._parsed.kind.words.format(self._parsed.amount)
+        corruption = self._parsed.kind.description.format(self._parsed.amount)
         steps = (corruption, small) if self._parsed.kind.before_downscaling else (small, corruption)
         return _sentence(", then ".join(steps))
 

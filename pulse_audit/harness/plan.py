@@ -15,10 +15,10 @@ import pulse_audit
 from pulse_audit import store
 from pulse_audit.datasets.balance import Skipped, balanced_draw, replace_unreadable
 from pulse_audit.datasets.images import decode
-from pulse_audit.datasets.readers import FaceIndex, read_faces
-from pulse_audit.datasets.registry import DatasetCard, load_registry
-from pulse_audit.degrade.corrupt import parse_condition
+from pulse_audit.datasets.readers import FaceIndex
+from pulse_audit.datasets.registry import DatasetCard
 from pulse_audit.degrade.resample import check_factor
+from pulse_audit.harness.inputs import MEASURED_GROUPS, AuditInputs, find_inputs
 from pulse_audit.harness.planted import planted_arms, preparer
 from pulse_audit.harness.provenance import notes_of_seen
 from pulse_audit.harness.spec import AuditSpec
@@ -26,14 +26,13 @@ from pulse_audit.harness.suite import MetricSuite, resolve_metrics
 from pulse_audit.models.arms import build_arm, expand_arms
 from pulse_audit.models.generators import reference_sha256
 from pulse_audit.models.shipped import shipped_generators
-from pulse_audit.names import ArmReference, nearest, parse_generator
+from pulse_audit.names import ArmReference, parse_device, parse_generator
 from pulse_audit.seeding import sha256
 from pulse_audit.store import Manifest
-from pulse_audit.types import CROPS, Face, InputError, Upsampler
+from pulse_audit.types import Face, InputError, Upsampler
 
 #: Distributions whose version can change a result; recorded in the manifest.
 RECORDED = ("pulse-audit", "torch", "torchvision", "numpy", "scipy", "scikit-image", "pillow")
-MEASURED_GROUPS = ("skin_tone", "monk")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -47,7 +46,11 @@ class Plan:
     instruments: MetricSuite
 
 
-def plan_audit(spec: AuditSpec, earlier: Manifest | None = None) -> Plan:
+def plan_audit(
+    spec: AuditSpec,
+    earlier: Manifest | None = None,
+    inputs: AuditInputs | None = None,
+) -> Plan:
     """Plan an audit; deterministic in the spec and the data.
 
     Parameters
@@ -56,18 +59,18 @@ def plan_audit(spec: AuditSpec, earlier: Manifest | None = None) -> Plan:
     earlier : Manifest, optional
         Manifest of a run to resume: its device, precision, threads and batch are taken over, and
         its metrics. None resolves the spec's.
+    inputs : AuditInputs, optional
+        What `find_inputs` found for the spec; None looks it up here.
 
     Raises
     ------
     InputError
         If anything the spec names cannot be used.
     """
+    inputs = inputs or find_inputs(spec)
+    index, groupings = inputs.index, inputs.groupings
+    card = index.card
     references = expand_arms(spec.arms, spec.generators, spec.trusted_files)
-    for condition in spec.conditions:
-        parse_condition(condition)
-    card = load_registry(spec.datasets_file).get(spec.dataset)
-    index = read_faces(card, spec.data_root, spec.split)
-    groupings = check_groupings(spec, index)
     chosen, skipped = choose_faces(spec, index, groupings)
     execution = earlier.execution.as_dict() if earlier else resolve_execution(spec)
     device = check_device(str(execution["device"]))
@@ -132,24 +135,6 @@ def shipped_models(references: Sequence[ArmReference], instruments: MetricSuite)
     return [*generators, *([model.card.name] if model is not None else [])]
 
 
-def check_groupings(spec: AuditSpec, index: FaceIndex) -> list[list[str]]:
-    """Split the groupings into columns and check them against the faces' labels.
-
-    Raises
-    ------
-    InputError
-        If a column is neither a label of the data set nor a measured skin tone.
-    """
-    asked = spec.group_by if spec.group_by is not None else [",".join(index.card.group_by)]
-    groupings = [[c.strip() for c in g.split(",") if c.strip()] for g in asked]
-    known = [*index.vocabulary, *MEASURED_GROUPS]
-    for column in (c for grouping in groupings for c in grouping):
-        if column not in known:
-            hint = nearest(column, known)
-            raise InputError(f"--group-by {column}: no label of {index.card.name!r}{hint}")
-    return [g for g in groupings if g]
-
-
 def choose_faces(
     spec: AuditSpec, index: FaceIndex, groupings: Sequence[Sequence[str]]
 ) -> tuple[list[tuple[Face, str]], list[Skipped]]:
@@ -188,10 +173,7 @@ def compared_at(
             f"data set {card.name!r} has no native size and no arm has one: add --resolution"
         )
     native_crop = getattr(smallest, "crop", "as-is")
-    crop = spec.crop or (card.crop if native_crop == "as-is" else native_crop)
-    if crop not in CROPS:
-        raise InputError(f"--crop {crop}: unknown{nearest(crop, CROPS)}")
-    return resolution, crop
+    return resolution, spec.crop or (card.crop if native_crop == "as-is" else native_crop)
 
 
 def check_geometry(spec: AuditSpec, arms: Mapping[str, Upsampler], resolution: int) -> None:
@@ -303,12 +285,10 @@ def check_device(name: str) -> torch.device:
     InputError
         If the device is unknown or not there.
     """
-    if name == "auto":
+    if parse_device(name) == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        if device.type not in ("cpu", "cuda"):
-            raise InputError(f"--device {name}: not supported; use auto, cpu, cuda or cuda:N")
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError):
         raise InputError(f"--device {name}: not available here; use cpu") from None

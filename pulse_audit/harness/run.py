@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from pulse_audit import store
+from pulse_audit.harness.inputs import AuditInputs
 from pulse_audit.harness.plan import Plan, plan_audit
 from pulse_audit.harness.sources_models import settle_sources
 from pulse_audit.harness.sources_run import run_sources
@@ -28,7 +29,12 @@ NOT_MEASURED = "no draw has a value"
 Progress = Callable[[int, int, int], None]
 
 
-def run_audit(spec: AuditSpec, out: Path, progress: Progress | None = None) -> store.Run:
+def run_audit(
+    spec: AuditSpec,
+    out: Path,
+    progress: Progress | None = None,
+    inputs: AuditInputs | None = None,
+) -> store.Run:
     """Run an audit into a directory, or resume the one that is there.
 
     Interrupt it at any instant: finished units stay, the one in flight is made again by the
@@ -41,6 +47,8 @@ def run_audit(spec: AuditSpec, out: Path, progress: Progress | None = None) -> s
         The run directory; made if missing.
     progress : callable, optional
         Called as ``progress(done, total, restored)`` in draws.
+    inputs : AuditInputs, optional
+        What `find_inputs` found for the spec; None looks it up here.
 
     Returns
     -------
@@ -56,7 +64,7 @@ def run_audit(spec: AuditSpec, out: Path, progress: Progress | None = None) -> s
         existing = store.open_run(out) if (out / "manifest.json").exists() else None
         if existing is not None:
             check_same_spec(existing.manifest, spec, out)
-        plan = plan_audit(spec, existing.manifest if existing else None)
+        plan = plan_audit(spec, existing.manifest if existing else None, inputs)
         models = settle_sources(plan, spec.second_attributes) if spec.sources else None
         if existing is None:
             run = store.create_run(out, plan.manifest)

@@ -15,10 +15,10 @@ from pulse_audit.degrade.degradation import Degradation
 from pulse_audit.degrade.resample import check_factor
 from pulse_audit.faces.align import FaceAligner, centre_square
 from pulse_audit.files import atomic_write
+from pulse_audit.harness.inputs import check_search
 from pulse_audit.harness.plan import check_device
 from pulse_audit.harness.unit import encode_png
 from pulse_audit.models.generators import load_generator
-from pulse_audit.names import nearest, parse_generator
 from pulse_audit.search.config import PRESETS
 from pulse_audit.search.upsampler import PulseUpsampler
 from pulse_audit.types import Draw, InputError, Request
@@ -56,10 +56,7 @@ def upsample_photos(
     InputError
         If a photo, the generator or the scale cannot be used; nothing is written then.
     """
-    if search not in PRESETS:
-        raise InputError(f"--search {search}: unknown{nearest(search, list(PRESETS))}")
-    if parse_generator(generator).label == "each":
-        raise InputError(f"{generator}: choose one class here, such as #0, or leave #each out")
+    check_search(photos, generator, search, device)
     decoded = [(photo, _read(photo)) for photo in photos]
     on = check_device(device)
     loaded = load_generator(generator, trusted_files).to(on, torch.float32)

@@ -7,14 +7,14 @@ from scipy import ndimage, stats
 from skimage.data import astronaut
 
 from pulse_audit.degrade.corrupt import (
-    CONDITIONS,
+    CORRUPTIONS,
     add_gaussian_noise,
     add_salt_and_pepper,
     blur_by_motion,
     compress_jpeg,
     motion_kernel,
-    parse_condition,
 )
+from pulse_audit.names import CONDITIONS, parse_condition
 from pulse_audit.types import InputError
 
 GREY = torch.full((2, 3, 200, 200), 0.5)
@@ -141,8 +141,8 @@ def test_jpeg_of_a_flat_image_is_itself():
 def test_an_image_is_corrupted_alike_alone_and_in_a_batch(text):
     parsed = parse_condition(text)
     x = random_images(4, 3, 32, 32).float()
-    together = parsed.kind.apply(x, parsed.amount, [3, 1, 4, 1])
-    alone = parsed.kind.apply(x[2:3], parsed.amount, [4])
+    together = CORRUPTIONS[parsed.kind.name](x, parsed.amount, [3, 1, 4, 1])
+    alone = CORRUPTIONS[parsed.kind.name](x[2:3], parsed.amount, [4])
     torch.testing.assert_close(together[2:3], alone, rtol=0, atol=1e-6)
 
 
@@ -150,7 +150,7 @@ def test_an_image_is_corrupted_alike_alone_and_in_a_batch(text):
 def test_the_seed_decides(text):
     parsed = parse_condition(text)
     x = random_images(1, 3, 32, 32).expand(3, -1, -1, -1)
-    first, second, third = parsed.kind.apply(x, parsed.amount, [1, 1, 2])
+    first, second, third = CORRUPTIONS[parsed.kind.name](x, parsed.amount, [1, 1, 2])
     assert torch.equal(first, second)
     assert not torch.equal(first, third)
 

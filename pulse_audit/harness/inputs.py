@@ -1,0 +1,123 @@
+"""What a specification names: arms, generators, models, metrics, the data set and its faces.
+
+Everything is looked up before torch is loaded, so that a wrong name is answered at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pulse_audit.datasets.registry import load_registry
+from pulse_audit.harness.spec import SEARCHES, AuditSpec
+from pulse_audit.models.attributes import find_attributes
+from pulse_audit.models.generators import find_generator
+from pulse_audit.names import (
+    Condition,
+    nearest,
+    parse_arm,
+    parse_condition,
+    parse_crop,
+    parse_device,
+    parse_generator,
+)
+from pulse_audit.plugins import factory_file, find_metric
+from pulse_audit.types import InputError
+
+if TYPE_CHECKING:
+    from pulse_audit.datasets.readers import FaceIndex
+
+#: Groupings by what is measured on the originals, not labelled.
+MEASURED_GROUPS = ("skin_tone", "monk")
+
+
+@dataclass(frozen=True)
+class AuditInputs:
+    """The faces, groupings and conditions that a specification names.
+
+    ``groupings`` holds the label columns of each grouping; the data set's own where the
+    specification names none.
+    """
+
+    index: FaceIndex
+    groupings: list[list[str]]
+    conditions: list[Condition]
+
+
+def find_inputs(spec: AuditSpec) -> AuditInputs:
+    """Look up every name in a specification; no photo and no weights are read.
+
+    Raises
+    ------
+    InputError
+        One line about the first name that is unknown, or the first file that is missing.
+    """
+    for arm in map(parse_arm, spec.arms):
+        if arm.kind == "factory":
+            factory_file(arm.reference)
+        if arm.kind == "planted" and not Path(arm.reference).is_file():
+            raise InputError(f"{arm.reference}: cannot be read (No such file or directory)")
+    for generator in spec.generators:
+        find_generator(generator)
+    conditions = [parse_condition(condition) for condition in spec.conditions]
+    parse_device(spec.device)
+    if spec.crop is not None:
+        parse_crop(spec.crop)
+    for metric in spec.metrics or ():
+        find_metric(metric)
+    # Without the shipped attribute model a run goes on, so only a named one has to be there.
+    second = spec.second_attributes if spec.sources else None
+    for model in (spec.attributes, second):
+        if model not in (None, "none"):
+            find_attributes(model)
+
+    card = load_registry(spec.datasets_file).get(spec.dataset)
+    from pulse_audit.datasets.readers import read_faces  # loads numpy: wrong names come first
+
+    index = read_faces(card, spec.data_root, spec.split)
+    return AuditInputs(index, parse_groupings(spec.group_by, index), conditions)
+
+
+def parse_groupings(requested: Sequence[str] | None, index: FaceIndex) -> list[list[str]]:
+    """Split groupings into columns, each a label of the data set or a measured skin tone.
+
+    Parameters
+    ----------
+    requested : sequence of str or None
+        ``"race,gender"`` is an intersection; None means the data set's own grouping.
+    index : FaceIndex
+
+    Raises
+    ------
+    InputError
+        If a column is neither.
+    """
+    texts = requested if requested is not None else [",".join(index.card.group_by)]
+    groupings = [[c.strip() for c in text.split(",") if c.strip()] for text in texts]
+    known = [*index.vocabulary, *MEASURED_GROUPS]
+    for column in (column for grouping in groupings for column in grouping):
+        if column not in known:
+            hint = nearest(column, known)
+            raise InputError(f"--group-by {column}: no label of {index.card.name!r}{hint}")
+    return [grouping for grouping in groupings if grouping]
+
+
+def check_search(photos: Sequence[Path], generator: str, search: str, device: str) -> None:
+    """Check what ``pulse-audit upsample`` names.
+
+    Raises
+    ------
+    InputError
+        One line about the first name that is unknown, or the first file that is missing.
+    """
+    if search not in SEARCHES:
+        raise InputError(f"--search {search}: unknown{nearest(search, SEARCHES)}")
+    if parse_generator(generator).label == "each":
+        raise InputError(f"{generator}: choose one class here, such as #0, or leave #each out")
+    parse_device(device)
+    for photo in photos:
+        if not photo.exists():
+            raise InputError(f"{photo}: cannot be read (No such file or directory)")
+    find_generator(generator)
