@@ -245,16 +245,16 @@ def calibrate(quick: bool, out: Path, seed: int, as_json: bool, quiet: bool) -> 
     from pulse_audit.calibration import publish, study
 
     replicates = study.QUICK if quick else study.FULL
-    with terminal.progress("calibrating", "cells", quiet) as progress:
-        rows = study.run_study(study.all_cells(), replicates, seed, out, progress)
-    written = publish.publish(rows, out)
+    with terminal.progress("calibrating", "scenarios", quiet) as progress:
+        results = study.run_study(study.all_scenarios(), replicates, seed, out, progress)
+    written = publish.publish(results, out)
     if as_json:
-        content = {"replicates": replicates, "seed": seed, "cells": publish.as_dicts(rows)}
+        content = {"replicates": replicates, "seed": seed, "cells": publish.as_dicts(results)}
         click.echo(json.dumps(content, indent=1))
     else:
-        terminal.table(publish.headline(rows), publish.OVERVIEW, publish.overview(rows))
+        terminal.table(publish.headline(results), publish.OVERVIEW, publish.overview(results))
         click.echo(f"table and figure: {', '.join(map(str, written))}")
-    return RULE_FAILED if any(row.verdict == "missed" for row in rows) else DONE
+    return RULE_FAILED if any(result.verdict == "missed" for result in results) else DONE
 
 
 @commands.command("list")

@@ -255,19 +255,6 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """The outcome of one rule on one arm: ``pass``, ``fail`` or ``inconclusive``."""
-
-    rule: str
-    arm: str
-    outcome: str
-    estimate: Estimate | None
-    allowed: float
-    reason: str
-    detail: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class AttributeCard:
     """What is known of an attribute model; enters every manifest.
 

@@ -1,4 +1,4 @@
-"""Coverage of the intervals for proportions: the shipped ones, and those of row resampling."""
+"""Coverage of the intervals of proportions, at the numbers of faces and draws of audits."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from functools import partial
 import numpy as np
 from scipy.stats import binom
 
-from pulse_audit.calibration.cells import Cell, Measured, Setting, share
-from pulse_audit.calibration.draws import successes
+from pulse_audit.calibration.scenarios import Performance, Scenario, share, successes
 from pulse_audit.stats.intervals import (
     correlation_of_totals,
     interval_of_totals,
@@ -28,35 +27,25 @@ CODE = ("pulse_audit.stats.intervals",)
 SHIPPED = "Wilson, design effect of the larger ICC"
 
 
-def cells() -> Iterator[Cell]:
-    """Cells of the study, in order."""
+def scenarios() -> Iterator[Scenario]:
+    """Scenarios of the study, in order."""
     for faces in FACES:
         for rate in RATES:
+            settings = {"faces": faces, "draws": DRAWS, "rate": rate}
+            simulate = partial(coverage, faces=faces, rate=rate, draws=DRAWS)
             for icc in ICCS:
-                yield _cell("retention", faces, rate, (icc,) * GROUPS, str(icc), 0.93, 0.97)
-            yield _cell("retention, ICCs differ", faces, rate, UNEQUAL, "0.1-0.9", 0.90, None)
-            yield _one_draw(faces, rate)
-
-
-def _cell(
-    study: str,
-    faces: int,
-    rate: float,
-    iccs: Sequence[float],
-    shown: str,
-    low: float,
-    high: float | None,
-) -> Cell:
-    settings: dict[str, Setting] = {"faces": faces, "draws": DRAWS, "rate": rate, "icc": shown}
-    simulate = partial(coverage, faces=faces, rate=rate, iccs=iccs, draws=DRAWS)
-    return Cell(study, SHIPPED, settings, "coverage", simulate, CODE, low, high)
-
-
-def _one_draw(faces: int, rate: float) -> Cell:
-    settings: dict[str, Setting] = {"faces": faces, "draws": 1, "rate": rate}
-    simulate = partial(exact_coverage, faces=faces, rate=rate)
-    low, high = 0.92, 0.99
-    return Cell("one draw", "Wilson", settings, "coverage", simulate, CODE, low, high, exact=True)
+                yield Scenario(
+                    "retention", SHIPPED, {**settings, "icc": str(icc)}, "coverage",
+                    partial(simulate, iccs=(icc,) * GROUPS), CODE, 0.93, 0.97,
+                )  # fmt: skip
+            yield Scenario(
+                "retention, ICCs differ", SHIPPED, {**settings, "icc": "0.1-0.9"}, "coverage",
+                partial(simulate, iccs=UNEQUAL), CODE, 0.90, None,
+            )  # fmt: skip
+            yield Scenario(
+                "one draw", "Wilson", {"faces": faces, "draws": 1, "rate": rate}, "coverage",
+                partial(exact_coverage, faces=faces, rate=rate), CODE, 0.92, 0.99, exact=True,
+            )  # fmt: skip
 
 
 def coverage(
@@ -67,29 +56,32 @@ def coverage(
     rate: float,
     iccs: Sequence[float],
     draws: int,
-) -> Measured:
-    """Share of 95 % intervals that hold the truth, over the groups of simulated audits.
+) -> Performance:
+    """Share of 95 % intervals that contain the truth, over the groups of simulated audits.
 
-    Groups with one within-face correlation count together; where there are several correlations
-    the worst of them is returned.
+    Groups of equal within-face correlation count together; where there are several correlations
+    the lowest coverage is returned.
     """
-    held = np.empty((replicates, len(iccs)), dtype=bool)
+    is_covered = np.empty((replicates, len(iccs)), dtype=bool)
     widths = np.empty((replicates, len(iccs)))
     counts = np.full(faces, float(draws))
     for replicate in range(replicates):
         sums = [successes(random, faces, rate, icc, draws) for icc in iccs]
         pooled = correlation_of_totals([(each, counts) for each in sums])
-        for i, each in enumerate(sums):
+        for group, each in enumerate(sums):
             estimate = interval_of_totals(each, counts, pooled, 0.95)
-            held[replicate, i] = estimate.low <= rate <= estimate.high
-            widths[replicate, i] = estimate.high - estimate.low
-    kinds = [np.flatnonzero(np.asarray(iccs) == icc) for icc in sorted(set(iccs))]
-    return min((share(held[:, kind], widths[:, kind]) for kind in kinds), key=lambda m: m.value)
+            is_covered[replicate, group] = estimate.low <= rate <= estimate.high
+            widths[replicate, group] = estimate.high - estimate.low
+    classes = [np.flatnonzero(np.asarray(iccs) == icc) for icc in sorted(set(iccs))]
+    return min(
+        (share(is_covered[:, groups], widths[:, groups]) for groups in classes),
+        key=lambda performance: performance.value,
+    )
 
 
 def exact_coverage(
     random: np.random.Generator, replicates: int, *, faces: int, rate: float
-) -> Measured:
+) -> Performance:
     """Coverage at one draw a face, summed over every possible number of successes.
 
     Nothing is drawn: random numbers and replicates are not used.
@@ -100,7 +92,9 @@ def exact_coverage(
         for successes in range(faces + 1)
     ]
     chances = binom.pmf(np.arange(faces + 1), faces, rate)
-    held = [estimate.low <= rate <= estimate.high for estimate in estimates]
-    order = np.argsort(widths := np.array([e.high - e.low for e in estimates]))
+    is_covered = [estimate.low <= rate <= estimate.high for estimate in estimates]
+    # the median width, each weighted with its probability
+    widths = np.array([estimate.high - estimate.low for estimate in estimates])
+    order = np.argsort(widths)
     middle = order[np.searchsorted(np.cumsum(chances[order]), 0.5)]
-    return Measured(float(chances @ held), 0.0, float(widths[middle]))
+    return Performance(float(chances @ is_covered), 0.0, float(widths[middle]))

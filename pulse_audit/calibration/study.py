@@ -1,4 +1,4 @@
-"""Run the cells, one file each, so that an interrupted study goes on where it stopped."""
+"""Simulate all scenarios, one result file each, so that an interrupted study resumes."""
 
 from __future__ import annotations
 
@@ -13,71 +13,68 @@ from typing import Literal
 
 import numpy as np
 
-from pulse_audit.calibration import corrected, gaps, prior_work, retention, sizes
-from pulse_audit.calibration.cells import Cell, Measured
+from pulse_audit.calibration import corrected, gaps, prior_work, retention
+from pulse_audit.calibration.scenarios import Performance, Scenario
 from pulse_audit.files import atomic_write
 from pulse_audit.seeding import fingerprint
 from pulse_audit.types import InputError
 
-#: Replicates of a cell; the published table is made with the former.
+#: Replicates of a scenario; the published table is made with the former.
 FULL, QUICK = 4000, 200
-
-Verdict = Literal["met", "missed", "unclear", ""]
-Progress = Callable[[int, int, int], None]
 
 
 @dataclass(frozen=True)
-class Row:
-    """A cell with what was found in it.
+class ScenarioResult:
+    """A scenario with the performance estimated from some number of replicates."""
 
-    ``verdict`` is empty where nothing was promised, and ``unclear`` where the value is outside
-    what was promised by no more than three Monte Carlo standard errors.
-    """
-
-    cell: Cell
-    measured: Measured
+    scenario: Scenario
+    performance: Performance
     replicates: int
 
     @property
-    def verdict(self) -> Verdict:
-        """Whether the promise was kept."""
-        accepted = self.cell.accepts(self.measured.value)
-        if accepted is None:
+    def verdict(self) -> Literal["met", "missed", "unclear", ""]:
+        """Whether the requirement is met.
+
+        Empty where there is none; ``unclear`` where the value is outside what is required by no
+        more than three Monte Carlo standard errors.
+        """
+        value, reach = self.performance.value, 3 * self.performance.error
+        is_met = self.scenario.accepts(value)
+        if is_met is None:
             return ""
-        return "met" if accepted else "unclear" if self._within_error() else "missed"
+        if is_met:
+            return "met"
+        near = any(self.scenario.accepts(value + shift) for shift in (-reach, reach))
+        return "unclear" if near else "missed"
 
-    def _within_error(self) -> bool:
-        reach = 3 * self.measured.error
-        return any(self.cell.accepts(self.measured.value + shift) for shift in (-reach, reach))
 
-
-def all_cells() -> list[Cell]:
-    """Every cell, in the order of the table."""
-    rooms = (retention, corrected, gaps, sizes, prior_work)
-    return [cell for room in rooms for cell in room.cells()]
+def all_scenarios() -> list[Scenario]:
+    """Every scenario, in the order of the table."""
+    studies = (retention, corrected, gaps, prior_work)
+    return [scenario for study in studies for scenario in study.scenarios()]
 
 
 def run_study(
-    cells: Sequence[Cell],
+    scenarios: Sequence[Scenario],
     replicates: int,
     seed: int,
     out: Path,
-    progress: Progress | None = None,
+    progress: Callable[[int, int, int], None] | None = None,
     workers: int | None = None,
-) -> list[Row]:
-    """Simulate every cell that has no file yet, and return all rows in order.
+) -> list[ScenarioResult]:
+    """Simulate every scenario that has no result file yet, and return all results in order.
 
     Parameters
     ----------
-    cells : sequence of Cell
+    scenarios : sequence of Scenario
     replicates : int
-        Of every cell that is not exact, at least 2.
+        Of every scenario that is not exact, at least 2.
     seed : int
-        Of the study; each cell has its own random numbers, whatever runs beside it.
+        Of the study; each scenario has its own random numbers, whatever runs beside it.
     out : Path
-        Gets ``cells/*.json``, one small file a cell; made if missing.
+        Gets ``cells/*.json``, one small file a scenario; made if missing.
     progress : callable, optional
-        Called as ``progress(done, total, restored)`` in cells.
+        Called as ``progress(done, total, restored)`` in scenarios.
     workers : int, optional
         Processes; default one a core, 1 simulates in this one.
 
@@ -87,24 +84,39 @@ def run_study(
         If ``out`` cannot be written, or a file there is damaged.
     """
     report = progress or (lambda done, total, restored: None)
-    files = [_file(out, cell, replicates, seed) for cell in cells]
+    files = []
+    for scenario in scenarios:
+        mark = fingerprint(scenario.key, replicates, seed)
+        name = scenario.study.replace(" ", "-").replace(",", "")
+        files.append(out / "cells" / f"{name}-{mark:016x}.json")
     waiting = [i for i, file in enumerate(files) if not file.exists()]
-    restored = done = len(cells) - len(waiting)
-    report(done, len(cells), restored)
-    for i, measured in _simulated([(cells[i], replicates, seed) for i in waiting], workers):
-        _write(files[waiting[i]], measured)
+    restored = done = len(scenarios) - len(waiting)
+    report(done, len(scenarios), restored)
+    tasks = [(scenarios[i], replicates, seed) for i in waiting]
+    for task, performance in _simulated(tasks, workers):
+        path = files[waiting[task]]
+        try:
+            atomic_write(path, (json.dumps(asdict(performance)) + "\n").encode())
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written ({error.strerror})") from None
         done += 1
-        report(done, len(cells), restored)
-    return [
-        Row(cell, _read(file), 0 if cell.exact else replicates)
-        for cell, file in zip(cells, files, strict=True)
-    ]
+        report(done, len(scenarios), restored)
+
+    results = []
+    for scenario, path in zip(scenarios, files, strict=True):
+        try:
+            performance = Performance(**json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError):
+            message = f"{path}: damaged; delete it and run the same command again"
+            raise InputError(message) from None
+        results.append(ScenarioResult(scenario, performance, 0 if scenario.exact else replicates))
+    return results
 
 
 def _simulated(
-    tasks: Sequence[tuple[Cell, int, int]], workers: int | None
-) -> Iterator[tuple[int, Measured]]:
-    """Yield number and outcome of every task as it is done."""
+    tasks: Sequence[tuple[Scenario, int, int]], workers: int | None
+) -> Iterator[tuple[int, Performance]]:
+    """Yield number and performance of every task as it is done."""
     processes = min(workers or os.cpu_count() or 1, len(tasks))
     if processes <= 1:
         yield from ((i, simulate(*task)) for i, task in enumerate(tasks))
@@ -118,25 +130,6 @@ def _simulated(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def simulate(cell: Cell, replicates: int, seed: int) -> Measured:
-    """Simulate one cell from its own random numbers."""
-    return cell.simulate(np.random.default_rng(cell.seed(seed)), replicates)
-
-
-def _file(out: Path, cell: Cell, replicates: int, seed: int) -> Path:
-    mark = fingerprint(cell.key, replicates, seed)
-    return out / "cells" / f"{cell.study.replace(' ', '-').replace(',', '')}-{mark:016x}.json"
-
-
-def _write(path: Path, measured: Measured) -> None:
-    try:
-        atomic_write(path, (json.dumps(asdict(measured)) + "\n").encode())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
-
-
-def _read(path: Path) -> Measured:
-    try:
-        return Measured(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
-        raise InputError(f"{path}: damaged; delete it and run the same command again") from None
+def simulate(scenario: Scenario, replicates: int, seed: int) -> Performance:
+    """Simulate one scenario from its own random numbers."""
+    return scenario.simulate(np.random.default_rng(scenario.seed(seed)), replicates)

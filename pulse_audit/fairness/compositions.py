@@ -171,7 +171,7 @@ def _corrected_rows(
         seed=fingerprint(int(manifest["spec"].get("seed", 0)), "prior", arm, attribute),
         confidence=confidence,
     )
-    for word, share in zip(words, corrected.estimates, strict=True):
+    for word, share in zip(words, corrected, strict=True):
         if share is not None:
             yield row("prior_share", share, "corrected", arm=arm, group_by=attribute, group=word)
 

@@ -1,7 +1,7 @@
 """Confusion matrices of an attribute model, and the joint resampling of them with outputs.
 
-A confusion matrix has a row for the group that people gave and a column for the group that the
-model gave; as shares, its rows sum to 1. Where it was measured on this run's originals, its errors
+A confusion matrix has a row for each labelled group and a column for each group the model
+predicts; as shares, its rows sum to 1. Where it was measured on this run's originals, its errors
 and those of the outputs concern the same faces, so both are resampled together, face by face.
 
 References
@@ -13,7 +13,6 @@ Computation 14:21 (EM).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,17 +20,17 @@ from numpy.typing import ArrayLike
 
 from pulse_audit.stats.intervals import FloatArray, IntArray
 
-#: A group that nobody knows of: no label, or no row in the table at hand.
+#: No group: no label, no prediction, or no row in the table in question.
 NONE = -1
-_EM_BLOCK = 25  # steps between two looks at whether it still moves
+_EM_BLOCK = 25  # steps between two checks of convergence
 
 
 @dataclass(frozen=True, eq=False)
 class Confusion:
     """Counts of labelled against predicted groups, with the faces behind them where known.
 
-    Make one with `of_faces` or `from_counts`. ``counts`` is (k, k), row the group that people
-    gave. ``faces``, ``truth`` and ``predicted`` are (n,) and None where only counts are known.
+    Construct one with `of_faces` or `from_counts`. ``counts`` is (k, k), row the labelled group.
+    ``faces``, ``truth`` and ``predicted`` are (n,) and None where only counts are known.
     """
 
     counts: IntArray
@@ -53,7 +52,7 @@ class Confusion:
             The labelled group, 0 to k - 1.
         predicted : array_like of int, (n,)
             The group predicted on the original, or -1 where there is none; such faces are left
-            out, since the matrix is that of predictions made.
+            out.
         k : int
             Number of groups.
 
@@ -67,10 +66,10 @@ class Confusion:
         same_length(numbers, labels, answers)
         if len(np.unique(numbers)) != len(numbers):
             raise ValueError("a face occurs twice among the originals: one prediction a face")
-        known = answers >= 0
+        has_answer = answers >= 0
         counts = np.zeros((k, k), dtype=np.int64)
-        np.add.at(counts, (labels[known], answers[known]), 1)
-        return cls(counts, numbers[known], labels[known], answers[known])
+        np.add.at(counts, (labels[has_answer], answers[has_answer]), 1)
+        return cls(counts, numbers[has_answer], labels[has_answer], answers[has_answer])
 
     @classmethod
     def from_counts(cls, counts: ArrayLike) -> Confusion:
@@ -79,7 +78,7 @@ class Confusion:
         Parameters
         ----------
         counts : array_like of int, (k, k)
-            Row the group that people gave, column the group the model gave.
+            Row the labelled group, column the predicted one.
 
         Raises
         ------
@@ -91,10 +90,6 @@ class Confusion:
             raise ValueError(f"counts must be a square table of numbers >= 0, not {table.shape}")
         return cls(table)
 
-    def detached(self) -> Confusion:
-        """Forget the faces: for outputs of other faces, whose numbers mean something else."""
-        return Confusion(self.counts)
-
     @property
     def shares(self) -> FloatArray:
         """Rows summing to 1, (k, k); NaN in rows of groups without a face."""
@@ -104,11 +99,11 @@ class Confusion:
 
 @dataclass(frozen=True, eq=False)
 class Outputs:
-    """What became of every face: one row a face, faces in sorted order.
+    """Predictions on the draws of every face: one row a face, faces in sorted order.
 
     ``faces`` is (f,); ``counts`` is (f, k + 1): draws by predicted group, last those without one;
-    ``row`` is (f,): the row of the resulting matrix; ``stratum`` is (f,): faces are resampled
-    among those of the same stratum.
+    ``row`` is (f,): the face's row in the matrix to be corrected; ``stratum`` is (f,): faces are
+    resampled among those of the same stratum.
     """
 
     faces: IntArray
@@ -143,12 +138,12 @@ def tabulate(
     numbers, answers = whole(faces, "faces"), groups_in(predicted, NONE, k, "predicted")
     rows, strata = whole(row, "row"), whole(stratum, "stratum")
     same_length(numbers, rows, strata, answers)
-    found, first, place = np.unique(numbers, return_index=True, return_inverse=True)
+    names, first, place = np.unique(numbers, return_index=True, return_inverse=True)
     if (rows[first][place] != rows).any() or (strata[first][place] != strata).any():
         raise ValueError("draws of one face carry different labels")
     cells = place * (k + 1) + np.where(answers < 0, k, answers)
-    counts = np.bincount(cells, minlength=len(found) * (k + 1)).reshape(-1, k + 1)
-    return Outputs(found, counts, rows[first], strata[first])
+    counts = np.bincount(cells, minlength=len(names) * (k + 1)).reshape(-1, k + 1)
+    return Outputs(names, counts, rows[first], strata[first])
 
 
 def resample(
@@ -157,8 +152,8 @@ def resample(
     """Resample faces, each with its original's prediction and all its draws.
 
     Faces are resampled among those of the same labelled group and kind (in the confusion only,
-    among the outputs only, in both), so that the sizes of a balanced design are kept. A confusion
-    known by its counts is resampled as independent multinomials, one a row.
+    among the outputs only, in both), so that the group sizes of a balanced design stay fixed. A
+    confusion known by its counts is resampled as independent multinomials, one a row.
 
     Parameters
     ----------
@@ -170,9 +165,32 @@ def resample(
     rng : numpy.random.Generator
     """
     k = len(confusion.counts)
+    # every face once: its (confusion row, output row, stratum), and its prediction on the original
+    # beside those on its draws, (faces, 2 k + 1)
+    originals = np.empty(0, dtype=np.int64) if confusion.faces is None else confusion.faces
+    every = np.union1d(outputs.faces, originals)
+    keys = np.full((len(every), 3), NONE, dtype=np.int64)
+    table = np.zeros((len(every), 2 * k + 1), dtype=np.int64)
+    if confusion.truth is not None and confusion.predicted is not None:
+        place = np.searchsorted(every, originals)
+        keys[place, 0] = confusion.truth
+        table[place, confusion.predicted] = 1
+    place = np.searchsorted(every, outputs.faces)
+    keys[place, 1], keys[place, 2] = outputs.row, outputs.stratum
+    table[place, k:] = outputs.counts
+
+    # strata to be resampled: confusion row, output row, distinct faces and how many there are
+    strata: list[tuple[int, int, IntArray, IntArray]] = []
+    if confusion.faces is None:
+        corners = np.eye(k, 2 * k + 1, dtype=np.int64)
+        strata += [(t, NONE, corners, n) for t, n in enumerate(confusion.counts) if n.sum()]
+    for key in np.unique(keys, axis=0):
+        patterns, counts = np.unique(table[(keys == key).all(axis=1)], axis=0, return_counts=True)
+        strata.append((int(key[0]), int(key[1]), patterns, counts))
+
     matrices = np.zeros((replicates, k, k))
     observed = np.zeros((replicates, rows, k + 1))
-    for truth, row, patterns, counts in _strata(outputs, confusion):
+    for truth, row, patterns, counts in strata:
         drawn = rng.multinomial(counts.sum(), counts / counts.sum(), size=replicates)
         totals = drawn.astype(np.float64) @ patterns
         if truth != NONE:
@@ -183,7 +201,7 @@ def resample(
 
 
 def trust(confusion: Confusion, replicates: int, rng: np.random.Generator) -> float:
-    """How far the confusion matrix is from singular, in units of its own sampling error.
+    """Distance of the confusion matrix from singularity, in units of its own sampling error.
 
     The smallest singular value of M over the median of the spectral norm ||M* - M|| over
     resampled M*. Below 1 the inverse is noise; between 1 and 2 it is weak.
@@ -191,8 +209,8 @@ def trust(confusion: Confusion, replicates: int, rng: np.random.Generator) -> fl
     Notes
     -----
     Faces of a row are independent, so M* is multinomial whether or not outputs are resampled too.
-    One imagined face, spread evenly over the columns, is added to each row that is resampled:
-    else a group of one face, whose row never varies, would pass for perfectly known.
+    One pseudo-face, spread evenly over the columns, is added to each row that is resampled:
+    otherwise the row of a group of one face would never vary and seem to be known exactly.
 
     Returns
     -------
@@ -230,51 +248,21 @@ def saerens(shares: ArrayLike, confusion: ArrayLike, steps: int = 3000) -> Float
     ndarray, (..., k)
         Shares >= 0 with the same row sums as ``shares``.
     """
-    wanted, matrix = np.asarray(shares, dtype=np.float64), np.asarray(confusion, dtype=np.float64)
-    possible = matrix.sum(axis=0) > 0  # no composition explains a class the model never predicts
-    matrix, observed = matrix[:, possible], wanted[..., possible]
-    totals = wanted.sum(axis=-1, keepdims=True)
-    seen = observed.sum(axis=-1, keepdims=True)
-    observed = observed * np.divide(totals, seen, out=np.zeros_like(totals), where=seen != 0)
-    mixed = np.repeat(totals / len(matrix), len(matrix), axis=-1)
+    every, matrix = np.asarray(shares, dtype=np.float64), np.asarray(confusion, dtype=np.float64)
+    # no composition explains a class the model never predicts: spread it over the others
+    possible = matrix.sum(axis=0) > 0
+    matrix, observed = matrix[:, possible], every[..., possible]
+    totals, sums = (part.sum(axis=-1, keepdims=True) for part in (every, observed))
+    observed = observed * np.divide(totals, sums, out=np.zeros_like(totals), where=sums != 0)
+    mixture = np.repeat(totals / len(matrix), len(matrix), axis=-1)
     for _ in range(max(1, steps // _EM_BLOCK)):
-        previous = mixed
+        previous = mixture
         for _ in range(_EM_BLOCK):
-            mixed = mixed * ((observed / np.maximum(mixed @ matrix, 1e-300)) @ matrix.T)
-        if np.nanmax(np.abs(mixed - previous), initial=0.0) <= 1e-8:
+            # pi_i <- pi_i sum_j q_j M_ij / (pi M)_j
+            mixture = mixture * ((observed / np.maximum(mixture @ matrix, 1e-300)) @ matrix.T)
+        if np.nanmax(np.abs(mixture - previous), initial=0.0) <= 1e-8:
             break
-    return mixed
-
-
-def _strata(
-    outputs: Outputs, confusion: Confusion
-) -> Iterator[tuple[int, int, IntArray, IntArray]]:
-    """Yield row of the confusion, row of the outputs, distinct faces (u, 2k + 1), their numbers."""
-    k = len(confusion.counts)
-    if confusion.faces is None:
-        corners = np.eye(k, 2 * k + 1, dtype=np.int64)
-        yield from ((t, NONE, corners, n) for t, n in enumerate(confusion.counts) if n.sum())
-    keys, table = _joined(outputs, confusion)
-    for key in np.unique(keys, axis=0):
-        patterns, counts = np.unique(table[(keys == key).all(axis=1)], axis=0, return_counts=True)
-        yield int(key[0]), int(key[1]), patterns, counts
-
-
-def _joined(outputs: Outputs, confusion: Confusion) -> tuple[IntArray, IntArray]:
-    """Every face once: its (confusion row, output row, stratum), and its counts side by side."""
-    k = len(confusion.counts)
-    originals = np.empty(0, dtype=np.int64) if confusion.faces is None else confusion.faces
-    every = np.union1d(outputs.faces, originals)
-    keys = np.full((len(every), 3), NONE, dtype=np.int64)
-    table = np.zeros((len(every), 2 * k + 1), dtype=np.int64)
-    if confusion.truth is not None and confusion.predicted is not None:
-        place = np.searchsorted(every, originals)
-        keys[place, 0] = confusion.truth
-        table[place, confusion.predicted] = 1
-    place = np.searchsorted(every, outputs.faces)
-    keys[place, 1], keys[place, 2] = outputs.row, outputs.stratum
-    table[place, k:] = outputs.counts
-    return keys, table
+    return mixture
 
 
 def _normalised(totals: FloatArray) -> FloatArray:

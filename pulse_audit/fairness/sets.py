@@ -6,16 +6,21 @@ al. 2021; numbered as restated by Ohayon et al. 2024, eqs. 2 to 4):
 - RDP (representation demographic parity): P(X' in c_i | X in c_i) is the same for all i.
 - PR (proportional representation): P(X' in c_i) = P(X in c_i).
 - CPR (conditional PR): P(X' in c_i | Y) = P(X in c_i | Y), which implies PR.
-- UCPR: CPR where Y says nothing about the group (Laszkiewicz et al. 2024).
+- UCPR: CPR where Y is uninformative about the group (Laszkiewicz et al. 2024).
 - SPE (symmetric pairwise error): P(X in c_i, X' in c_j) = P(X in c_j, X' in c_i).
 
-Posterior sampling fulfils all but RDP. Groups are fixed by the evaluation set: P(X in c_i) is its
+Posterior sampling satisfies all but RDP. Groups are fixed by the evaluation set: P(X in c_i) is its
 composition, not uniform unless it is balanced.
+
+All are functions of the joint shares of input and output groups. For their sampling noise, faces
+are resampled within the groups of the evaluation set, whose composition is fixed. To the faces of
+each group two more are added, spread over the classes as the outputs are: otherwise a share that
+was never observed would have no sampling error ("plus four", Agresti and Coull 1998).
 
 References
 ----------
 A. Jalal et al. (2021), ICML. G. Ohayon et al. (2024), NeurIPS. M. Laszkiewicz et al. (2024),
-FAccT.
+FAccT. A. Agresti and B. A. Coull (1998), The American Statistician 52:119.
 """
 
 from __future__ import annotations
@@ -27,28 +32,146 @@ from numpy.typing import ArrayLike
 
 from pulse_audit.fairness.divergence import (
     DIVERGENCES,
-    Name,
-    Statistic,
+    Divergence,
+    PointStatistic,
     between,
     corrected,
     reference_shares,
 )
-from pulse_audit.fairness.resampling import ADDED, Joint
-from pulse_audit.stats.intervals import FloatArray
+from pulse_audit.fairness.shift import Draws
+from pulse_audit.stats.intervals import FloatArray, IntArray
 from pulse_audit.types import Estimate, Unavailable
 
 METHOD = "bias-corrected, bootstrap by face with test inversion"
+#: Faces added to each group in resampling.
+ADDED = 2.0
+_UNCLASSIFIED = Unavailable("no output has an apparent group")
+
+
+@dataclass(frozen=True, eq=False)
+class Joint:
+    """Shares of draws by group of the input and of the output, and their sampling noise.
+
+    Parameters
+    ----------
+    shares : ndarray, (k, k + 1)
+        Of all draws; last column: not classified.
+    noise : ndarray, (replicates, k, k + 1)
+        Resampled shares less their mean.
+    pairs : ndarray or None, (k, k)
+        Shares of ordered pairs of classified draws of one face, faces having equal weight; None
+        where no face has two.
+    pair_noise : ndarray or None, (replicates, k, k)
+    n_faces, n_draws : int
+    confidence : float
+    """
+
+    shares: FloatArray
+    noise: FloatArray
+    pairs: FloatArray | None
+    pair_noise: FloatArray | None
+    n_faces: int
+    n_draws: int
+    confidence: float
 
 
 @dataclass(frozen=True)
 class SetEstimate:
-    """An estimate less its bias, and the plug-in value that other tools print."""
+    """A bias-corrected estimate, and the plug-in value that other tools report."""
 
     estimate: Estimate
     plug_in: float
 
 
-def rdp(joint: Joint, divergence: Name) -> SetEstimate | Unavailable:
+def joint_shares(
+    draws: Draws,
+    *,
+    seed: int,
+    strata: ArrayLike | None = None,
+    replicates: int = 1000,
+    confidence: float = 0.95,
+) -> Joint:
+    """Joint shares of input and output groups with resamples by face.
+
+    Parameters
+    ----------
+    draws : Draws
+    seed : int
+        Of the resampling.
+    strata : array_like of int, (n,), optional
+        Groups within which faces are resampled; default ``draws.truth``.
+    replicates : int
+    confidence : float
+    """
+    k = draws.k
+    _, first, face = np.unique(draws.faces, return_index=True, return_inverse=True)
+    truth, n_faces = draws.truth[first], len(first)
+    stratum = np.asarray(draws.truth if strata is None else strata)[first]
+    counts = np.zeros((n_faces, k + 1))  # draws of each output class of each face
+    np.add.at(counts, (face, draws.predicted), 1.0)  # -1 is the last column
+    n_draws = float(counts.sum())
+
+    # contribution of each face to the joint counts, (faces, k (k + 1))
+    by_truth = np.zeros((n_faces, k, k + 1))
+    by_truth[np.arange(n_faces), truth] = counts
+    joint = by_truth.reshape(n_faces, -1)
+
+    # share of ordered pairs of draws of each face, (faces, k k), and whether it has any; 0 for
+    # faces with fewer than two classified draws
+    classified = counts[:, :-1]
+    n = classified.sum(axis=1)
+    ordered = classified[:, :, None] * classified[:, None, :]
+    diagonal = np.arange(k)
+    ordered[:, diagonal, diagonal] -= classified
+    n_ordered = np.where(n >= 2, n * (n - 1), np.inf)
+    pairs = np.column_stack([ordered.reshape(n_faces, -1) / n_ordered[:, None], n >= 2])
+
+    # totals of resampled faces less their mean, (replicates, joint and pairs)
+    rng, cut = np.random.default_rng(seed), k * (k + 1)
+    noise = np.zeros((replicates, cut + pairs.shape[1]))
+    for each in np.unique(stratum):
+        inside = np.flatnonzero(stratum == each)
+        observed = np.hstack([joint[inside], pairs[inside]])
+        groups, times = np.unique(truth[inside], return_counts=True)
+        added = _added_faces(observed, cut, groups, k)
+        # added faces have the stratum's input groups, and the output classes of all draws
+        weight = ADDED * np.outer(times / times.sum(), counts.sum(axis=0) / counts.sum())
+        pool = np.vstack([observed, added])
+        chance = np.concatenate([np.ones(len(inside)), weight.ravel()]) / (len(inside) + ADDED)
+        drawn = rng.multinomial(len(inside), chance, size=replicates)
+        noise += (drawn - len(inside) * chance) @ pool
+
+    shares = joint.sum(axis=0).reshape(k, k + 1) / n_draws
+    share_noise = (noise[:, :cut] / n_draws).reshape(-1, k, k + 1)
+    totals = pairs.sum(axis=0)
+    numbers = n_faces, int(n_draws), confidence
+    if not totals[-1]:
+        return Joint(shares, share_noise, None, None, *numbers)
+    # the number of faces with pairs, which divides, is resampled too
+    pair_shares = totals[:-1] / totals[-1]
+    faces = np.maximum(totals[-1] + noise[:, -1:], 1.0)
+    drift = (totals[:-1] + noise[:, cut:-1]) / faces - pair_shares
+    pair_noise = (drift - drift.mean(axis=0)).reshape(-1, k, k)
+    return Joint(shares, share_noise, pair_shares.reshape(k, k), pair_noise, *numbers)
+
+
+def _added_faces(observed: FloatArray, cut: int, groups: IntArray, k: int) -> FloatArray:
+    """Rows of the faces added to a stratum: one for every input group and output class.
+
+    An added face has as many draws as the stratum's faces have on average, all of one class.
+    """
+    draws = observed[:, :cut].sum() / len(observed)
+    added = np.zeros((len(groups), k + 1, observed.shape[1]))
+    for place, group in enumerate(groups):
+        for output in range(k + 1):
+            added[place, output, group * (k + 1) + output] = draws
+            if output < k:
+                added[place, output, cut + output * k + output] = 1.0
+                added[place, output, -1] = 1.0
+    return added.reshape(-1, observed.shape[1])
+
+
+def rdp(joint: Joint, divergence: Divergence) -> SetEstimate | Unavailable:
     """Divergence of the groups' retention from equality.
 
     Retention of the groups that have faces, divided by its sum, is compared with uniform shares
@@ -71,19 +194,19 @@ def rdp(joint: Joint, divergence: Name) -> SetEstimate | Unavailable:
 
 
 def pr(
-    joint: Joint, divergence: Name, reference: ArrayLike | None = None
+    joint: Joint, divergence: Divergence, reference: ArrayLike | None = None
 ) -> SetEstimate | Unavailable:
     """Divergence of the outputs' composition from that of the evaluation set.
 
     ``reference`` are shares (k,), default the composition of the draws' inputs, with half a face
-    more a group where one is empty. Of the outputs, those with an apparent group.
+    added to each group where one is empty. Only outputs with an apparent group count.
     """
     if reference is None:
         reference = reference_shares(joint.shares.sum(axis=1) * joint.n_faces)
     target = np.asarray(reference, dtype=np.float64)
     outputs = joint.shares[:, :-1].sum(axis=0)
     if outputs.sum() == 0:
-        return _NOTHING
+        return _UNCLASSIFIED
     return _estimate(
         joint,
         lambda points: DIVERGENCES[divergence](_normalised(points), target),
@@ -93,27 +216,27 @@ def pr(
     )
 
 
-def spe(joint: Joint, divergence: Name) -> SetEstimate | Unavailable:
+def spe(joint: Joint, divergence: Divergence) -> SetEstimate | Unavailable:
     """Divergence between P(X in c_i, X' in c_j) and its transpose, of classified draws.
 
-    Use apparent groups on both sides (``truth`` as the attribute model sees the original): the
-    model's errors then fall on both alike, and the property needs no correction.
+    Use apparent groups on both sides (``truth`` as the attribute model predicts on the original):
+    the model's errors then affect both alike, and the property needs no correction.
     """
     square = joint.shares[:, :-1]
     if square.sum() == 0:
-        return _NOTHING
-    compare, k = between(divergence), joint.k
+        return _UNCLASSIFIED
+    compare, k = between(divergence), len(square)
 
     def asymmetry(points: FloatArray) -> FloatArray:
-        held = _normalised(points)
-        turned = held.reshape(*held.shape[:-1], k, k).swapaxes(-1, -2).reshape(held.shape)
-        return compare(np.concatenate([held, turned], axis=-1))
+        shares = _normalised(points)
+        transposed = shares.reshape(*shares.shape[:-1], k, k).swapaxes(-1, -2)
+        return compare(np.concatenate([shares, transposed.reshape(shares.shape)], axis=-1))
 
     noise = joint.noise[:, :, :-1].reshape(len(joint.noise), -1)
     return _estimate(joint, asymmetry, square.ravel(), ((square + square.T) / 2).ravel(), noise)
 
 
-def cpr(joint: Joint, divergence: Name) -> SetEstimate | Unavailable:
+def cpr(joint: Joint, divergence: Divergence) -> SetEstimate | Unavailable:
     """Lower bound of the mean divergence of P(X' | Y) from P(X | Y), from two draws a face.
 
     A low-resolution image has one original, so P(X | Y) itself cannot be estimated. But where CPR
@@ -125,7 +248,7 @@ def cpr(joint: Joint, divergence: Name) -> SetEstimate | Unavailable:
     square = joint.shares[:, :-1]
     if joint.pairs is None or joint.pair_noise is None or square.sum() == 0:
         return Unavailable("needs faces with at least two classified draws")
-    compare, cells = between(divergence), joint.k**2
+    compare, cells = between(divergence), square.size
 
     def difference(points: FloatArray) -> FloatArray:
         parts = (_normalised(points[..., :cells]), _normalised(points[..., cells:]))
@@ -134,6 +257,7 @@ def cpr(joint: Joint, divergence: Name) -> SetEstimate | Unavailable:
     first, second = (square / square.sum()).ravel(), joint.pairs.ravel()
     noise = joint.noise[:, :, :-1].reshape(len(joint.noise), -1) / square.sum()
     both = np.hstack([noise, joint.pair_noise.reshape(len(noise), -1)])
+    # under CPR the two distributions are equal: their mean is the fair point
     middle = (first + second) / 2
     return _estimate(
         joint, difference, np.hstack([first, second]), np.hstack([middle, middle]), both
@@ -144,7 +268,7 @@ def ucpr(
     inputs: ArrayLike,
     predicted: ArrayLike,
     reference: ArrayLike,
-    divergence: Name,
+    divergence: Divergence,
     *,
     seed: int,
     replicates: int = 1000,
@@ -155,62 +279,53 @@ def ucpr(
     Parameters
     ----------
     inputs : array_like, (n,)
-        Input of each draw. The inputs are these and no sample of others: draws are resampled
-        within each, every input weighing by its draws.
+        Input of each draw. The inputs are fixed, not a sample of others: draws are resampled
+        within each, every input having the weight of its draws.
     predicted : array_like of int, (n,)
         Apparent group of each output, -1 where it has none (left out).
     reference : array_like, (k,)
-        Composition that an unbiased method would show, nowhere 0.
+        Composition that an unbiased method would have, nowhere 0.
     divergence : str
     seed : int
     replicates : int
     confidence : float
     """
     target, groups = np.asarray(reference, dtype=np.float64), np.asarray(predicted)
-    seen = groups >= 0
-    if not seen.any():
-        return _NOTHING
-    _, number = np.unique(np.asarray(inputs)[seen], return_inverse=True)
+    classified = groups >= 0
+    if not classified.any():
+        return _UNCLASSIFIED
+    _, number = np.unique(np.asarray(inputs)[classified], return_inverse=True)
     counts = np.zeros((number.max() + 1, len(target)))
-    np.add.at(counts, (number, groups[seen]), 1.0)
-    rng = np.random.default_rng(seed)
-    made = corrected(
+    np.add.at(counts, (number, groups[classified]), 1.0)
+    # noise of each input's counts, with two draws added as in `joint_shares`
+    rng, noise = np.random.default_rng(seed), np.zeros((replicates, len(target)))
+    for row in counts:
+        chance = (row + ADDED * counts.sum(axis=0) / counts.sum()) / (row.sum() + ADDED)
+        noise += rng.multinomial(int(row.sum()), chance, replicates) - row.sum() * chance
+    result = corrected(
         lambda points: DIVERGENCES[divergence](points, target),
         counts.sum(axis=0) / counts.sum(),
         target,
-        sum(_draw_noise(row, counts, replicates, rng) for row in counts) / counts.sum(),
+        noise / counts.sum(),
         confidence,
     )
     n_inputs, n_draws = len(counts), int(counts.sum())
     method = "bias-corrected, bootstrap of draws within inputs with test inversion"
     return SetEstimate(
-        Estimate(made.value, made.low, made.high, n_inputs, n_draws, method, confidence),
-        made.plug_in,
+        Estimate(result.value, result.low, result.high, n_inputs, n_draws, method, confidence),
+        result.plug_in,
     )
-
-
-def _draw_noise(
-    row: FloatArray, counts: FloatArray, replicates: int, rng: np.random.Generator
-) -> FloatArray:
-    """Noise of one input's counts; two draws are added as in `resampling`."""
-    chance = (row + ADDED * counts.sum(axis=0) / counts.sum()) / (row.sum() + ADDED)
-    return np.asarray(rng.multinomial(int(row.sum()), chance, replicates) - row.sum() * chance)
-
-
-_NOTHING = Unavailable("no output has an apparent group")
 
 
 def _normalised(points: FloatArray) -> FloatArray:
-    """Shares of the sum over the last axis."""
-    held: FloatArray = points / np.maximum(points.sum(axis=-1, keepdims=True), 1e-9)
-    return held
+    """Divide by the sum over the last axis."""
+    shares: FloatArray = points / np.maximum(points.sum(axis=-1, keepdims=True), 1e-9)
+    return shares
 
 
 def _estimate(
-    joint: Joint, statistic: Statistic, point: FloatArray, null: FloatArray, noise: FloatArray
+    joint: Joint, statistic: PointStatistic, point: FloatArray, null: FloatArray, noise: FloatArray
 ) -> SetEstimate:
-    made = corrected(statistic, point, null, noise, joint.confidence)
-    estimate = Estimate(
-        made.value, made.low, made.high, joint.n_faces, joint.n_draws, METHOD, joint.confidence
-    )
-    return SetEstimate(estimate, made.plug_in)
+    result = corrected(statistic, point, null, noise, joint.confidence)
+    numbers = joint.n_faces, joint.n_draws, METHOD, joint.confidence
+    return SetEstimate(Estimate(result.value, result.low, result.high, *numbers), result.plug_in)

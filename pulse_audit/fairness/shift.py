@@ -1,36 +1,43 @@
-"""The shift matrix: which apparent group the outputs of each group of inputs have.
+"""The shift matrix, its flows between groups, and the diversity of outputs over seeds.
 
-Every share is over all draws: outputs without a face and failed draws are in the denominator, as a
-last column "not classified", so that an arm gains nothing by failing. Groups of inputs are fixed
-by the evaluation set; faces within a group are the sample.
+The shift matrix holds P(apparent group of the output | group of the input). Every share is over all
+draws: outputs without a face and failed draws are in the denominator, as a last column "not
+classified", so that failed draws cannot improve an arm's result. Groups of inputs are fixed by the
+evaluation set; faces within a group are the sample. Diversity measures how much the apparent group
+of one face's outputs depends on the seed.
 
 References
 ----------
 A. Jalal et al. (2021), Fairness for Image Generation with Uncertain Sensitive Attributes, ICML
 (the conditional shares whose equality is RDP). G. Y. Zou, W. Huang and X. Zhang (2009), CSDA
-53:1080 (intervals of linear functions of proportions, from the intervals of each).
+53:1080 (intervals of linear functions of proportions, from the intervals of each). E. H. Simpson
+(1949), Nature 163:688 (unbiased probability that two draws differ). Z. Zhang (2012), Neural
+Computation 24:1368 (entropy in Turing's perspective: bias decays exponentially).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import digamma
 
+from pulse_audit.stats.bootstrap import cluster_bca
 from pulse_audit.stats.intervals import (
     FloatArray,
     IntArray,
     intraclass_correlation,
     proportion_interval,
+    wilson,
 )
-from pulse_audit.types import Estimate
+from pulse_audit.types import Estimate, Unavailable
 
 #: ``predicted`` of a draw whose output has no apparent group: no face, an error, no prediction.
 UNCLASSIFIED = -1
+ONE_DRAW = Unavailable("diversity over seeds needs faces with at least two classified draws")
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,14 +67,15 @@ class Draws:
     k: int
 
     def __post_init__(self) -> None:
-        """Check the arrays, and hold them as whole numbers."""
+        """Check the arrays, and store them as int64."""
         for name in ("faces", "truth", "predicted"):
             object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=np.int64))
         if not (self.faces.ndim == 1 and self.faces.size > 0):
             raise ValueError("draws need at least one face, given as one number a draw")
         if not self.faces.shape == self.truth.shape == self.predicted.shape:
             raise ValueError("faces, truth and predicted need one number a draw each")
-        if not _within(self.truth, 0, self.k) or not _within(self.predicted, UNCLASSIFIED, self.k):
+        groups = np.concatenate([self.truth, self.predicted])
+        if self.truth.min() < 0 or groups.min() < UNCLASSIFIED or groups.max() >= self.k:
             raise ValueError(f"groups must be 0 to {self.k - 1}; -1 only for what was predicted")
 
     @cached_property
@@ -86,18 +94,6 @@ class Draws:
         """Share of the draws in each group of inputs, (k,)."""
         counts = np.bincount(self.truth, minlength=self.k)
         return np.asarray(counts / len(self.truth), dtype=np.float64)
-
-    @property
-    def classified(self) -> Draws | None:
-        """The draws whose output has an apparent group, or None where there are none."""
-        kept = self.predicted != UNCLASSIFIED
-        if not kept.any():
-            return None
-        return Draws(self.faces[kept], self.truth[kept], self.predicted[kept], self.k)
-
-
-def _within(numbers: IntArray, low: int, below: int) -> bool:
-    return bool(((numbers >= low) & (numbers < below)).all())
 
 
 def shares(
@@ -137,20 +133,6 @@ def retention(draws: Draws, confidence: float = 0.95) -> list[Estimate | None]:
     return shares(draws.retained, draws.faces, draws.truth, draws.k, confidence)
 
 
-def retention_classified(draws: Draws, confidence: float = 0.95) -> list[Estimate | None]:
-    """Retention given that the output has an apparent group."""
-    outcomes = np.where(draws.predicted == UNCLASSIFIED, np.nan, draws.retained)
-    return shares(outcomes, draws.faces, draws.truth, draws.k, confidence)
-
-
-def retention_feasible(
-    draws: Draws, feasible: ArrayLike, confidence: float = 0.95
-) -> list[Estimate | None]:
-    """Retention given that the output fits its input; ``feasible`` is 0 or 1, one a draw."""
-    outcomes = np.where(np.asarray(feasible) > 0, draws.retained, np.nan)
-    return shares(outcomes, draws.faces, draws.truth, draws.k, confidence)
-
-
 def conversion(draws: Draws, confidence: float = 0.95) -> list[Estimate | None]:
     """Share of all draws of a group whose output has another apparent group."""
     return shares(draws.converted, draws.faces, draws.truth, draws.k, confidence)
@@ -167,27 +149,23 @@ def shift_matrix(draws: Draws, confidence: float = 0.95) -> list[list[Estimate |
         diagonal is `retention`; the correlation of any other cell is pooled over the groups that
         would be converted by it.
     """
-    diagonal = retention(draws, confidence)
-    columns = [_column(draws, group, diagonal, confidence) for group in range(draws.k)]
+    diagonal, columns = retention(draws, confidence), []
+    for group in range(draws.k):
+        # off the diagonal: the correlation is pooled over the groups that lose draws to this one
+        outcomes = np.where(draws.truth == group, np.nan, (draws.predicted == group).astype(float))
+        column = shares(outcomes, draws.faces, draws.truth, draws.k, confidence)
+        column[group] = diagonal[group]
+        columns.append(column)
     missing = (draws.predicted == UNCLASSIFIED).astype(np.float64)
     columns.append(shares(missing, draws.faces, draws.truth, draws.k, confidence))
     return [list(row) for row in zip(*columns, strict=True)]
 
 
-def _column(
-    draws: Draws, group: int, diagonal: Sequence[Estimate | None], confidence: float
-) -> list[Estimate | None]:
-    outcomes = np.where(draws.truth == group, np.nan, (draws.predicted == group).astype(float))
-    column = shares(outcomes, draws.faces, draws.truth, draws.k, confidence)
-    column[group] = diagonal[group]
-    return column
-
-
 def original_baseline(faces: ArrayLike, truth: ArrayLike, predicted: ArrayLike, k: int) -> Draws:
-    """One draw a face: the original itself, as the attribute model sees it.
+    """Take the originals as draws, one a face, with the attribute model's prediction.
 
-    Its retention is what a perfect upsampler would score: the model's own hit rate. Faces may
-    repeat (a row a draw); the first row of each counts.
+    Their retention is that of a perfect upsampler: the model's own recall. Faces may repeat (a row
+    a draw); the first row of each counts.
     """
     _, first = np.unique(np.asarray(faces), return_index=True)
     return Draws(
@@ -196,7 +174,7 @@ def original_baseline(faces: ArrayLike, truth: ArrayLike, predicted: ArrayLike, 
 
 
 def net_flows(draws: Draws, confidence: float = 0.95) -> list[list[Estimate | None]]:
-    """Who gains whom: P(in i, out j) - P(in j, out i), as shares of all draws.
+    """Net flow between two groups: P(in i, out j) - P(in j, out i), as shares of all draws.
 
     Returns
     -------
@@ -217,14 +195,14 @@ def net_flows(draws: Draws, confidence: float = 0.95) -> list[list[Estimate | No
 
 
 def net_gains(draws: Draws, confidence: float = 0.95) -> list[Estimate | None]:
-    """How many outputs a group gains from others less those it loses to others, of all draws.
+    """Net gain of each group: outputs it gains from others less those it loses, over all draws.
 
     The gains of all groups sum to 0: draws that are not classified are neither gained nor lost.
 
     Notes
     -----
     A gain is a weighted sum of one share of each group of inputs, and groups share no face. Its
-    interval is put together from the Wilson intervals of these shares (Zou, Huang and Zhang 2009,
+    interval is computed from the Wilson intervals of these shares (Zou, Huang and Zhang 2009,
     "MOVER"): unlike a bootstrap it has width where a group of few faces shows no loss at all.
     """
     weight, lost = draws.composition, conversion(draws, confidence)
@@ -239,28 +217,80 @@ def net_gains(draws: Draws, confidence: float = 0.95) -> list[Estimate | None]:
     ]
 
 
+def flip_rate(draws: Draws, confidence: float = 0.95) -> Estimate | Unavailable:
+    """Probability that two draws of one face differ in apparent group, mean over faces.
+
+    A face's value is the share of differing pairs among its classified draws, which is unbiased
+    at any number of draws; every face has the same weight. It lies in [0, 1], so its variance is at
+    most that of a binary outcome of the same mean: the Wilson interval at the number of faces is
+    conservative, and of the usual accuracy at two draws.
+    """
+    counts = _counts_by_face(draws)
+    if not len(counts):
+        return ONE_DRAW
+    n = counts.sum(axis=1)
+    differing: FloatArray = 1.0 - (counts * (counts - 1)).sum(axis=1) / (n * (n - 1))
+    low, high = wilson(float(differing.sum()), len(counts), confidence)
+    method = "Wilson over faces; share of pairs of draws that differ"
+    value, n_draws = float(differing.mean()), int(counts.sum())
+    return Estimate(value, low, high, len(counts), n_draws, method, confidence)
+
+
+def entropy(draws: Draws, *, seed: int, confidence: float = 0.95) -> Estimate | Unavailable:
+    """Entropy of the apparent group over the draws of a face, in nats, mean over faces.
+
+    Notes
+    -----
+    Zhang's (2012) estimator sum_i (x_i / n) (psi(n) - psi(x_i)): of the series
+    H = sum_v 1/v sum_i p_i (1 - p_i)^v it estimates the first n - 1 terms without bias. Few draws
+    therefore underestimate the entropy (at two draws it is the flip rate), but far less than the
+    plug-in estimate does. The interval resamples faces (BCa); where all faces agree it is the
+    Wilson interval of a quantity bounded by the largest value that many draws can give.
+    """
+    counts = _counts_by_face(draws)
+    if not len(counts):
+        return ONE_DRAW
+    n = counts.sum(axis=1, keepdims=True)
+    surprise = np.where(counts > 0, digamma(n) - digamma(np.maximum(counts, 1.0)), 0.0)
+    values: FloatArray = (counts / n * surprise).sum(axis=1)
+    if np.ptp(values) > 0 and len(values) > 1:
+        estimate = cluster_bca(values, np.arange(len(values)), seed=seed, confidence=confidence)
+        value, low, high = estimate.value, max(0.0, estimate.low), estimate.high
+        method = estimate.method
+    else:
+        most = float(digamma(n.max()) - digamma(1))
+        value, method = float(values.mean()), "Wilson over faces, scaled"
+        ends = wilson(min(1.0, value / most) * len(values), len(values), confidence)
+        low, high = most * ends[0], most * ends[1]
+    method += "; Zhang's entropy in nats"
+    return Estimate(value, low, high, len(counts), int(counts.sum()), method, confidence)
+
+
+def _counts_by_face(draws: Draws) -> FloatArray:
+    """Draws of each apparent group, a row for each face with at least two classified draws."""
+    classified = draws.predicted != UNCLASSIFIED
+    _, face = np.unique(draws.faces[classified], return_inverse=True)
+    counts = np.zeros((int(face.max()) + 1 if face.size else 0, draws.k))
+    np.add.at(counts, (face, draws.predicted[classified]), 1.0)
+    several: FloatArray = counts[counts.sum(axis=1) >= 2]
+    return several
+
+
 def _linear(terms: list[tuple[float, Estimate | None]], confidence: float) -> Estimate | None:
-    """Weighted sum of independent shares; groups without faces weigh nothing."""
-    known = [(weight, share) for weight, share in terms if share is not None]
-    if not known:
+    """Weighted sum of independent shares by MOVER; groups without faces have no weight."""
+    present = [(weight, share) for weight, share in terms if share is not None]
+    if not present:
         return None
-    value = sum(weight * share.value for weight, share in known)
-    below, above = (
-        math.sqrt(sum(_reach(weight, share, side) ** 2 for weight, share in known))
-        for side in (-1, 1)
-    )
+    value = sum(weight * share.value for weight, share in present)
+    # each end of the sum adds, in squares, the ends of its terms that pull in its direction
+    below = math.sqrt(sum((w * ((s.high if w < 0 else s.low) - s.value)) ** 2 for w, s in present))
+    above = math.sqrt(sum((w * ((s.high if w > 0 else s.low) - s.value)) ** 2 for w, s in present))
     return Estimate(
         value,
         value - below,
         value + above,
-        sum(share.n_faces for _, share in known),
-        sum(share.n_draws for _, share in known),
+        sum(share.n_faces for _, share in present),
+        sum(share.n_draws for _, share in present),
         "MOVER from Wilson intervals at design-effect n",
         confidence,
     )
-
-
-def _reach(weight: float, share: Estimate, side: int) -> float:
-    """How far one term can pull the sum down (-1) or up (1)."""
-    end = share.high if weight * side > 0 else share.low
-    return weight * (end - share.value)

@@ -1,8 +1,8 @@
-"""Bounds on groups and on pairs of groups, each alone and all at once.
+"""Bounds on groups and on pairs of groups, individual and simultaneous.
 
-A bound that each holds alone serves a claim about every group: where all of them are inside a
-limit, the worst group is (intersection-union, Berger 1982). A bound that all hold at once serves a
-claim about some group: picked after looking, it must allow for the looking (Tukey's range, max-T).
+Individual bounds support a claim about every group: if all of them are inside a limit, so is the
+worst group (intersection-union test, Berger 1982). Simultaneous bounds support a claim about some
+group that is selected after looking at all of them (Tukey's range, max-T).
 
 References
 ----------
@@ -22,21 +22,20 @@ import numpy as np
 from scipy.special import ndtri, stdtrit
 from scipy.stats import studentized_range
 
-from pulse_audit.stats.intervals import FloatArray, IntArray, wilson
-from pulse_audit.stats.samples import Groups
+from pulse_audit.stats.intervals import FloatArray, Groups, IntArray, wilson
 from pulse_audit.stats.score import difference_interval, ratio_interval
 
-#: A resample of fewer faces too often has no spread to be divided by.
+#: With fewer faces, too many resamples have no spread to be divided by.
 FEWEST_FACES = 8
-_BLOCK = 2_000_000  # weights held at once
+_BLOCK = 2_000_000  # weights held in memory at a time
 
 
 @dataclass(frozen=True, eq=False)
 class Bounds:
-    """Bounds on some quantities: ``low``, ``high`` one by one, ``all_low``, ``all_high`` jointly.
+    """Bounds on some quantities: ``low``, ``high`` individual, ``all_low``, ``all_high`` joint.
 
     Each of ``low`` and ``high`` is exceeded with probability alpha; any of ``all_low`` or
-    ``all_high`` with probability alpha together. ``value`` is the estimates.
+    ``all_high`` with probability alpha together. ``value`` holds the estimates.
     """
 
     value: FloatArray
@@ -56,8 +55,9 @@ def proportion_pairs(sample: Groups, alpha: float) -> Bounds:
     """Differences of proportions: score intervals at effective sizes, Tukey's range for all."""
     p, n = sample.means(), sample.effective_sizes()
     i, j = pairs(len(p))
-    members = p[i], n[i], p[j], n[j]
-    low, high = difference_interval(*members, _levels(len(p), alpha))
+    # critical values (2, 1): of one pair, of all pairs
+    critical = np.array([[ndtri(1 - alpha)], [tukey(len(p), math.inf, alpha)]], dtype=np.float64)
+    low, high = difference_interval(p[i], n[i], p[j], n[j], critical)
     return Bounds(p[i] - p[j], low[0], high[0], low[1], high[1])
 
 
@@ -65,28 +65,30 @@ def proportion_ratios(sample: Groups, alpha: float) -> Bounds:
     """Ratios of proportions, first over second of every unordered pair: score intervals."""
     p, n = sample.means(), sample.effective_sizes()
     i, j = pairs(len(p))
-    members = p[i], n[i], p[j], n[j]
-    low, high = ratio_interval(*members, _levels(len(p), alpha))
+    critical = np.array([[ndtri(1 - alpha)], [tukey(len(p), math.inf, alpha)]], dtype=np.float64)
+    low, high = ratio_interval(p[i], n[i], p[j], n[j], critical)
     return Bounds(_quotient(p[i], p[j]), low[0], high[0], low[1], high[1])
 
 
 def proportion_bounds(sample: Groups, alpha: float) -> Bounds:
-    """Proportions: Wilson intervals at effective sizes, Sidak's level for all at once."""
+    """Proportions: Wilson intervals at effective sizes, Sidak's level for all groups."""
     p, n = sample.means(), sample.effective_sizes()
-    several = 1 - (1 - alpha) ** (1 / len(p))
-    ends = [
-        [wilson(share * size, size, 1 - level) for share, size in zip(p, n, strict=True)]
-        for level in (2 * alpha, several)
-    ]
-    alone, joint = (np.array(part).T for part in ends)
-    return Bounds(p, alone[0], alone[1], joint[0], joint[1])
+    sidak = 1 - (1 - alpha) ** (1 / len(p))
+    # one-sided alpha is two-sided 2 alpha
+    individual, joint = (
+        np.array(
+            [wilson(share * size, size, 1 - level) for share, size in zip(p, n, strict=True)]
+        ).T
+        for level in (2 * alpha, sidak)
+    )
+    return Bounds(p, individual[0], individual[1], joint[0], joint[1])
 
 
 def mean_pairs(sample: Groups, alpha: float, seed: int, replicates: int) -> Bounds:
     """Differences of means: bootstrap-t over faces, max-T for all pairs.
 
-    With fewer than 8 faces in some group, Student's t and Tukey's range with the fewer faces'
-    degrees of freedom. A pair with a group of one face is unbounded.
+    With fewer than 8 faces in some group, Student's t and Tukey's range with the degrees of freedom
+    of the smaller group. A pair with a group of one face is unbounded.
     """
     means, errors = sample.means(), sample.errors()
     i, j = pairs(len(means))
@@ -114,55 +116,68 @@ def mean_bounds(sample: Groups, alpha: float, seed: int, replicates: int) -> Bou
 def mean_ratios(sample: Groups, alpha: float) -> Bounds:
     """Ratios of positive means by Fieller's method, Student's t and Tukey's range over faces.
 
-    NaN where a mean is not positive: such a ratio says nothing.
+    NaN where a mean is not positive: such a ratio has no meaning.
     """
     means, errors = sample.means(), sample.errors()
     i, j = pairs(len(means))
+    m1, e1, m2, e2 = means[i], errors[i], means[j], errors[j]
     df = np.minimum(sample.n_faces[i], sample.n_faces[j]) - 1
-    alone = stdtrit(np.maximum(df, 1), 1 - alpha)
-    fine = (means[i] > 0) & (means[j] > 0) & (df > 0)
-    members = means[i], errors[i], means[j], errors[j]
-    ends = [_fieller(*members, level) for level in (alone, tukeys(len(means), df, alpha))]
-    (low, high), (all_low, all_high) = ends
-    parts = (_quotient(means[i], means[j]), low, high, all_low, all_high)
-    return Bounds(*(np.where(fine, part, np.nan) for part in parts))
+    is_defined = (m1 > 0) & (m2 > 0) & (df > 0)
+    ends = []
+    for critical in (stdtrit(np.maximum(df, 1), 1 - alpha), tukeys(len(means), df, alpha)):
+        # ratios r with |m1 - r m2| <= critical sqrt(e1^2 + r^2 e2^2)
+        a, c = m2**2 - (critical * e2) ** 2, m1**2 - (critical * e1) ** 2
+        root = np.sqrt(np.maximum((m1 * m2) ** 2 - a * c, 0))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            low, high = c / (m1 * m2 + root), (m1 * m2 + root) / a
+        ends += [np.where(c > 0, low, 0.0), np.where(a > 0, high, np.inf)]
+    return Bounds(*(np.where(is_defined, part, np.nan) for part in (_quotient(m1, m2), *ends)))
 
 
 def replicate_pairs(
     values: FloatArray, replicates: FloatArray, faces: IntArray, alpha: float
 ) -> Bounds:
-    """Differences of estimates that come with joint replicates, such as corrected retention.
+    """Differences of estimates that have joint bootstrap replicates, such as corrected retention.
 
-    Student's t times the bootstrap standard error, as their own intervals; max-T for all pairs, at
-    least as far as each alone.
+    Student's t times the bootstrap standard error, as in the estimates' own intervals; max-T for
+    all pairs. ``values`` and ``faces`` are (k,), ``replicates`` (replicates, k).
     """
     i, j = pairs(len(values))
     fewest = np.minimum(faces[i], faces[j])
-    kept = replicates[np.isfinite(replicates).all(axis=1)]
-    differences, drawn = values[i] - values[j], kept[:, i] - kept[:, j]
+    finite = replicates[np.isfinite(replicates).all(axis=1)]
+    differences, drawn = values[i] - values[j], finite[:, i] - finite[:, j]
     spread = drawn.std(axis=0, ddof=1) * np.sqrt(fewest / np.maximum(fewest - 1, 1e-9))
     standard = np.abs(drawn - drawn.mean(axis=0)) / np.maximum(drawn.std(axis=0, ddof=1), 1e-12)
     largest = float(np.quantile(standard.max(axis=1), 1 - alpha))
     df = fewest - 1
-    # the normal quantile of the largest gives way to Student's, as that of one does
-    few = stdtrit(np.maximum(df, 1), 1 - alpha / 2) / float(ndtri(1 - alpha / 2))
-    return _student(differences, spread, df, largest * few, alpha)
+    # the quantile of the maximum is enlarged as Student's enlarges the normal quantile of one pair
+    enlarged = stdtrit(np.maximum(df, 1), 1 - alpha / 2) / float(ndtri(1 - alpha / 2))
+    return _student(differences, spread, df, largest * enlarged, alpha)
 
 
 def resampled_means(sample: Groups, replicates: int, seed: int) -> tuple[FloatArray, FloatArray]:
     """Means and standard errors of every group with faces resampled, (replicates, k) each."""
     rng = np.random.default_rng(seed)
-    columns = [
-        _resampled_mean(sums, counts, replicates, rng)
-        for sums, counts in zip(sample.sums, sample.counts, strict=True)
-    ]
-    means, errors = zip(*columns, strict=True)
+    means, errors = [], []
+    for sums, counts in zip(sample.sums, sample.counts, strict=True):
+        n = len(sums)
+        columns = np.stack([sums, counts, sums**2, sums * counts, counts**2], axis=1)
+        # how often each face is drawn, (rows, n), times its columns: sums over the resample
+        parts = []
+        for start in range(0, replicates, max(1, _BLOCK // n)):
+            rows = min(max(1, _BLOCK // n), replicates - start)
+            parts.append(rng.multinomial(n, np.full(n, 1 / n), size=rows) @ columns)
+        s, c, ss, sc, cc = np.concatenate(parts).T
+        mean = s / c
+        squares = np.maximum(ss - 2 * mean * sc + mean**2 * cc, 0)
+        means.append(mean)
+        errors.append(np.sqrt(n / (n - 1) * squares) / c)
     return np.stack(means, axis=1), np.stack(errors, axis=1)
 
 
 @lru_cache(maxsize=256)
 def tukey(k: int, df: float, alpha: float) -> float:
-    """Return how many standard errors all differences of k groups keep to, jointly, two-sided."""
+    """Return the critical value of all differences of k groups, jointly, in standard errors."""
     if k == 2:  # the range of two is their distance
         half = 1 - alpha / 2
         return float(ndtri(half) if math.isinf(df) else stdtrit(df, half))
@@ -175,35 +190,15 @@ def tukeys(k: int, df: IntArray, alpha: float) -> FloatArray:
 
 
 def expected_range(errors: FloatArray) -> float:
-    """Average of largest less smallest of equal groups, measured with these standard errors."""
+    """Mean of maximum minus minimum of equal groups with these standard errors, by simulation."""
     draws = np.random.default_rng(0).standard_normal((20_000, len(errors)))
     return float(np.ptp(draws * errors, axis=1).mean())
-
-
-def _levels(k: int, alpha: float) -> FloatArray:
-    """Return the standard errors allowed to one pair and to all, (2, 1)."""
-    return np.array([[ndtri(1 - alpha)], [tukey(k, math.inf, alpha)]], dtype=np.float64)
-
-
-def _resampled_mean(
-    sums: FloatArray, counts: FloatArray, replicates: int, rng: np.random.Generator
-) -> tuple[FloatArray, FloatArray]:
-    n = len(sums)
-    columns = np.stack([sums, counts, sums**2, sums * counts, counts**2], axis=1)
-    parts = []
-    for start in range(0, replicates, max(1, _BLOCK // n)):
-        rows = min(max(1, _BLOCK // n), replicates - start)
-        parts.append(rng.multinomial(n, np.full(n, 1 / n), size=rows) @ columns)
-    s, c, ss, sc, cc = np.concatenate(parts).T
-    means = s / c
-    squares = np.maximum(ss - 2 * means * sc + means**2 * cc, 0)
-    return means, np.sqrt(n / (n - 1) * squares) / c
 
 
 def _from_roots(
     values: FloatArray, errors: FloatArray, roots: FloatArray, root_errors: FloatArray, alpha: float
 ) -> Bounds:
-    """Bootstrap-t bounds: quantiles of each root alone, and of the largest in size."""
+    """Bootstrap-t bounds: quantiles of each studentised root, and of the largest in size."""
     floor = 1e-12 * np.maximum(np.abs(values), 1e-300)
     t = np.where(np.abs(roots) <= floor, 0.0, roots / np.maximum(root_errors, 1e-300))
     lower, upper = np.quantile(t, [alpha, 1 - alpha], axis=0)
@@ -220,22 +215,11 @@ def _from_roots(
 def _student(
     values: FloatArray, errors: FloatArray, df: IntArray, joint: FloatArray | float, alpha: float
 ) -> Bounds:
-    """Student's t alone, ``joint`` standard errors together; unbounded without a second face."""
-    known = df > 0
-    alone = np.where(known, stdtrit(np.maximum(df, 1), 1 - alpha) * errors, np.inf)
-    both = np.where(known, joint * errors, np.inf)
+    """Student's t individually, ``joint`` standard errors together; infinite where df is 0."""
+    has_error = df > 0
+    alone = np.where(has_error, stdtrit(np.maximum(df, 1), 1 - alpha) * errors, np.inf)
+    both = np.where(has_error, joint * errors, np.inf)
     return Bounds(values, values - alone, values + alone, values - both, values + both)
-
-
-def _fieller(
-    m1: FloatArray, e1: FloatArray, m2: FloatArray, e2: FloatArray, critical: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Ratios r with |m1 - r m2| <= critical sqrt(e1^2 + r^2 e2^2), for positive means."""
-    a, c = m2**2 - (critical * e2) ** 2, m1**2 - (critical * e1) ** 2
-    root = np.sqrt(np.maximum((m1 * m2) ** 2 - a * c, 0))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        low, high = c / (m1 * m2 + root), (m1 * m2 + root) / a
-    return np.where(c > 0, low, 0.0), np.where(a > 0, high, np.inf)
 
 
 def _quotient(first: FloatArray, second: FloatArray) -> FloatArray:

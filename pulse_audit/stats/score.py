@@ -1,8 +1,8 @@
 """Score intervals for the difference and the ratio of two independent proportions.
 
-The variance is taken at the most likely pair of proportions that has the difference (ratio) in
-question, so the interval keeps its level near 0 and 1 and for few faces. Everything is elementwise
-over arrays, and sample sizes may be fractional: with draws nested in faces they are effective ones.
+The variance is evaluated at the maximum-likelihood proportions under the hypothesis, so the
+intervals keep their level near 0 and 1 and for few faces. All functions work elementwise over
+arrays; sample sizes may be fractional: with draws nested in faces they are effective sizes.
 
 References
 ----------
@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 
 from pulse_audit.stats.intervals import FloatArray
 
-_HALVINGS = 40  # of an interval of at most 28: to 3e-11
+_HALVINGS = 40  # of a bracket at most 28 wide: to 3e-11
 _LARGEST_RATIO = 1e6
 
 
@@ -36,6 +36,7 @@ def difference_score(
         In [-1, 1].
     """
     p1, n1, p2, n2, delta = _broadcast(p1, n1, p2, n2, difference)
+    # restricted maximum likelihood: a cubic in the first proportion (Farrington and Manning 1990)
     theta = n2 / n1
     a = 1 + theta
     b = -(1 + theta + p1 + theta * p2 + delta * (theta + 2))
@@ -55,6 +56,7 @@ def ratio_score(
 ) -> FloatArray:
     """Score statistic of the hypothesis p1 / p2 = ``ratio`` > 0; standard normal under it."""
     p1, n1, p2, n2, r = _broadcast(p1, n1, p2, n2, ratio)
+    # restricted maximum likelihood: a quadratic in the second proportion
     a = r * (n1 + n2)
     b = -(r * (n1 + n2 * p2) + n2 + n1 * p1)
     c = n1 * p1 + n2 * p2
@@ -86,8 +88,9 @@ def difference_interval(
     def score(at: FloatArray) -> FloatArray:
         return difference_score(p1, n1, p2, n2, at)
 
-    found, edge = p1 - p2, np.ones(p1.shape)
-    brackets = np.stack([-edge, found]), np.stack([found, edge])
+    # the lower end lies below the estimate, the upper end above it
+    estimate, edge = p1 - p2, np.ones(p1.shape)
+    brackets = np.stack([-edge, estimate]), np.stack([estimate, edge])
     low, high = _crossing(score, *brackets, np.stack([limit, -limit]))
     return low, high
 
@@ -100,10 +103,10 @@ def ratio_interval(
     Returns
     -------
     low, high : ndarray
-        In [0, inf]: nothing is known of the ratio where both proportions are 0.
+        In [0, inf]; the whole range where both proportions are 0.
     """
     p1, n1, p2, n2, limit = _broadcast(p1, n1, p2, n2, critical)
-    top = np.log(_LARGEST_RATIO)
+    top = np.log(_LARGEST_RATIO)  # bisected on the log scale
 
     def score(at: FloatArray) -> FloatArray:
         return ratio_score(p1, n1, p2, n2, np.exp(at))
@@ -122,7 +125,7 @@ def _broadcast(*numbers: ArrayLike) -> list[FloatArray]:
 
 
 def _standardised(distance: FloatArray, variance: FloatArray, size: FloatArray) -> FloatArray:
-    """With Miettinen and Nurminen's factor for few draws; 0 where there is neither."""
+    """Distance in standard errors, by Miettinen and Nurminen's factor N / (N - 1); 0 for 0 / 0."""
     scaled = variance * size / np.maximum(size - 1, 1e-9)
     return np.asarray(distance / np.sqrt(np.maximum(scaled, 1e-300)), dtype=np.float64)
 
@@ -130,7 +133,7 @@ def _standardised(distance: FloatArray, variance: FloatArray, size: FloatArray) 
 def _crossing(
     score: Callable[[FloatArray], FloatArray], low: FloatArray, high: FloatArray, level: FloatArray
 ) -> FloatArray:
-    """Where a falling score crosses a level, by bisection; an end where it does not."""
+    """Find where a decreasing score crosses a level, by bisection; an end where it does not."""
     low, high = np.array(low), np.array(high)
     for _ in range(_HALVINGS):
         middle = (low + high) / 2

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TypeAlias
 
 from pulse_audit.fairness import sets
-from pulse_audit.fairness.divergence import DIVERGENCES, Name
-from pulse_audit.fairness.resampling import Joint, joint_shares
+from pulse_audit.fairness.divergence import DIVERGENCES, Divergence
+from pulse_audit.fairness.sets import Joint, joint_shares
 from pulse_audit.fairness.shift import Draws
 from pulse_audit.stats.intervals import IntArray
 from pulse_audit.summary.apparent import NONE, AttributeLabels
@@ -17,7 +17,7 @@ from pulse_audit.summary.shifts import floor_draws, none
 from pulse_audit.types import Unavailable
 
 REPLICATES = 500
-Property: TypeAlias = Callable[[Joint, Name], sets.SetEstimate | Unavailable]
+Property: TypeAlias = Callable[[Joint, Divergence], sets.SetEstimate | Unavailable]
 LABELLED: Mapping[str, Property] = {"rdp": sets.rdp, "pr": sets.pr}
 APPARENT: Mapping[str, Property] = {"cpr": sets.cpr, "spe": sets.spe}
 

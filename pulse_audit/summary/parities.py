@@ -69,7 +69,7 @@ def sample_size(
     tests = len(sizes) * (len(sizes) - 1) // 2
     if proportion:
         icc = intraclass_correlation(values, faces, groups_of)
-        design = power.Design(draws, 1.0 if icc is None else icc, None, tests=tests, sides=2)
+        design = power.Design(draws, 1.0 if icc is None else icc, tests=tests, sides=2)
         base = min(max(float(values.mean()), 0.11), 1.0)
         return {
             "detectable": power.detectable_proportion(base, fewest, design),
@@ -77,7 +77,7 @@ def sample_size(
         }
     totals, counts = cluster_totals(values, faces)
     spread = _within(totals / counts, groups_of[first])
-    design = power.Design(1, 0.0, None, tests=tests, sides=2)
+    design = power.Design(1, 0.0, tests=tests, sides=2)
     return {"detectable": power.detectable_mean(spread, fewest, design)}
 
 
@@ -115,7 +115,7 @@ def _rows(
     metric: str,
     group_by: str,
     names: Sequence[str],
-    found: Mapping[parity.Statistic, parity.Comparison],
+    found: Mapping[gaps.GroupStatistic, parity.Comparison],
     correction: Correction,
 ) -> Iterator[EstimateRow]:
     for statistic, comparison in found.items():

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pulse_audit.fairness import diversity, shift
+from pulse_audit.fairness import shift
 from pulse_audit.fairness.correction import CorrectedShift, corrected_shift
 from pulse_audit.fairness.pooling import partial_pooling
 from pulse_audit.fairness.shift import Draws
@@ -176,8 +176,8 @@ def _diversity(
             continue
         key = cell.seed(seed, "entropy", grouping.name, group)
         made = {
-            "flip_rate": diversity.flip_rate(draws),
-            "entropy": diversity.entropy(draws, seed=key),
+            "flip_rate": shift.flip_rate(draws),
+            "entropy": shift.entropy(draws, seed=key),
         }
         for metric, found in made.items():
             estimate = none(found.reason) if isinstance(found, Unavailable) else found

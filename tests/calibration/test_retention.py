@@ -1,4 +1,4 @@
-"""Cells about intervals of proportions, against closed forms and other libraries."""
+"""Scenarios about intervals of proportions, against closed forms and other libraries."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from scipy.stats import betabinom, binom
 from statsmodels.stats.proportion import proportion_confint
 
 from pulse_audit.calibration import retention
-from pulse_audit.calibration.draws import paired_outcomes, successes
+from pulse_audit.calibration.scenarios import successes
 
 
 @pytest.mark.parametrize(("faces", "rate"), [(20, 0.05), (50, 0.5), (200, 0.95)])
@@ -36,21 +36,14 @@ def test_successes_are_beta_binomial(icc: float) -> None:
     np.testing.assert_allclose(shares, expected, atol=0.01)
 
 
-def test_paired_outcomes_have_their_rates_and_correlations() -> None:
-    first, second = paired_outcomes(np.random.default_rng(2), 40_000, 2, 0.3, 0.3, 0.5, 0.4)
-    assert first.mean() == pytest.approx(0.3, abs=0.01)
-    assert np.corrcoef(first[:, 0], first[:, 1])[0, 1] == pytest.approx(0.5, abs=0.02)
-    assert np.corrcoef(first[:, 0], second[:, 0])[0, 1] == pytest.approx(0.4, abs=0.02)
-
-
-def test_the_cells_are_those_that_were_promised() -> None:
-    cells = list(retention.cells())
-    equal = [cell for cell in cells if cell.study == "retention"]
-    assert len(equal) == 27 and {(cell.low, cell.high) for cell in equal} == {(0.93, 0.97)}
-    differing = [cell for cell in cells if cell.study == "retention, ICCs differ"]
-    assert len(differing) == 9 and {(c.low, c.high) for c in differing} == {(0.90, None)}
-    one = [cell for cell in cells if cell.study == "one draw"]
-    assert len(one) == 9 and all(c.exact and (c.low, c.high) == (0.92, 0.99) for c in one)
+def test_the_scenarios_and_their_requirements() -> None:
+    scenarios = list(retention.scenarios())
+    equal = [s for s in scenarios if s.study == "retention"]
+    assert len(equal) == 27 and {(s.low, s.high) for s in equal} == {(0.93, 0.97)}
+    differing = [s for s in scenarios if s.study == "retention, ICCs differ"]
+    assert len(differing) == 9 and {(s.low, s.high) for s in differing} == {(0.90, None)}
+    one = [s for s in scenarios if s.study == "one draw"]
+    assert len(one) == 9 and all(s.exact and (s.low, s.high) == (0.92, 0.99) for s in one)
 
 
 def test_where_correlations_differ_the_worst_counts() -> None:

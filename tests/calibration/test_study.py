@@ -9,43 +9,45 @@ import numpy as np
 import pytest
 
 from pulse_audit.calibration import publish, study
-from pulse_audit.calibration.cells import Cell, Measured, share
+from pulse_audit.calibration.scenarios import Performance, Scenario, share
 from pulse_audit.types import InputError
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
 
 
-def coin(random: np.random.Generator, replicates: int) -> Measured:
+def coin(random: np.random.Generator, replicates: int) -> Performance:
     return share(random.random(replicates) < 0.5)
 
 
-def cell(name: str = "a", low: float | None = 0.4, high: float | None = 0.6) -> Cell:
-    return Cell("coins", "coin", {"name": name}, "coverage", coin, (), low, high)
+def scenario(name: str = "a", low: float | None = 0.4, high: float | None = 0.6) -> Scenario:
+    return Scenario("coins", "coin", {"name": name}, "coverage", coin, (), low, high)
 
 
 def test_a_study_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    cells = [cell("a"), cell("b")]
-    study.run_study(cells[:1], 50, 0, tmp_path, workers=1)
+    scenarios = [scenario("a"), scenario("b")]
+    study.run_study(scenarios[:1], 50, 0, tmp_path, workers=1)
     heard: list[tuple[int, int, int]] = []
-    rows = study.run_study(cells, 50, 0, tmp_path, lambda *told: heard.append(told), workers=1)
+    rows = study.run_study(scenarios, 50, 0, tmp_path, lambda *told: heard.append(told), workers=1)
     assert heard == [(1, 2, 1), (2, 2, 1)]
-    assert [row.cell.settings["name"] for row in rows] == ["a", "b"]
+    assert [row.scenario.settings["name"] for row in rows] == ["a", "b"]
 
 
-def test_seeds_decide_and_cells_do_not_share_numbers(tmp_path: Path) -> None:
+def test_seeds_decide_and_scenarios_do_not_share_numbers(tmp_path: Path) -> None:
     def values(seed: int, folder: str) -> list[float]:
-        rows = study.run_study([cell("a"), cell("b")], 500, seed, tmp_path / folder, workers=1)
-        return [row.measured.value for row in rows]
+        rows = study.run_study(
+            [scenario("a"), scenario("b")], 500, seed, tmp_path / folder, workers=1
+        )
+        return [row.performance.value for row in rows]
 
     first = values(0, "first")
     assert first == values(0, "again") and first != values(1, "other")
     assert first[0] != first[1]
 
 
-def test_every_cell_can_go_to_another_process() -> None:
-    cells = study.all_cells()
-    assert len({one.key for one in cells}) == len(cells)
-    for one in cells:
+def test_every_scenario_can_go_to_another_process() -> None:
+    scenarios = study.all_scenarios()
+    assert len({one.key for one in scenarios}) == len(scenarios)
+    for one in scenarios:
         sent = pickle.loads(pickle.dumps(one))
         assert sent.key == one.key and sent.seed(0) == one.seed(0)
 
@@ -55,12 +57,13 @@ def test_every_cell_can_go_to_another_process() -> None:
     [(0.95, 0.003, "met"), (0.925, 0.003, "unclear"), (0.9, 0.003, "missed"), (0.92, 0, "missed")],
 )
 def test_verdicts(value: float, error: float, verdict: str) -> None:
-    row = study.Row(cell(low=0.93, high=0.97), Measured(value, error), 4000)
+    row = study.ScenarioResult(scenario(low=0.93, high=0.97), Performance(value, error), 4000)
     assert row.verdict == verdict
 
 
-def test_what_promises_nothing_gets_no_verdict() -> None:
-    assert study.Row(cell(low=None, high=None), Measured(0.1, 0.01), 4000).verdict == ""
+def test_what_requires_nothing_gets_no_verdict() -> None:
+    result = study.ScenarioResult(scenario(low=None, high=None), Performance(0.1, 0.01), 4000)
+    assert result.verdict == ""
 
 
 def test_the_error_is_over_replicates_not_over_their_groups() -> None:
@@ -68,15 +71,15 @@ def test_the_error_is_over_replicates_not_over_their_groups() -> None:
     assert share(hits).error == pytest.approx(share(hits[:, 0]).error)
 
 
-def test_a_damaged_cell_gets_one_line(tmp_path: Path) -> None:
-    study.run_study([cell()], 10, 0, tmp_path, workers=1)
+def test_a_damaged_file_gets_one_line(tmp_path: Path) -> None:
+    study.run_study([scenario()], 10, 0, tmp_path, workers=1)
     next((tmp_path / "cells").iterdir()).write_text("{")
     with pytest.raises(InputError, match="damaged; delete it"):
-        study.run_study([cell()], 10, 0, tmp_path, workers=1)
+        study.run_study([scenario()], 10, 0, tmp_path, workers=1)
 
 
 def test_table_and_figure_are_written_and_reproducible(tmp_path: Path) -> None:
-    rows = study.run_study([cell("a"), cell("b", None, None)], 50, 0, tmp_path, workers=1)
+    rows = study.run_study([scenario("a"), scenario("b", None, None)], 50, 0, tmp_path, workers=1)
     paths = publish.publish(rows, tmp_path)
     before = [path.read_bytes() for path in paths]
     assert [path.name for path in paths] == [
@@ -94,13 +97,13 @@ def test_the_published_study_is_whole_and_missed_nothing() -> None:
         pytest.skip("the full study has not been run on this version yet")
     table = list(csv.DictReader((RESULTS / "calibration.csv").read_text().splitlines()))
     published = {(r["study"], r["settings"], r["method"], r["measures"]) for r in table}
-    wanted = {(c.study, publish.settings(c), c.method, c.measures) for c in study.all_cells()}
+    wanted = {(c.study, publish.settings(c), c.method, c.measure) for c in study.all_scenarios()}
     assert published == wanted
     assert {row["replicates"] for row in table} == {"0", str(study.FULL)}
     assert "missed" not in {row["verdict"] for row in table}
 
 
-def test_every_study_has_one_table_though_its_cells_stand_apart() -> None:
+def test_every_study_has_one_table_though_its_scenarios_stand_apart() -> None:
     text = (RESULTS / "calibration.md").read_text()
     headings = [line for line in text.splitlines() if line.startswith("## ")]
-    assert len(headings) == len(set(headings)) == len({c.study for c in study.all_cells()})
+    assert len(headings) == len(set(headings)) == len({c.study for c in study.all_scenarios()})

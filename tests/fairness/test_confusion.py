@@ -17,12 +17,6 @@ def test_a_group_without_a_face_has_no_shares():
     assert_allclose(shares, [[0.75, 0.25], [np.nan, np.nan]])
 
 
-def test_a_detached_confusion_forgets_its_faces():
-    confusion = Confusion.of_faces([0, 1], [0, 1], [0, 1], 2).detached()
-    assert confusion.faces is None
-    assert_array_equal(confusion.counts, np.eye(2))
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -64,7 +58,9 @@ def test_faces_carry_originals_and_outputs_together():
     outputs = tabulate(np.arange(60), truth, truth, answers, 2)
     samples = resample(outputs, confusion, 2, 200, np.random.default_rng(0))
     assert_allclose(samples.confusion, samples.observed[..., :2])
-    apart = resample(outputs, confusion.detached(), 2, 200, np.random.default_rng(0))
+    apart = resample(
+        outputs, Confusion.from_counts(confusion.counts), 2, 200, np.random.default_rng(0)
+    )
     correlation = np.corrcoef(apart.confusion[:, 0, 0], apart.observed[:, 0, 0])[0, 1]
     assert abs(correlation) < 0.25  # standard error .07
 

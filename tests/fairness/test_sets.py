@@ -4,7 +4,7 @@ from numpy.testing import assert_allclose
 
 from pulse_audit.fairness import sets
 from pulse_audit.fairness.divergence import DIVERGENCES, chi2, tv
-from pulse_audit.fairness.resampling import joint_shares
+from pulse_audit.fairness.sets import joint_shares
 from pulse_audit.fairness.shift import Draws
 from pulse_audit.types import Unavailable
 

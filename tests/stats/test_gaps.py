@@ -11,12 +11,9 @@ from pulse_audit.stats.gaps import (
     max_gap,
     max_gap_of_replicates,
     min_ratio,
-    pairwise,
-    worst_drop,
     worst_group,
 )
-from pulse_audit.stats.intervals import wilson
-from pulse_audit.stats.samples import by_group
+from pulse_audit.stats.intervals import by_group, wilson
 from pulse_audit.stats.score import difference_interval, ratio_interval
 
 
@@ -219,17 +216,7 @@ def test_the_largest_shift_looks_both_ways():
     assert gap.decide(2.0) == "fail" and gap.decide(4.0) == "pass"
 
 
-def test_the_worst_drop_from_a_baseline_of_other_faces():
-    trial, baseline = single(0.5, 0.7), single(0.75, 0.7)
-    gap = worst_drop(trial, baseline)
-    assert gap.value == pytest.approx(0.25) and gap.groups == (0,)
-    assert gap.pass_bound == pytest.approx(
-        difference_interval(0.75, 100, 0.5, 100, norm.ppf(0.95))[1]
-    )
-    assert gap.decide(0.05) == "fail" and gap.n_faces == 400
-
-
-def test_the_worst_drop_of_pairs_is_a_worst_mean():
+def test_the_worst_group_of_paired_differences_is_a_worst_mean():
     rng = np.random.default_rng(11)
     drops = (rng.random(200) < 0.7).astype(float) - (rng.random(200) < 0.65)
     gap = worst_group(
@@ -237,24 +224,6 @@ def test_the_worst_drop_of_pairs_is_a_worst_mean():
     )
     assert gap.value == max(drops[:100].mean(), drops[100:].mean())
     assert gap.fail_bound < gap.value < gap.pass_bound
-
-
-def test_pairs_have_intervals_of_their_own():
-    found = pairwise(*single(0.7, 0.5, 0.6), proportion=True)
-    assert [(pair.first, pair.second) for pair in found] == [(0, 1), (0, 2), (1, 2)]
-    expected = difference_interval(0.7, 100, 0.5, 100, norm.ppf(0.975))
-    assert (found[0].difference.low, found[0].difference.high) == pytest.approx(expected)
-    assert found[0].difference.n_faces == 200
-
-
-def test_coverage_of_pairs_of_skewed_means():
-    rng, held = np.random.default_rng(12), 0
-    faces, groups = np.arange(60), np.repeat([0, 1], [40, 20])
-    for replicate in range(200):
-        values = rng.exponential(np.repeat([1.0, 2.0], [40, 20]))
-        (pair,) = pairwise(values, faces, groups, proportion=False, seed=replicate)
-        held += pair.difference.low <= -1 <= pair.difference.high
-    assert held / 200 == pytest.approx(0.95, abs=0.045)  # standard error 1.5 points
 
 
 def test_means_that_never_vary_differ_for_certain():
@@ -271,7 +240,6 @@ def test_one_group_has_nothing_to_be_compared_with():
     gap = max_gap([1, 0], [0, 1], [3, 3], proportion=True)
     assert math.isnan(gap.value) and gap.method == "nothing to compare"
     assert gap.decide(0.5) == "inconclusive"
-    assert pairwise([1, 0], [0, 1], [3, 3], proportion=True) == []
 
 
 def test_unusable_input_is_refused():

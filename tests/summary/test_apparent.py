@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pulse_audit.fairness import sets, shift
-from pulse_audit.fairness.resampling import joint_shares
+from pulse_audit.fairness.sets import joint_shares
 from pulse_audit.fairness.shift import Draws
 from pulse_audit.summary import summarise
 
@@ -41,6 +41,11 @@ def rows(summary, metric, arm="pulse:g", group_by="race", correction="raw", **wa
     ]
 
 
+def retention_where(draws, condition):
+    outcomes = np.where(condition, draws.retained, np.nan)
+    return shift.shares(outcomes, draws.faces, draws.truth, draws.k)
+
+
 def ends(row):
     return row.value, row.low, row.high, row.n_faces, row.n_draws
 
@@ -60,12 +65,12 @@ def test_retention_is_over_all_draws_and_no_face_counts_against_it(summary, draw
 
 def test_conditional_retention_says_what_share_it_leaves_out(summary, draws, frame):
     found = rows(summary, "retention_classified", group="Black")[0]
-    estimate = shift.retention_classified(draws)[1]
+    estimate = retention_where(draws, draws.predicted != shift.UNCLASSIFIED)[1]
     assert ends(found) == of(estimate)
     left_out = (draws.predicted[draws.truth == 1] == -1).mean()
     assert found.detail == {"attribute": "race", "excluded": pytest.approx(left_out)}
     mine = frame[(frame["arm"] == "pulse:g")]
-    feasible = shift.retention_feasible(draws, mine["feasible"])[1]
+    feasible = retention_where(draws, mine["feasible"].to_numpy(float) > 0)[1]
     assert ends(rows(summary, "retention_feasible", group="Black")[0]) == of(feasible)
 
 
