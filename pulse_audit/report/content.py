@@ -1,4 +1,4 @@
-"""What the page says, as plain data for the templates."""
+"""What the page shows, as plain data for the templates."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from pulse_audit.report import figures, source_figures
+from pulse_audit.report import figures
 from pulse_audit.report.drawing import Drawing, draw
-from pulse_audit.report.gallery import MOST_PICTURES, Gallery, gallery
-from pulse_audit.report.tables import Table, arm_table, group_table
+from pulse_audit.report.gallery import MAX_PICTURES, Gallery, gallery
+from pulse_audit.report.tables import EstimateTable, arm_table, display_name, group_table
 from pulse_audit.store import Manifest
 from pulse_audit.summary.findings import on_trial
 from pulse_audit.summary.groups import assign, groupings
@@ -23,10 +24,30 @@ from pulse_audit.summary.schema import Summary
 FIGURES = {
     "retention": figures.retention,
     "shift-matrix": figures.shift_matrix,
-    "sources": source_figures.split,
-    "compositions": source_figures.compositions,
+    "sources": figures.sources,
+    "compositions": figures.compositions,
     "feasible-rate": figures.feasibility,
     "skin-tone": figures.skin_tone,
+}
+#: Figures that show every arm; the others leave out plain interpolation.
+OF_EVERY_ARM = ("retention", "feasible-rate")
+CAPTIONS = {
+    "retention": "Retention by {by}: share of all draws whose output has the apparent group of its "
+    "face, with 95 % intervals; as classified, and corrected for the attribute model's measured "
+    "errors where the data allow it. The bar marks the original baseline: what the originals "
+    "themselves score, the most that a perfect upsampler could.",
+    "shift-matrix": "Apparent group of the outputs by {by} of the face, % of all draws, as "
+    "classified. The diagonal is retention; the intervals of every cell are in data/estimates.csv.",
+    "sources": "Where the draws of each {by} were lost. Preference: a search guided toward the "
+    "face's own group finds a feasible image of it. Incapacity: it finds none, an upper bound of "
+    "what the generator cannot show. The intervals are in data/estimates.csv.",
+    "compositions": "Share of each {by} among the evaluation faces, the photos the generator was "
+    "trained on, and its own samples as the attribute model classifies them.",
+    "feasible-rate": "Feasible draws by {by} with 95 % intervals (Wilson at the effective sample "
+    "size). The dashed line is the arm's whole sample; numbers of faces in brackets.",
+    "skin-tone": "Skin tone of originals and outputs by {by}, means with 95 % face-cluster "
+    "bootstrap intervals. The middle column compares every output with its own original and shows "
+    "whether an arm changes a group's lightness; numbers of faces in brackets.",
 }
 
 
@@ -35,12 +56,12 @@ class NamedTable:
     """A table and the stem of its files."""
 
     stem: str
-    table: Table
+    table: EstimateTable
 
 
 @dataclass(frozen=True)
 class NamedFigure:
-    """A figure, the stem of its files, what it shows, and the same for those who cannot see it."""
+    """A figure, the stem of its files, its caption, and a text for those who cannot see it."""
 
     stem: str
     drawing: Drawing
@@ -49,7 +70,7 @@ class NamedFigure:
 
 
 @dataclass(frozen=True)
-class Part:
+class GroupingSection:
     """Figures and tables of one grouping."""
 
     title: str
@@ -58,86 +79,86 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Setting:
+class ConditionSection:
     """Everything under one condition and scale."""
 
     condition: str
     scale: int
     overview: NamedTable
-    parts: Sequence[Part]
+    parts: Sequence[GroupingSection]
     gallery: Gallery | None
 
 
 class Stems:
-    """File names made of untrusted words: harmless, and never twice the same."""
+    """File names made of untrusted words: harmless, and never the same twice."""
 
     def __init__(self) -> None:
-        self._taken: set[str] = set()
+        self._used: set[str] = set()
 
     def make(self, *words: object) -> str:
         """Join words to a new stem of lower-case letters, digits, dots, dashes, underscores."""
         slugs = (re.sub(r"[^a-z0-9.]+", "-", str(word).lower()).strip("-.") for word in words)
-        stem = wanted = "_".join(slug for slug in slugs if slug)[:120] or "table"
+        stem = base = "_".join(slug for slug in slugs if slug)[:120] or "table"
         number = 2
-        while stem in self._taken:
-            stem, number = f"{wanted}-{number}", number + 1
-        self._taken.add(stem)
+        while stem in self._used:
+            stem, number = f"{base}-{number}", number + 1
+        self._used.add(stem)
         return stem
 
 
-def settings(
+def sections(
     run_path: Path,
     manifest: Manifest,
     samples: pd.DataFrame,
     summary: Summary,
     with_gallery: bool,
-) -> list[Setting]:
-    """One entry for each condition and scale that was measured, in the order of the summary."""
-    # rows of scale 0 belong to no setting: compositions of a generator's prior or of a data set
-    measured = (row for row in summary.estimates if row.scale)
-    cells = list(dict.fromkeys((row.condition, row.scale) for row in measured))
-    stems, budget, made = Stems(), MOST_PICTURES, []
-    for condition, scale in cells:
-        here = samples[(samples["condition"] == condition) & (samples["scale"] == scale)]
-        shown = _gallery(run_path, manifest, here, summary) if with_gallery and budget > 0 else None
-        budget -= shown.n_pictures if shown else 0
+) -> list[ConditionSection]:
+    """One section for each condition and scale that was measured, in the order of the summary."""
+    # Rows of scale 0 belong to no condition: compositions of a generator's prior or a data set.
+    measured = dict.fromkeys((row.condition, row.scale) for row in summary.estimates if row.scale)
+    stems, budget, pages = Stems(), MAX_PICTURES, []
+    for condition, scale in measured:
+        # Pictures, up to what one page can hold.
+        pictures = None
+        if with_gallery and budget > 0:
+            draws = samples[(samples["condition"] == condition) & (samples["scale"] == scale)]
+            pictures = _gallery(run_path, manifest, draws, summary)
+            budget -= pictures.n_pictures if pictures else 0
+
+        # The overview of the arms, then figures and one table per arm for every grouping.
         overview = NamedTable(
             stems.make("arms", condition, f"x{scale}"), arm_table(summary, condition, scale)
         )
-        parts = list(_parts(manifest, summary, condition, scale, stems))
-        made.append(Setting(condition, scale, overview, parts, shown))
-    return made
+        here = [r for r in summary.estimates if (r.condition, r.scale) == (condition, scale)]
+        groups = []
+        for columns in groupings(manifest):
+            name = ",".join(columns)
+            drawn = list(_figures(manifest, summary, condition, scale, name, stems))
+            tables = [
+                NamedTable(
+                    stems.make(arm, condition, f"x{scale}", name),
+                    group_table(summary, arm, condition, scale, name),
+                )
+                for arm in dict.fromkeys(row.arm for row in here)
+            ]
+            groups.append(GroupingSection(display_name(name), drawn, tables))
+        pages.append(ConditionSection(condition, scale, overview, groups, pictures))
+    return pages
 
 
 def _gallery(
     run_path: Path, manifest: Manifest, samples: pd.DataFrame, summary: Summary
 ) -> Gallery | None:
+    """Pictures by the groups of the run's first grouping."""
     columns = next(iter(groupings(manifest)), [])
     if not columns:
-        of_face = {face: "all" for face in samples["face_id"]}
-        return gallery(run_path, manifest, samples, of_face, ["all"])
+        return gallery(
+            run_path, manifest, samples, dict.fromkeys(samples["face_id"], "all"), ["all"]
+        )
     name = ",".join(columns)
-    of_face = dict(zip(samples["face_id"], assign(samples, columns), strict=True))
+    group_of_face = dict(zip(samples["face_id"], assign(samples, columns), strict=True))
     order = list(dict.fromkeys(row.group for row in summary.estimates if row.group_by == name))
-    return gallery(run_path, manifest, samples, of_face, order)
-
-
-def _parts(
-    manifest: Manifest, summary: Summary, condition: str, scale: int, stems: Stems
-) -> Iterator[Part]:
-    rows = [row for row in summary.estimates if (row.condition, row.scale) == (condition, scale)]
-    arms = list(dict.fromkeys(row.arm for row in rows))
-    for columns in groupings(manifest):
-        name = ",".join(columns)
-        drawn = list(_figures(manifest, summary, condition, scale, name, stems))
-        tables = [
-            NamedTable(
-                stems.make(arm, condition, f"x{scale}", name),
-                group_table(summary, arm, condition, scale, name),
-            )
-            for arm in arms
-        ]
-        yield Part(name.replace(",", " × ").replace("_", " "), drawn, tables)
+    return gallery(run_path, manifest, samples, group_of_face, order)
 
 
 def _figures(
@@ -148,59 +169,18 @@ def _figures(
     group_by: str,
     stems: Stems,
 ) -> Iterator[NamedFigure]:
-    by = group_by.replace(",", " × ").replace("_", " ")
-    everyone = list(dict.fromkeys(row.arm for row in summary.estimates))
+    """Every figure of a grouping that has something to show."""
+    by = display_name(group_by)
+    every_arm = list(dict.fromkeys(row.arm for row in summary.estimates))
     trial = on_trial(manifest, summary.estimates)
-    wanted = (
-        (
-            "retention",
-            everyone,
-            f"Retention by {by}: draws whose output has the apparent group of its face, of all "
-            "draws, with 95 % intervals. As classified, and corrected for the attribute model's "
-            "measured errors where those can carry it; the bar is what the originals themselves "
-            "score, the most that a perfect upsampler could.",
-        ),
-        (
-            "shift-matrix",
-            trial,
-            f"Where faces of each {by} end up: apparent group of the output, % of all draws, as "
-            "classified. The diagonal is retention; the intervals of every cell are in "
-            "data/estimates.csv.",
-        ),
-        (
-            "sources",
-            trial,
-            f"Where each {by} loses its draws. Preference: a search guided toward the face's own "
-            "group finds a feasible image that shows it. Incapacity: it finds none, an upper bound "
-            "of what the generator cannot show. The intervals are in data/estimates.csv.",
-        ),
-        (
-            "compositions",
-            trial,
-            f"Share of each {by} among the evaluation faces, the photos a generator was trained "
-            "on, and its own samples as the attribute model sees them.",
-        ),
-        (
-            "feasible-rate",
-            everyone,
-            f"Feasible draws by {by} with 95 % intervals (Wilson at the effective sample size). "
-            "The dashed line is the arm's whole sample; faces in brackets.",
-        ),
-        (
-            "skin-tone",
-            trial,
-            f"Skin tone of originals and outputs by {by}, means with 95 % face-cluster bootstrap "
-            "intervals. Whether an arm moves a group is read from the middle column, where each "
-            "output is compared with its own original; faces in brackets.",
-        ),
-    )
-    for kind, arms, caption in wanted:
+    for kind, caption in CAPTIONS.items():
+        arms = every_arm if kind in OF_EVERY_ARM else trial
         figure = FIGURES[kind](summary, arms, condition, scale, group_by)
         if figure is not None:
             stem = stems.make(kind, condition, f"x{scale}", group_by)
             alt = f"{kind.replace('-', ' ')} by {by}, one panel for each of {', '.join(arms)}"
-            drawing = draw(figure)
-            yield NamedFigure(stem, drawing, caption, f"{alt}; the numbers are in the tables")
+            text = f"{alt}; the numbers are in the tables"
+            yield NamedFigure(stem, draw(figure), caption.format(by=by), text)
 
 
 def left_out(manifest: Manifest, samples: pd.DataFrame) -> list[dict[str, Any]]:
@@ -210,32 +190,73 @@ def left_out(manifest: Manifest, samples: pd.DataFrame) -> list[dict[str, Any]]:
     """
     measured = {"skin_tone", "monk"}
     columns = next((c for c in groupings(manifest) if not set(c) & measured), [])
-    faceless = _without_face(manifest, samples)
+
+    # Originals on which the face detector found nothing; none where it did not run.
+    has_face = samples["hr_face_found"] if "hr_face_found" in samples else pd.Series(dtype=object)
+    detected = bool(has_face.notna().any())
+    faceless = set(samples.loc[has_face.index[has_face.eq(False)], "face_id"])
+
     counts: dict[str, dict[str, Any]] = {}
 
     def entry(labels: Mapping[str, Any]) -> dict[str, Any]:
         group = " × ".join(str(labels.get(c, "no label")) for c in columns) or "all"
-        none_found = None if faceless is None else 0
-        fresh = {"group": group, "faces": 0, "unreadable": 0, "no_face": none_found}
-        return counts.setdefault(group, fresh)
+        empty = {"group": group, "faces": 0, "unreadable": 0, "no_face": 0 if detected else None}
+        return counts.setdefault(group, empty)
 
     for face in manifest.faces:
         row = entry(face.labels)
         row["faces"] += 1
-        if faceless is not None:
+        if detected:
             row["no_face"] += face.id in faceless
     for skipped in manifest.skipped:
         entry(skipped.labels)["unreadable"] += 1
     return list(counts.values())
 
 
-def _without_face(manifest: Manifest, samples: pd.DataFrame) -> set[str] | None:
-    """Originals on which the face detector found nothing; None where it did not run."""
-    listed = manifest.prepared.as_dict().get("no_face")
-    found = samples["hr_face_found"] if "hr_face_found" in samples else pd.Series(dtype=object)
-    if listed is None and found.isna().all():
-        return None
-    return {*(listed or []), *samples.loc[found.index[found.eq(False)], "face_id"]}
+@dataclass(frozen=True)
+class ConfusionTable:
+    """Counts of faces: row the labelled group, column the apparent one; ``right`` in per cent."""
+
+    title: str
+    words: Sequence[str]
+    counts: Sequence[Sequence[int]]
+
+    @property
+    def right(self) -> Sequence[str]:
+        """Share of each row on the diagonal, as text."""
+        return [
+            f"{100 * row[i] / sum(row):.0f} %" if sum(row) else "–"
+            for i, row in enumerate(self.counts)
+        ]
+
+
+def confusion_tables(manifest: Manifest, samples: pd.DataFrame) -> list[ConfusionTable]:
+    """Confusion of the attribute model for each attribute: on this run's originals, and held out.
+
+    Where a model gave the labels, only the card's is shown: the run's would be the identity.
+    """
+    model, tables = manifest.attributes, []
+    if model is None:
+        return []
+
+    # On this run's originals, each face once, where people labelled them.
+    faces = samples.drop_duplicates("face_id")
+    for attribute, words in model.vocabulary.items() if model.labels_from == "people" else ():
+        label, predicted = f"label_{attribute}", f"hr_{attribute}"
+        if label in faces and predicted in faces and faces[predicted].notna().any():
+            counts = pd.crosstab(faces[label], faces[predicted])
+            counts = counts.reindex(index=words, columns=words, fill_value=0)
+            title = f"{attribute}, on this run's originals"
+            tables.append(ConfusionTable(title, words, counts.to_numpy().tolist()))
+
+    # On the held-out faces of the model's card, whose shape is not trusted.
+    for attribute, on_card in (model.card.get("confusion") or {}).items():
+        groups = (model.card.get("vocabulary") or {}).get(attribute)
+        if groups and np.shape(on_card) == (len(groups), len(groups)):
+            size = model.card.get("resolution")
+            title = f"{attribute}, on the card's held-out faces at {size} px"
+            tables.append(ConfusionTable(title, list(groups), on_card))
+    return tables
 
 
 def flattened(value: Any, name: str = "") -> list[tuple[str, str]]:

@@ -22,23 +22,17 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from pulse_audit.summary.schema import EstimateRow
 
 INK, MUTED, GRID = "#1c2430", "#5b6675", "#dde2e8"
-
-
-DARK = {INK: "#e6eaf0", MUTED: "#9aa6b5", GRID: "#323b48"}
-
-
 ORIGINAL, OUTPUT = (sns.color_palette("colorblind").as_hex()[i] for i in (1, 0))
 
-
-#: The dark page needs a lighter blue to keep its contrast.
-DARK_MARKS = {OUTPUT: "#56b4e9", ORIGINAL: ORIGINAL}
-
-
+#: Colours of the dark page; it needs a lighter blue to keep its contrast.
+DARK = {
+    INK: "#e6eaf0",
+    MUTED: "#9aa6b5",
+    GRID: "#323b48",
+    OUTPUT: "#56b4e9",
+    "fill: #ffffff": "fill: #161b22",
+}
 PAGE_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', Arial, sans-serif"
-
-
-MOST_GROUPS = 30
-
 
 _STYLE: dict[Any, Any] = {
     "axes.edgecolor": GRID,
@@ -79,16 +73,28 @@ class Drawing:
 
 def draw(figure: Figure) -> Drawing:
     """Render a figure to every format, without dates."""
+
+    def saved(kind: str, undated: dict[str, None]) -> bytes:
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=kind, metadata=undated)
+        return buffer.getvalue()
+
     with style():
+        # Laid out once, not once per format.
         figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # laid out once, not once a format
-        png = _save(figure, "png", {"Software": None})
-        pdf = _save(figure, "pdf", {"CreationDate": None, "Creator": None, "Producer": None})
+        figure.set_layout_engine("none")
+        png = saved("png", {"Software": None})
+        pdf = saved("pdf", {"CreationDate": None, "Creator": None, "Producer": None})
         figure.patch.set_alpha(0)
-        svg = _save(figure, "svg", {"Date": None, "Creator": None})
+        svg = saved("svg", {"Date": None, "Creator": None})
         figure.patch.set_alpha(1)
-    page = _page_font(svg.decode())
-    return Drawing(svg, png, pdf, page.encode(), _darkened(page).encode())
+
+    # The page's SVGs use the reader's own font, as the page does, and a dark edition of them.
+    page = re.sub(r"'DejaVu Sans'(, [^;\"]*)?", PAGE_FONT, svg.decode())
+    dark = page
+    for colour, dark_colour in DARK.items():
+        dark = dark.replace(colour, dark_colour)
+    return Drawing(svg, png, pdf, page.encode(), dark.encode())
 
 
 def style() -> AbstractContextManager[None]:
@@ -97,10 +103,10 @@ def style() -> AbstractContextManager[None]:
     return matplotlib.rc_context({**seaborn_style, **_STYLE})
 
 
-def grid(
+def panel_grid(
     lines: int, columns: int, groups: int, width: float, share_x: Literal["all", "col"] = "all"
 ) -> tuple[Figure, list[Axes]]:
-    """Make a figure of lines x columns panels with room for so many groups a panel."""
+    """Make a figure of lines x columns panels with room for so many groups per panel."""
     height = lines * (0.27 * groups + 0.55) + 0.5
     layout = ConstrainedLayoutEngine(wspace=0.05)
     figure = Figure(figsize=(width, height), layout=layout)
@@ -109,9 +115,13 @@ def grid(
 
 
 def panels(
-    titles: Sequence[str], groups: int, label: str, draw_one: Callable[[Axes, str], None], most: int
+    titles: Sequence[str],
+    groups: int,
+    label: str,
+    draw_panel: Callable[[Axes, str], None],
+    most: int,
 ) -> Figure:
-    """Draw a panel for each title, at most so many side by side, all with the same x axis.
+    """Draw one panel per title, all with the same x axis.
 
     Parameters
     ----------
@@ -121,27 +131,29 @@ def panels(
         Lines a panel has room for.
     label : str
         Of the x axis, below the lowest panels.
-    draw_one : callable
-        ``draw_one(axis, title)``.
+    draw_panel : callable
+        ``draw_panel(axis, title)``.
     most : int
-        Panels side by side.
+        Panels side by side, at most.
     """
+    # Rows of panels with the same width; unused places of the last row stay empty.
     columns = min(len(titles), most)
-    figure, axes = grid(
+    figure, axes = panel_grid(
         -(-len(titles) // columns), columns, groups, width=10.0 if columns > 1 else 6.5
     )
     for axis, title in zip(axes, titles, strict=False):
-        draw_one(axis, title)
+        draw_panel(axis, title)
     for axis in axes[len(titles) :]:
         axis.remove()
+    # The lowest panel of each column carries the x axis.
     for axis in axes[len(titles) - columns : len(titles)]:
         axis.set_xlabel(label)
         axis.tick_params(labelbottom=True)
     return figure
 
 
-def dress(axis: Axes, title: str, rows: Sequence[EstimateRow]) -> None:
-    """Title a panel and label its lines with groups and their numbers of faces."""
+def label_groups(axis: Axes, title: str, rows: Sequence[EstimateRow]) -> None:
+    """Set the title of a panel and label its lines with groups and their numbers of faces."""
     axis.set_title(one_line(title), loc="left", fontweight="bold")
     axis.set_yticks(range(len(rows)), [one_line(f"{r.group} ({r.n_faces})") for r in rows])
     axis.set_ylim(len(rows) - 0.4, -0.6)
@@ -153,20 +165,3 @@ def dress(axis: Axes, title: str, rows: Sequence[EstimateRow]) -> None:
 def one_line(text: str) -> str:
     """Return untrusted text on one line."""
     return " ".join(text.split())
-
-
-def _save(figure: Figure, kind: str, metadata: dict[str, None]) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, metadata=metadata)
-    return buffer.getvalue()
-
-
-def _page_font(svg: str) -> str:
-    """Let the page's SVGs use the reader's own font, as the page does."""
-    return re.sub(r"'DejaVu Sans'(, [^;\"]*)?", PAGE_FONT, svg)
-
-
-def _darkened(svg: str) -> str:
-    for light, dark in {**DARK, **DARK_MARKS, "fill: #ffffff": "fill: #161b22"}.items():
-        svg = svg.replace(light, dark)
-    return svg

@@ -1,8 +1,12 @@
-"""Figures of the report: estimates with their intervals, one panel an arm."""
+"""Figures of the report: estimates with their intervals, one panel per arm.
+
+Every figure takes a summary, the arms to draw, a condition, a scale and a grouping; it is None
+where there is nothing to draw, or more groups than can be read.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,190 +15,150 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from pulse_audit.report.drawing import (
     GRID,
     INK,
-    MOST_GROUPS,
     MUTED,
     ORIGINAL,
     OUTPUT,
-    dress,
-    grid,
+    label_groups,
     one_line,
+    panel_grid,
     panels,
     style,
 )
 from pulse_audit.summary.schema import EstimateRow, Summary
 
-MOST_CLASSES = 12
-_NOTHING = {"value": None, "low": None, "high": None}
+#: Groups in a panel, and classes on a side of a shift matrix, at most.
+MAX_GROUPS, MAX_CLASSES = 30, 12
 
-_TONES = ("hr_lightness", "sr_lightness", "lightness_shift", "hr_ita", "sr_ita")
-_TONE_LABELS = ("lightness, L*", "lightness shift, L*", "individual typology angle, °")
+#: Where draws were lost, in the order of the bars: name, legend, colour of the palette, hatch.
+SOURCES = (
+    ("retained", "retained", 0, ""),
+    ("classifier", "attribute model errs", 7, ""),
+    ("preference", "preference", 1, "///"),
+    ("adversarial", "adversarial for the attribute model", 4, "..."),
+    ("incapacity", "incapacity", 3, "xxx"),
+)
+COMPOSITIONS = (("evaluation", "s"), ("training", "D"), ("prior", "o"))
 
 
 def feasibility(
     summary: Summary, arms: Sequence[str], condition: str, scale: int, group_by: str
 ) -> Figure | None:
-    """Feasible rate of every group with its interval; None where there is nothing to draw."""
-    found = _panels(summary, "feasible_rate", arms, condition, scale, group_by)
-    if not found:
+    """Feasible rate of every group with its interval; the dashed line is the whole sample."""
+    rates = _by_arm(summary, "feasible_rate", arms, condition, scale, group_by)
+    if not rates:
         return None
 
-    def draw_one(axis: Axes, arm: str) -> None:
-        whole = _whole(summary, "feasible_rate", arm, condition, scale)
-        _rates(axis, arm, found[arm], whole)
+    def draw_panel(axis: Axes, arm: str) -> None:
+        _points(axis, rates[arm], 0.0, 100.0, OUTPUT, "o")
+        for whole in summary.select("feasible_rate", arm, condition, scale)[:1]:
+            if whole.value is not None:
+                dashes = (0, (3, 3))
+                axis.axvline(100 * whole.value, color=MUTED, lw=1, linestyle=dashes, zorder=1)
+        axis.set_xlim(-3, 103)
+        label_groups(axis, arm, rates[arm])
 
     with style():
-        return panels(list(found), _most(found), "feasible draws, %", draw_one, most=4)
-
-
-def skin_tone(
-    summary: Summary, arms: Sequence[str], condition: str, scale: int, group_by: str
-) -> Figure | None:
-    """Skin tone of originals and outputs per group, and the paired shift: a line an arm.
-
-    Columns: lightness of both, lightness shift (output minus original), ITA of both.
-    """
-    cells = {
-        arm: [summary.select(name, arm, condition, scale, group_by) for name in _TONES]
-        for arm in arms
-    }
-    drawn = {arm: found for arm, found in cells.items() if 0 < len(found[2]) <= MOST_GROUPS}
-    if not drawn:
-        return None
-    with style():
-        most = max(len(found[2]) for found in drawn.values())
-        figure, axes = grid(len(drawn), 3, most, width=10.0, share_x="col")
-        for line, (arm, (light_hr, light_sr, shift, ita_hr, ita_sr)) in enumerate(drawn.items()):
-            left, middle, right = axes[3 * line : 3 * line + 3]
-            _both(left, arm, light_hr, light_sr)
-            _shift(middle, shift)
-            _both(right, "", ita_hr, ita_sr)
-            middle.set_title("shift of lightness", loc="left", color=MUTED)
-            right.set_title("ITA", loc="left", color=MUTED)
-        for column, label in enumerate(_TONE_LABELS):
-            axes[column - 3].set_xlabel(label)
-        _legend(figure)
-    return figure
+        return panels(list(rates), _longest(rates), "feasible draws, %", draw_panel, most=4)
 
 
 def retention(
     summary: Summary, arms: Sequence[str], condition: str, scale: int, group_by: str
 ) -> Figure | None:
-    """Retention of every group, raw and corrected, beside what the originals themselves score."""
-    found = _panels(summary, "retention", arms, condition, scale, group_by)
-    if not found:
+    """Retention of every group, raw and corrected, beside the original baseline."""
+    raw = _by_arm(summary, "retention", arms, condition, scale, group_by)
+    if not raw:
         return None
 
-    def draw_one(axis: Axes, arm: str) -> None:
-        cell = (arm, condition, scale, group_by)
-        floor = summary.select("retention", *cell, correction="original_baseline")
-        corrected = summary.select("retention_corrected", *cell)
-        _retention(axis, found[arm], _by_group(floor), _by_group(corrected))
+    def draw_panel(axis: Axes, arm: str) -> None:
+        key = ("retention", arm, condition, scale, group_by)
+        baseline = {r.group: r for r in summary.select(*key, correction="original_baseline")}
+        corrected = {r.group: r for r in summary.select(*key, correction="corrected")}
+        # A bar marks what the originals themselves score; groups without one have no bar.
+        for line, row in enumerate(raw[arm]):
+            original = baseline.get(row.group)
+            if original is not None and original.value is not None:
+                level = 100 * original.value
+                axis.vlines(level, line - 0.36, line + 0.36, color=MUTED, linewidth=1.6, zorder=2)
+        _points(axis, raw[arm], -0.13, 100.0, OUTPUT, "o")
+        # Groups without a correction keep their line, empty.
+        empty = {"value": None, "low": None, "high": None}
+        rows = [corrected.get(row.group, row.model_copy(update=empty)) for row in raw[arm]]
+        _points(axis, rows, 0.17, 100.0, ORIGINAL, "D", filled=False)
+        axis.set_xlim(-3, 103)
+        label_groups(axis, arm, raw[arm])
 
     with style():
-        figure = panels(list(found), _most(found), "retained draws, %", draw_one, most=3)
-        _marks(figure)
+        figure = panels(list(raw), _longest(raw), "retained draws, %", draw_panel, most=3)
+        _legend(
+            figure,
+            (OUTPUT, "o", "as classified"),
+            (ORIGINAL, "D", "corrected"),
+            (MUTED, "|", "originals"),
+        )
     return figure
 
 
 def shift_matrix(
     summary: Summary, arms: Sequence[str], condition: str, scale: int, group_by: str
 ) -> Figure | None:
-    """P(apparent group of the output | group of the face), in per cent: a panel an arm."""
-    matrices = {
-        arm: matrix
-        for arm in arms
-        if (matrix := _matrix(summary, arm, condition, scale, group_by)) is not None
-    }
+    """P(apparent group of the output | group of the face), in per cent."""
+    matrices = {}
+    for arm in arms:
+        key = ("shift", arm, condition, scale, group_by, "raw")
+        cells = [
+            r
+            for r in summary.estimates
+            if (r.metric, r.arm, r.condition, r.scale, r.group_by, r.correction) == key
+        ]
+        lines = list(dict.fromkeys(r.group for r in cells))
+        columns = list(dict.fromkeys(str(r.to_group) for r in cells))
+        if cells and max(len(lines), len(columns)) <= MAX_CLASSES:
+            matrix = pd.DataFrame(np.nan, index=lines, columns=columns)
+            for row in cells:
+                matrix.loc[row.group, str(row.to_group)] = 100 * _number(row.value)
+            # "not classified" has a column only where there are such draws.
+            unused = [c for c in columns if c not in lines and not matrix[c].any()]
+            matrices[arm] = matrix.drop(columns=unused)
     if not matrices:
         return None
-    columns = min(len(matrices), 3)
-    lines, most = -(-len(matrices) // columns), max(len(m.index) for m in matrices.values())
+
+    # One heat map per arm, three side by side.
+    columns_of_panels = min(len(matrices), 3)
+    lines_of_panels = -(-len(matrices) // columns_of_panels)
+    longest = max(len(matrix.index) for matrix in matrices.values())
     with style():
-        layout = ConstrainedLayoutEngine(wspace=0.04)
-        size = (10.0 if columns > 1 else 6.5, lines * (0.36 * most + 1.4))
-        figure = Figure(figsize=size, layout=layout)
-        axes = list(figure.subplots(lines, columns, sharey="row", squeeze=False).flat)
+        figure = Figure(
+            figsize=(
+                10.0 if columns_of_panels > 1 else 6.5,
+                lines_of_panels * (0.36 * longest + 1.4),
+            ),
+            layout=ConstrainedLayoutEngine(wspace=0.04),
+        )
+        grid = figure.subplots(lines_of_panels, columns_of_panels, sharey="row", squeeze=False)
+        axes = list(grid.flat)
         for axis, (arm, matrix) in zip(axes, matrices.items(), strict=False):
-            _heat(axis, arm, matrix)
+            _heat_map(axis, arm, matrix)
         for axis in axes[len(matrices) :]:
             axis.remove()
         axes[0].set_ylabel("group of the face")
     return figure
 
 
-def _rates(axis: Axes, arm: str, rows: Sequence[EstimateRow], whole: EstimateRow | None) -> None:
-    _points(axis, rows, 0.0, 100.0, OUTPUT, "o")
-    if whole is not None and whole.value is not None:
-        axis.axvline(100 * whole.value, color=MUTED, linewidth=1, linestyle=(0, (3, 3)), zorder=1)
-    axis.set_xlim(-3, 103)
-    dress(axis, arm, rows)
-
-
-def _retention(
-    axis: Axes,
-    rows: Sequence[EstimateRow],
-    floor: Mapping[str, EstimateRow],
-    corrected: Mapping[str, EstimateRow],
-) -> None:
-    for line, row in enumerate(rows):
-        if row.group in floor:
-            level = 100 * _number(floor[row.group].value)
-            axis.vlines(level, line - 0.36, line + 0.36, color=MUTED, linewidth=1.6, zorder=2)
-    _points(axis, rows, -0.13, 100.0, OUTPUT, "o")
-    after = [corrected.get(row.group, row.model_copy(update=_NOTHING)) for row in rows]
-    _points(axis, after, 0.17, 100.0, ORIGINAL, "D", filled=False)
-    axis.set_xlim(-3, 103)
-    dress(axis, rows[0].arm, rows)
-
-
-def _marks(figure: Figure) -> None:
-    raw = Line2D([], [], color=OUTPUT, marker="o", label="as classified")
-    corrected = Line2D(
-        [], [], color=ORIGINAL, marker="D", markerfacecolor="white", label="corrected"
-    )
-    floor = Line2D([], [], color=MUTED, marker="|", linestyle="", markersize=9, label="originals")
-    figure.legend(handles=[raw, corrected, floor], loc="outside upper left", ncols=3, frameon=False)
-
-
-def _by_group(rows: Sequence[EstimateRow]) -> dict[str, EstimateRow]:
-    return {row.group: row for row in rows if row.value is not None}
-
-
-def _matrix(
-    summary: Summary, arm: str, condition: str, scale: int, group_by: str
-) -> pd.DataFrame | None:
-    """Raw shift matrix in per cent; None where there is none, or it is too large to read."""
-    wanted = ("shift", arm, condition, scale, group_by, "raw")
-    cells = [
-        r
-        for r in summary.estimates
-        if (r.metric, r.arm, r.condition, r.scale, r.group_by, r.correction) == wanted
-    ]
-    lines = list(dict.fromkeys(r.group for r in cells))
-    columns = list(dict.fromkeys(str(r.to_group) for r in cells))
-    if not cells or max(len(lines), len(columns)) > MOST_CLASSES:
-        return None
-    matrix = pd.DataFrame(np.nan, index=lines, columns=columns)
-    for row in cells:
-        matrix.loc[row.group, str(row.to_group)] = 100 * _number(row.value)
-    never = [c for c in columns if c not in lines and not matrix[c].any()]
-    return matrix.drop(columns=never)
-
-
-def _heat(axis: Axes, arm: str, matrix: pd.DataFrame) -> None:
+def _heat_map(axis: Axes, arm: str, matrix: pd.DataFrame) -> None:
+    """Draw a matrix of per cents with its numbers, light on dark cells and dark on light ones."""
     sns.heatmap(
         matrix, ax=axis, cmap="Blues", vmin=0, vmax=100, cbar=False, linewidths=1, linecolor=GRID
     )
     for (line, column), value in np.ndenumerate(matrix.to_numpy()):
         if np.isfinite(value):
             colour = "#fefefe" if value > 55 else "#10151c"
-            axis.text(
-                column + 0.5, line + 0.5, f"{value:.0f}", ha="center", va="center", color=colour
-            )
+            place = (column + 0.5, line + 0.5)
+            axis.text(*place, f"{value:.0f}", ha="center", va="center", color=colour)
     axis.set_title(one_line(arm), loc="left", fontweight="bold")
     axis.set_xlabel("apparent group of the output")
     axis.set_xticklabels([one_line(c) for c in matrix.columns], rotation=40, ha="right")
@@ -202,34 +166,162 @@ def _heat(axis: Axes, arm: str, matrix: pd.DataFrame) -> None:
     axis.tick_params(length=0)
 
 
-def _both(
-    axis: Axes, title: str, before: Sequence[EstimateRow], after: Sequence[EstimateRow]
+def skin_tone(
+    summary: Summary, arms: Sequence[str], condition: str, scale: int, group_by: str
+) -> Figure | None:
+    """Skin tone of originals and outputs per group, and the paired shift: one line per arm.
+
+    Columns: lightness of both, lightness shift (output minus original), ITA of both.
+    """
+    names = ("hr_lightness", "sr_lightness", "lightness_shift", "hr_ita", "sr_ita")
+    tones = {
+        arm: [summary.select(name, arm, condition, scale, group_by) for name in names]
+        for arm in arms
+    }
+    tones = {arm: rows for arm, rows in tones.items() if 0 < len(rows[2]) <= MAX_GROUPS}
+    if not tones:
+        return None
+
+    with style():
+        longest = max(len(rows[2]) for rows in tones.values())
+        figure, axes = panel_grid(len(tones), 3, longest, width=10.0, share_x="col")
+        for line, (arm, rows) in enumerate(tones.items()):
+            lightness_hr, lightness_sr, shift, ita_hr, ita_sr = rows
+            left, middle, right = axes[3 * line : 3 * line + 3]
+            _levels(left, arm, lightness_hr, lightness_sr)
+            _levels(right, "", ita_hr, ita_sr)
+            # The shift compares every output with its own original; 0 is no shift.
+            middle.axvline(0, color=MUTED, linewidth=1, linestyle=(0, (3, 3)), zorder=1)
+            _points(middle, shift, 0.0, 1.0, INK, "s")
+            label_groups(middle, "", shift)
+            middle.set_title("shift of lightness", loc="left", color=MUTED)
+            right.set_title("ITA", loc="left", color=MUTED)
+        labels = ("lightness, L*", "lightness shift, L*", "individual typology angle, °")
+        for axis, label in zip(axes[-3:], labels, strict=True):
+            axis.set_xlabel(label)
+        _legend(
+            figure,
+            (ORIGINAL, "D", "originals"),
+            (OUTPUT, "o", "outputs"),
+            (INK, "s", "output minus original"),
+        )
+    return figure
+
+
+def _levels(
+    axis: Axes, title: str, originals: Sequence[EstimateRow], outputs: Sequence[EstimateRow]
 ) -> None:
-    starts, ends = ([_number(row.value) for row in rows] for rows in (before, after))
-    axis.hlines(range(len(before)), starts, ends, color=GRID, linewidth=3, zorder=1)
-    _points(axis, before, -0.13, 1.0, ORIGINAL, "D", filled=False)
-    _points(axis, after, 0.13, 1.0, OUTPUT, "o")
-    dress(axis, title, before)
+    """Draw the levels of originals and outputs, joined by a line per group."""
+    starts, ends = ([_number(row.value) for row in rows] for rows in (originals, outputs))
+    axis.hlines(range(len(originals)), starts, ends, color=GRID, linewidth=3, zorder=1)
+    _points(axis, originals, -0.13, 1.0, ORIGINAL, "D", filled=False)
+    _points(axis, outputs, 0.13, 1.0, OUTPUT, "o")
+    label_groups(axis, title, originals)
 
 
-def _shift(axis: Axes, rows: Sequence[EstimateRow]) -> None:
-    axis.axvline(0, color=MUTED, linewidth=1, linestyle=(0, (3, 3)), zorder=1)
-    _points(axis, rows, 0.0, 1.0, INK, "s")
-    dress(axis, "", rows)
+def sources(
+    summary: Summary, arms: Sequence[str], condition: str, scale: int, group_by: str
+) -> Figure | None:
+    """Where each group's draws were lost, as stacked bars that add up to all its draws."""
+    parts_of = {}
+    for arm in arms:
+        parts = {
+            name: rows
+            for name, *_ in SOURCES
+            if (rows := summary.select(f"source_{name}", arm, condition, scale, group_by))
+        }
+        if 0 < len(parts.get("retained", ())) <= MAX_GROUPS:
+            parts_of[arm] = parts
+    if not parts_of:
+        return None
+    palette = sns.color_palette("colorblind").as_hex()
+
+    def draw_panel(axis: Axes, arm: str) -> None:
+        groups = parts_of[arm]["retained"]
+        left = np.zeros(len(groups))
+        for name, _, colour, hatch in SOURCES:
+            share = {row.group: 100 * (row.value or 0.0) for row in parts_of[arm].get(name, ())}
+            width = np.array([share.get(row.group, 0.0) for row in groups])
+            if share:
+                look = {"color": palette[colour], "hatch": hatch, "edgecolor": "#fefefe"}
+                axis.barh(range(len(groups)), width, 0.7, left, **look)
+            left += width
+        axis.set_xlim(0, 100)
+        label_groups(axis, arm, groups)
+
+    with style():
+        longest = max(len(parts["retained"]) for parts in parts_of.values())
+        figure = panels(list(parts_of), longest, "draws, %", draw_panel, most=3)
+        drawn = {name for parts in parts_of.values() for name in parts}
+        patches = [
+            Patch(facecolor=palette[colour], hatch=hatch, edgecolor="#fefefe", label=label)
+            for name, label, colour, hatch in SOURCES
+            if name in drawn
+        ]
+        figure.legend(
+            handles=patches, loc="outside upper left", ncols=3, frameon=False, labelcolor=INK
+        )
+    return figure
+
+
+def compositions(
+    summary: Summary, arms: Sequence[str], condition: str, scale: int, group_by: str
+) -> Figure | None:
+    """Share of each group in the evaluation set, the training set and the generator's samples."""
+    # Compositions belong to no condition and scale: rows of condition "all" and scale 0.
+    shares = {
+        arm: {
+            name: summary.select(f"{name}_share", arm, "all", 0, group_by)
+            for name, _ in COMPOSITIONS
+        }
+        for arm in arms
+    }
+    shares = {arm: of_arm for arm, of_arm in shares.items() if of_arm["prior"]}
+    if not shares:
+        return None
+    palette = sns.color_palette("colorblind").as_hex()
+
+    def draw_panel(axis: Axes, arm: str) -> None:
+        lines = {row.group: line for line, row in enumerate(shares[arm]["prior"])}
+        for (name, marker), colour in zip(COMPOSITIONS, palette, strict=False):
+            rows = [row for row in shares[arm][name] if row.group in lines]
+            if rows:
+                values = [100 * (row.value or 0.0) for row in rows]
+                places = [lines[row.group] for row in rows]
+                axis.plot(values, places, marker, color=colour, label=name)
+        label_groups(axis, arm, shares[arm]["prior"])
+
+    with style():
+        longest = max(len(of_arm["prior"]) for of_arm in shares.values())
+        figure = panels(list(shares), longest, "share, %", draw_panel, most=3)
+        figure.axes[0].legend(loc="best", frameon=False)
+    return figure
+
+
+def _by_arm(
+    summary: Summary, metric: str, arms: Sequence[str], condition: str, scale: int, group_by: str
+) -> dict[str, list[EstimateRow]]:
+    """Raw estimates of a metric per arm, for arms with groups and not too many of them."""
+    rows = {arm: summary.select(metric, arm, condition, scale, group_by) for arm in arms}
+    return {arm: of_arm for arm, of_arm in rows.items() if 0 < len(of_arm) <= MAX_GROUPS}
+
+
+def _longest(rows: dict[str, list[EstimateRow]]) -> int:
+    return max(len(of_arm) for of_arm in rows.values())
 
 
 def _points(
     axis: Axes,
     rows: Sequence[EstimateRow],
     offset: float,
-    times: float,
+    scale: float,
     colour: str,
     marker: str,
     filled: bool = True,
 ) -> None:
-    """Values with their intervals, a line a group; what was not measured is left out."""
+    """Draw values with their intervals, one line per group; unmeasured ones are left out."""
     values, lows, highs = (
-        times * np.array([_number(getattr(row, name)) for row in rows])
+        scale * np.array([_number(getattr(row, name)) for row in rows])
         for name in ("value", "low", "high")
     )
     axis.errorbar(
@@ -250,29 +342,19 @@ def _number(value: float | None) -> float:
     return np.nan if value is None else value
 
 
-def _legend(figure: Figure) -> None:
-    original = Line2D(
-        [], [], color=ORIGINAL, marker="D", markerfacecolor="white", label="originals"
-    )
-    output = Line2D([], [], color=OUTPUT, marker="o", label="outputs")
-    shift = Line2D([], [], color=INK, marker="s", label="output minus original")
-    figure.legend(
-        handles=[original, output, shift], loc="outside upper left", ncols=3, frameon=False
-    )
-
-
-def _panels(
-    summary: Summary, metric: str, arms: Sequence[str], condition: str, scale: int, group_by: str
-) -> dict[str, list[EstimateRow]]:
-    rows = {arm: summary.select(metric, arm, condition, scale, group_by) for arm in arms}
-    return {arm: found for arm, found in rows.items() if 0 < len(found) <= MOST_GROUPS}
-
-
-def _whole(
-    summary: Summary, metric: str, arm: str, condition: str, scale: int
-) -> EstimateRow | None:
-    return next(iter(summary.select(metric, arm, condition, scale)), None)
-
-
-def _most(panels: Mapping[str, Sequence[EstimateRow]]) -> int:
-    return max(len(rows) for rows in panels.values())
+def _legend(figure: Figure, *entries: tuple[str, str, str]) -> None:
+    """Put a legend of (colour, marker, label) above the panels; diamonds are hollow."""
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=colour,
+            marker=marker,
+            markerfacecolor="white" if marker == "D" else None,
+            linestyle="" if marker == "|" else "-",
+            markersize=9 if marker == "|" else None,
+            label=label,
+        )
+        for colour, marker, label in entries
+    ]
+    figure.legend(handles=handles, loc="outside upper left", ncols=3, frameon=False)

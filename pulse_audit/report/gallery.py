@@ -1,7 +1,7 @@
 """Pictures for the page: which faces are shown, and their images as small PNGs.
 
-A run directory may come from elsewhere: paths in it are not trusted to stay inside it, nor files
-to be the images they claim to be.
+A run directory may come from elsewhere: its paths are not trusted to stay inside it, nor its files
+to be images.
 """
 
 from __future__ import annotations
@@ -20,11 +20,9 @@ from pulse_audit import store
 from pulse_audit.store import Manifest
 
 #: Longest side of an embedded picture, pixels, and the largest file and image that is opened.
-LONGEST, MOST_BYTES, MOST_PIXELS = 128, 32 * 2**20, 8192**2
-#: Pictures on one page, faces a group, and draws an arm, at most.
-MOST_PICTURES, MOST_FACES, MOST_DRAWS = 420, 2, 3
-NON_BREAKING_HYPHEN = "\N{NON-BREAKING HYPHEN}"
-_FORMATS = ("PNG", "JPEG", "WEBP")
+LONGEST_SIDE, MAX_BYTES, MAX_PIXELS = 128, 32 * 2**20, 8192**2
+#: Pictures on one page, faces per group, and draws per arm, at most.
+MAX_PICTURES, MAX_FACES, MAX_DRAWS = 420, 2, 3
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ class Gallery:
 
     @property
     def n_pictures(self) -> int:
-        """How many pictures it holds."""
+        """Number of pictures."""
         return sum(len(face.pictures) for _, faces in self.groups for face in faces)
 
 
@@ -66,13 +64,13 @@ def gallery(
     group_of_face: Mapping[str, str],
     order: Sequence[str],
 ) -> Gallery | None:
-    """Lay out the first kept faces of every group, in the order of the plan.
+    """Lay out the first faces of every group whose images were kept, in the order of the plan.
 
     Parameters
     ----------
     run_path : Path
         The run directory.
-    manifest : mapping
+    manifest : Manifest
     samples : DataFrame
         The draws of one condition and scale.
     group_of_face : mapping
@@ -85,19 +83,83 @@ def gallery(
     Gallery or None
         None where the run kept no image of this condition and scale.
     """
-    kept = samples[samples["image"].notna()]
-    if kept.empty:
+    with_image = samples[samples["image"].notna()]
+    if with_image.empty:
         return None
-    faces = _first_faces(manifest, set(kept["face_id"]), group_of_face)
-    draws = {arm: _draws(manifest, samples, arm) for arm in pd.unique(samples["arm"])}
-    heads = [(arm, len(indices)) for arm, indices in draws.items()]
-    rows = {(r["face_id"], r["arm"], r["draw"]): r for r in _records(samples, faces)}
+
+    # The first faces of each group in the order of the plan, never picked by hand.
+    faces: dict[str, list[str]] = {}
+    stored = set(with_image["face_id"])
+    for face_id in (face.id for face in manifest.faces):
+        if face_id in stored and face_id in group_of_face:
+            of_group = faces.setdefault(group_of_face[face_id], [])
+            of_group.extend([face_id] if len(of_group) < MAX_FACES else [])
+
+    # Draws shown of each arm: one for interpolation, which gives the same answer each time.
+    draws: dict[str, list[int]] = {}
+    for arm in pd.unique(samples["arm"]):
+        indices = sorted(int(i) for i in pd.unique(samples.loc[samples["arm"] == arm, "draw"]))
+        interpolates = arm in manifest.arms and manifest.arms[arm].kind == "interpolation"
+        draws[arm] = indices[: 1 if interpolates else MAX_DRAWS]
+
+    # Their rows as plain values, null as None.
+    columns = ["face_id", "arm", "condition", "scale", "draw", "status", "feasible"]
+    columns += ["downscale_error", "image", "reason"]
+    shown = {face_id for of_group in faces.values() for face_id in of_group}
+    chosen = samples[samples["face_id"].isin(shown)].reindex(columns=columns)
+    records = chosen.astype("object").where(chosen.notna(), None).to_dict("records")
+    rows = {(r["face_id"], r["arm"], r["draw"]): r for r in records}
+
     groups = [
-        (group, [_face(run_path, face, group, rows, draws) for face in faces[group]])
+        (group, [_face(run_path, face_id, group, rows, draws) for face_id in faces[group]])
         for group in order
         if group in faces
     ]
-    return Gallery(heads, groups)
+    return Gallery([(arm, len(indices)) for arm, indices in draws.items()], groups)
+
+
+def _face(
+    run_path: Path,
+    face_id: str,
+    group: str,
+    rows: Mapping[tuple[str, str, int], Mapping[Any, Any]],
+    draws: Mapping[str, Sequence[int]],
+) -> GalleryFace:
+    """Pictures of one face: original, low-resolution input, then the outputs of every arm."""
+    first = next(row for key, row in rows.items() if key[0] == face_id)
+    lr_path = store.lr_path(face_id, str(first["condition"]), int(first["scale"]), 0)
+    pictures = []
+    for relative, alt, is_input in (
+        (store.original_path(face_id), f"original photo {face_id}, {group}", False),
+        (lr_path, f"low-resolution input made from {face_id}", True),
+    ):
+        uri, small = data_uri(run_path, relative)
+        caption = "" if uri else "not kept"
+        pictures.append(Picture(uri, alt, caption, "", is_input or small))
+
+    for arm, index in ((arm, index) for arm, indices in draws.items() for index in indices):
+        row, alt = rows.get((face_id, arm, index)), f"output of {arm}, draw {index}"
+        if row is None:
+            pictures.append(Picture(None, alt, "not finished"))
+            continue
+        uri, small = data_uri(run_path, row["image"])
+        caption, state = _outcome(row)
+        pictures.append(Picture(uri, f"{alt}: {caption}", caption, state, small))
+    return GalleryFace(face_id, pictures)
+
+
+def _outcome(row: Mapping[Any, Any]) -> tuple[str, str]:
+    """Caption and state of one draw: ``infeasible 4.1e-3``."""
+    if row["status"] in ("error", "no_face"):
+        word = str(row["status"]).replace("_", " ")
+        return f"{word}: {row['reason']}" if row["reason"] else word, "bad"
+    word, state = ("feasible", "good") if row["feasible"] is True else ("infeasible", "bad")
+    if row["downscale_error"] is None:
+        return word, state
+    # 4.1e-3: no leading zero in the exponent, and a hyphen at which no line breaks.
+    mantissa, exponent = f"{row['downscale_error']:.1e}".split("e")
+    number = f"{mantissa}e{int(exponent)}".replace("-", "\N{NON-BREAKING HYPHEN}")
+    return f"{word} {number}", state
 
 
 def data_uri(run_path: Path, relative: object) -> tuple[str | None, bool]:
@@ -105,107 +167,24 @@ def data_uri(run_path: Path, relative: object) -> tuple[str | None, bool]:
 
     Anything that is not a readable PNG, JPEG or WebP inside the run gives (None, False).
     """
-    path = _inside(run_path, relative)
-    if path is None:
+    # The file must lie in the run, links resolved, and be of a sensible size.
+    if not isinstance(relative, str) or not relative or "\0" in relative:
         return None, False
+    root = run_path.resolve()
+    path = (root / relative).resolve()
+    if not path.is_relative_to(root) or not path.is_file() or path.stat().st_size > MAX_BYTES:
+        return None, False
+
+    # Decoded and encoded again, so that nothing else in the file reaches the page.
     try:
-        with Image.open(path, formats=_FORMATS) as opened:
-            if opened.width * opened.height > MOST_PIXELS:
+        with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as opened:
+            if opened.width * opened.height > MAX_PIXELS:
                 return None, False
             image = opened.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None, False
-    image.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS)
+    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", optimize=True)
     encoded = base64.b64encode(buffer.getvalue()).decode()
     return f"data:image/png;base64,{encoded}", max(image.size) < 96
-
-
-def _inside(run_path: Path, relative: object) -> Path | None:
-    """Return the file a run names, if it lies in the run (links resolved) and is not huge."""
-    if not isinstance(relative, str) or not relative or "\0" in relative:
-        return None
-    root = run_path.resolve()
-    path = (root / relative).resolve()
-    if not path.is_relative_to(root) or not path.is_file() or path.stat().st_size > MOST_BYTES:
-        return None
-    return path
-
-
-def _first_faces(
-    manifest: Manifest, kept: set[str], group_of_face: Mapping[str, str]
-) -> dict[str, list[str]]:
-    faces: dict[str, list[str]] = {}
-    for face_id in (face.id for face in manifest.faces):
-        if face_id in kept and face_id in group_of_face:
-            of_group = faces.setdefault(group_of_face[face_id], [])
-            of_group.extend([face_id] if len(of_group) < MOST_FACES else [])
-    return faces
-
-
-def _draws(manifest: Manifest, samples: pd.DataFrame, arm: str) -> list[int]:
-    """Draws shown of an arm: one for interpolation, which gives the same answer each time."""
-    indices = sorted(int(i) for i in pd.unique(samples.loc[samples["arm"] == arm, "draw"]))
-    interpolates = arm in manifest.arms and manifest.arms[arm].kind == "interpolation"
-    return indices[: 1 if interpolates else MOST_DRAWS]
-
-
-def _records(samples: pd.DataFrame, faces: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
-    shown = {face for of_group in faces.values() for face in of_group}
-    columns = ["face_id", "arm", "condition", "scale", "draw", "status", "feasible"]
-    columns += ["downscale_error", "image", "reason"]
-    chosen = samples[samples["face_id"].isin(shown)].reindex(columns=columns)
-    records = chosen.astype("object").where(chosen.notna(), None).to_dict("records")
-    return [{str(key): value for key, value in record.items()} for record in records]
-
-
-def _face(
-    run_path: Path,
-    face_id: str,
-    group: str,
-    rows: Mapping[tuple[str, str, int], Mapping[str, Any]],
-    draws: Mapping[str, Sequence[int]],
-) -> GalleryFace:
-    of_face = [row for key, row in rows.items() if key[0] == face_id]
-    first = of_face[0]
-    lr_path = store.lr_path(face_id, str(first["condition"]), int(first["scale"]), 0)
-    pictures = [
-        _given(run_path, store.original_path(face_id), f"original photo {face_id}, {group}"),
-        _given(run_path, lr_path, f"low-resolution input made from {face_id}", pixelated=True),
-    ]
-    for arm, indices in draws.items():
-        for index in indices:
-            row = rows.get((face_id, arm, index))
-            pictures.append(_output(run_path, arm, index, row))
-    return GalleryFace(face_id, pictures)
-
-
-def _given(run_path: Path, relative: str, alt: str, pixelated: bool = False) -> Picture:
-    source, small = data_uri(run_path, relative)
-    return Picture(source, alt, "" if source else "not kept", "", pixelated or small)
-
-
-def _output(run_path: Path, arm: str, index: int, row: Mapping[str, Any] | None) -> Picture:
-    alt = f"output of {arm}, draw {index}"
-    if row is None:
-        return Picture(None, alt, "not finished")
-    source, small = data_uri(run_path, row["image"])
-    caption, state = _outcome(row)
-    return Picture(source, f"{alt}: {caption}", caption, state, small)
-
-
-def _outcome(row: Mapping[str, Any]) -> tuple[str, str]:
-    """Caption and state of one draw: ``infeasible 4.1e-3``."""
-    if row["status"] in ("error", "no_face"):
-        word = str(row["status"]).replace("_", " ")
-        return f"{word}: {row['reason']}" if row["reason"] else word, "bad"
-    word, state = ("feasible", "good") if row["feasible"] is True else ("infeasible", "bad")
-    error = row["downscale_error"]
-    return word if error is None else f"{word} {_scientific(error)}", state
-
-
-def _scientific(number: float) -> str:
-    """``4.1e-3``: no leading zero in the exponent, and a hyphen at which no line breaks."""
-    mantissa, exponent = f"{number:.1e}".split("e")
-    return f"{mantissa}e{int(exponent)}".replace("-", NON_BREAKING_HYPHEN)

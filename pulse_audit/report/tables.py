@@ -1,4 +1,4 @@
-"""Tables of estimates: made once as rows, written as HTML, CSV and LaTeX from the same rows."""
+"""Tables of estimates: built once as rows, written as HTML, CSV and LaTeX from the same rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pulse_audit.summary.kinds import Measure
 from pulse_audit.summary.measures import BY_NAME
 from pulse_audit.summary.schema import EstimateRow, Summary
 
-#: Metrics a reader sees, in order; every other one is in ``data/estimates.csv``.
+#: Metrics shown in the tables, in order; all others are in ``data/estimates.csv``.
 SHOWN = (
     "retention",
     "feasible_rate",
@@ -38,10 +38,26 @@ SHOWN = (
 ARROWS = {"higher": "↑", "lower": "↓", "nearer 0": "→ 0", "neither": ""}
 MINUS, NONE = "\N{MINUS SIGN}", "\N{EN DASH}"
 
+#: Characters that LaTeX reads as commands, and how they are written.
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "×": r"$\times$",
+    "°": r"$^\circ$",
+    "²": r"$^2$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "→": r"$\to$",
+    MINUS: "$-$",
+    NONE: "--",
+    **{c: rf"\{c}" for c in "&%$#_{}"},
+}
+
 
 @dataclass(frozen=True)
-class Cell:
-    """One estimate as text, in the unit shown; ``reason`` says why it is missing."""
+class TableCell:
+    """One estimate as text in display units; ``reason`` says why it is missing."""
 
     measure: Measure
     row: EstimateRow | None
@@ -60,7 +76,7 @@ class Cell:
 
     @property
     def reason(self) -> str:
-        """How the interval was made, or why there is none."""
+        """How the interval was computed, or why there is none."""
         return self.row.method if self.row is not None else "not measured"
 
     def _text(self, number: float | None) -> str:
@@ -72,180 +88,161 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One group (or arm): its sample and its cells."""
+class TableRow:
+    """One group or arm: its sample size and one cell per metric; ``whole`` marks all faces."""
 
     label: str
     n_faces: int
     n_draws: int
-    cells: Sequence[Cell]
+    cells: Sequence[TableCell]
     whole: bool = False
 
 
 @dataclass(frozen=True)
-class Table:
-    """A table of estimates. ``head`` titles the first column, ``caption`` says what it shows."""
+class EstimateTable:
+    """A table of estimates; ``head`` is the title of its first column."""
 
     caption: str
     head: str
     columns: Sequence[Measure]
-    rows: Sequence[Row]
+    rows: Sequence[TableRow]
 
 
 def arrow(measure: Measure) -> str:
-    """Return the mark for the better direction."""
+    """Return the arrow for the direction in which a metric is better."""
     return ARROWS[measure.better]
 
 
-def group_table(summary: Summary, arm: str, condition: str, scale: int, group_by: str) -> Table:
-    """Metrics of one arm under one condition and scale: a row a group, the whole sample last."""
-    wanted = (arm, condition, scale)
-    cell = [r for r in summary.estimates if (r.arm, r.condition, r.scale) == wanted]
-    grouped = _by_group([r for r in cell if r.group_by == group_by])
-    whole = _by_group([r for r in cell if r.group_by == "all"])
-    columns = _columns(cell)
-    rows = [_row(group, estimates, columns) for group, estimates in grouped.items()]
-    rows += [_row("all", estimates, columns, whole=True) for estimates in whole.values()]
-    caption = f"{arm}, {condition}, scale {scale}, by {_plain(group_by)}"
-    return Table(caption, _plain(group_by), columns, rows)
+def display_name(group_by: str) -> str:
+    """Name of a grouping as text: ``race × skin tone``."""
+    return group_by.replace(",", " × ").replace("_", " ")
 
 
-def arm_table(summary: Summary, condition: str, scale: int) -> Table:
-    """Metrics over the whole sample under one condition and scale: a row an arm."""
-    cell = [
-        r
-        for r in summary.estimates
-        if r.plain and (r.condition, r.scale, r.group_by) == (condition, scale, "all")
+def group_table(
+    summary: Summary, arm: str, condition: str, scale: int, group_by: str
+) -> EstimateTable:
+    """Metrics of one arm under one condition and scale: one row per group, all faces last."""
+    setting = (arm, condition, scale)
+    estimates = [r for r in summary.estimates if (r.arm, r.condition, r.scale) == setting]
+    columns = _columns(estimates)
+
+    # The groups of the grouping in the order of the summary, then the whole sample.
+    rows = []
+    for name in (group_by, "all"):
+        groups: dict[str, dict[str, EstimateRow]] = {}
+        for row in estimates:
+            if row.group_by == name and row.plain and row.metric in SHOWN:
+                groups.setdefault(row.group, {})[row.metric] = row
+        rows += [
+            _row("all" if name == "all" else group, by_metric, columns, whole=name == "all")
+            for group, by_metric in groups.items()
+        ]
+
+    head = display_name(group_by)
+    return EstimateTable(f"{arm}, {condition}, scale {scale}, by {head}", head, columns, rows)
+
+
+def arm_table(summary: Summary, condition: str, scale: int) -> EstimateTable:
+    """Metrics over the whole sample under one condition and scale: one row per arm."""
+    setting = (condition, scale, "all")
+    estimates = [
+        r for r in summary.estimates if r.plain and (r.condition, r.scale, r.group_by) == setting
     ]
-    columns = _columns(cell)
-    arms = list(dict.fromkeys(r.arm for r in cell))
-    rows = [_row(a, {r.metric: r for r in cell if r.arm == a}, columns) for a in arms]
-    return Table(f"All arms, {condition}, scale {scale}, whole sample", "arm", columns, rows)
+    columns = _columns(estimates)
+    rows = [
+        _row(arm, {r.metric: r for r in estimates if r.arm == arm}, columns)
+        for arm in dict.fromkeys(r.arm for r in estimates)
+    ]
+    caption = f"All arms, {condition}, scale {scale}, whole sample"
+    return EstimateTable(caption, "arm", columns, rows)
+
+
+def _columns(estimates: Sequence[EstimateRow]) -> list[Measure]:
+    """Shown metrics that have a value; rates of failures only where one occurred."""
+    measured = {r.metric for r in estimates if r.value is not None}
+    for rate in ("error_rate", "no_face_rate"):
+        if not any(r.value for r in estimates if r.metric == rate):
+            measured.discard(rate)
+    return [BY_NAME[name] for name in SHOWN if name in measured]
+
+
+def _row(
+    label: str,
+    by_metric: Mapping[str, EstimateRow],
+    columns: Sequence[Measure],
+    whole: bool = False,
+) -> TableRow:
+    cells = [TableCell(measure, by_metric.get(measure.name)) for measure in columns]
+    largest = max(by_metric.values(), key=lambda r: r.n_draws)
+    return TableRow(label, largest.n_faces, largest.n_draws, cells, whole)
 
 
 def estimates_csv(summary: Summary) -> str:
-    """Write every estimate, one a line, in stored units."""
+    """Write every estimate as CSV, one per line, in stored units."""
     names = list(EstimateRow.model_fields)
-    lines = [[_cell_text(getattr(row, name)) for name in names] for row in summary.estimates]
-    return _csv([names, *lines])
+    return _csv([names, *([getattr(row, name) for name in names] for row in summary.estimates)])
 
 
-def to_csv(table: Table) -> str:
+def to_csv(table: EstimateTable) -> str:
     """Write a table as CSV: value, low and high of every metric in stored units (shares in 0-1)."""
     header = [table.head, "faces", "draws"]
     for measure in table.columns:
         header += [measure.name, f"{measure.name}_low", f"{measure.name}_high"]
-    lines: list[list[Any]] = [
-        [row.label, row.n_faces, row.n_draws, *(n for c in row.cells for n in _numbers(c))]
-        for row in table.rows
-    ]
-    return _csv([[_cell_text(cell) for cell in line] for line in [header, *lines]])
+    lines: list[list[Any]] = [header]
+    for row in table.rows:
+        line: list[Any] = [row.label, row.n_faces, row.n_draws]
+        for estimate in (cell.row for cell in row.cells):
+            missing = [None, None, None]
+            line += missing if estimate is None else [estimate.value, estimate.low, estimate.high]
+        lines.append(line)
+    return _csv(lines)
 
 
-def to_latex(table: Table) -> str:
+def _csv(lines: Sequence[Sequence[Any]]) -> str:
+    """Numbers as they are, nothing for null, text that no spreadsheet takes for a formula."""
+    sink = io.StringIO()
+    writer = csv.writer(sink, lineterminator="\n")
+    for line in lines:
+        writer.writerow(
+            "" if cell is None else neutralised(cell) if isinstance(cell, str) else repr(cell)
+            for cell in line
+        )
+    return sink.getvalue()
+
+
+def to_latex(table: EstimateTable) -> str:
     r"""Write a table as a LaTeX ``tabular`` with the rules of booktabs."""
-    heads = [table.head, "faces", "draws", *(_latex_head(m) for m in table.columns)]
+    # Column titles: name, arrow of the better direction, unit.
+    heads = [table.head, "faces", "draws"]
+    for measure in table.columns:
+        unit = f"({measure.unit})" if measure.unit else ""
+        heads.append(" ".join(part for part in (measure.title, arrow(measure), unit) if part))
     lines = [
         r"% needs \usepackage{booktabs}; intervals are at 95 %",
-        f"% {_latex_comment(table.caption)}",
+        f"% {' '.join(table.caption.split())}",
         rf"\begin{{tabular}}{{lrr{'r' * len(table.columns)}}}",
         r"\toprule",
-        " & ".join([escape_latex(h) for h in heads[:3]] + heads[3:]) + r" \\",
+        " & ".join(map(escape_latex, heads)) + r" \\",
         r"\midrule",
     ]
+
+    # One line per row; a rule sets the whole sample apart, intervals are smaller than values.
     for row in table.rows:
         lines += [r"\midrule"] if row.whole else []
-        cells = [escape_latex(row.label), str(row.n_faces), str(row.n_draws)]
-        lines.append(" & ".join(cells + [_latex_cell(c) for c in row.cells]) + r" \\")
+        line = [escape_latex(row.label), str(row.n_faces), str(row.n_draws)]
+        for cell in row.cells:
+            interval = f" {{\\scriptsize {escape_latex(cell.interval)}}}" if cell.interval else ""
+            line.append(escape_latex(cell.value) + interval)
+        lines.append(" & ".join(line) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
 def escape_latex(text: str) -> str:
     """Escape what LaTeX reads as commands; other characters stay."""
-    special = {
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "×": r"$\times$",
-        "°": r"$^\circ$",
-        "²": r"$^2$",
-        "↑": r"$\uparrow$",
-        "↓": r"$\downarrow$",
-        "→": r"$\to$",
-        MINUS: "$-$",
-        NONE: "--",
-        **{c: rf"\{c}" for c in "&%$#_{}"},
-    }
-    return "".join(special.get(c, c) for c in " ".join(text.split()))
+    return "".join(LATEX.get(c, c) for c in " ".join(text.split()))
 
 
 def neutralised(text: str) -> str:
     """Text on one line that no spreadsheet takes for a formula (OWASP: CSV injection)."""
     line = " ".join(text.split())
     return f"'{line}" if line.startswith(("=", "+", "-", "@")) else line
-
-
-def _by_group(rows: Sequence[EstimateRow]) -> dict[str, dict[str, EstimateRow]]:
-    groups: dict[str, dict[str, EstimateRow]] = {}
-    for row in rows:
-        if row.plain and row.metric in SHOWN:
-            groups.setdefault(row.group, {})[row.metric] = row
-    return groups
-
-
-def _columns(cell: Sequence[EstimateRow]) -> list[Measure]:
-    """Metrics with a value in this cell; error rates only where there are errors."""
-    present = {r.metric for r in cell if r.value is not None}
-    present -= {
-        name
-        for name in ("error_rate", "no_face_rate")
-        if not any(r.value for r in cell if r.metric == name)
-    }
-    return [BY_NAME[name] for name in SHOWN if name in present]
-
-
-def _row(
-    label: str,
-    estimates: Mapping[str, EstimateRow],
-    columns: Sequence[Measure],
-    whole: bool = False,
-) -> Row:
-    cells = [Cell(measure, estimates.get(measure.name)) for measure in columns]
-    counted = max(estimates.values(), key=lambda r: r.n_draws)
-    return Row(label, counted.n_faces, counted.n_draws, cells, whole)
-
-
-def _plain(group_by: str) -> str:
-    return group_by.replace(",", " × ").replace("_", " ")
-
-
-def _numbers(cell: Cell) -> list[float | None]:
-    row = cell.row
-    return [None] * 3 if row is None else [row.value, row.low, row.high]
-
-
-def _cell_text(cell: Any) -> str:
-    """Numbers as they are, nothing for null, text neutralised."""
-    if cell is None:
-        return ""
-    return neutralised(cell) if isinstance(cell, str) else repr(cell)
-
-
-def _csv(lines: Sequence[Sequence[str]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(lines)
-    return text.getvalue()
-
-
-def _latex_head(measure: Measure) -> str:
-    parts = [measure.title, ARROWS[measure.better], f"({measure.unit})" if measure.unit else ""]
-    return escape_latex(" ".join(part for part in parts if part))
-
-
-def _latex_cell(cell: Cell) -> str:
-    interval = f" {{\\scriptsize {escape_latex(cell.interval)}}}" if cell.interval else ""
-    return escape_latex(cell.value) + interval
-
-
-def _latex_comment(text: str) -> str:
-    return " ".join(text.split())

@@ -63,9 +63,3 @@ def test_faces_left_out_are_counted_by_the_first_label_grouping():
 def test_a_detector_that_did_not_run_is_not_a_count_of_zero():
     samples = pd.DataFrame({"face_id": ["1"], "hr_face_found": [None]})
     assert {row["no_face"] for row in left_out(manifest(), samples)} == {None}
-
-
-def test_faces_listed_in_the_manifest_count_too():
-    listed = manifest(prepared={"no_face": ["2"]})
-    samples = pd.DataFrame({"face_id": ["1"], "hr_face_found": [None]})
-    assert [row["no_face"] for row in left_out(listed, samples)] == [0, 1]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from pulse_audit.report import figures, source_figures
+from pulse_audit.report import figures
 from pulse_audit.report.drawing import draw
 from pulse_audit.summary import EstimateRow, Summary
 
@@ -81,7 +81,7 @@ def test_nothing_measured_gives_no_figure():
 
 
 def test_too_many_groups_give_no_figure():
-    many = summary([f"g{i}" for i in range(figures.MOST_GROUPS + 1)])
+    many = summary([f"g{i}" for i in range(figures.MAX_GROUPS + 1)])
     assert figures.feasibility(many, ["pulse:g"], "clean", 8, "race") is None
 
 
@@ -182,7 +182,7 @@ def sources(parts=("retained", "preference", "incapacity")):
 
 
 def test_the_parts_of_a_group_are_stacked_to_all_its_draws():
-    figure = source_figures.split(sources(), ["pulse:g"], "clean", 8, "race")
+    figure = figures.sources(sources(), ["pulse:g"], "clean", 8, "race")
     bars = figure.axes[0].patches
     assert [round(bar.get_width()) for bar in bars] == [70, 20, 20, 30, 10, 50]
     assert [round(bar.get_x()) for bar in bars] == [0, 0, 70, 20, 90, 50]
@@ -191,11 +191,11 @@ def test_the_parts_of_a_group_are_stacked_to_all_its_draws():
 
 
 def test_compositions_stand_side_by_side():
-    figure = source_figures.compositions(sources(), ["pulse:g"], "clean", 8, "race")
+    figure = figures.compositions(sources(), ["pulse:g"], "clean", 8, "race")
     drawn = {line.get_label(): list(line.get_xdata()) for line in figure.axes[0].lines}
     assert drawn == {"evaluation": [50, 50], "prior": [90, 90]}
 
 
-@pytest.mark.parametrize("make", [source_figures.split, source_figures.compositions])
+@pytest.mark.parametrize("make", [figures.sources, figures.compositions])
 def test_without_sources_there_is_no_figure_of_them(make):
     assert make(summary(), ["pulse:g"], "clean", 8, "race") is None

@@ -70,7 +70,7 @@ def test_what_is_no_image_gives_no_picture(tmp_path):
 
 
 def test_an_image_of_too_many_pixels_is_not_decoded(tmp_path, monkeypatch):
-    monkeypatch.setattr(room, "MOST_PIXELS", 60)
+    monkeypatch.setattr(room, "MAX_PIXELS", 60)
     png(tmp_path / "a.png")
     assert data_uri(tmp_path, "a.png") == (None, False)
 

@@ -4,7 +4,7 @@ import io
 import pytest
 
 from pulse_audit.report.tables import (
-    Cell,
+    TableCell,
     arm_table,
     escape_latex,
     estimates_csv,
@@ -99,12 +99,12 @@ def test_corrected_and_shift_matrix_rows_do_not_mix_with_raw_ones():
 def test_numbers_are_written_with_a_true_minus_and_no_empty_interval(
     value, low, high, shown, interval
 ):
-    cell = Cell(BY_NAME["lightness_shift"], row("lightness_shift", value, low, high))
+    cell = TableCell(BY_NAME["lightness_shift"], row("lightness_shift", value, low, high))
     assert (cell.value, cell.interval) == (shown, interval)
 
 
 def test_a_missing_cell_says_that_it_was_not_measured():
-    cell = Cell(BY_NAME["psnr"], None)
+    cell = TableCell(BY_NAME["psnr"], None)
     assert (cell.value, cell.interval, cell.reason) == ("–", "", "not measured")
 
 
