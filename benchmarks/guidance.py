@@ -21,7 +21,7 @@ from pulse_audit.datasets.balance import balanced_draw
 from pulse_audit.datasets.images import decode
 from pulse_audit.datasets.readers import read_faces
 from pulse_audit.datasets.registry import load_registry
-from pulse_audit.degrade.degradation import Degradation
+from pulse_audit.degrade.degradation import DegradationModel
 from pulse_audit.faces.align import centre_square
 from pulse_audit.faces.attributes import columns
 from pulse_audit.harness.guidance import guided_search
@@ -41,7 +41,7 @@ def study(generator, guide, check, per_group: int, scale: int, weights) -> list[
     (column,) = (c for c in columns(guide.card.vocabulary, index.vocabulary)[0] if c.name == "race")
     size, config = generator.card.resolution, PRESETS["official"]
     hr = torch.stack([centre_square(decode(f.source.read()), size) for f in faces])
-    degradation = Degradation("clean", scale)
+    degradation = DegradationModel("clean", scale)
     lr = degradation(hr, [0] * len(faces))
     wanted = torch.tensor([column.words.index(f.labels["race"]) for f in faces])
     seeds = [Draw(face.id, "clean", scale, 0).seed(0) for face in faces]

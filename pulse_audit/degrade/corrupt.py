@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
@@ -21,8 +20,6 @@ from pulse_audit.types import InputError
 
 #: How finely the stroke of a motion blur is drawn.
 POINTS_PER_PIXEL = 64
-
-Corruption = Callable[[Tensor, float, Sequence[int]], Tensor]
 
 
 def _generator(seed: int) -> torch.Generator:
@@ -67,6 +64,7 @@ def add_salt_and_pepper(images: Tensor, share: float, seeds: Sequence[int]) -> T
     Tensor, (n, c, h, w)
         Pixels that are not hit keep their values exactly.
     """
+    # One number a pixel, (n, 1, h, w): the lowest become salt, the highest pepper.
     drawn = [torch.rand((1, *images.shape[2:]), generator=_generator(seed)) for seed in seeds]
     uniform = torch.stack(drawn).to(images.device)
     salted = torch.where(uniform < share / 2, torch.ones_like(images), images)
@@ -89,6 +87,7 @@ def motion_kernel(length: float, angle: float) -> Tensor:
         float64 with sum 1; k is the smallest odd size that holds the stroke in any direction.
     """
     radius = math.ceil((length - 1) / 2)
+    # Points spread evenly along the stroke, each counted in the pixel it falls on.
     points = POINTS_PER_PIXEL * math.ceil(length)
     along = length * ((torch.arange(points, dtype=torch.float64) + 0.5) / points - 0.5)
     columns = (along * math.cos(angle)).round().long() + radius
@@ -120,19 +119,16 @@ def blur_by_motion(images: Tensor, length: float, seeds: Sequence[int]) -> Tenso
     InputError
         If the stroke is longer than the shorter side.
     """
-    if length > min(images.shape[-2:]):
+    height, width = images.shape[-2:]
+    if length > min(height, width):
         raise InputError(
-            f"motion:{length:g} is longer than the {min(images.shape[-2:])} pixels of the images: "
+            f"motion:{length:g} is longer than the {min(height, width)} pixels of the images: "
             "use a shorter length or a higher resolution"
         )
     angles = [math.pi * float(torch.rand((), generator=_generator(seed))) for seed in seeds]
-    kernels = torch.stack([motion_kernel(length, angle) for angle in angles])
-    return _convolve_each(images, kernels.to(images))
+    kernels = torch.stack([motion_kernel(length, angle) for angle in angles]).to(images)
 
-
-def _convolve_each(images: Tensor, kernels: Tensor) -> Tensor:
-    """Convolve every image with its own (k, k) kernel, by way of the Fourier transform."""
-    height, width = images.shape[-2:]
+    # Convolve every image with its own (k, k) kernel, by way of the Fourier transform.
     radius = kernels.shape[-1] // 2
     padded = functional.pad(images, [radius] * 4, mode="reflect")
     size = padded.shape[-2:]
@@ -162,19 +158,17 @@ def compress_jpeg(images: Tensor, quality: float, seeds: Sequence[int]) -> Tenso
         In [0, 1].
     """
     levels = (images.detach().clamp(0, 1) * 255).round().to("cpu", torch.uint8)
-    decoded = [_jpeg_round_trip(image.permute(1, 2, 0).numpy(), int(quality)) for image in levels]
-    stacked = torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2)
-    return stacked.to(images) / 255
-
-
-def _jpeg_round_trip(pixels: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
-    return np.asarray(Image.open(buffer))
+    decoded = []
+    for image in levels.permute(0, 2, 3, 1).numpy():
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "JPEG", quality=int(quality), subsampling="4:2:0")
+        decoded.append(np.asarray(Image.open(buffer)))
+    # n arrays (h, w, 3) -> (n, 3, h, w)
+    return torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).to(images) / 255
 
 
 #: How each kind of condition is applied, by its name in `pulse_audit.names.CONDITION_KINDS`.
-CORRUPTIONS: Mapping[str, Corruption] = {
+CORRUPTIONS: Mapping[str, Callable[[Tensor, float, Sequence[int]], Tensor]] = {
     "gaussian": add_gaussian_noise,
     "saltpepper": add_salt_and_pepper,
     "motion": blur_by_motion,

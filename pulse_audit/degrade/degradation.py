@@ -14,7 +14,7 @@ from pulse_audit.types import InputError
 
 
 @dataclass
-class Degradation:
+class DegradationModel:
     """HR -> motion blur -> downscaling -> noise or JPEG -> clamp to [0, 1].
 
     The order is that of the robustness experiments of Menon et al. 2020. Motion blur's length is
@@ -100,13 +100,10 @@ class Degradation:
 
     def describe(self) -> str:
         """Say in one sentence what is done to a face, in order."""
-        small = f"{KERNELS[self.kernel]} by a factor of {self.scale}"
-        if self._parsed.kind is None:
-            return _sentence(small)
-        corruption = self._parsed.kind.description.format(self._parsed.amount)
-        steps = (corruption, small) if self._parsed.kind.before_downscaling else (small, corruption)
-        return _sentence(", then ".join(steps))
-
-
-def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}."
+        steps = [f"{KERNELS[self.kernel]} by a factor of {self.scale}"]
+        kind = self._parsed.kind
+        if kind is not None:
+            corruption = kind.description.format(self._parsed.amount)
+            steps.insert(0 if kind.before_downscaling else 1, corruption)
+        text = ", then ".join(steps)
+        return f"{text[0].upper()}{text[1:]}."

@@ -14,7 +14,6 @@ so they agree in the interior and differ in the outermost pixels.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -28,14 +27,6 @@ from pulse_audit.types import InputError
 Matrix = NDArray[np.float64]
 
 
-def _box(x: Matrix) -> Matrix:
-    return ((x >= -0.5) & (x < 0.5)).astype(np.float64)
-
-
-def _triangle(x: Matrix) -> Matrix:
-    return np.maximum(0.0, 1.0 - np.abs(x))
-
-
 def _cubic(x: Matrix) -> Matrix:
     """Cubic convolution with a = -1/2 (Keys 1981, eqs. 4 and 11)."""
     x = np.abs(x)
@@ -44,25 +35,15 @@ def _cubic(x: Matrix) -> Matrix:
     return np.where(x < 1, inner, np.where(x < 2, outer, 0.0))
 
 
-def _lanczos3(x: Matrix) -> Matrix:
-    return np.where(np.abs(x) < 3, np.sinc(x) * np.sinc(x / 3), 0.0)
-
-
-@dataclass(frozen=True)
-class _Filter:
-    """A filter's weight at a distance, and the distance beyond which it is zero, in pixels."""
-
-    weight: Callable[[Matrix], Matrix]
-    support: float
-
-
-_FILTERS = {
-    "bicubic": _Filter(_cubic, 2),
-    "lanczos": _Filter(_lanczos3, 3),
-    "bilinear": _Filter(_triangle, 1),
-    "area": _Filter(_box, 0.5),
+#: Each filter's weight at a distance, and the distance beyond which it is zero, in pixels.
+FILTERS: dict[str, tuple[Callable[[Matrix], Matrix], float]] = {
+    "bicubic": (_cubic, 2),
+    "lanczos": (lambda x: np.where(np.abs(x) < 3, np.sinc(x) * np.sinc(x / 3), 0.0), 3),
+    "bilinear": (lambda x: np.maximum(0.0, 1.0 - np.abs(x)), 1),
+    "area": (lambda x: ((x >= -0.5) & (x < 0.5)).astype(np.float64), 0.5),
 }
 
+#: The downscaling operators by name, each described for the report.
 KERNELS: dict[str, str] = {
     "pulse": "bicubic downscaling with reflected edges (PULSE's operator)",
     "bicubic": "antialiased bicubic downscaling (MATLAB's imresize)",
@@ -71,54 +52,9 @@ KERNELS: dict[str, str] = {
     "area": "averaging over blocks of pixels",
     "nearest": "keeping the pixel nearest to each block's centre",
 }
-"""The downscaling operators by name, each with its words for the report."""
 
+#: The kernels that resize to any size, up or down.
 RESIZE_KERNELS = tuple(name for name in KERNELS if name != "pulse")
-"""The kernels that resize to any size, up or down."""
-
-
-def _scatter(weights: Matrix, columns: NDArray[np.intp], width: int) -> Matrix:
-    """Add up the weights that fall on the same column of a (rows, width) matrix."""
-    matrix = np.zeros((len(weights), width))
-    np.add.at(matrix, (np.arange(len(weights))[:, None], columns), weights)
-    return matrix
-
-
-def _filter_matrix(kernel: str, size_in: int, size_out: int, antialias: bool) -> Matrix:
-    ratio = size_in / size_out
-    spread = max(ratio, 1.0) if antialias else 1.0
-    reach = int(np.ceil(_FILTERS[kernel].support * spread)) + 1
-    centres = ((np.arange(size_out) + 0.5) * ratio - 0.5)[:, None]
-    taps = np.floor(centres).astype(np.intp) + np.arange(-reach, reach + 1)
-    weights = _FILTERS[kernel].weight((taps - centres) / spread)
-    weights /= weights.sum(axis=1, keepdims=True)
-    folded = taps % (2 * size_in)
-    return _scatter(weights, np.minimum(folded, 2 * size_in - 1 - folded), size_in)
-
-
-def _pulse_matrix(size_in: int, factor: int) -> Matrix:
-    """PULSE's taps: 4 f of them at (i - 2 f + 1/2) / f, the edge reflected without repeating it."""
-    tap = np.arange(4 * factor)
-    weight = _cubic((tap - 2 * factor + 0.5) / factor)
-    first = np.arange(0, size_in, factor)[:, None] - (3 * factor) // 2
-    folded = (first + tap) % (2 * size_in - 2)
-    columns = np.minimum(folded, 2 * size_in - 2 - folded)
-    weights = np.tile(weight / weight.sum(), (len(columns), 1))
-    return _scatter(weights, columns, size_in)
-
-
-def _nearest_matrix(size_in: int, size_out: int) -> Matrix:
-    # (2 j + 1) in / (2 out) in whole numbers: no rounding decides between two pixels.
-    columns = (2 * np.arange(size_out)[:, None] + 1) * size_in // (2 * size_out)
-    return _scatter(np.ones((size_out, 1)), columns, size_in)
-
-
-def _matrix(kernel: str, size_in: int, size_out: int, antialias: bool) -> Matrix:
-    if kernel == "pulse":
-        return _pulse_matrix(size_in, size_in // size_out)
-    if kernel == "nearest":
-        return _nearest_matrix(size_in, size_out)
-    return _filter_matrix(kernel, size_in, size_out, antialias)
 
 
 @lru_cache(maxsize=64)
@@ -130,14 +66,46 @@ def _weights(
     device: torch.device,
     dtype: torch.dtype,
 ) -> Tensor:
+    """Return the matrix (size_out, size_in) of a kernel along one axis."""
+    # Each output pixel has weights (taps,) on the input pixels of certain columns (taps,).
+    if kernel == "pulse":
+        # 4 f taps at (i - 2 f + 1/2) / f, the edge reflected without repeating its pixel.
+        factor = size_in // size_out
+        tap = np.arange(4 * factor)
+        weight = _cubic((tap - 2 * factor + 0.5) / factor)
+        weights = np.tile(weight / weight.sum(), (size_out, 1))
+        folded = (np.arange(0, size_in, factor)[:, None] - (3 * factor) // 2 + tap) % (
+            2 * size_in - 2
+        )
+        columns = np.minimum(folded, 2 * size_in - 2 - folded)
+    elif kernel == "nearest":
+        # (2 j + 1) in / (2 out) in whole numbers: no rounding decides between two pixels.
+        columns = (2 * np.arange(size_out)[:, None] + 1) * size_in // (2 * size_out)
+        weights = np.ones((size_out, 1))
+    else:
+        weight_at, support = FILTERS[kernel]
+        ratio = size_in / size_out
+        spread = max(ratio, 1.0) if antialias else 1.0
+        reach = int(np.ceil(support * spread)) + 1
+        centres = ((np.arange(size_out) + 0.5) * ratio - 0.5)[:, None]
+        taps = np.floor(centres).astype(np.intp) + np.arange(-reach, reach + 1)
+        weights = weight_at((taps - centres) / spread)
+        weights /= weights.sum(axis=1, keepdims=True)
+        # Mirror at the edge, its pixel repeated.
+        folded = taps % (2 * size_in)
+        columns = np.minimum(folded, 2 * size_in - 1 - folded)
+
+    # Add up the weights that fall on the same column.
+    matrix = np.zeros((size_out, size_in))
+    np.add.at(matrix, (np.arange(size_out)[:, None], columns), weights)
     # A tensor born in inference mode could never again take part in autograd, and this one is
     # kept for later callers.
     with torch.inference_mode(False):
-        matrix = _matrix(kernel, size_in, size_out, antialias)
         return torch.from_numpy(matrix).to(device=device, dtype=dtype)
 
 
 def _apply(images: Tensor, kernel: str, size: tuple[int, int], antialias: bool) -> Tensor:
+    """Filter and resample (n, c, H, W) to (n, c, *size)."""
     height, width = images.shape[-2:]
     key = (antialias, images.device, images.dtype)
     rows = _weights(kernel, height, size[0], *key)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pulse_audit.datasets.images import UnreadableImage, decode
-from pulse_audit.degrade.degradation import Degradation
+from pulse_audit.degrade.degradation import DegradationModel
 from pulse_audit.degrade.resample import check_factor
 from pulse_audit.faces.align import FaceAligner, centre_square
 from pulse_audit.files import atomic_write
@@ -107,7 +107,7 @@ def _degraded(
     face = centre_square(pixels, size) if aligner is None else aligner.align(pixels, crop, size)
     if face is None:
         raise InputError(f"{photo}: no face found to align; --no-align takes its centre as it is")
-    return Degradation("clean", scale)(face[None], [0])[0]
+    return DegradationModel("clean", scale)(face[None], [0])[0]
 
 
 def _search(
@@ -115,7 +115,7 @@ def _search(
 ) -> list[dict[str, Any]]:
     """Search one input over its seeds and write the input and every output."""
     factor = (arm.resolution or 0) // lr.shape[-1]
-    degradation = Degradation("clean", factor)
+    degradation = DegradationModel("clean", factor)
     seeds = [Draw(photo.name, "clean", factor, i).seed(seed) for i in range(draws)]
     answers = [
         answered

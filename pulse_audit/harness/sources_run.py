@@ -30,7 +30,7 @@ from torch import Tensor
 
 from pulse_audit import store
 from pulse_audit.datasets.images import decode
-from pulse_audit.degrade.degradation import Degradation
+from pulse_audit.degrade.degradation import DegradationModel
 from pulse_audit.degrade.resample import resize
 from pulse_audit.faces.align import FaceAligner
 from pulse_audit.faces.skin import SkinTone, skin_tone
@@ -223,7 +223,7 @@ class SourcesWork:
         draws = [Draw(face_id, unit.condition, unit.scale, i) for face_id, i in unit.draws]
         seeds = [draw.seed(self._spec.seed) for draw in draws]
         hr = torch.stack([self._original(draw.face_id) for draw in draws]).to(self._device)
-        degradation = Degradation(unit.condition, unit.scale, self._spec.kernel)
+        degradation = DegradationModel(unit.condition, unit.scale, self._spec.kernel)
         lr = degradation(hr, [fingerprint(seed, "degradation") for seed in seeds])
         factor = arm.generator.card.resolution // lr.shape[-1]
         began = time.perf_counter()
@@ -315,7 +315,7 @@ class SourcesWork:
 
     def _uninformative(self, name: str, scale: int, kind: str, about: str) -> list[Row]:
         """Search one uninformative input from many starts."""
-        arm, degradation = self._arms[name], Degradation("clean", scale, self._spec.kernel)
+        arm, degradation = self._arms[name], DegradationModel("clean", scale, self._spec.kernel)
         draws = range(self._settings.uninformative_draws)
         seeds = [
             fingerprint(self._spec.seed, "uninformative", kind, about, scale, draw)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pulse_audit import store
 from pulse_audit.datasets.images import decode
-from pulse_audit.degrade.degradation import Degradation
+from pulse_audit.degrade.degradation import DegradationModel
 from pulse_audit.degrade.resample import resize
 from pulse_audit.faces.align import FaceAligner
 from pulse_audit.harness.measure import (
@@ -97,7 +97,7 @@ class UnitRunner:
         originals = [self.original(draw.face_id) for draw in draws]
         hr = torch.stack([original.image for original in originals]).to(self._device)
         seeds = [draw.seed(self._spec.seed) for draw in draws]
-        degradation = Degradation(unit.condition, unit.scale, self._spec.kernel)
+        degradation = DegradationModel(unit.condition, unit.scale, self._spec.kernel)
         lr = degradation(hr, [fingerprint(seed, "degradation") for seed in seeds])
         requests = [
             Request(small, draw.face_id, self._plan.faces[draw.face_id].labels, seed)
@@ -275,7 +275,7 @@ def status(answered: Upsampled, seen: ImageMeasurements | None) -> Status:
 
 
 def answer(
-    arm: Upsampler, requests: Sequence[Request], degradation: Degradation
+    arm: Upsampler, requests: Sequence[Request], degradation: DegradationModel
 ) -> list[Upsampled]:
     """Ask an arm, and hold it to the contract: an answer a request, finite images in [0, 1]."""
     answers = arm(requests, degradation)

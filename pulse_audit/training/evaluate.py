@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pulse_audit.degrade.degradation import Degradation
+from pulse_audit.degrade.degradation import DegradationModel
 from pulse_audit.faces.attribute_net import ShippedAttributes, load_attribute_net
 from pulse_audit.files import read_card, write_card
 from pulse_audit.generators.checkpoints import read_checkpoint
@@ -183,7 +183,7 @@ def feasible_on_own(generator: Generator, count: int = 1000) -> dict[str, Any]:
     scale = generator.card.resolution // 8
     seeds = [fingerprint("own samples", i) for i in range(count)]
     originals = prior_images(generator, seeds, torch.device("cpu"))
-    degradation = Degradation("clean", scale)
+    degradation = DegradationModel("clean", scale)
     low = degradation(originals, [0] * count)
     search = PulseUpsampler(generator, PRESETS["fast"])
     answers = []

@@ -1,1 +1,1 @@
-"""The methods on trial, other than PULSE itself."""
+"""Upsamplers under audit other than PULSE."""

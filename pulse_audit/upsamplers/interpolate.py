@@ -1,4 +1,4 @@
-"""The interpolating arms: nearest, bicubic, lanczos. They promise nothing and invent nothing."""
+"""The interpolating arms: nearest, bicubic, lanczos. They promise no feasibility."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ class Interpolator:
         lr = torch.stack([request.lr for request in requests])
         size = lr.shape[-1] * degradation.scale
         images = self._resize(lr, size, self.name).clamp(0, 1)
+        # MSE between DS of each output and its input, (n,).
         errors = (degradation.downscale(images) - lr).double().square().mean(dim=(1, 2, 3))
         seconds = (time.perf_counter() - started) / len(requests)
         return [
@@ -49,5 +50,5 @@ class Interpolator:
         ]
 
     def describe(self) -> dict[str, Any]:
-        """Return what the manifest says of this arm."""
+        """Return the kind and the kernel."""
         return {"kind": "interpolation", "kernel": self.name}

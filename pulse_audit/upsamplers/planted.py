@@ -1,9 +1,9 @@
-"""The planted arm: a known bias, to put the audit itself on trial.
+"""The planted arm: a known bias, to test the audit itself.
 
 It answers with another real face of the data set, of group j with probability M[i, j] for an input
-of group i. What comes out is a real photo, so that feasibility and fidelity mean little here, and
-an attribute model errs on outputs as it does on originals: a planted arm cannot reveal that errors
-differ between the two.
+of group i. Its outputs are real photos, so feasibility and fidelity mean little here, and the
+attribute model has the same error rates on outputs as on originals: a planted arm cannot reveal
+that they differ.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 #: Refused above: the largest sensible matrix is a few kilobytes.
 LARGEST_FILE = 1_000_000
-#: Faces a group from which on repeats among the outputs matter little.
+#: From this many faces a group on, repeats among the outputs matter little.
 SMALL_POOL = 500
 #: How far a row may be from 1: six decimals, rounded.
 TOLERANCE = 1e-5
@@ -63,18 +63,6 @@ def read_matrix(path: Path, groups: Sequence[str]) -> PlantedMatrix:
     InputError
         If the file cannot be read or is not such a matrix; the line says where.
     """
-    data = _bytes(path)
-    table = _table(path, data)
-    columns = [name.strip() for name in table[0][1:]]
-    rows = [row[0].strip() for row in table[1:]]
-    _check_names(path, "header", columns, groups)
-    _check_names(path, "first column", rows, groups)
-    values = {row[0].strip(): _row(path, row, columns) for row in table[1:]}
-    matrix = np.array([[values[i][j] for j in groups] for i in groups], dtype=np.float64)
-    return PlantedMatrix(tuple(groups), matrix / matrix.sum(axis=1, keepdims=True), sha256(data))
-
-
-def _bytes(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             data = file.read(LARGEST_FILE + 1)
@@ -82,55 +70,49 @@ def _bytes(path: Path) -> bytes:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     if len(data) > LARGEST_FILE:
         raise InputError(f"{path}: more than {LARGEST_FILE:,} bytes is no matrix of groups")
-    return data
 
-
-def _table(path: Path, data: bytes) -> list[list[str]]:
+    # Bytes to rows of cells, blank rows left out.
     try:
-        rows = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
-        table = [row for row in rows if any(cell.strip() for cell in row)]
+        lines = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
+        table = [row for row in lines if any(cell.strip() for cell in row)]
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: not a CSV in UTF-8 ({error})") from None
     if len(table) < 2:
         raise InputError(f"{path}: holds no matrix; wanted a header and a row for every group")
-    return table
 
+    # Every group exactly once, in the header and in the first column.
+    columns = [name.strip() for name in table[0][1:]]
+    rows = [row[0].strip() for row in table[1:]]
+    for where, names in (("header", columns), ("first column", rows)):
+        for name in names:
+            if name not in groups:
+                raise InputError(f"{path}: {where}: unknown group {name!r}{nearest(name, groups)}")
+            if names.count(name) > 1:
+                raise InputError(f"{path}: {where}: names {name!r} twice")
+        missing = [group for group in groups if group not in names]
+        if missing:
+            raise InputError(f"{path}: {where}: has no {', '.join(map(repr, missing))}")
 
-def _check_names(path: Path, where: str, names: Sequence[str], groups: Sequence[str]) -> None:
-    for name in names:
-        if name not in groups:
-            raise InputError(f"{path}: {where}: unknown group {name!r}{nearest(name, groups)}")
-        if names.count(name) > 1:
-            raise InputError(f"{path}: {where}: names {name!r} twice")
-    missing = [group for group in groups if group not in names]
-    if missing:
-        raise InputError(f"{path}: {where}: has no {', '.join(map(repr, missing))}")
-
-
-def _row(path: Path, row: Sequence[str], columns: Sequence[str]) -> dict[str, float]:
-    name, cells = row[0].strip(), row[1:]
-    if len(cells) != len(columns):
-        raise InputError(
-            f"{path}: row {name!r}: {len(cells)} numbers where the header has {len(columns)}"
-        )
-    values = {
-        column: _probability(f"{path}: row {name!r}, column {column!r}", cell)
-        for column, cell in zip(columns, cells, strict=True)
-    }
-    total = math.fsum(values.values())
-    if abs(total - 1) > TOLERANCE:
-        raise InputError(f"{path}: row {name!r} sums to {total:.6g}, not 1")
-    return values
-
-
-def _probability(where: str, cell: str) -> float:
-    try:
-        value = float(cell)
-    except ValueError:
-        raise InputError(f"{where}: {cell.strip()[:40]!r} is no number") from None
-    if not 0 <= value <= 1:  # also not a number, and infinite
-        raise InputError(f"{where}: {value:g} is no probability")
-    return value
+    # Cells to probabilities in the order of ``groups``.
+    matrix = np.zeros((len(groups), len(groups)))
+    for name, cells in zip(rows, (row[1:] for row in table[1:]), strict=True):
+        if len(cells) != len(columns):
+            raise InputError(
+                f"{path}: row {name!r}: {len(cells)} numbers where the header has {len(columns)}"
+            )
+        values = matrix[groups.index(name)]
+        for column, cell in zip(columns, cells, strict=True):
+            where = f"{path}: row {name!r}, column {column!r}"
+            try:
+                value = float(cell)
+            except ValueError:
+                raise InputError(f"{where}: {cell.strip()[:40]!r} is no number") from None
+            if not 0 <= value <= 1:  # also not a number, and infinite
+                raise InputError(f"{where}: {value:g} is no probability")
+            values[groups.index(column)] = value
+        if abs(math.fsum(values) - 1) > TOLERANCE:
+            raise InputError(f"{path}: row {name!r} sums to {math.fsum(values):.6g}, not 1")
+    return PlantedMatrix(tuple(groups), matrix / matrix.sum(axis=1, keepdims=True), sha256(data))
 
 
 class Planted:
@@ -181,22 +163,22 @@ class Planted:
 
     def __call__(self, requests: Sequence[Request], degradation: Degradation) -> list[Upsampled]:
         """Return one face a request; equal seeds give equal faces."""
-        return [self._answer(request, degradation) for request in requests]
-
-    def _answer(self, request: Request, degradation: Degradation) -> Upsampled:
-        started = time.perf_counter()
-        image = self._first_readable(self.candidates(request))
-        if image is None:
-            reason = "no photo of the group drawn can be read"
-            return Upsampled(None, None, None, 0, 0.0, Status.ERROR, reason)
-        image = image.to(request.lr)
-        small = degradation.downscale(image[None])[0]
-        error = float((small - request.lr).double().square().mean())
-        return Upsampled(image, error, None, 0, time.perf_counter() - started, Status.OK)
-
-    def _first_readable(self, candidates: Sequence[str]) -> Tensor | None:
-        prepared = (self._prepare(face_id) for face_id in candidates)
-        return next((image for image in prepared if image is not None), None)
+        answers = []
+        for request in requests:
+            started = time.perf_counter()
+            # The first candidate whose photo can be read.
+            prepared = (self._prepare(face_id) for face_id in self.candidates(request))
+            image = next((image for image in prepared if image is not None), None)
+            if image is None:
+                reason = "no photo of the group drawn can be read"
+                answers.append(Upsampled(None, None, None, 0, 0.0, Status.ERROR, reason))
+                continue
+            image = image.to(request.lr)
+            small = degradation.downscale(image[None])[0]
+            error = float((small - request.lr).double().square().mean())
+            seconds = time.perf_counter() - started
+            answers.append(Upsampled(image, error, None, 0, seconds, Status.OK))
+        return answers
 
     def candidates(self, request: Request) -> list[str]:
         """Faces of the group drawn, the chosen one first; never the request's own face.
@@ -207,21 +189,22 @@ class Planted:
         random = np.random.default_rng(fingerprint(request.seed, "planted"))
         row = self._matrix.probabilities[self._rows[self._group_of(request.labels)]]
         number = int(np.searchsorted(np.cumsum(row), random.random(), side="right"))
-        # rounding may leave the last sum a hair below 1: then the last group of the row
+        # Rounding may leave the last sum a little below 1: then it is the row's last group.
         group = self._matrix.groups[min(number, int(np.flatnonzero(row).max()))]
         faces = self._pool[group]
+        # All faces of the group from a random one on, in case some cannot be read.
         start = int(random.integers(len(faces)))
         return [face for face in faces[start:] + faces[:start] if face != request.face_id]
 
     @property
     def caveats(self) -> tuple[str, ...]:
-        """Outputs that repeat are few faces judged often: intervals count them as new ones."""
+        """Say where a pool is so small that outputs repeat; intervals take them as independent."""
         fewest = min(len(faces) for faces in self._pool.values())
-        said = f"outputs come from as few as {fewest} faces a group, and intervals cannot see it"
-        return (said,) if fewest < SMALL_POOL else ()
+        caveat = f"outputs come from as few as {fewest} faces a group, and intervals cannot see it"
+        return (caveat,) if fewest < SMALL_POOL else ()
 
     def describe(self) -> dict[str, Any]:
-        """Return matrix, groups and the fold of faces that outputs come from, with its digest."""
+        """Return groups, matrix and the faces that outputs come from, with their digests."""
         return {
             "kind": "planted",
             "groups": list(self._matrix.groups),

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from pulse_audit.degrade.corrupt import add_gaussian_noise, blur_by_motion
-from pulse_audit.degrade.degradation import Degradation
+from pulse_audit.degrade.degradation import DegradationModel
 from pulse_audit.degrade.resample import downscale
 from pulse_audit.types import InputError
 
@@ -20,7 +20,7 @@ def hard_edges(n=1):
 
 @pytest.mark.parametrize("condition", CONDITIONS)
 def test_the_input_is_a_small_image_in_range(condition):
-    lr = Degradation(condition, 8)(hard_edges(), [7])
+    lr = DegradationModel(condition, 8)(hard_edges(), [7])
     assert lr.shape == (1, 3, 32, 32)
     assert float(lr.min()) >= 0
     assert float(lr.max()) <= 1
@@ -29,42 +29,42 @@ def test_the_input_is_a_small_image_in_range(condition):
 def test_clean_is_the_clamped_operator():
     x = hard_edges()
     expected = downscale(x, 4, "lanczos").clamp(0, 1)
-    assert torch.equal(Degradation("clean", 4, "lanczos")(x, [0]), expected)
+    assert torch.equal(DegradationModel("clean", 4, "lanczos")(x, [0]), expected)
 
 
 def test_noise_comes_after_downscaling():
     x = faces()
     small = downscale(x, 8).clamp(0, 1)
     expected = add_gaussian_noise(small, 25, [1, 2, 3]).clamp(0, 1)
-    assert torch.equal(Degradation("gaussian:25", 8)(x, [1, 2, 3]), expected)
+    assert torch.equal(DegradationModel("gaussian:25", 8)(x, [1, 2, 3]), expected)
 
 
 def test_motion_comes_before_downscaling():
     x = faces()
     expected = downscale(blur_by_motion(x, 20, [1, 2, 3]), 8).clamp(0, 1)
-    assert torch.equal(Degradation("motion:20", 8)(x, [1, 2, 3]), expected)
+    assert torch.equal(DegradationModel("motion:20", 8)(x, [1, 2, 3]), expected)
 
 
 def test_the_operator_to_invert_has_no_noise_and_no_clamp():
     x = hard_edges()
-    assert torch.equal(Degradation("gaussian:50", 8).downscale(x), downscale(x, 8))
+    assert torch.equal(DegradationModel("gaussian:50", 8).downscale(x), downscale(x, 8))
 
 
 def test_the_operator_takes_another_scale_for_a_generator_of_another_size():
-    found = Degradation("clean", 8).downscale(faces(size=128), scale=16)
+    found = DegradationModel("clean", 8).downscale(faces(size=128), scale=16)
     assert found.shape[-1] == 8
 
 
 def test_the_operator_is_differentiable():
     x = faces().double().requires_grad_()
-    Degradation("clean", 8).downscale(x).square().sum().backward()
+    DegradationModel("clean", 8).downscale(x).square().sum().backward()
     assert float(x.grad.abs().min()) >= 0
     assert float(x.grad.abs().sum()) > 0
 
 
 @pytest.mark.parametrize("condition", CONDITIONS)
 def test_a_face_is_degraded_alike_alone_and_in_a_batch(condition):
-    degradation = Degradation(condition, 8)
+    degradation = DegradationModel(condition, 8)
     together = degradation(faces(), [5, 6, 7])
     alone = degradation(faces()[1:2], [6])
     torch.testing.assert_close(together[1:2], alone, rtol=0, atol=1e-6)
@@ -89,7 +89,7 @@ def test_a_face_is_degraded_alike_alone_and_in_a_batch(condition):
     ],
 )
 def test_the_description_names_the_steps_in_order(condition, kernel, sentence):
-    assert Degradation(condition, 8, kernel).describe() == sentence
+    assert DegradationModel(condition, 8, kernel).describe() == sentence
 
 
 @pytest.mark.parametrize(
@@ -102,9 +102,9 @@ def test_the_description_names_the_steps_in_order(condition, kernel, sentence):
 )
 def test_bad_settings_are_refused_before_any_image_is_seen(arguments, message):
     with pytest.raises(InputError, match=message):
-        Degradation(*arguments)
+        DegradationModel(*arguments)
 
 
 def test_a_seed_is_needed_for_every_image():
     with pytest.raises(ValueError, match="3 images need as many seeds, not 2"):
-        Degradation("gaussian:25", 8)(faces(), [1, 2])
+        DegradationModel("gaussian:25", 8)(faces(), [1, 2])

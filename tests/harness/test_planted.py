@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pulse_audit.datasets.readers import read_faces
 from pulse_audit.datasets.registry import load_registry
-from pulse_audit.degrade.degradation import Degradation
+from pulse_audit.degrade.degradation import DegradationModel
 from pulse_audit.harness.plan import Plan, plan_audit
 from pulse_audit.harness.planted import preparer
 from pulse_audit.harness.spec import make_spec
@@ -49,7 +49,7 @@ def answers(root: Path, matrix: Path, seed: int = 0) -> tuple[Plan, list[Tensor]
         for face in plan.faces.values()
         for i in range(3)
     ]
-    answered = plan.arms["planted:turned"](requests, Degradation("clean", 8))
+    answered = plan.arms["planted:turned"](requests, DegradationModel("clean", 8))
     assert all(one.status is Status.OK for one in answered)
     return plan, [one.image for one in answered]
 

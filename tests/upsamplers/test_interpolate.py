@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pulse_audit.degrade.degradation import Degradation
+from pulse_audit.degrade.degradation import DegradationModel
 from pulse_audit.degrade.resample import resize
 from pulse_audit.types import Request, Status
 from pulse_audit.upsamplers.interpolate import Interpolator
@@ -33,7 +33,7 @@ def by_pillow(lr: torch.Tensor, kernel: str, size: int) -> np.ndarray:
 @pytest.mark.parametrize("kernel", PILLOW)
 def test_the_interior_is_pillow_s(kernel: str) -> None:
     given = requests()
-    answers = Interpolator(kernel, resize)(given, Degradation("clean", 4))
+    answers = Interpolator(kernel, resize)(given, DegradationModel("clean", 4))
     for request, answer in zip(given, answers, strict=True):
         expected = by_pillow(request.lr, kernel, 32)
         # Pillow cuts its filter off at the edge, this project mirrors the picture there.
@@ -45,7 +45,7 @@ def test_the_interior_is_pillow_s(kernel: str) -> None:
 
 @pytest.mark.parametrize("kernel", PILLOW)
 def test_answers_keep_the_contract(kernel: str) -> None:
-    degradation = Degradation("clean", 4, "area")
+    degradation = DegradationModel("clean", 4, "area")
     given = requests()
     for request, answer in zip(
         given, Interpolator(kernel, resize)(given, degradation), strict=True
@@ -59,5 +59,5 @@ def test_answers_keep_the_contract(kernel: str) -> None:
 
 
 def test_nearest_undoes_block_means_exactly() -> None:
-    answers = Interpolator("nearest", resize)(requests(), Degradation("clean", 4, "area"))
+    answers = Interpolator("nearest", resize)(requests(), DegradationModel("clean", 4, "area"))
     assert max(answer.downscale_error for answer in answers) < 1e-14

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from pulse_audit.degrade.degradation import Degradation
+from pulse_audit.degrade.degradation import DegradationModel
 from pulse_audit.types import InputError, Request, Status
 from pulse_audit.upsamplers.planted import Planted, read_matrix
 
@@ -72,7 +72,7 @@ def test_a_face_is_never_answered_with_itself(arm: Planted) -> None:
 
 
 def test_answers_keep_the_contract_and_follow_the_seed_alone(arm: Planted) -> None:
-    degradation = Degradation("clean", 4, "area")
+    degradation = DegradationModel("clean", 4, "area")
     requests = [request("White", seed) for seed in (5, 6, 5)]
     first, _, again = arm(requests, degradation)
     assert torch.equal(first.image, again.image) and first.image.shape == (3, 8, 8)
@@ -107,7 +107,7 @@ def test_an_unreadable_photo_is_replaced_by_the_next_of_its_group(tmp_path: Path
         return face(face_id) if face_id == "White-3" else None
 
     arm = Planted("p", matrix, lambda labels: labels["race"], POOL, prepare)
-    degradation = Degradation("clean", 4, "area")
+    degradation = DegradationModel("clean", 4, "area")
     read, unread = arm([request("White", 1), request("Black", 1)], degradation)
     assert shown([read.image]) == ["White-3"]
     assert unread.status is Status.ERROR and unread.image is None and unread.reason
