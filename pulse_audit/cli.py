@@ -6,6 +6,7 @@ import json
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,6 +18,7 @@ from pulse_audit.names import nearest
 from pulse_audit.options import (
     data_root,
     options_of_a_run,
+    out_folder,
     outcome_as_json,
     own_datasets,
     quiet_option,
@@ -43,7 +45,7 @@ class SuggestingGroup(click.Group):
 @click.group(cls=SuggestingGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(pulse_audit.__version__, prog_name="pulse-audit")
 def commands() -> None:
-    """Put face upsamplers on trial: whom they turn into whom, how often, and how sure that is."""
+    """Audit face upsamplers: how often they change a face's apparent group, with intervals."""
 
 
 @commands.command()
@@ -52,19 +54,20 @@ def commands() -> None:
 @outcome_as_json
 @quiet_option
 def run(spec: str | None, out: Path | None, as_json: bool, quiet: bool, **flags: Any) -> int:
-    """Run an audit, or resume it: the same command goes on where it was interrupted."""
+    """Run an audit, or resume it: the same command continues where it was interrupted."""
     from pulse_audit import terminal
     from pulse_audit.harness.inputs import find_inputs
     from pulse_audit.harness.spec import make_spec, read_spec
 
-    given = {
+    # Flags overrule the values of the spec; without a data set the default spec is run.
+    values = {
         key: list(value) if isinstance(value, tuple) else value
         for key, value in flags.items()
         if value not in (None, (), [])
     }
-    named = spec or (None if "dataset" in given else "default")
-    values = {**(read_spec(named) if named else {}), **given}
-    audit = make_spec(values, named or "run")
+    name = spec or (None if "dataset" in values else "default")
+    audit = make_spec({**(read_spec(name) if name else {}), **values}, name or "run")
+
     # Wrong names are answered here, before torch is loaded.
     inputs = find_inputs(audit)
     from pulse_audit.harness.run import run_audit
@@ -77,7 +80,7 @@ def run(spec: str | None, out: Path | None, as_json: bool, quiet: bool, **flags:
 
 
 def _show_run(path: Path, as_json: bool) -> None:
-    """Print what a run found, as tables or as JSON."""
+    """Print a run's summary, as tables or as JSON."""
     from pulse_audit import terminal
 
     summary = json.loads((path / "summary.json").read_text())
@@ -112,17 +115,11 @@ def _show_run(path: Path, as_json: bool) -> None:
 )
 @click.option("--is-lr", is_flag=True, help="The images are low-resolution inputs already.")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:i]")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("upsampled"),
-    show_default=True,
-    metavar="DIR",
-)
+@out_folder("upsampled")
 @outcome_as_json
 @quiet_option
 def upsample(images: tuple[Path, ...], as_json: bool, quiet: bool, **options: Any) -> int:
-    """Upsample photos with PULSE. What it returns never reveals who someone is."""
+    """Upsample photos with PULSE. The outputs cannot identify the person in the photo."""
     from pulse_audit import terminal
     from pulse_audit.harness.inputs import check_search
 
@@ -136,18 +133,14 @@ def upsample(images: tuple[Path, ...], as_json: bool, quiet: bool, **options: An
         click.echo(json.dumps(rows, indent=1))
     else:
         terminal.table(
-            "PULSE: images that downscale to the input; none of them is who was in the photo",
+            "PULSE: generated faces that downscale to the input; none is the person in the photo",
             ("photo", "seed", "status", "downscale error", "steps", "written"),
             [
-                [
-                    r["photo"],
-                    str(r["seed"]),
-                    r["status"],
-                    "-" if r["downscale_error"] is None else f"{r['downscale_error']:.2e}",
-                    str(r["steps"]),
-                    r["image"] or "-",
-                ]
+                [r["photo"], str(r["seed"]), r["status"], error, str(r["steps"]), r["image"] or "-"]
                 for r in rows
+                for error in [
+                    "-" if r["downscale_error"] is None else f"{r['downscale_error']:.2e}"
+                ]
             ],
         )
     return DONE
@@ -157,7 +150,7 @@ def upsample(images: tuple[Path, ...], as_json: bool, quiet: bool, **options: An
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
 @outcome_as_json
 def report(run_dir: Path, as_json: bool) -> int:
-    """Sum up and render a run again from its stored samples; needs no torch."""
+    """Summarise and render a run again from its stored samples; needs no torch."""
     from pulse_audit import store
     from pulse_audit.report import html
 
@@ -186,12 +179,12 @@ def validate(dataset: str, as_json: bool, quiet: bool, **options: Any) -> int:
     card = load_registry(options.pop("datasets_file")).get(dataset)
     root = options.pop("data_root")
     with terminal.progress("reading", "photos", quiet) as progress:
-        found = check(card, root, progress=progress, **options)
+        result = check(card, root, progress=progress, **options)
     if as_json:
-        click.echo(json.dumps(found.as_dict(), indent=1))
+        click.echo(json.dumps(result.as_dict(), indent=1))
     else:
-        terminal.show_validation(found.as_dict())
-    return DONE if found.ok else BAD_INPUT
+        terminal.show_validation(result.as_dict())
+    return DONE if result.ok else BAD_INPUT
 
 
 @commands.command()
@@ -207,14 +200,13 @@ def fetch(names: tuple[str, ...], accept_licence: bool, as_json: bool, quiet: bo
     from pulse_audit import listing, terminal
     from pulse_audit.models.fetch import fetch_showing_terms, to_fetch
 
-    def ask() -> bool:
-        return click.confirm("accept this licence?", err=True)
-
+    # Only a person at a terminal can be asked to accept a licence.
+    question = partial(click.confirm, "accept this licence?", err=True)
+    ask = question if sys.stdin.isatty() else None
     rows = []
     for card in to_fetch(names):
-        someone = ask if sys.stdin.isatty() else None
         with terminal.progress(f"fetching {card.name}", "MB", quiet) as progress:
-            fetch_showing_terms(card, accept_licence, someone, terminal.say, progress)
+            fetch_showing_terms(card, accept_licence, ask, terminal.say, progress)
         rows.append(listing.fetched_row(card))
     if as_json:
         click.echo(json.dumps(rows, indent=1))
@@ -225,21 +217,15 @@ def fetch(names: tuple[str, ...], accept_licence: bool, as_json: bool, quiet: bo
 
 
 @commands.command()
-@click.option("--quick", is_flag=True, help="Fewer replicates: a look in under three minutes.")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("runs/calibration"),
-    show_default=True,
-    metavar="DIR",
-)
+@click.option("--quick", is_flag=True, help="Fewer replicates: done in under three minutes.")
+@out_folder("runs/calibration")
 @click.option("--seed", type=int, default=0, show_default=True)
 @outcome_as_json
 @quiet_option
 def calibrate(quick: bool, out: Path, seed: int, as_json: bool, quiet: bool) -> int:
-    """Put the audit itself on trial with planted bias: coverage, power, false alarms.
+    """Test the audit's own statistics on planted bias: coverage, power, false-alarm rate.
 
-    Writes calibration.csv, .md and .svg; the same command goes on where it was interrupted.
+    Writes calibration.csv, .md and .svg; the same command continues where it was interrupted.
     """
     from pulse_audit import terminal
     from pulse_audit.calibration import publish, study
@@ -259,56 +245,42 @@ def calibrate(quick: bool, out: Path, seed: int, as_json: bool, quiet: bool) -> 
 
 @commands.command("list")
 @click.argument(
-    "what", metavar="datasets|generators|weights|arms|metrics|attributes|conditions|specs"
+    "name", metavar="datasets|generators|weights|arms|metrics|attributes|conditions|specs"
 )
 @click.argument("files", nargs=-1, metavar="[FILE...]")
 @own_datasets
 @trust_file
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def list_(
-    what: str,
-    files: tuple[str, ...],
-    datasets_file: Path | None,
-    trusted_files: list[str],
-    as_json: bool,
-) -> int:
+@outcome_as_json
+def list_(name: str, files: tuple[str, ...], as_json: bool, **options: Any) -> int:
     """List what is known by name; `list generators FILE...` shows the cards of generators."""
     from pulse_audit import listing, terminal
 
     if files:
-        rows = listing.generator_cards(what, files, trusted_files)
+        rows = listing.generator_cards(name, files, options["trusted_files"])
     else:
-        rows = listing.rows_of(what, datasets_file)
+        rows = listing.rows_of(name, options["datasets_file"])
     if as_json:
         click.echo(json.dumps(rows, indent=1))
     elif files:
         terminal.cards(rows)
     else:
-        terminal.listing(what, rows, without=listing.ONLY_IN_JSON.get(what, ()))
+        terminal.listing(name, rows, without=listing.ONLY_IN_JSON.get(name, ()))
     return DONE
 
 
 @commands.command()
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@outcome_as_json
 def doctor(as_json: bool) -> int:
-    """Say what is installed, on which device it runs, and what is missing and what that costs."""
+    """Show versions, the device, and what is missing and what that costs."""
     from pulse_audit import listing, terminal
 
     rows = listing.doctor()
     if as_json:
         click.echo(json.dumps(rows, indent=1))
     else:
-        terminal.table(
-            "pulse-audit doctor",
-            ("part", "state", "what it means"),
-            [list(row.values()) for row in rows],
-        )
+        header = ("part", "state", "what it means")
+        terminal.table("pulse-audit doctor", header, [list(row.values()) for row in rows])
     return DONE
-
-
-def _terminated(number: int, frame: FrameType | None) -> None:
-    """Let SIGTERM end a run like Ctrl-C does: in order, resumable."""
-    raise KeyboardInterrupt
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -318,23 +290,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def outcome(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code; every failure is one line on stderr."""
-    signal.signal(signal.SIGTERM, _terminated)
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    # SIGTERM ends a run as Ctrl-C does: in order, resumable.
+    signal.signal(signal.SIGTERM, interrupt)
     try:
         code = commands.main(arguments, prog_name="pulse-audit", standalone_mode=False)
         return code if isinstance(code, int) else DONE
-    except InputError as error:
-        return _complain(str(error), BAD_INPUT)
-    except click.ClickException as error:
-        return _complain(error.format_message(), BAD_INPUT)
+    except (InputError, click.ClickException) as error:
+        problem, code = str(error), BAD_INPUT
+        if isinstance(error, click.ClickException):
+            problem = error.format_message()
     except (KeyboardInterrupt, click.Abort):
-        return _complain("interrupted; the same command resumes", INCOMPLETE)
+        problem, code = "interrupted; the same command resumes", INCOMPLETE
     except BrokenPipeError:
+        # The reader of stdout has gone, as `head` does; nothing is wrong.
         sys.stderr.close()
         return DONE
-
-
-def _complain(text: str, code: int) -> int:
-    click.echo(f"pulse-audit: {' '.join(text.split())}", err=True)
+    click.echo(f"pulse-audit: {' '.join(problem.split())}", err=True)
     return code
 
 

@@ -1,4 +1,4 @@
-"""What ``list`` and ``doctor`` say."""
+"""Rows of ``list`` and ``doctor``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,13 +15,22 @@ from pulse_audit.files import cache_folder
 from pulse_audit.models import published
 from pulse_audit.models.attributes import attribute_names, load_attributes
 from pulse_audit.models.generators import describe_generator
-from pulse_audit.models.published import WeightCard, cards
+from pulse_audit.models.published import WeightCard, cards, file_state, hash_state
 from pulse_audit.models.shipped import shipped_file, shipped_generators
 from pulse_audit.names import CONDITIONS, INTERPOLATION, nearest
-from pulse_audit.types import GeneratorCard, InputError
+from pulse_audit.types import InputError
 
 Rows = list[dict[str, str]]
 
+LISTINGS = (
+    "datasets", "generators", "weights", "arms", "metrics", "attributes", "conditions", "specs",
+)  # fmt: skip
+#: Columns a terminal has no room for; ``--json`` prints them.
+ONLY_IN_JSON = {
+    "generators": ("what", "family", "size"),
+    "datasets": ("licence",),
+    "metrics": ("what",),
+}
 DEPENDENCIES = (
     "torch torchvision numpy pandas scipy scikit-image lpips facenet-pytorch seaborn statsmodels"
 )
@@ -31,144 +40,54 @@ EXTRAS = {
 }
 
 
-#: Columns a terminal has no room for; ``--json`` prints them.
-ONLY_IN_JSON = {
-    "generators": ("what", "family", "size"),
-    "datasets": ("licence",),
-    "metrics": ("what",),
-}
-
-
-def rows_of(what: str, datasets_file: Path | None) -> Rows:
-    """Rows of a listing.
+def rows_of(listing: str, datasets_file: Path | None) -> Rows:
+    """Return the rows of a listing.
 
     Raises
     ------
     InputError
         If there is no such listing.
     """
-    listings: dict[str, Callable[[], Rows]] = {
-        "datasets": lambda: _datasets(datasets_file),
-        "generators": _generators,
-        "weights": lambda: [_weights_row(card) for card in cards().values()],
-        "arms": _arms,
-        "metrics": _metrics,
-        "attributes": _attributes,
-        "conditions": _conditions,
-        "specs": _specs,
-    }
-    if what not in listings:
-        raise InputError(f"list {what}: unknown{nearest(what, list(listings))}")
-    return listings[what]()
+    if listing == "datasets":
+        from pulse_audit.datasets.registry import load_registry
 
-
-def _datasets(datasets_file: Path | None) -> Rows:
-    from pulse_audit.datasets.registry import load_registry
-
-    return [
-        {
-            "name": card.name,
-            "title": card.title,
-            "groups": " x ".join(card.group_by) or "-",
-            "crop": card.crop,
-            "licence": card.licence,
+        return [
+            {
+                "name": card.name,
+                "title": card.title,
+                "groups": " x ".join(card.group_by) or "-",
+                "crop": card.crop,
+                "licence": card.licence,
+            }
+            for card in load_registry(datasets_file).cards.values()
+        ]
+    if listing == "generators":
+        return _generators()
+    if listing == "weights":
+        return [_weights(card) for card in cards().values()]
+    if listing == "arms":
+        planted = "another real face, its group drawn from a matrix you give: a known bias"
+        arms = {
+            "pulse": "searches each --generator for faces that downscale to the input",
+            **dict.fromkeys(INTERPOLATION, "interpolation"),
+            "planted:MATRIX.csv": planted,
+            "FILE.py:FACTORY": "your own code that returns an upsampler",
         }
-        for card in load_registry(datasets_file).cards.values()
-    ]
+        return [{"name": name, "what": what} for name, what in arms.items()]
+    if listing == "metrics":
+        return _metrics()
+    if listing == "attributes":
+        return _attributes()
+    if listing == "conditions":
+        return [{"form": form, "what": meaning} for form, meaning in CONDITIONS.items()]
+    if listing == "specs":
+        from pulse_audit.harness.spec import shipped_specs
+
+        return [{"name": name, "what": what} for name, what in shipped_specs().items()]
+    raise InputError(f"list {listing}: unknown{nearest(listing, LISTINGS)}")
 
 
-def _generators() -> Rows:
-    own = {
-        "FILE.py:FACTORY": "your own code that returns a generator",
-        "FILE": "a checkpoint: StyleGAN 1, 2, ADA, 3, a torch.export program, our safetensors",
-    }
-    named = [_generator_row(card) for card in cards().values() if card.kind == "generator"]
-    blank = dict.fromkeys(named[0], "-")
-    forms = [{**blank, "name": name, "what": what} for name, what in own.items()]
-    return [*(_shipped_row(name) for name in shipped_generators()), *forms, *named]
-
-
-def _shipped_row(name: str) -> dict[str, str]:
-    """Say what is known of a generator that comes with the package, without loading it."""
-    path = shipped_file(name)
-    content = json.loads(path.with_suffix(".json").read_text())
-    card = content["card"]
-    side = int(card["resolution"])
-    return {
-        "name": name,
-        "what": card["title"],
-        "family": content["family"],
-        "resolution": str(side),
-        "crop": card["crop"],
-        "latent": f"{2 * side.bit_length() - 4} x {card['configuration']['latent_dim']}",
-        "licence": card["licence"],
-        "size": f"{path.stat().st_size / 1e6:,.0f} MB",
-        "sha256": "confirmed",
-        "state": "shipped, interim" if card["interim"] else "shipped",
-    }
-
-
-def _generator_row(card: WeightCard) -> dict[str, str]:
-    """Say what is known of a generator before it is fetched."""
-    row = _weights_row(card)
-    return {
-        "name": row.pop("name"),
-        "what": row.pop("what"),
-        "family": card.family or "-",
-        "resolution": row.pop("resolution"),
-        "crop": row.pop("crop"),
-        "latent": _latent(card),
-        **row,
-    }
-
-
-def _latent(card: WeightCard) -> str:
-    """Styles an image and their length, as published networks of these families have them."""
-    if card.family is None or card.resolution is None or not card.family.startswith("stylegan"):
-        return "-"
-    layers = 16 if card.family.startswith("stylegan3") else 2 * card.resolution.bit_length() - 4
-    return f"{layers} x 512"
-
-
-def generator_cards(what: str, references: Sequence[str], trusted: Sequence[str]) -> Rows:
-    """Rows of ``list generators FILE...``: the cards of these generators.
-
-    Raises
-    ------
-    InputError
-        If one cannot be used, or the listing is another one.
-    """
-    if what != "generators":
-        raise InputError(f"list {what}: takes no further names")
-    return [_card_row(describe_generator(r, trusted)) for r in references]
-
-
-def _card_row(card: GeneratorCard) -> dict[str, str]:
-    return {
-        "name": card.name,
-        "family": card.family,
-        "resolution": str(card.resolution),
-        "crop": card.crop,
-        "latent": f"{card.n_latents} x {card.latent_dim}",
-        "parameters": f"{card.parameters:,}",
-        "training data": card.training_data or "unknown",
-        "licence": card.licence or "unknown",
-        "sha256": card.sha256 or "unknown",
-    }
-
-
-def fetched_row(card: WeightCard) -> dict[str, str]:
-    """Say where the file of a fetched card is, and what its SHA-256 is worth."""
-    recorded = published.first_download(card)
-    return {
-        "name": card.name,
-        "file": str(published.path_of(card)),
-        "sha256": recorded.sha256 if recorded else "-",
-        "which is": published.hash_state(card),
-    }
-
-
-def _weights_row(card: WeightCard) -> dict[str, str]:
+def _weights(card: WeightCard) -> dict[str, str]:
     return {
         "name": card.name,
         "what": card.title,
@@ -176,24 +95,99 @@ def _weights_row(card: WeightCard) -> dict[str, str]:
         "crop": card.crop or "-",
         "licence": card.licence.name,
         "size": f"{card.size / 1e6:,.0f} MB" if card.size else "unknown",
-        "sha256": published.hash_state(card),
-        "state": published.file_state(card),
+        "sha256": hash_state(card),
+        "state": file_state(card),
     }
 
 
-def _arms() -> Rows:
+def _generators() -> Rows:
+    rows: Rows = []
+    # Shipped generators, from their cards; their weights are not loaded.
+    for name in shipped_generators():
+        path = shipped_file(name)
+        content = json.loads(path.with_suffix(".json").read_text())
+        card, side = content["card"], int(content["card"]["resolution"])
+        rows.append(
+            {
+                "name": name,
+                "what": card["title"],
+                "family": content["family"],
+                "resolution": str(side),
+                "crop": card["crop"],
+                "latent": f"{2 * side.bit_length() - 4} x {card['configuration']['latent_dim']}",
+                "licence": card["licence"],
+                "size": f"{path.stat().st_size / 1e6:,.0f} MB",
+                "sha256": "confirmed",
+                "state": "shipped, interim" if card["interim"] else "shipped",
+            }
+        )
+
+    # Published generators. A StyleGAN has two 512-vectors at each resolution from 4 px on,
+    # StyleGAN 3 has 16 in all.
+    named: Rows = []
+    for weights in map(published.get, published.names_of("generator")):
+        layers = None
+        if weights.family and weights.resolution and weights.family.startswith("stylegan"):
+            layers = 2 * weights.resolution.bit_length() - 4
+            layers = 16 if weights.family.startswith("stylegan3") else layers
+        row = _weights(weights)
+        named.append(
+            {
+                "name": row.pop("name"),
+                "what": row.pop("what"),
+                "family": weights.family or "-",
+                "resolution": row.pop("resolution"),
+                "crop": row.pop("crop"),
+                "latent": f"{layers} x 512" if layers else "-",
+                **row,
+            }
+        )
+
+    # What else --generator takes.
+    forms = {
+        "FILE.py:FACTORY": "your own code that returns a generator",
+        "FILE": "a checkpoint: StyleGAN 1, 2, ADA, 3, a torch.export program, our safetensors",
+    }
+    blank = dict.fromkeys(named[0], "-")
+    rows += [{**blank, "name": form, "what": what} for form, what in forms.items()]
+    return rows + named
+
+
+def generator_cards(listing: str, references: Sequence[str], trusted: Sequence[str]) -> Rows:
+    """Rows of ``list generators FILE...``: the cards of these generators.
+
+    Raises
+    ------
+    InputError
+        If one cannot be used, or the listing is another one.
+    """
+    if listing != "generators":
+        raise InputError(f"list {listing}: takes no further names")
     return [
         {
-            "name": "pulse",
-            "what": "searches each --generator for faces that downscale to the input",
-        },
-        *({"name": n, "what": "interpolation"} for n in INTERPOLATION),
-        {
-            "name": "planted:MATRIX.csv",
-            "what": "another real face, its group drawn from a matrix you give: a known bias",
-        },
-        {"name": "FILE.py:FACTORY", "what": "your own code that returns an upsampler"},
+            "name": card.name,
+            "family": card.family,
+            "resolution": str(card.resolution),
+            "crop": card.crop,
+            "latent": f"{card.n_latents} x {card.latent_dim}",
+            "parameters": f"{card.parameters:,}",
+            "training data": card.training_data or "unknown",
+            "licence": card.licence or "unknown",
+            "sha256": card.sha256 or "unknown",
+        }
+        for card in (describe_generator(reference, trusted) for reference in references)
     ]
+
+
+def fetched_row(card: WeightCard) -> dict[str, str]:
+    """Return where the file of a fetched card is, and how far its SHA-256 can be trusted."""
+    recorded = published.first_download(card)
+    return {
+        "name": card.name,
+        "file": str(published.path_of(card)),
+        "sha256": recorded.sha256 if recorded else "-",
+        "which is": hash_state(card),
+    }
 
 
 def _metrics() -> Rows:
@@ -231,119 +225,87 @@ def _metric_row(
 
 
 def _attributes() -> Rows:
-    """Attribute models with their words, and how often they agree with people on held-out faces."""
+    """Attribute models: their words, and how often they agree with people on held-out faces."""
+    from pulse_audit.faces.fairface import LAYOUTS
+
+    rows: Rows = []
+    for name in attribute_names():
+        words: Mapping[str, Sequence[str]]
+        try:
+            card = load_attributes(name, "cpu").card
+        except InputError as error:
+            # FairFace's words are known before its weights are fetched.
+            layout = LAYOUTS.get(name)
+            words = {a: w for a, (w, _) in layout.attributes.items()} if layout else {}
+            accuracy, here = "-", str(error).rpartition(": ")[2]
+        else:
+            words, here = card.vocabulary, "yes"
+            shares = (f"{a} {_accuracy(counts)}" for a, counts in card.confusion.items())
+            accuracy = ", ".join(shares) or "not measured"
+        predicts = "; ".join(f"{a}: {', '.join(of)}" for a, of in words.items()) or "-"
+        columns = {"name": name, "predicts": predicts, "held-out accuracy": accuracy, "here": here}
+        rows.append(columns)
     forms = {
         "FILE.onnx": "other people's model, with a card beside it",
         "FILE.py:FACTORY": "your own code that returns an attribute model",
     }
-    blank = {"predicts": "-", "held-out accuracy": "-"}
-    rows = [_attribute_row(name) for name in attribute_names()]
-    return [*rows, *({"name": n, **blank, "here": what} for n, what in forms.items())]
-
-
-def _attribute_row(name: str) -> dict[str, str]:
-    from pulse_audit.faces.fairface import LAYOUTS
-
-    words: Mapping[str, Sequence[str]]
-    try:
-        card = load_attributes(name, "cpu").card
-    except InputError as error:
-        layout = LAYOUTS.get(name)
-        words = {a: w for a, (w, _) in layout.attributes.items()} if layout else {}
-        accuracy, here = "-", str(error).rpartition(": ")[2]
-    else:
-        words, here = card.vocabulary, "yes"
-        shares = (f"{a} {_accuracy(counts)}" for a, counts in card.confusion.items())
-        accuracy = ", ".join(shares) or "not measured"
-    predicts = "; ".join(f"{a}: {', '.join(known)}" for a, known in words.items())
-    return {
-        "name": name,
-        "predicts": predicts or "-",
-        "held-out accuracy": accuracy,
-        "here": here,
-    }
+    blank = dict.fromkeys(rows[0], "-")
+    return [*rows, *({**blank, "name": form, "here": what} for form, what in forms.items())]
 
 
 def _accuracy(counts: Sequence[Sequence[int]]) -> str:
-    """Share of the diagonal, as its card's people and model count."""
+    """Share of a confusion matrix that lies on its diagonal, as text."""
     total = sum(map(sum, counts))
     right = sum(row[i] for i, row in enumerate(counts))
     return f"{100 * right / total:.1f} % of {total:,}" if total else "-"
 
 
-def _conditions() -> Rows:
-    return [{"form": form, "what": what} for form, what in CONDITIONS.items()]
-
-
-def _specs() -> Rows:
-    from pulse_audit.harness.spec import shipped_specs
-
-    return [{"name": name, "what": what} for name, what in shipped_specs().items()]
-
-
 def doctor() -> Rows:
-    """State of this installation, a row a part, with what a missing part costs."""
-    python = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
-    rows = [
-        _row("pulse-audit", _installed("pulse-audit"), "this program"),
-        _row("python", python, sys.executable),
-    ]
-    rows += [_row(name, _installed(name), "needed") for name in DEPENDENCIES.split()]
-    rows += [_row(name, _installed(name), what) for name, what in EXTRAS.items()]
-    rows += [_device(), *_places(), *_weights()]
-    return rows
-
-
-def _row(part: str, state: str, meaning: str) -> dict[str, str]:
-    return {"part": part, "state": state, "meaning": meaning}
-
-
-def _installed(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "missing"
-
-
-def _device() -> dict[str, str]:
+    """Return the state of this installation: a row for each part, and what a missing one costs."""
     import torch
 
+    def installed(name: str) -> str:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            return "missing"
+
+    python = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    parts = [
+        ("pulse-audit", installed("pulse-audit"), "this program"),
+        ("python", python, sys.executable),
+        *((name, installed(name), "needed") for name in DEPENDENCIES.split()),
+        *((name, installed(name), what) for name, what in EXTRAS.items()),
+    ]
+
+    # Device and folders.
     if torch.cuda.is_available():
-        return _row("device", f"cuda, {torch.cuda.get_device_name()}", "searches run on it")
-    threads = torch.get_num_threads()
-    return _row("device", f"cpu, {threads} threads", "no GPU: fine for small nets and samples")
+        device = f"cuda, {torch.cuda.get_device_name()}", "searches run on it"
+    else:
+        device = f"cpu, {torch.get_num_threads()} threads", "no GPU: fine for small nets"
+    data = os.environ.get("PULSE_AUDIT_DATA") or "not set"
+    parts += [
+        ("device", *device),
+        ("cache", str(cache_folder()), "set PULSE_AUDIT_HOME to move it"),
+        ("data", data, "PULSE_AUDIT_DATA, the default of --data-root"),
+    ]
 
+    # MTCNN's weights come inside the facenet-pytorch wheel.
+    wheel = find_spec("facenet_pytorch")
+    folder = Path(wheel.origin).parent / "data" if wheel and wheel.origin else Path()
+    mtcnn = "in the facenet-pytorch wheel" if (folder / "pnet.pt").is_file() else "missing"
+    parts.append(("MTCNN weights", mtcnn, "without them no face can be found or aligned"))
 
-def _weights() -> Rows:
-    """State of the fetchable weights: all generators in one row, the others one by one."""
+    # Published weights: all generators in one row, the others one by one.
     generators = [card for card in cards().values() if card.kind == "generator"]
-    there = [card.name for card in generators if published.file_state(card) == "fetched"]
-    what = "named with --generator; `pulse-audit list generators` shows all"
-    counted = f"{len(there)} of {len(generators)} fetched"
-    others = [card for card in cards().values() if card.kind != "generator"]
-    return [
-        _row("generators", ", ".join([counted, *there]), what),
-        *(_weight(card, published.file_state(card)) for card in others),
-    ]
-
-
-def _weight(card: WeightCard, state: str) -> dict[str, str]:
-    if state == "fetched":
-        return _row(card.name, f"fetched, SHA-256 {published.hash_state(card)}", card.title)
-    return _row(card.name, state, f"{card.without}; pulse-audit fetch {card.name}")
-
-
-def _places() -> Rows:
-    data = os.environ.get("PULSE_AUDIT_DATA")
-    weights = find_spec("facenet_pytorch")
-    folder = Path(weights.origin).parent / "data" if weights and weights.origin else Path()
-    detector = (folder / "pnet.pt").is_file()
-    return [
-        _row("cache", str(cache_folder()), "set PULSE_AUDIT_HOME to move it"),
-        _row("data", data or "not set", "PULSE_AUDIT_DATA, the default of --data-root"),
-        _row(
-            "MTCNN weights",
-            "in the facenet-pytorch wheel" if detector else "missing",
-            "without them no face can be found or aligned",
-        ),
-    ]
+    fetched = [card.name for card in generators if file_state(card) == "fetched"]
+    state = ", ".join([f"{len(fetched)} of {len(generators)} fetched", *fetched])
+    hint = "named with --generator; `pulse-audit list generators` shows all"
+    parts.append(("generators", state, hint))
+    for card in (card for card in cards().values() if card.kind != "generator"):
+        state = file_state(card)
+        if state == "fetched":
+            parts.append((card.name, f"fetched, SHA-256 {hash_state(card)}", card.title))
+        else:
+            parts.append((card.name, state, f"{card.without}; pulse-audit fetch {card.name}"))
+    return [{"part": part, "state": state, "meaning": what} for part, state, what in parts]

@@ -1,4 +1,4 @@
-"""Options of the command line: what several commands share, and the many of `run`."""
+"""Options of the command line: those that several commands share, and those of `run`."""
 
 from __future__ import annotations
 
@@ -14,24 +14,30 @@ from pulse_audit.types import InputError
 Command = Callable[..., Any]
 
 
-def _digests(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> list[str]:
+def _digests(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> list[str]:
     """Check that every value is a SHA-256."""
-    for value in given:
+    for value in values:
         if not re.fullmatch(r"[0-9a-fA-F]{64}", value):
             raise InputError(f"--trust-file {value}: wanted a SHA-256, 64 hex digits")
-    return [value.lower() for value in given]
+    return [value.lower() for value in values]
 
 
-def _names(ctx: click.Context, param: click.Parameter, given: str | None) -> list[str] | None:
+def _names(ctx: click.Context, param: click.Parameter, text: str | None) -> list[str] | None:
     """Split a list at its commas."""
-    return None if given is None else [name.strip() for name in given.split(",") if name.strip()]
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def out_folder(default: str) -> Callable[[Command], Command]:
+    """``--out DIR`` with a default."""
+    kind = click.Path(path_type=Path)
+    return click.option("--out", type=kind, default=default, show_default=True, metavar="DIR")
 
 
 data_root = click.option(
     "--data-root",
     type=click.Path(path_type=Path),
     envvar="PULSE_AUDIT_DATA",
-    help="Where its files lie [env: PULSE_AUDIT_DATA].",
+    help="Folder of the data set [env: PULSE_AUDIT_DATA].",
 )
 own_datasets = click.option(
     "--datasets",
@@ -48,7 +54,7 @@ trust_file = click.option(
     multiple=True,
     metavar="SHA256",
     callback=_digests,
-    help="Load the .pt2 file of this digest though it could run code (repeatable).",
+    help="Load the .pt2 file of this SHA-256 although it could run code (repeatable).",
 )
 
 #: In the order of `pulse-audit run --help`.
@@ -72,7 +78,7 @@ _OF_A_RUN: tuple[Callable[[Command], Command], ...] = (
         metavar="GEN",
         help="A name, a checkpoint file or FILE.py:FACTORY; each makes a pulse arm (repeatable). "
         "Conditional networks: FILE#3 fixes class 3, FILE#each makes an arm of every class, else "
-        "classes are drawn uniformly. FILE@256: the resolution, where the file does not tell it.",
+        "classes are drawn uniformly. FILE@256: the resolution, where the file does not state it.",
     ),
     trust_file,
     click.option(
@@ -118,15 +124,15 @@ _OF_A_RUN: tuple[Callable[[Command], Command], ...] = (
         metavar="A[,B]",
         help="race | gender | age | any label | skin_tone | monk; A,B = the intersection.",
     ),
-    click.option("--per-group", type=int, metavar="N", help="Faces a group [default: 10]"),
-    click.option("--draws", type=int, metavar="N", help="Seeds a face [default: 2]"),
+    click.option("--per-group", type=int, metavar="N", help="Faces in each group [default: 10]"),
+    click.option("--draws", type=int, metavar="N", help="Seeds for each face [default: 2]"),
     click.option("--limit", type=int, metavar="N", help="Stop after N faces (a trial run)."),
     click.option("--seed", type=int, metavar="N", help="[default: 0]"),
     click.option(
         "--sources",
         is_flag=True,
         default=None,
-        help="Ask where shifts come from: prior, guided searches, uninformative inputs.",
+        help="Analyse the sources of shifts: prior, guided searches, uninformative inputs.",
     ),
     click.option(
         "--attributes",
@@ -143,17 +149,15 @@ _OF_A_RUN: tuple[Callable[[Command], Command], ...] = (
     click.option(
         "--second-attributes",
         metavar="NAME|FILE",
-        help="Attribute model that checks the guided searches and never guides; none: nobody.",
+        help="Attribute model that checks the guided searches and never guides; or none.",
     ),
     click.option("--keep-images", metavar="all|sample|none", help="[default: sample]"),
     click.option("--device", metavar="auto|cpu|cuda[:i]", help="[default: auto]"),
     click.option(
-        "--precision", metavar="auto|fp32|bf16", help="Of the generators [default: auto, fp32]"
+        "--precision", metavar="auto|fp32|bf16", help="Of the generators [default: auto = fp32]"
     ),
-    click.option("--batch", type=int, metavar="N", help="Draws a work unit."),
-    click.option(
-        "--threads", type=int, metavar="N", help="CPU threads; they are part of the result."
-    ),
+    click.option("--batch", type=int, metavar="N", help="Draws in a work unit."),
+    click.option("--threads", type=int, metavar="N", help="CPU threads; results depend on them."),
     click.option(
         "--out",
         type=click.Path(path_type=Path),
@@ -164,7 +168,7 @@ _OF_A_RUN: tuple[Callable[[Command], Command], ...] = (
 
 
 def options_of_a_run(command: Command) -> Command:
-    """Give a command the options that make a specification."""
+    """Add the options that make a specification to a command."""
     for option in reversed(_OF_A_RUN):
         command = option(command)
     return command

@@ -1,4 +1,4 @@
-"""What a person sees in the terminal: progress on stderr, tables on stdout."""
+"""Output of the commands: progress on stderr, tables on stdout."""
 
 from __future__ import annotations
 
@@ -87,13 +87,13 @@ def pace(done: int, total: int, restored: int, seconds: float) -> tuple[str, str
 
 
 class Clock:
-    """Seconds since work began; it begins anew where another stage of it is reported."""
+    """Seconds since work began; starts again when a report shows less done than the one before."""
 
     def __init__(self) -> None:
         self._started, self._done = time.monotonic(), 0
 
     def seconds(self, done: int) -> float:
-        """Seconds of the stage in which so much is done."""
+        """Seconds of the current stage of the work, of which ``done`` is done."""
         if done < self._done:
             self._started = time.monotonic()
         self._done = done
@@ -144,8 +144,8 @@ def interval(estimate: Mapping[str, Any], scale: float = 1, digits: int = 2) -> 
     return f"{value} [{low}, {high}]" if low is not None else f"{value} (one face)"
 
 
-#: Columns of the table that ends a run: metric, heading, factor to the unit shown, decimals.
-SHOWN = (
+#: Columns of the tables that end a run: metric, heading, factor to the unit shown, decimals.
+COLUMNS = (
     ("retention", "retained %", 100.0, 0),
     ("feasible_rate", "feasible %", 100.0, 0),
     ("downscale_rmse", "DS error /255", 1.0, 1),
@@ -153,65 +153,73 @@ SHOWN = (
     ("ssim", "SSIM", 1.0, 3),
     ("lightness_shift", "L* shift", 1.0, 1),
 )
-SHOWN_NAMES = tuple(metric for metric, _, _, _ in SHOWN)
 
 
 def show_summary(summary: Mapping[str, Any]) -> None:
-    """Print what a run found: the findings, the arms side by side, then each arm by group."""
+    """Print a run's summary: the findings, the arms side by side, then each arm by group."""
     for sentence in summary["findings"]:
         print(f"- {sentence}")
     print()
-    rows = [row for row in summary["estimates"] if row["metric"] in SHOWN_NAMES and _plain(row)]
-    for (condition, scale), here in _split(rows, "condition", "scale").items():
-        whole = [row for row in here if row["group_by"] == "all"]
-        faces = max(row["n_faces"] for row in whole)
-        of = f"x{scale}, {condition}, {faces} faces, 95 % intervals"
-        _show_rows(f"all arms: {of}", "arm", _split(whole, "arm"))
-        for (arm,), of_arm in _split(here, "arm").items():
-            grouped = _split([r for r in of_arm if r["group_by"] != "all"], "group_by")
-            for (by,), rows_by in list(grouped.items())[:1]:
-                _show_rows(f"{arm} by {by}: {of}", by, _split(rows_by, "group"))
-
-
-def _plain(row: Mapping[str, Any]) -> bool:
-    """Whether a row is a group's own value, neither corrected nor a comparison."""
-    return row["correction"] == "raw" and row["to_group"] is None and row["statistic"] == "value"
+    # A group's own uncorrected values: no differences, no flows between groups.
+    metrics = {metric for metric, _, _, _ in COLUMNS}
+    rows = [
+        row
+        for row in summary["estimates"]
+        if row["metric"] in metrics
+        and (row["correction"], row["to_group"], row["statistic"]) == ("raw", None, "value")
+    ]
+    # A table of all arms for each condition and scale, then one for each arm's first grouping.
+    for (condition, scale), estimates in _split(rows, "condition", "scale").items():
+        ungrouped = [row for row in estimates if row["group_by"] == "all"]
+        faces = max(row["n_faces"] for row in ungrouped)
+        setting = f"x{scale}, {condition}, {faces} faces, 95 % intervals"
+        _show_estimates(f"all arms: {setting}", "arm", ungrouped)
+        grouped = [row for row in estimates if row["group_by"] != "all"]
+        for arm in dict.fromkeys(row["arm"] for row in estimates):
+            groupings = _split([row for row in grouped if row["arm"] == arm], "group_by")
+            for (grouping,), of_grouping in list(groupings.items())[:1]:
+                _show_estimates(f"{arm} by {grouping}: {setting}", "group", of_grouping, grouping)
 
 
 def _split(
     rows: Sequence[Mapping[str, Any]], *keys: str
 ) -> dict[tuple[Any, ...], list[Mapping[str, Any]]]:
+    """Split rows by the values of some keys, in order of appearance."""
     parts: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
         parts.setdefault(tuple(row[key] for key in keys), []).append(row)
     return parts
 
 
-def _show_rows(
-    title: str, first: str, lines: Mapping[tuple[Any, ...], Sequence[Mapping[str, Any]]]
+def _show_estimates(
+    title: str, key: str, estimates: Sequence[Mapping[str, Any]], heading: str | None = None
 ) -> None:
-    cells = [(name, {row["metric"]: row for row in rows}) for (name,), rows in lines.items()]
-    shown = [column for column in SHOWN if any(column[0] in row for _, row in cells)]
+    """Print a table with one line for each value of ``key`` and one column for each metric."""
+    lines = [
+        (name, {row["metric"]: row for row in rows})
+        for (name,), rows in _split(estimates, key).items()
+    ]
+    columns = [column for column in COLUMNS if any(column[0] in by for _, by in lines)]
     table(
         title,
-        (first, *(heading for _, heading, _, _ in shown)),
+        (heading or key, *(name for _, name, _, _ in columns)),
         [
-            [name, *(interval(row.get(m, {}), factor, digits) for m, _, factor, digits in shown)]
-            for name, row in cells
+            [name, *(interval(by.get(m, {}), factor, digits) for m, _, factor, digits in columns)]
+            for name, by in lines
         ],
         figures=True,
     )
 
 
-def show_validation(found: Mapping[str, Any]) -> None:
-    """Print what ``validate`` found: counts, notes, and one line a defect."""
-    for column, counts in found["counts"].items():
+def show_validation(result: Mapping[str, Any]) -> None:
+    """Print the result of ``validate``: counts, notes, and one line for each defect."""
+    for column, counts in result["counts"].items():
         if len(counts) <= 20:
             print(f"{column}: " + ", ".join(f"{word} {count}" for word, count in counts.items()))
     for kind in ("repaired", "notes", "warnings"):
-        for line in found[kind]:
+        for line in result[kind]:
             print(f"{kind.removesuffix('s')}: {line}")
-    for defect in found["defects"]:
+    for defect in result["defects"]:
         print(f"DEFECT {defect['kind']}: {defect['where']}: {defect['what_to_do']}")
-    print(f"{found['dataset']}, split {found['split']}: {found['n_faces']} faces, "
-          f"{len(found['defects'])} defects")  # fmt: skip
+    size = f"{result['n_faces']} faces, {len(result['defects'])} defects"
+    print(f"{result['dataset']}, split {result['split']}: {size}")
