@@ -17,7 +17,7 @@ from pulse_audit.models.attributes import load_attributes
 from pulse_audit.models.generators import load_generator
 from pulse_audit.models.shipped import ASSETS, GENERATORS, shipped_file, shipped_generators
 from pulse_audit.training import synthetic
-from pulse_audit.training.export import ATTRIBUTION
+from pulse_audit.training.data import ATTRIBUTION
 from pulse_audit.types import InputError
 
 MB = 2**20

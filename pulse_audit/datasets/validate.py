@@ -79,7 +79,7 @@ class ValidationReport:
         if subset:
             self.notes.append(f"{where}: {line}")
         elif not confirmed:
-            self.warnings.append(f"{where}: {line} (the published value is unconfirmed)")
+            self.warnings.append(f"{where}: {line}; the published value is unconfirmed")
         else:
             self.defects.append(Defect(kind, where, f"{line}; {remedy}"))
 

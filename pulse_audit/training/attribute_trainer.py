@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,20 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pulse_audit.faces.attribute_net import RESOLUTION, AttributeNet
-from pulse_audit.faces.attributes import resized
 from pulse_audit.seeding import fingerprint
-from pulse_audit.training.attribute_config import (
-    AttributeConfig,
-    cycles,
-    image_size,
-    learning_rate,
-    sizes,
-)
-from pulse_audit.training.data import chunks, held_out, pack, read_faces, to_unit
+from pulse_audit.training.augment import augment_photos, mixup
+from pulse_audit.training.config import AttributeConfig
+from pulse_audit.training.data import chunks, held_out_files, pack, read_faces, to_unit
 from pulse_audit.types import InputError
 
 STATE = "state.pt"
-#: Photos from which the statistics of averaged weights are taken.
+#: Photos over which the normalisations of averaged weights take their statistics.
 STATISTICS = 8192
 
 
@@ -51,15 +44,13 @@ class LabelledFaces:
 def labelled_faces(config: AttributeConfig, data: Path) -> tuple[LabelledFaces, LabelledFaces]:
     """Read a table of faces; return those to train on and those held out."""
     faces = read_faces(data)
-    apart = (
-        faces["file"]
-        .isin(held_out(faces, config.held_out_per_cell, config.held_out_seed))
-        .to_numpy()
-    )
-    return _packed(config, faces[~apart]), _packed(config, faces[apart])
+    files = held_out_files(faces, config.held_out_per_cell, config.held_out_seed)
+    held_out = faces["file"].isin(files).to_numpy()
+    return _packed(config, faces[~held_out]), _packed(config, faces[held_out])
 
 
 def _packed(config: AttributeConfig, faces: pd.DataFrame) -> LabelledFaces:
+    # Words become their numbers in the vocabulary, which is the order of the logits.
     labels: dict[str, NDArray[np.int64]] = {}
     for attribute, words in config.vocabulary.items():
         numbers = faces[attribute].map({word: i for i, word in enumerate(words)})
@@ -71,11 +62,11 @@ def _packed(config: AttributeConfig, faces: pd.DataFrame) -> LabelledFaces:
     return LabelledFaces(packed.images, labels, packed.files, packed.digests)
 
 
-class Trainer:
+class AttributeTrainer:
     """Network, optimiser, averaged weights and the number of steps done.
 
     Every random number of a step follows from the seed and the number of the step, so a resumed
-    run is the undisturbed one.
+    run equals an undisturbed one.
 
     Parameters
     ----------
@@ -90,6 +81,7 @@ class Trainer:
         torch.manual_seed(fingerprint(config.seed, "weights") % 2**31)
         network = AttributeNet(config.vocabulary, config.widths, config.blocks)
         self.network = network.to(device).to(memory_format=torch.channels_last)
+        # Biases and normalisations are vectors; weight decay is for matrices and kernels.
         decayed = [p for p in self.network.parameters() if p.ndim > 1]
         free = [p for p in self.network.parameters() if p.ndim <= 1]
         groups = [
@@ -98,104 +90,101 @@ class Trainer:
         ]
         self.adam = torch.optim.AdamW(groups, lr=config.learning_rate)
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
+        # The averaged weights at the end of each cycle of the learning rate.
         self.ends: list[dict[str, Tensor]] = []
         self.per_epoch = len(faces) // config.batch
-        self.steps = self.per_epoch * sum(count for count, _ in sizes(config))
+        self.steps = self.per_epoch * sum(count for count, _ in config.sizes)
 
     def advance(self) -> float:
-        """Take one step; return its loss."""
+        """Take one step; return the loss of the first attribute."""
         config = self.config
         source = torch.Generator().manual_seed(fingerprint(config.seed, "step", self.step))
         images, targets = self._batch(source)
+        # Predict, at the rate of this step.
         for group in self.adam.param_groups:
-            group["lr"] = learning_rate(config, self.step / self.per_epoch)
+            group["lr"] = config.rate(self.step / self.per_epoch)
         self.adam.zero_grad()
-        with torch.autocast(
-            self.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"
-        ):
+        half = config.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             logits = self.network.train()(images)
+        # Loss: the weighted sum of the attributes' cross-entropies.
+        smoothing = config.label_smoothing
         losses = {
-            name: F.cross_entropy(
-                logits[name].float(), target, label_smoothing=config.label_smoothing
-            )
+            name: F.cross_entropy(logits[name].float(), target, label_smoothing=smoothing)
             for name, target in targets.items()
         }
         loss = torch.stack([config.attribute_weights[n] * one for n, one in losses.items()]).sum()
         torch.autograd.backward(loss)
         self.adam.step()
         self.step += 1
-        self._average()
-        if self.step in self._last_steps():
+        # Average: early on the half-life is a quarter of the steps done, so that it keeps up.
+        decay = 0.5 ** (1 / max(min(config.ema_steps, self.step / 4), 1e-6))
+        with torch.no_grad():
+            for name, value in self.network.state_dict().items():
+                if value.is_floating_point():
+                    self.average[name].lerp_(value, 1 - decay)
+        # Keep the averaged weights where a cycle of the learning rate ends.
+        epochs = itertools.accumulate(count for count, _ in config.cycles)
+        if self.step in [self.per_epoch * count for count in epochs]:
             self.ends.append({name: value.clone() for name, value in self.average.items()})
         return float(losses[next(iter(losses))].detach())
 
     def _batch(self, source: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """Augmented images (batch, 3, size, size) and targets (batch, k) of each attribute."""
         config, faces = self.config, self.faces
+        # Every epoch shows the photos in an order of its own.
         epoch, within = divmod(self.step, self.per_epoch)
-        order = np.random.default_rng(fingerprint(config.seed, "epoch", epoch)).permutation(
-            len(faces)
-        )
-        rows = order[within * config.batch : (within + 1) * config.batch]
-        pixels, size = to_unit(faces.images[rows]), image_size(config, epoch)
-        images = augmented(pixels, size, config.blurred, source)
+        shuffle = np.random.default_rng(fingerprint(config.seed, "epoch", epoch))
+        rows = shuffle.permutation(len(faces))[within * config.batch : (within + 1) * config.batch]
+        size = config.image_size(epoch)
+        images = augment_photos(to_unit(faces.images[rows]), size, config.blurred, source)
         targets = {
             name: F.one_hot(torch.from_numpy(labels[rows]), len(config.vocabulary[name])).float()
             for name, labels in faces.labels.items()
         }
         if config.mixup:
-            images, targets = mixed(images, targets, config.mixup, source)
-        return (
-            images.to(self.device, memory_format=torch.channels_last),
-            {name: target.to(self.device) for name, target in targets.items()},
-        )
+            images, targets = mixup(images, targets, config.mixup, source)
+        images = images.to(self.device, memory_format=torch.channels_last)
+        return images, {name: target.to(self.device) for name, target in targets.items()}
 
     @torch.no_grad()
-    def _average(self) -> None:
-        half_life = min(self.config.ema_steps, self.step / 4)
-        decay = 0.5 ** (1 / max(half_life, 1e-6))
-        for name, value in self.network.state_dict().items():
-            if value.is_floating_point():
-                self.average[name].lerp_(value, 1 - decay)
-
-    def _last_steps(self) -> list[int]:
-        """Count the steps done when each cycle of the learning rate ends."""
-        counts = itertools.accumulate(count for count, _ in cycles(self.config))
-        return [self.per_epoch * epochs for epochs in counts]
-
     def averaged(self) -> AttributeNet:
         """Return a frozen network with the averaged weights.
 
         Where more than one cycle has ended, they are the mean over the ends of the cycles, which
-        errs less than any of them, and the statistics of the normalisations are taken anew
-        (Izmailov et al. 2018, arXiv:1803.05407, algorithm 1).
+        has a smaller error than any of them, and the statistics of the normalisations are taken
+        anew (Izmailov et al. 2018, arXiv:1803.05407, algorithm 1).
         """
-        network = AttributeNet(self.config.vocabulary, self.config.widths, self.config.blocks)
+        config = self.config
+        network = AttributeNet(config.vocabulary, config.widths, config.blocks)
         network.to(self.device)
-        if len(self.ends) > 1:
-            network.load_state_dict(mean_of(self.ends))
-            self._take_statistics(network)
-        else:
+        if len(self.ends) < 2:
             network.load_state_dict(self.average)
-        return network.eval().requires_grad_(False)
-
-    @torch.no_grad()
-    def _take_statistics(self, network: AttributeNet) -> None:
-        """Take means and variances of the normalisations from photos as training shows them."""
+            return network.eval().requires_grad_(False)
+        # Mean weights; counters, which are integers, are taken from the last cycle.
+        mean = {
+            name: torch.stack([end[name] for end in self.ends]).mean(0)
+            if value.is_floating_point()
+            else value
+            for name, value in self.ends[-1].items()
+        }
+        network.load_state_dict(mean)
+        # Means and variances of the normalisations, over photos augmented as in training.
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.reset_running_stats()
                 module.momentum = None  # the plain mean over the batches
-        config, seed = self.config, fingerprint(self.config.seed, "statistics")
+        seed = fingerprint(config.seed, "statistics")
         source = torch.Generator().manual_seed(seed)
         rows = np.random.default_rng(seed).permutation(len(self.faces))[:STATISTICS]
         network.train()
         for chunk in chunks(self.faces.images[rows], config.batch):
-            shown = augmented(chunk, sizes(config)[-1][1], config.blurred, source)
-            network.trunk(shown.to(self.device))
+            images = augment_photos(chunk, config.sizes[-1][1], config.blurred, source)
+            network.trunk(images.to(self.device))
+        return network.eval().requires_grad_(False)
 
     def save(self, folder: Path) -> None:
-        """Write the state whole."""
+        """Write the state whole or not at all."""
         folder.mkdir(parents=True, exist_ok=True)
         state = {
             "config": self.config.model_dump(mode="json"),
@@ -209,7 +198,7 @@ class Trainer:
         os.replace(folder / f"new-{STATE}", folder / STATE)
 
     def resume(self, folder: Path) -> bool:
-        """Take up a stored state; False where there is none.
+        """Restore a stored state; False where there is none.
 
         Raises
         ------
@@ -227,57 +216,7 @@ class Trainer:
                 self.average, self.ends = state["average"], state["ends"]
                 self.step = int(state["step"])
                 return True
+        # Unpickling and loading a damaged file raise errors of many kinds.
         except Exception as error:
             raise InputError(f"{path}: damaged state ({type(error).__name__})") from error
         raise InputError(f"{path}: the state of another configuration; choose another --state")
-
-
-def mean_of(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Mean of several sets of weights; what counts instead of measuring is taken from the last."""
-    return {
-        name: torch.stack([state[name] for state in states]).mean(0)
-        if value.is_floating_point()
-        else value
-        for name, value in states[-1].items()
-    }
-
-
-def augmented(images: Tensor, size: int, blurred: float, source: torch.Generator) -> Tensor:
-    """Augment (n, 3, R, R) in [0, 1]: mirror, small similarity, light, contrast; resize.
-
-    Hue is left alone, because skin tone informs the apparent groups as people see them.
-    """
-    n = len(images)
-
-    def normal(deviation: float, *shape: int) -> Tensor:
-        return deviation * torch.randn(n, *shape, generator=source)
-
-    flip = 1 - 2 * (torch.rand(n, generator=source) < 0.5).float()
-    scale, angle = torch.exp(normal(0.08)), normal(math.radians(7))
-    cosine, sine = scale * angle.cos(), scale * angle.sin()
-    rows = torch.stack([cosine * flip, -sine, sine * flip, cosine], 1).view(n, 2, 2)
-    places = torch.cat([rows, normal(0.07, 2)[:, :, None]], 2)
-    grid = F.affine_grid(places, [n, 3, size, size], align_corners=False)
-    turned = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
-    contrast, light = torch.exp(normal(0.15, 1, 1, 1)), normal(0.08, 1, 1, 1)
-    grey = turned.mean(1, keepdim=True)
-    saturation = torch.exp(normal(0.15, 1, 1, 1))
-    coloured = grey + (turned - grey) * saturation
-    centre = coloured.mean((1, 2, 3), keepdim=True)
-    lit = ((coloured - centre) * contrast + centre + light).clamp(0, 1)
-    chance, side = torch.rand((), generator=source), torch.randint(16, 41, (), generator=source)
-    if float(chance) < blurred and int(side) < size:
-        lit = resized(resized(lit, int(side)), size)
-    return lit
-
-
-def mixed(
-    images: Tensor, targets: Mapping[str, Tensor], alpha: float, source: torch.Generator
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Blend each image and its targets with another of the batch, one weight for the batch."""
-    seed = int(torch.randint(2**31, (), generator=source))
-    weight = float(np.random.default_rng(seed).beta(alpha, alpha))
-    order = torch.randperm(len(images), generator=source)
-    return weight * images + (1 - weight) * images[order], {
-        name: weight * target + (1 - weight) * target[order] for name, target in targets.items()
-    }

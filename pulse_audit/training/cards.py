@@ -1,7 +1,7 @@
-"""Write the cards people read: ``python -m pulse_audit.training.cards --help``.
+"""Write the cards in Markdown: ``python -m pulse_audit.training.cards --help``.
 
-``<name>.md`` says in words and tables what ``<name>.json`` holds; ``<data set>.md`` what evaluation
-faces are and what they can show.
+``<name>.md`` presents the content of ``<name>.json``; ``<data set>.md`` describes evaluation faces
+and what they can show.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import click
 
 from pulse_audit.datasets.registry import DatasetCard, load_registry
 from pulse_audit.files import atomic_write
-from pulse_audit.training.command import run
+from pulse_audit.training import command
 
 LIMITS = (
     "Groups are apparent, in FairFace's own words: what crowd workers saw in a photo, not who "
@@ -27,120 +27,109 @@ LIMITS = (
 
 def generator_card(name: str, content: Mapping[str, Any]) -> str:
     """Card of a generator, in Markdown."""
-    card, measured = content["card"], content["card"].get("measured")
+    card = content["card"]
     parts = [
         f"# {name}\n",
         f"StyleGAN 2 (skip), unconditional, {card['resolution']} px: {card['title']}.",
         *([f"\n**{card['caveat']}**"] if card.get("caveat") else []),
         f"\n![96 samples, untruncated]({name}.png)\n",
-        "## Made from\n",
+        "## Training data\n",
         f"{card['training_data']}. {card['selection']}. {card['attribution']}.\n",
         table(("apparent race", "photos"), sorted(card["composition"].items())),
         f"Trained on {1000 * card['kimg']:,.0f} images; `{name}-images.txt.gz` lists the photos "
-        "by SHA-256. The configuration is in the JSON card; the twin differs in the composition "
-        "alone.\n",
+        "by SHA-256. The configuration is in the JSON card; that of the other twin differs in the "
+        "composition alone.\n",
     ]
-    if measured:
-        parts += list(_measured(measured))
+    # Measurements are added to the JSON card after the export, by `evaluate`.
+    if card.get("measured"):
+        parts += _measurements(card["measured"])
     parts += ["## Use and limits\n", f"For auditing upsamplers. {LIMITS}\n"]
     return "\n".join(parts)
 
 
-def _measured(measured: Mapping[str, Any]) -> Iterator[str]:
-    away, near = measured["distances"], measured["nearest_training_photo"]
-    own = measured["feasible_on_own_samples"]
-    yield f"## Measured on {measured['samples']:,} samples\n"
-    yield (
-        f"Composition as {measured['attribute_net']['name']} sees it (most probable class, 95 % "
-        "Wilson intervals; not corrected for its errors):\n"
-    )
-    races = measured["composition"]["race"].items()
-    yield table(
-        ("apparent race", "share, %", "interval"),
-        [(k, _percent(v["share"]), _between(v["low"], v["high"])) for k, v in races],
-    )
-    yield (
-        f"Against {away['held_out_faces']:,} held-out faces, on the features of "
-        f"{away['features']} (never to be compared with numbers on other features): FID "
-        f"{away['fid']:.2f} (two samples of one distribution would score "
-        f"{away['fid_of_equal_sets']:.2f}), KID {away['kid']:.4f} [{away['kid_low']:.4f}, "
-        f"{away['kid_high']:.4f}].\n"
-    )
-    yield (
+def _measurements(measured: Mapping[str, Any]) -> list[str]:
+    """Paragraphs and tables of what was measured on a generator's samples."""
+    distances, nearest = measured["distances"], measured["nearest_training_photo"]
+    feasible = measured["feasible_on_own_samples"]
+    statistics = ("least", "first_percentile", "median")
+    return [
+        f"## Measured on {measured['samples']:,} samples\n",
+        f"Composition as predicted by {measured['attribute_net']['name']} (most probable class, "
+        "95 % Wilson intervals; not corrected for its errors):\n",
+        table(
+            ("apparent race", "share, %", "interval"),
+            [
+                (race, _percent(share["share"]), _interval(share))
+                for race, share in measured["composition"]["race"].items()
+            ],
+        ),
+        f"Against {distances['held_out_faces']:,} held-out faces, on the features of "
+        f"{distances['features']} (not comparable with numbers on other features): FID "
+        f"{distances['fid']:.2f} (two samples of one distribution would score "
+        f"{distances['fid_of_equal_sets']:.2f}), KID {distances['kid']:.4f} "
+        f"[{distances['kid_low']:.4f}, {distances['kid_high']:.4f}].\n",
         "Distance to the nearest training photo or its mirror image (root mean square, levels of "
-        "255). Held-out faces, which nobody can have copied, give the scale:\n"
-    )
-    names = ("least", "first_percentile", "median")
-    yield table(
-        ("images", "least", "1st percentile", "median"),
-        [(what.replace("_", " "), *(near[what][n] for n in names)) for what in near],
-    )
-    yield (
-        f"Its search finds a feasible image for {_percent(own['share'])} % "
-        f"{_between(own['low'], own['high'])} of {own['samples']} of its own samples at scale "
-        f"{own['scale']}, in {own['mean_steps']} steps on average.\n"
-    )
-
-
-def _of_cycles(ended: int) -> str:
-    if ended < 2:
-        return ""
-    return f" Its weights are the mean over the ends of {ended} cycles of training."
-
-
-def _of_priors(attributes: Sequence[str] | None) -> str:
-    if not attributes:
-        return ""
-    return (
-        f" Of {' and '.join(attributes)} it answers as if every word had been equally frequent "
-        "among the photos it was trained on, so that none is seen more for having been there more."
-    )
+        "255). Held-out faces, which cannot have been copied, give the scale:\n",
+        table(
+            ("images", "least", "1st percentile", "median"),
+            [
+                (images.replace("_", " "), *(levels[key] for key in statistics))
+                for images, levels in nearest.items()
+            ],
+        ),
+        f"Its search finds a feasible image for {_percent(feasible['share'])} % "
+        f"{_interval(feasible)} of {feasible['samples']} of its own samples at scale "
+        f"{feasible['scale']}, in {feasible['mean_steps']} steps on average.\n",
+    ]
 
 
 def attribute_card(name: str, content: Mapping[str, Any]) -> str:
     """Card of an attribute net, in Markdown."""
-    card = content["card"]
+    card, races = content["card"], content["vocabulary"]["race"]
     sizes = list(card["accuracy"])
     native = sizes[-1]
-    held_out, by_race = card["held_out"][native], card["accuracy_by_race"][native]
+    by_race = card["accuracy_by_race"][native]
+    summary = (
+        "Apparent race, gender and age of a face: a small residual network at 64 px, averaged over "
+        "the image and its mirror image, its probabilities calibrated by one temperature for each "
+        "attribute."
+    )
+    # Two options of training change what the weights are.
+    cycles, equal = card.get("cycles", 1), card["configuration"].get("equal_prior")
+    if cycles > 1:
+        summary += f" Its weights are the mean over the ends of {cycles} cycles of training."
+    if equal:
+        summary += (
+            f" Its probabilities of {' and '.join(equal)} are those under equally frequent words, "
+            "so that frequent training classes are not over-predicted."
+        )
+    accuracies = [
+        (
+            attribute,
+            *(_percent(card["accuracy"][size][attribute]) for size in sizes),
+            f"{error:.3f}",
+        )
+        for attribute, error in card["calibration_error"].items()
+    ]
+    at_training_ages = [f"{k} {_percent(v)}" for k, v in card["accuracy_at_training_ages"].items()]
     parts = [
         f"# {name}\n",
-        "Apparent race, gender and age of a face: a small residual network at 64 px, averaged over "
-        "the image and its mirror image, its probabilities calibrated by a temperature each."
-        f"{_of_cycles(card.get('cycles', 1))}"
-        f"{_of_priors(card['configuration'].get('equal_prior'))}\n",
-        "## Made from\n",
+        f"{summary}\n",
+        "## Training data\n",
         f"{card['training_data']}: {card['selection']}. {card['attribution']}. "
         f"`{name}-images.txt.gz` lists the photos by SHA-256.\n",
         "## Accuracy on the held-out faces, %\n",
-        table(
-            ("attribute", *(f"{size} px" for size in sizes), "calibration error"),
-            [
-                (
-                    attribute,
-                    *(_percent(card["accuracy"][size][attribute]) for size in sizes),
-                    f"{card['calibration_error'][attribute]:.3f}",
-                )
-                for attribute in card["calibration_error"]
-            ],
-        ),
-        "These are spread evenly over the ages, the very young and the very old among them. At the "
-        f"mix of ages of the training photos, at {native} px: "
-        + ", ".join(f"{k} {_percent(v)}" for k, v in card["accuracy_at_training_ages"].items())
-        + ".\n",
+        table(("attribute", *(f"{size} px" for size in sizes), "calibration error"), accuracies),
+        "The held-out faces are spread evenly over the ages, the youngest and the oldest included. "
+        f"Weighted by the ages of the training photos, at {native} px: "
+        f"{', '.join(at_training_ages)}.\n",
         f"By apparent race, at {native} px:\n",
         table(
             ("apparent race", *card["calibration_error"]),
-            [
-                (
-                    race,
-                    *(_percent(found[race]) for found in by_race.values()),
-                )
-                for race in content["vocabulary"]["race"]
-            ],
+            [(race, *(_percent(share[race]) for share in by_race.values())) for race in races],
         ),
-        f"## Confusion of race at {native} px (rows: as people saw it)\n",
-        confusion(content["vocabulary"]["race"], held_out["race"]),
+        f"## Confusion of race at {native} px (rows: as labelled by people)\n",
+        confusion(races, card["held_out"][native]["race"]),
         "Those of every attribute and size are in the JSON card.\n",
         "## Use and limits\n",
         f"For counting apparent groups, and correcting the counts for its errors. {LIMITS} "
@@ -151,65 +140,59 @@ def attribute_card(name: str, content: Mapping[str, Any]) -> str:
 
 
 def dataset_card(
-    known: DatasetCard, rows: Sequence[Mapping[str, str]], attributes: Mapping[str, Any]
+    dataset: DatasetCard, rows: Sequence[Mapping[str, str]], attributes: Mapping[str, Any]
 ) -> str:
     """Card of evaluation faces, in Markdown.
 
     Parameters
     ----------
-    known : DatasetCard
-        What the registry says of them.
+    dataset : DatasetCard
+        Their entry in the registry.
     rows : sequence of mapping
         Their labels, as ``labels.csv`` holds them.
     attributes : mapping
         JSON card of the attribute net that labelled them.
     """
-    races, origins = attributes["vocabulary"]["race"], known.vocabulary["generator"]
+    races, origins = attributes["vocabulary"]["race"], dataset.vocabulary["generator"]
     tally = Counter((row["race"], row["generator"]) for row in rows)
     held_out = attributes["card"]["held_out"]
+    # Precision: of the photos predicted to be of a race (a column), the share so labelled.
+    precisions = []
+    for number, race in enumerate(races):
+        shares = []
+        for counts in (matrices["race"] for matrices in held_out.values()):
+            predicted = sum(row[number] for row in counts)
+            share = counts[number][number] / predicted if predicted else float("nan")
+            shares.append(_percent(share))
+        precisions.append((race, *shares))
     parts = [
-        f"# {known.name}\n",
-        f"{known.title}: {len(rows)} faces, labelled by a model.\n",
-        "## Made from\n",
-        f"{known.labels_note}\n",
+        f"# {dataset.name}\n",
+        f"{dataset.title}: {len(rows)} faces, labelled by a model.\n",
+        "## Origin\n",
+        f"{dataset.labels_note}\n",
         table(
             ("apparent race", *origins),
             [(race, *(tally[race, origin] for origin in origins)) for race in races],
         ),
         "`labels.csv` gives every face its labels, the generator it comes from and the number of "
         "its sample, from which `python -m pulse_audit.training.synthetic` draws it again.\n",
-        "## How far the labels can be trusted\n",
-        "Of the held-out photos that the attribute net calls so, this share was called so by "
-        "people, %. On faces of nobody there is no one to ask:\n",
-        table(
-            ("apparent race", *(f"{size} px" for size in held_out)),
-            [
-                (
-                    race,
-                    *(_percent(_borne_out(found["race"], number)) for found in held_out.values()),
-                )
-                for number, race in enumerate(races)
-            ],
-        ),
+        "## Precision of the labels\n",
+        "Share of the held-out photos predicted to be of a race that people labelled so, %. "
+        "Faces of nobody have no labels by people to compare with:\n",
+        table(("apparent race", *(f"{size} px" for size in held_out)), precisions),
         "## What they can show\n",
         "Whether a method changes the apparent group of faces that a small generator can make, how "
         "methods differ on the same faces, and that the audit works from end to end without a "
-        "download. Half come from each twin, so neither audits its own faces alone.\n",
+        "download. Half come from each twin, so neither audits only its own faces.\n",
         "## What they cannot show\n",
-        "How a method treats people in photos: faces a generator makes are easier for a generator "
-        "to find again, and vary less. Original and output are named by the same net, so an error "
-        "it repeats on both looks like retention; correction carries over error rates that were "
-        "measured on photos. For claims about people, audit photos.\n",
+        "How a method treats people in photos: faces made by a generator vary less, and a "
+        "generator finds them again more easily. Original and output are labelled by the same net, "
+        "so an error that it repeats on both counts as retention; the correction uses error rates "
+        "that were measured on photos. For claims about people, audit photos.\n",
         "## Terms\n",
-        f"{known.licence}. {known.terms} {known.citation}.\n",
+        f"{dataset.licence}. {dataset.terms} {dataset.citation}.\n",
     ]
     return "\n".join(parts)
-
-
-def _borne_out(counts: Sequence[Sequence[int]], word: int) -> float:
-    """Share of the faces called a word whose label it is."""
-    called = sum(row[word] for row in counts)
-    return counts[word][word] / called if called else float("nan")
 
 
 def confusion(words: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
@@ -228,35 +211,34 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
-def _between(low: float, high: float) -> str:
-    return f"[{_percent(low)}, {_percent(high)}]"
+def _interval(share: Mapping[str, float]) -> str:
+    return f"[{_percent(share['low'])}, {_percent(share['high'])}]"
 
 
 @click.command()
-@click.option("--assets", type=Path, required=True, help="Folder of the shipped models.")
-@click.option("--attributes", default="faces-attributes", show_default=True)
+@command.assets_option
+@command.attributes_option
 def main(assets: Path, attributes: str) -> None:
     """Write a card in Markdown for every model and every set of evaluation faces of a folder."""
+    cards = {}
+    # Weights with a JSON card; the Gaussian fits of generators have none.
     for path in sorted(assets.glob("*.safetensors")):
-        place = path.with_suffix(".json")
-        if not place.is_file():
+        if path.with_suffix(".json").is_file():
+            content = json.loads(path.with_suffix(".json").read_text())
+            write = generator_card if "family" in content else attribute_card
+            cards[path.with_suffix(".md")] = write(path.stem, content)
+    # The data sets whose faces are in the folder.
+    for dataset in load_registry():
+        if dataset.shipped is None or not (assets / dataset.shipped).is_dir():
             continue
-        content = json.loads(place.read_text())
-        made = generator_card if "family" in content else attribute_card
-        _write(path.with_suffix(".md"), made(path.stem, content))
-    for known in load_registry().cards.values():
-        if known.shipped is None or not (assets / known.shipped).is_dir():
-            continue
-        with (assets / known.shipped / "labels.csv").open(newline="") as file:
+        with (assets / dataset.shipped / "labels.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
-        labelled_by = json.loads((assets / f"{attributes}.json").read_text())
-        _write(assets / f"{known.shipped}.md", dataset_card(known, rows, labelled_by))
-
-
-def _write(path: Path, text: str) -> None:
-    atomic_write(path, text.encode())
-    print(path)
+        net = json.loads((assets / f"{attributes}.json").read_text())
+        cards[assets / f"{dataset.shipped}.md"] = dataset_card(dataset, rows, net)
+    for path, text in cards.items():
+        atomic_write(path, text.encode())
+        print(path)
 
 
 if __name__ == "__main__":
-    run(main)
+    command.run(main)

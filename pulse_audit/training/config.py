@@ -1,28 +1,38 @@
-"""What one training run is: the values of a configuration file, checked."""
+"""Configurations of training runs: the values of a YAML file, checked, and their schedules."""
 
 from __future__ import annotations
 
+import itertools
+import math
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pulse_audit.generators.stylegan2_layers import StyleGAN2Config
 from pulse_audit.types import InputError
 
 FOLDER = Path(__file__).parent / "configs"
 
-Model = TypeVar("Model", bound=BaseModel)
+Config = TypeVar("Config", bound="RunConfig")
 
 
-class GanConfig(BaseModel):
+class RunConfig(BaseModel):
+    """Base of the configurations: immutable, and unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+
+
+class GanConfig(RunConfig):
     """One training run of a generator and its discriminator.
 
     Attributes
     ----------
     name : str
-        Of the model that comes out.
+        Name of the resulting model.
     resolution : int
         Side of the images; follows from ``channels`` and is checked against them.
     composition : dict of str to int
@@ -30,7 +40,7 @@ class GanConfig(BaseModel):
     held_out_per_cell : int
         Faces set aside for each race and gender before anything is chosen.
     seed : int
-        Of everything: the choice of faces, the initial weights, every draw.
+        Seed of the choice of faces, the initial weights and every draw.
     channels : list of int
         Feature maps at 4, 8, 16, ... px, in both networks.
     latent_dim : int
@@ -42,23 +52,20 @@ class GanConfig(BaseModel):
     budget_kimg : float
         Thousands of real images after which training is complete.
     learning_rate : float
-        Of Adam (beta1 0, beta2 0.99), in both networks.
+        Learning rate of Adam (beta1 0, beta2 0.99), in both networks.
     r1_gamma, r1_interval : float, int
         Weight of the gradient penalty, and every how many steps it is taken.
     ema_kimg, ema_rampup : float
-        Half-life of the averaged weights in thousands of images, and its share of the images seen
-        so far at most.
+        Half-life of the averaged weights in thousands of images, and its largest share of the
+        images seen so far.
     style_mixing : float
         Share of the images whose later layers take another z.
     ada_target, ada_kimg, ada_ceiling : float
         See `pulse_audit.training.augment.AdaptiveStrength`.
     precision : {"bfloat16", "float32"}
-        Of the activations; weights, losses and augmentations are float32.
+        Precision of the activations; weights, losses and augmentations are float32.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
     resolution: int
     composition: dict[str, int]
     held_out_per_cell: int = Field(gt=0)
@@ -89,28 +96,132 @@ class GanConfig(BaseModel):
         )
 
 
-def read_config(name: str | Path) -> GanConfig:
-    """Read a configuration: the name of a shipped one, or the path of a YAML file.
+class AttributeConfig(RunConfig):
+    """One training run of an attribute net.
+
+    Attributes
+    ----------
+    name : str
+        Name of the resulting model.
+    held_out_per_cell, held_out_seed : int
+        Faces of each race and gender set aside, see `pulse_audit.training.data.held_out_files`.
+    seed : int
+        Seed of the initial weights and every draw.
+    vocabulary : dict of str to list of str
+        Words of each attribute, in the order of the logits.
+    attribute_weights : dict of str to float
+        Weight of each attribute's cross-entropy.
+    widths, blocks : list of int
+        See `AttributeNet`.
+    epochs : list of (int, int)
+        Epochs and the side of their images in pixels, one pair after the other.
+    batch : int
+        Images a step.
+    learning_rate, weight_decay, warmup : float
+        AdamW: the peak, reached after the share ``warmup`` of the steps, then a cosine to 0.
+    restarts : list of (int, int, float)
+        Further cycles of the learning rate, each with its epochs, the side of their images and its
+        peak (Loshchilov and Hutter 2017, arXiv:1608.03983).
+    label_smoothing : float
+        Share of the target spread evenly over the classes.
+    mixup : float
+        Parameter of Beta(a, a), from which images and targets of a batch are blended
+        (Zhang et al. 2018, arXiv:1710.09412); 0 switches it off.
+    blurred : float
+        Share of the batches reduced to 16 to 40 px and enlarged again.
+    equal_prior : list of str
+        Attributes for which the exported network assumes equally frequent words, however often
+        they occur among the training photos.
+    ema_steps : float
+        Half-life of the averaged weights, in steps.
+    precision : {"bfloat16", "float32"}
+        Precision of the activations.
+    """
+
+    held_out_per_cell: int = Field(gt=0)
+    held_out_seed: int
+    seed: int
+    vocabulary: dict[str, tuple[str, ...]]
+    attribute_weights: dict[str, float]
+    widths: tuple[int, ...]
+    blocks: tuple[int, ...]
+    epochs: tuple[tuple[int, int], ...]
+    batch: int = Field(gt=1)
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+    warmup: float = Field(ge=0, lt=1)
+    restarts: tuple[tuple[int, int, float], ...] = ()
+    label_smoothing: float = Field(ge=0, lt=1)
+    mixup: float = Field(ge=0)
+    blurred: float = Field(ge=0, le=1)
+    equal_prior: tuple[str, ...] = ()
+    ema_steps: float = Field(gt=0)
+    precision: Literal["bfloat16", "float32"]
+
+    @model_validator(mode="after")
+    def _attributes_are_known(self) -> Self:
+        for field in ("attribute_weights", "equal_prior"):
+            unknown = sorted(set(getattr(self, field)) - set(self.vocabulary))
+            if unknown:
+                raise ValueError(f"{field}: {unknown[0]!r} is not in the vocabulary")
+        return self
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """Epochs and the side of their images, over all cycles."""
+        return [*self.epochs, *((count, size) for count, size, _ in self.restarts)]
+
+    @property
+    def cycles(self) -> list[tuple[int, float]]:
+        """Epochs and the peak of the learning rate of each cycle."""
+        first = sum(count for count, _ in self.epochs), self.learning_rate
+        return [first, *((count, peak) for count, _, peak in self.restarts)]
+
+    def image_size(self, epoch: int) -> int:
+        """Side in pixels of the images of an epoch; after the last epoch, that of the last."""
+        ends = itertools.accumulate(count for count, _ in self.sizes)
+        sides = (size for end, (_, size) in zip(ends, self.sizes, strict=True) if epoch < end)
+        return next(sides, self.sizes[-1][1])
+
+    def rate(self, epochs: float) -> float:
+        """Learning rate after so many epochs: in every cycle a linear warm-up, then a cosine to 0.
+
+        With the share t of the cycle done and the share u of its cosine, the rate is
+        peak * t / warmup, then peak * (1 + cos(pi * u)) / 2.
+        """
+        # Find the cycle; a rate beyond the last cycle continues its cosine.
+        remaining = self.cycles
+        while len(remaining) > 1 and epochs >= remaining[0][0]:
+            epochs -= remaining.pop(0)[0]
+        count, peak = remaining[0]
+        progress = epochs / count
+        # The warm-up starts at a hundredth of the peak, not at 0.
+        if progress < self.warmup:
+            return peak * max(progress / self.warmup, 0.01)
+        rest = (progress - self.warmup) / (1 - self.warmup)
+        return peak * (1 + math.cos(math.pi * rest)) / 2
+
+
+def read_gan_config(name: str | Path) -> GanConfig:
+    """Read the configuration of a generator: the name of a shipped one, or a YAML file.
 
     Raises
     ------
     InputError
         If there is no such file or it is not valid.
     """
-    config = read_model(GanConfig, name, FOLDER)
+    config = _read(GanConfig, name, FOLDER)
     if config.resolution != config.generator_config().resolution:
         raise InputError(f"{name}: {len(config.channels)} channels do not give {config.resolution}")
     return config
 
 
-def read_model(model: type[Model], name: str | Path, folder: Path) -> Model:
-    """Read a YAML file, by its path or by the name of one in a folder, as a model.
+def read_attribute_config(name: str | Path) -> AttributeConfig:
+    """Read the configuration of an attribute net, as `read_gan_config` does."""
+    return _read(AttributeConfig, name, FOLDER / "attributes")
 
-    Raises
-    ------
-    InputError
-        If there is no such file or it is not valid.
-    """
+
+def _read(model: type[Config], name: str | Path, folder: Path) -> Config:
     path = Path(name) if str(name).endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
     if not path.exists():
         known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))

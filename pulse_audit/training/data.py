@@ -1,9 +1,9 @@
-"""The photos a shipped model is trained on: which ones, in which order, at which size."""
+"""The photos that a shipped model is trained on: which ones, in which order, at which size."""
 
 from __future__ import annotations
 
+import gzip
 import hashlib
-import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +16,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from pulse_audit.datasets.images import UnreadableImage, decode
 from pulse_audit.seeding import fingerprint
 from pulse_audit.types import InputError
 
+ATTRIBUTION = (
+    "Karkkainen and Joo 2021, FairFace: Face Attribute Dataset for Balanced Race, Gender, and Age "
+    "for Bias Measurement and Mitigation (WACV); https://github.com/joojs/fairface; CC BY 4.0; "
+    "photos reduced in size"
+)
 COLUMNS = ("file", "image", "age", "gender", "race")
-#: photos whose mean luma (ITU-R 601, 0 to 255) is below this show no face that could be learned.
+#: Photos whose mean luma (ITU-R 601, 0 to 255) is below this show no face that can be learned.
 DARKEST = 20.0
 
 
@@ -41,19 +47,20 @@ class TrainingSet:
         """Return the photos at positions start ... start + size of the endless shuffled stream.
 
         Every epoch is a fresh permutation that follows from the seed and the epoch alone, so a
-        resumed run sees what an undisturbed one sees.
+        resumed run sees the photos that an undisturbed one sees.
         """
         n = len(self.images)
+        # A batch may reach over the end of an epoch into the next.
         epochs = range(start // n, (start + size - 1) // n + 1)
-        order = np.concatenate([_permutation(n, seed, epoch) for epoch in epochs])
+        sources = (np.random.default_rng(fingerprint(seed, "epoch", epoch)) for epoch in epochs)
+        order = np.concatenate([source.permutation(n) for source in sources])
         offset = start - epochs[0] * n
-        chosen: NDArray[np.uint8] = self.images[order[offset : offset + size]]
-        return chosen
+        rows: NDArray[np.uint8] = self.images[order[offset : offset + size]]
+        return rows
 
-
-def _permutation(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    source = np.random.default_rng(fingerprint(seed, "epoch", epoch))
-    return source.permutation(n)
+    def race_counts(self) -> dict[str, int]:
+        """Faces for each race."""
+        return dict(sorted(Counter(self.races).items()))
 
 
 def read_faces(path: Path) -> pd.DataFrame:
@@ -71,10 +78,10 @@ def read_faces(path: Path) -> pd.DataFrame:
         raise InputError(f"{path}: cannot be read as a table of faces ({line})") from error
 
 
-def held_out(faces: pd.DataFrame, per_cell: int, seed: int) -> list[str]:
-    """Set faces aside that no shipped model is trained on.
+def held_out_files(faces: pd.DataFrame, per_cell: int, seed: int) -> list[str]:
+    """Choose the faces that no shipped model is trained on.
 
-    Each race and gender gives ``per_cell`` faces, as evenly over the ages as can be while every
+    Each race and gender gives ``per_cell`` faces, as evenly over the ages as possible while every
     age keeps at least half of its faces for training. Within an age the choice follows the
     fingerprint of the file name, not the order of the file.
 
@@ -85,7 +92,7 @@ def held_out(faces: pd.DataFrame, per_cell: int, seed: int) -> list[str]:
     per_cell : int
         Faces for each pair of race and gender.
     seed : int
-        Of the choice.
+        Seed of the choice.
 
     Returns
     -------
@@ -100,7 +107,7 @@ def held_out(faces: pd.DataFrame, per_cell: int, seed: int) -> list[str]:
     chosen: list[str] = []
     for (race, gender), cell in faces.groupby(["race", "gender"]):
         by_age = {
-            str(age): _ordered(group["file"].tolist(), seed) for age, group in cell.groupby("age")
+            str(age): _shuffled(group["file"].tolist(), seed) for age, group in cell.groupby("age")
         }
         shares = even_shares({age: len(files) // 2 for age, files in by_age.items()}, per_cell)
         if sum(shares.values()) < per_cell:
@@ -115,9 +122,10 @@ def even_shares(limits: Mapping[str, int], total: int) -> dict[str, int]:
     """Divide ``total`` as evenly as the limits allow; remainders go to the names in order."""
     shares = dict.fromkeys(sorted(limits), 0)
     left = total
-    while left > 0 and (open_ := [k for k in shares if shares[k] < limits[k]]):
-        level = max(left // len(open_), 1)
-        for name in open_:
+    while left > 0 and (below := [k for k in shares if shares[k] < limits[k]]):
+        # Raise all shares below their limit by the same amount, at least by one each.
+        level = max(left // len(below), 1)
+        for name in below:
             step = min(level, limits[name] - shares[name], left)
             shares[name] += step
             left -= step
@@ -125,7 +133,7 @@ def even_shares(limits: Mapping[str, int], total: int) -> dict[str, int]:
 
 
 def choose(faces: pd.DataFrame, composition: Mapping[str, int], seed: int) -> pd.DataFrame:
-    """Choose the faces of a composition, without those held out or too dark to learn from.
+    """Choose the faces of a composition, without those too dark to learn from.
 
     Groups are taken in one seeded order of file names, so the smaller of two compositions' shares
     of a group is part of the larger.
@@ -133,47 +141,65 @@ def choose(faces: pd.DataFrame, composition: Mapping[str, int], seed: int) -> pd
     Parameters
     ----------
     faces : DataFrame
-        Columns file, image and race; those that may be used.
+        Columns file, image and race; without the faces held out.
     composition : mapping of str to int
         Number of faces for each race.
     seed : int
-        Of the order.
+        Seed of the order.
 
     Raises
     ------
     InputError
-        If a group has fewer usable faces than the composition wants.
+        If a group has fewer usable faces than the composition needs, or a photo is unreadable.
     """
     chosen = []
-    for race, wanted in composition.items():
+    for race, count in composition.items():
         group = faces[faces["race"] == race].set_index("file", drop=False)
-        order = group.loc[_ordered(group["file"].tolist(), seed)]
-        bright = order[[luma(encoded) >= DARKEST for encoded in order["image"]]]
-        if len(bright) < wanted:
+        order = group.loc[_shuffled(group["file"].tolist(), seed)]
+        bright = order[[luma(photo) >= DARKEST for photo in photos(order)]]
+        if len(bright) < count:
             raise InputError(
-                f"composition: {wanted} faces of {race!r} are wanted, {len(bright)} may be used"
+                f"composition: {count} faces of {race!r} are wanted, {len(bright)} may be used"
             )
-        chosen.append(bright[:wanted])
+        chosen.append(bright[:count])
     return pd.concat(chosen, ignore_index=True)
 
 
-def luma(encoded: bytes) -> float:
-    """Mean luma (ITU-R 601) of an encoded photo, 0 to 255."""
-    return float(np.asarray(Image.open(io.BytesIO(encoded)).convert("L")).mean())
+def _shuffled(files: Sequence[str], seed: int) -> list[str]:
+    """Sort file names by their seeded fingerprint."""
+    return sorted(files, key=lambda file: fingerprint(seed, file))
+
+
+def photos(faces: pd.DataFrame) -> Iterator[Image.Image]:
+    """Decode the photos of a table of faces, to 8-bit RGB.
+
+    Raises
+    ------
+    InputError
+        If a photo is unreadable; the message names it.
+    """
+    for file, encoded in zip(faces["file"], faces["image"], strict=True):
+        try:
+            pixels = decode(encoded)
+        except UnreadableImage as error:
+            raise InputError(f"{file}: unreadable photo ({error})") from error
+        yield Image.fromarray((pixels * 255).round().astype(np.uint8))
+
+
+def luma(photo: Image.Image) -> float:
+    """Mean luma (ITU-R 601) of a photo, 0 to 255."""
+    return float(np.asarray(photo.convert("L")).mean())
 
 
 def pack(faces: pd.DataFrame, resolution: int) -> TrainingSet:
     """Decode and resize photos (Lanczos, antialiased), and list their SHA-256."""
-    images = np.stack([_decoded(encoded, resolution) for encoded in faces["image"]])
+    size = (resolution, resolution)
+    images = [
+        np.asarray(photo if photo.size == size else photo.resize(size, Image.Resampling.LANCZOS))
+        for photo in photos(faces)
+    ]
     digests = tuple(hashlib.sha256(encoded).hexdigest() for encoded in faces["image"])
-    return TrainingSet(images, tuple(faces["file"]), tuple(faces["race"]), digests)
-
-
-def _decoded(encoded: bytes, resolution: int) -> NDArray[np.uint8]:
-    image = Image.open(io.BytesIO(encoded)).convert("RGB")
-    if image.size != (resolution, resolution):
-        image = image.resize((resolution, resolution), Image.Resampling.LANCZOS)
-    return np.asarray(image)
+    return TrainingSet(np.stack(images), tuple(faces["file"]), tuple(faces["race"]), digests)
 
 
 def training_set(
@@ -183,10 +209,10 @@ def training_set(
     held_out_per_cell: int,
     seed: int,
 ) -> TrainingSet:
-    """Read a table of faces and pack the chosen ones; see `held_out` and `choose`."""
+    """Read a table of faces and pack the chosen ones; see `held_out_files` and `choose`."""
     faces = read_faces(path)
-    apart = held_out(faces, held_out_per_cell, seed)
-    return pack(choose(faces[~faces["file"].isin(apart)], composition, seed), resolution)
+    held_out = held_out_files(faces, held_out_per_cell, seed)
+    return pack(choose(faces[~faces["file"].isin(held_out)], composition, seed), resolution)
 
 
 def save_set(training: TrainingSet, path: Path) -> None:
@@ -212,13 +238,18 @@ def load_set(path: Path) -> TrainingSet:
         raise InputError(f"{path}: not a packed training set; delete it to repack") from error
 
 
-def counts(training: TrainingSet) -> dict[str, int]:
-    """Faces for each race."""
-    return dict(sorted(Counter(training.races).items()))
+def list_photos(files: Sequence[str], digests: Sequence[str]) -> bytes:
+    """List every photo, compressed: SHA-256 of its encoded bytes, file name."""
+    lines = [f"{digest}  {file}\n" for file, digest in sorted(zip(files, digests, strict=True))]
+    # Without a time stamp, so that the same list gives the same bytes.
+    return gzip.compress("".join(lines).encode(), mtime=0)
+
+
+# From pixels to tensors and back: (n, R, R, 3) uint8 <-> (n, 3, R, R) float32.
 
 
 def to_range(images: NDArray[np.uint8], device: torch.device) -> Tensor:
-    """Map (n, R, R, 3) uint8 to (n, 3, R, R) float32 in [-1, 1]."""
+    """Map (n, R, R, 3) uint8 to (n, 3, R, R) float32 in [-1, 1], the range of generators."""
     pixels = torch.from_numpy(images).to(device).permute(0, 3, 1, 2)
     return pixels.float() / 127.5 - 1
 
@@ -228,12 +259,14 @@ def to_unit(images: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
 
 
+def to_pixels(images: Tensor) -> NDArray[np.uint8]:
+    """Map (n, 3, R, R) in [-1, 1] to (n, R, R, 3) uint8, rounded and clamped."""
+    pixels = ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    out: NDArray[np.uint8] = pixels.permute(0, 2, 3, 1).cpu().numpy()
+    return out
+
+
 def chunks(images: NDArray[np.uint8], size: int = 256) -> Iterator[Tensor]:
     """Cut photos (n, R, R, 3) uint8 into batches (size, 3, R, R) in [0, 1]."""
     for start in range(0, len(images), size):
         yield to_unit(images[start : start + size])
-
-
-def _ordered(files: Sequence[str], seed: int) -> list[str]:
-    """Sort file names by their seeded fingerprint."""
-    return sorted(files, key=lambda file: fingerprint(seed, file))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from pulse_audit.generators.mapping import FullyConnected
 from pulse_audit.generators.resample import setup_filter, upfirdn2d
 
+#: Images that share a minibatch standard deviation.
 GROUP = 4
 
 
@@ -60,6 +61,7 @@ class DiscriminatorBlock(nn.Module):
 
     def forward(self, x: Tensor, taps: Tensor) -> Tensor:
         """Both paths are scaled by sqrt(1/2), which keeps their variance."""
+        # The low-pass filter before the second convolution lets it skip every second pixel.
         shortcut = self.skip(halved(x, taps), math.sqrt(0.5))
         x = upfirdn2d(self.conv0(x), taps, padding=(2, 2, 2, 2))
         out: Tensor = self.conv1(x, math.sqrt(0.5), stride=2) + shortcut
@@ -89,17 +91,26 @@ class Discriminator(nn.Module):
         self.hidden = FullyConnected(channels[0] * 16, channels[0])
         self.out = FullyConnected(channels[0], 1)
         self.register_buffer("taps", setup_filter())
-        _initialise(self, torch.Generator().manual_seed(seed))
+        # Equalised learning rate: weights are standard normal, and scaled where they are used.
+        source = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for name, parameter in self.named_parameters():
+                if name.endswith("bias"):
+                    parameter.zero_()
+                else:
+                    parameter.normal_(generator=source)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (n, 3, R, R) in [-1, 1] to logits (n,) in float32.
 
         Groups of four neighbours share a statistic, so n has to be a multiple of four.
         """
+        # From colours to features, halving the size down to 4 px: (n, channels[0], 4, 4).
         x = images.to(self.dtype).contiguous(memory_format=torch.channels_last)
         x = self.colours(x)
         for block in self.blocks:
             x = block(x, self.taps)
+        # From features to one logit, in float32.
         x = self.conv(with_group_deviation(x)).float()
         x = F.leaky_relu(self.hidden(x.flatten(1)), 0.2) * math.sqrt(2)
         logits: Tensor = self.out(x)[:, 0]
@@ -119,17 +130,9 @@ def with_group_deviation(x: Tensor) -> Tensor:
     neighbours so that real and generated images may share a batch.
     """
     n, _, height, width = x.shape
+    # The deviation of each feature and place over the group, averaged: one number for a group.
     groups = x.float().reshape(n // GROUP, GROUP, -1)
     centred = groups - groups.mean(dim=1, keepdim=True)
     deviation = (centred.square().mean(dim=1) + 1e-8).sqrt().mean(dim=1)
     plane = deviation.repeat_interleave(GROUP).to(x.dtype)[:, None, None, None]
     return torch.cat([x, plane.expand(n, 1, height, width)], dim=1)
-
-
-@torch.no_grad()
-def _initialise(network: nn.Module, generator: torch.Generator) -> None:
-    for name, parameter in network.named_parameters():
-        if name.endswith("bias"):
-            parameter.zero_()
-        else:
-            parameter.normal_(generator=generator)

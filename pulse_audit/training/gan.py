@@ -1,55 +1,49 @@
-"""Train the twin generators: ``python -m pulse_audit.training.gan --help``."""
+"""Train and export the twin generators: ``python -m pulse_audit.training.gan --help``."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-import signal
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
-from typing import Self
+from typing import Any
 
 import click
 import torch
+from safetensors.torch import load_file, save_file
 
-from pulse_audit.training import checkpoint
-from pulse_audit.training.command import run
-from pulse_audit.training.config import GanConfig, read_config
-from pulse_audit.training.data import counts
-from pulse_audit.training.export import export
-from pulse_audit.training.samples import sample, save_sheet
-from pulse_audit.training.trainer import Measured, Trainer
+from pulse_audit.files import atomic_write
+from pulse_audit.generators.gaussianise import fit_gaussian
+from pulse_audit.generators.native_format import save_generator
+from pulse_audit.generators.stylegan2 import StyleGAN2
+from pulse_audit.training import command
+from pulse_audit.training.config import GanConfig, read_gan_config
+from pulse_audit.training.data import (
+    ATTRIBUTION,
+    DARKEST,
+    TrainingSet,
+    list_photos,
+    load_set,
+)
+from pulse_audit.training.synthetic import sample, save_sheet
+from pulse_audit.training.trainer import (
+    GeneratorTrainer,
+    StepLosses,
+    newest_checkpoint,
+    prepare,
+    read_numbers,
+)
 
-SAVE_SECONDS = 300.0
-LOG_SECONDS = 20.0
-SHEET_SEED = 1
-
-
-class Stop:
-    """Within its context SIGTERM and SIGINT ask to stop, instead of ending the process."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def __enter__(self) -> Self:
-        """Take over the signals."""
-        numbers = (signal.SIGTERM, signal.SIGINT)
-        self.before = {number: signal.signal(number, self._ask) for number in numbers}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Give the signals back."""
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+#: Seeds of the sheets of samples, during training and in the export.
+TRAINING_SHEET_SEED, EXPORT_SHEET_SEED = 1, 2
+#: Models of fewer pixels are interim models until these are trained.
+FINAL_RESOLUTION = 64
 
 
-class Log:
-    """Lines of JSON: the mean of what the steps since the last line showed, rate and time left.
+class TrainingLog:
+    """Lines of JSON: the means of the steps since the last line, the rate and the time left.
 
     Parameters
     ----------
@@ -61,14 +55,14 @@ class Log:
 
     def __init__(self, path: Path, target_kimg: float):
         self.path, self.target = path, target_kimg
-        self.steps: list[Measured] = []
+        self.steps: list[StepLosses] = []
         self.since = time.monotonic()
 
-    def add(self, measured: Measured, trainer: Trainer, seconds: float = LOG_SECONDS) -> None:
-        """Take in a step, and write a line if the last one is older than ``seconds``."""
-        self.steps.append(measured)
+    def add(self, losses: StepLosses, trainer: GeneratorTrainer) -> None:
+        """Add a step, and write a line if the last one is older than 20 seconds."""
+        self.steps.append(losses)
         passed = time.monotonic() - self.since
-        if passed < seconds:
+        if passed < command.LOG_SECONDS:
             return
         rate = len(self.steps) * trainer.config.batch / passed
         kimg = trainer.images_seen / 1000
@@ -81,7 +75,7 @@ class Log:
         self.steps, self.since = [], time.monotonic()
 
 
-def means(steps: Sequence[Measured]) -> dict[str, float]:
+def means(steps: Sequence[StepLosses]) -> dict[str, float]:
     """Average each quantity over the steps that measured it."""
     rows = [asdict(step) for step in steps]
     columns = {key: [row[key] for row in rows if row[key] is not None] for key in rows[0]}
@@ -95,15 +89,15 @@ def train(
     device: torch.device,
     until_kimg: float,
     sheet_kimg: float,
-) -> Trainer:
-    """Train, or go on training, until so many thousand images were seen or a signal comes.
+) -> GeneratorTrainer:
+    """Train, or continue training, until so many thousand images were seen or a signal comes.
 
     Parameters
     ----------
     config : GanConfig
         The run.
     state : Path
-        Folder of its state; see `pulse_audit.training.checkpoint`.
+        Folder of its state; see `pulse_audit.training.trainer`.
     data : Path
         Parquet table of faces; read only when the photos are not packed yet.
     device : torch.device
@@ -118,30 +112,113 @@ def train(
     InputError
         If state or data do not fit.
     """
-    training = checkpoint.prepare(config, state, data)
-    trainer = Trainer(config, training, device)
-    resumed = checkpoint.resume(trainer, state)
-    print(f"{config.name}: {counts(training)}, {'resumed' if resumed else 'begun'} at "
-          f"{trainer.images_seen / 1000:.1f} kimg", flush=True)  # fmt: skip
-    log, saved = Log(state / "log.jsonl", until_kimg), time.monotonic()
-    with Stop() as stop:
-        while trainer.images_seen < until_kimg * 1000 and not stop.asked:
-            log.add(trainer.advance(), trainer)
-            if trainer.images_seen % round(sheet_kimg * 1000) < config.batch:
-                write_sheet(trainer, state)
-            if time.monotonic() - saved > SAVE_SECONDS:
-                checkpoint.save(trainer, state)
-                saved = time.monotonic()
-        checkpoint.save(trainer, state)
+    training = prepare(config, state, data)
+    trainer = GeneratorTrainer(config, training, device)
+    started = "resumed" if trainer.resume(state) else "begun"
+    kimg = f"{trainer.images_seen / 1000:.1f} kimg"
+    print(f"{config.name}: {training.race_counts()}, {started} at {kimg}", flush=True)
+    log = TrainingLog(state / "log.jsonl", until_kimg)
+    for _ in command.steps(
+        lambda: trainer.images_seen < until_kimg * 1000, lambda: trainer.save(state)
+    ):
+        log.add(trainer.advance(), trainer)
+        # A sheet of the averaged generator's samples, always of the same latents.
+        if trainer.images_seen % round(sheet_kimg * 1000) < config.batch:
+            path = state / "samples" / f"{trainer.images_seen // 1000:06d}.png"
+            save_sheet(sample(trainer.average, 96, TRAINING_SHEET_SEED), 12, path)
     print(f"{config.name}: saved at {trainer.images_seen / 1000:.1f} kimg", flush=True)
     return trainer
 
 
-def write_sheet(trainer: Trainer, state: Path) -> Path:
-    """Write 96 samples of the averaged generator, always of the same latents."""
-    path = state / "samples" / f"{trainer.images_seen // 1000:06d}.png"
-    save_sheet(sample(trainer.average, 96, SHEET_SEED), 12, path)
-    return path
+def export(config: GanConfig, state: Path, folder: Path, name: str | None = None) -> Path:
+    """Write the averaged generator of a run and what belongs to it into a folder.
+
+    Parameters
+    ----------
+    config : GanConfig
+        The run.
+    state : Path
+        Folder of its state, with at least one checkpoint.
+    folder : Path
+        Where ``<name>.safetensors`` goes, with its card ``<name>.json``, the Gaussian fit
+        ``<name>-fit.safetensors``, 96 samples ``<name>.png`` and ``<name>-images.txt.gz``, which
+        lists every training photo: SHA-256 of its encoded bytes, file name.
+    name : str, optional
+        Name of the model; default the name of the run.
+
+    Returns
+    -------
+    Path
+        The weights.
+
+    Raises
+    ------
+    InputError
+        If the state cannot be read.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    name = name or config.name
+    # The averaged generator, frozen, with the mean of its w.
+    checkpoint = newest_checkpoint(state)
+    network = StyleGAN2(config.generator_config())
+    network.load_state_dict(load_file(checkpoint / "average.safetensors"))
+    network.map.estimate_average()
+    network.eval().requires_grad_(False)
+    # The list of its photos, the Gaussian fit of w, a sheet of samples; the weights come last.
+    training = load_set(state / "images.npz")
+    photos = list_photos(training.files, training.digests)
+    atomic_write(folder / f"{name}-images.txt.gz", photos)
+    fit = fit_gaussian(lambda z: network.mapping(z)[:, 0], network.z_dim)
+    save_file({"mean": fit.mean, "std": fit.std}, folder / f"{name}-fit.safetensors")
+    save_sheet(sample(network, 96, EXPORT_SHEET_SEED), 12, folder / f"{name}.png")
+    steps = int(read_numbers(checkpoint)["step"])
+    weights = folder / f"{name}.safetensors"
+    content = card_content(config, training, steps, photos)
+    save_generator(network, weights, content | {"name": name})
+    return weights
+
+
+def card_content(
+    config: GanConfig, training: TrainingSet, steps: int, photos: bytes
+) -> dict[str, Any]:
+    """Return the content of a generator's card that needs no measurement.
+
+    ``photos`` is the compressed list of its training photos.
+    """
+    kimg = steps * config.batch / 1000
+    # The composition in a few words: equal, or the share of the largest group.
+    counts = training.race_counts()
+    largest = max(counts, key=lambda race: counts[race])
+    mixture = f"{100 * counts[largest] / sum(counts.values()):.0f} % {largest}"
+    if len(set(counts.values())) == 1:
+        mixture = f"equal over {len(counts)} groups"
+    status: dict[str, Any] = {"interim": config.resolution < FINAL_RESOLUTION}
+    if status["interim"]:
+        status["caveat"] = (
+            f"interim model, {config.resolution} px after {1000 * kimg:,.0f} images; "
+            f"python -m pulse_audit.training.gan trains it at {FINAL_RESOLUTION} px"
+        )
+    return {
+        "name": config.name,
+        "title": f"{sum(counts.values()):,} FairFace photos, {mixture}",
+        "resolution": config.resolution,
+        **status,
+        "crop": "fairface-0.25",
+        "licence": "Apache-2.0",
+        "training_data": (
+            f"{len(training.images):,} photos of FairFace's training part, {config.resolution} px"
+        ),
+        "attribution": ATTRIBUTION,
+        "composition": counts,
+        "selection": (
+            f"{config.held_out_per_cell} faces of each race and gender were held out first, spread "
+            f"over the ages; photos of a mean luma below {DARKEST:g} of 255 were left out; the "
+            "rest was chosen by a seeded order of file names"
+        ),
+        "photos_sha256": hashlib.sha256(photos).hexdigest(),
+        "kimg": kimg,
+        "configuration": config.model_dump(mode="json"),
+    }
 
 
 @click.group()
@@ -154,30 +231,30 @@ def main() -> None:
 
 
 @main.command("train")
-@click.option("--config", "name", required=True, help="Name of a shipped configuration, or a file.")
-@click.option("--state", type=Path, required=True, help="Folder of the run's state.")
-@click.option("--data", type=Path, required=True, help="Parquet table of faces.")
-@click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", show_default=True)
+@command.config_option
+@command.state_option
+@command.data_option
+@command.device_option
 @click.option("--until-kimg", type=float, help="Stop here, before the budget is used up.")
 @click.option("--sheet-kimg", type=float, default=10.0, show_default=True)
 def train_command(
     name: str, state: Path, data: Path, device: str, until_kimg: float | None, sheet_kimg: float
 ) -> None:
     """Train or resume; SIGTERM saves and ends."""
-    config = read_config(name)
+    config = read_gan_config(name)
     until = min(until_kimg or config.budget_kimg, config.budget_kimg)
     train(config, state, data, torch.device(device), until, sheet_kimg)
 
 
 @main.command("export")
-@click.option("--config", "name", required=True, help="Name of a shipped configuration, or a file.")
-@click.option("--state", type=Path, required=True, help="Folder of the run's state.")
+@command.config_option
+@command.state_option
 @click.option("--out", type=Path, required=True, help="Folder for weights, card and samples.")
-@click.option("--as", "called", help="What the model is called.  [default: as its run]")
-def export_command(name: str, state: Path, out: Path, called: str | None) -> None:
+@click.option("--as", "model", help="Name of the model.  [default: as its run]")
+def export_command(name: str, state: Path, out: Path, model: str | None) -> None:
     """Write the averaged generator as it stands, with its card; training may be going on."""
-    print(export(read_config(name), state, out, called))
+    print(export(read_gan_config(name), state, out, model))
 
 
 if __name__ == "__main__":
-    run(main)
+    command.run(main)

@@ -1,8 +1,9 @@
-"""Make the evaluation faces of nobody: ``python -m pulse_audit.training.synthetic --help``.
+"""Samples of generators, and the synthetic evaluation faces made of them.
 
-Every face is sampled from one of the shipped generators at a seed of its own, labelled by the
-shipped attribute net with its most probable classes, and taken in the order of the seeds until
-each race of each generator has enough. Nothing else decides which samples are taken.
+``python -m pulse_audit.training.synthetic --help``. Every face is sampled from one of the shipped
+generators at a seed of its own, labelled by the shipped attribute net with its most probable
+classes, and taken in the order of the seeds until each race of each generator has enough. Nothing
+else decides which samples are taken.
 """
 
 from __future__ import annotations
@@ -24,22 +25,49 @@ from PIL import Image
 from pulse_audit.faces.attribute_net import ShippedAttributes, load_attribute_net
 from pulse_audit.files import atomic_write
 from pulse_audit.generators.searchable import prior_images
+from pulse_audit.generators.stylegan2 import StyleGAN2
 from pulse_audit.models.generators import load_generator
 from pulse_audit.seeding import fingerprint
-from pulse_audit.training.command import run
-from pulse_audit.training.data import to_unit
-from pulse_audit.training.samples import to_pixels
+from pulse_audit.training import command
+from pulse_audit.training.data import to_pixels, to_unit
 from pulse_audit.types import Generator, InputError
 
-CHUNK = 100
-#: Samples of one generator looked at before giving up on a race.
+#: Images computed at a time: for sheets and measurements, and for evaluation faces.
+SAMPLE_CHUNK, FACE_CHUNK = 64, 100
+#: Largest number of samples of one generator that are searched for a race.
 MOST = 40_000
 COLUMNS = ("race", "gender", "age")
 
 
+@torch.no_grad()
+def sample(network: StyleGAN2, count: int, seed: int) -> NDArray[np.uint8]:
+    """Draw images (count, R, R, 3) from z and noise that follow from the seed, untruncated."""
+    source = torch.Generator().manual_seed(seed)
+    device = network.map.w_avg.device
+    images = []
+    for start in range(0, count, SAMPLE_CHUNK):
+        n = min(SAMPLE_CHUNK, count - start)
+        # Drawn on the CPU, so that every device gives the same images.
+        z = torch.randn(n, network.z_dim, generator=source)
+        noise = [torch.randn(n, 1, *shape, generator=source) for shape in network.noise_shapes]
+        drawn = network.synthesis(network.mapping(z.to(device)), [m.to(device) for m in noise])
+        images.append(to_pixels(drawn))
+    return np.concatenate(images)
+
+
+def save_sheet(images: NDArray[np.uint8], columns: int, path: Path, zoom: int = 2) -> None:
+    """Write images (n, R, R, 3) as one PNG, row by row; n is a multiple of ``columns``."""
+    n, side = images.shape[:2]
+    # (rows, columns, R, R, 3) -> (rows, R, columns, R, 3) -> (rows * R, columns * R, 3)
+    rows = images.reshape(n // columns, columns, side, side, 3).transpose(0, 2, 1, 3, 4)
+    sheet = Image.fromarray(rows.reshape(n // columns * side, columns * side, 3))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.resize((sheet.width * zoom, sheet.height * zoom), Image.Resampling.NEAREST).save(path)
+
+
 @dataclass(frozen=True)
 class SyntheticFace:
-    """One face of nobody: pixels (R, R, 3) uint8, labels, and the seed it can be drawn from."""
+    """One synthetic face: pixels (R, R, 3) uint8, labels, and the seed it was drawn from."""
 
     generator: str
     seed: int
@@ -62,13 +90,14 @@ def labelled(
     generator: Generator, name: str, attributes: ShippedAttributes
 ) -> Iterator[SyntheticFace]:
     """Yield samples of a generator in the order of their seeds, with the net's labels."""
-    for start in range(0, MOST, CHUNK):
-        seeds = range(start, start + CHUNK)
+    words = attributes.card.vocabulary
+    for start in range(0, MOST, FACE_CHUNK):
+        seeds = range(start, start + FACE_CHUNK)
         pixels = draw(generator, name, seeds)
         with torch.no_grad():
-            seen = attributes(to_unit(pixels)).probabilities
+            p = attributes(to_unit(pixels)).probabilities
         for row, seed in enumerate(seeds):
-            labels = {c: attributes.card.vocabulary[c][int(seen[c][row].argmax())] for c in COLUMNS}
+            labels = {c: words[c][int(p[c][row].argmax())] for c in COLUMNS}
             yield SyntheticFace(name, seed, pixels[row], labels)
 
 
@@ -80,17 +109,17 @@ def balanced(
     Raises
     ------
     InputError
-        If a race is not reached within the samples that are looked at.
+        If a race is not reached within ``MOST`` samples.
     """
     races = attributes.card.vocabulary["race"]
-    taken: list[SyntheticFace] = []
+    faces: list[SyntheticFace] = []
     counts: Counter[str] = Counter()
     for face in labelled(generator, name, attributes):
         if counts[face.labels["race"]] < per_race:
             counts[face.labels["race"]] += 1
-            taken.append(face)
-        if len(taken) == per_race * len(races):
-            return taken
+            faces.append(face)
+        if len(faces) == per_race * len(races):
+            return faces
     missing = ", ".join(race for race in races if counts[race] < per_race)
     raise InputError(f"{name}: {MOST} samples show too few of {missing}; lower --per-race")
 
@@ -111,14 +140,15 @@ def write(faces: Sequence[SyntheticFace], folder: Path) -> None:
         words = [face.labels[column] for column in COLUMNS]
         writer.writerow([face.file, *words, face.generator, face.seed])
     atomic_write(new / "labels.csv", table.getvalue().encode())
+    # Only a complete folder takes the place of the one before.
     shutil.rmtree(folder, ignore_errors=True)
     new.rename(folder)
 
 
 @click.command()
-@click.option("--assets", type=Path, required=True, help="Folder of the shipped models.")
-@click.option("--generator", "names", multiple=True, required=True, help="Name; repeatable.")
-@click.option("--attributes", default="faces-attributes", show_default=True)
+@command.assets_option
+@command.generators_option
+@command.attributes_option
 @click.option("--per-race", default=20, show_default=True, help="Faces of each race per generator.")
 @click.option("--out", type=Path, required=True, help="Folder to write; replaced.")
 def main(assets: Path, names: tuple[str, ...], attributes: str, per_race: int, out: Path) -> None:
@@ -133,4 +163,4 @@ def main(assets: Path, names: tuple[str, ...], attributes: str, per_race: int, o
 
 
 if __name__ == "__main__":
-    run(main)
+    command.run(main)

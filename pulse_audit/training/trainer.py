@@ -1,37 +1,52 @@
-"""One step of adversarial training, and the state that it carries on.
+"""One step of adversarial training, and the state of a run on disk.
 
 Non-saturating logistic loss with the lazy gradient penalty R1 (Karras et al. 2020,
 arXiv:1912.04958, section 3.1 and appendix B), averaged weights, adaptive augmentation. One set of
 generated images serves both networks in a step, which saves a pass through the generator.
 
 Every random number of a step follows from the seed and the number of the step, so a resumed run
-is the undisturbed one without any random state being stored.
+equals an undisturbed one without any random state being stored.
+
+A state folder holds ``config.json``, ``images.npz`` (the packed photos), ``log.jsonl``,
+``samples/`` and ``checkpoint-<steps>/`` with one safetensors file for each part of the state.
+Nothing in it is executed on reading.
 """
 
 from __future__ import annotations
 
 import copy
+import json
+import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from pulse_audit.files import atomic_write
 from pulse_audit.generators.mapping import mix_styles
 from pulse_audit.generators.stylegan2 import StyleGAN2
 from pulse_audit.seeding import fingerprint
 from pulse_audit.training.augment import AdaptiveStrength, augment
 from pulse_audit.training.config import GanConfig
-from pulse_audit.training.data import TrainingSet, to_range
+from pulse_audit.training.data import TrainingSet, load_set, save_set, to_range, training_set
 from pulse_audit.training.discriminator import Discriminator
+from pulse_audit.types import InputError
 
+#: Every so many steps the strength of the augmentation is adapted.
 ADA_INTERVAL = 4
+NUMBERS = "state.json"
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What one step showed: losses and mean logits, r1 only where the penalty was taken."""
+class StepLosses:
+    """Losses and mean logits of one step; r1 only where the penalty was taken."""
 
     loss_d: float
     loss_g: float
@@ -41,7 +56,7 @@ class Measured:
     r1: float | None
 
 
-class Trainer:
+class GeneratorTrainer:
     """Both networks, their optimisers, the averaged generator, p, and the number of steps done.
 
     Parameters
@@ -67,6 +82,7 @@ class Trainer:
         self.ada = AdaptiveStrength(
             config.ada_target, round(config.ada_kimg * 1000), config.ada_ceiling
         )
+        # Mean signs of the real logits since p was last adapted.
         self._signs: list[Tensor] = []
         self._source = torch.Generator(device)
 
@@ -75,87 +91,68 @@ class Trainer:
         """Real images shown so far."""
         return self.step * self.config.batch
 
-    def advance(self) -> Measured:
+    def advance(self) -> StepLosses:
         """Take one step of both networks."""
-        self._source.manual_seed(fingerprint(self.config.seed, "step", self.step))
-        real, fake = self._real(), self._generated()
-        strength = self.ada.p
-        loss_d, logit_real, logit_fake, r1 = self._improve_discriminator(real, fake, strength)
-        loss_g = self._improve_generator(fake, strength)
-        self.step += 1
-        update_average(self.average, self.generator, ema_decay(self.config, self.images_seen))
-        sign = logit_real.sign().mean()
-        self._adapt(sign)
-        return Measured(
-            loss_d=float(loss_d),
-            loss_g=float(loss_g),
-            logit_real=float(logit_real.mean()),
-            logit_fake=float(logit_fake.mean()),
-            sign_real=float(sign),
-            r1=None if r1 is None else float(r1.detach()),
-        )
+        config, n, p = self.config, self.config.batch, self.ada.p
+        self._source.manual_seed(fingerprint(config.seed, "step", self.step))
+        # Real images (n, 3, R, R), each mirrored with probability one half; generated ones.
+        photos = self.training.batch(self.images_seen, n, config.seed)
+        real = to_range(photos, self.device)
+        chance = torch.rand(n, generator=self._source, device=self.device)
+        real = torch.where((chance < 0.5)[:, None, None, None], real.flip(3), real)
+        fake = self._generate()
 
-    def _real(self) -> Tensor:
-        """Take the next photos (batch, 3, R, R), each mirrored with probability one half."""
-        config = self.config
-        photos = self.training.batch(self.images_seen, config.batch, config.seed)
-        images = to_range(photos, self.device)
-        chance = torch.rand(len(images), generator=self._source, device=self.device)
-        return torch.where((chance < 0.5)[:, None, None, None], images.flip(3), images)
-
-    def _generated(self) -> Tensor:
-        """Generate images (batch, 3, R, R) with a graph back to the generator's weights."""
-        network, n = self.generator, self.config.batch
-        z = self._normal(2, n, network.z_dim)
-        coarse, fine = network.mapping(z.flatten(0, 1)).chunk(2)
-        mixed = round(n * self.config.style_mixing)
-        crossover = self._crossover()
-        w = torch.cat([mix_styles(coarse[:mixed], fine[:mixed], crossover), coarse[mixed:]])
-        noise = [self._normal(n, 1, *shape) for shape in network.noise_shapes]
-        return network.synthesis(w, noise)
-
-    def _crossover(self) -> int:
-        """Draw the layer from which on the mixed images take their second style."""
-        count = self.generator.num_ws
-        return int(torch.randint(1, count, (), generator=self._source, device=self.device))
-
-    def _normal(self, *shape: int) -> Tensor:
-        return torch.randn(*shape, generator=self._source, device=self.device)
-
-    def _improve_discriminator(
-        self, real: Tensor, fake: Tensor, p: float
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        config, network, n = self.config, self.discriminator, self.config.batch
-        shown = augment(torch.cat([real, fake.detach()]), p, self._source)
+        # The discriminator's step: softplus(-D(real)) + softplus(D(fake)), both augmented.
+        images = augment(torch.cat([real, fake.detach()]), p, self._source)
         self.adam_d.zero_grad()
         r1 = None
         if self.step % config.r1_interval == 0:
             # With the penalty at this step only, its weight stands for the whole interval.
-            r1 = gradient_penalty(network, shown[:n])
+            r1 = gradient_penalty(self.discriminator, images[:n])
             torch.autograd.backward(r1 * (config.r1_gamma / 2 * config.r1_interval))
-        logit_real, logit_fake = network(shown).split(n)
-        loss = F.softplus(-logit_real).mean() + F.softplus(logit_fake).mean()
-        torch.autograd.backward(loss)
+        logit_real, logit_fake = self.discriminator(images).split(n)
+        loss_d = F.softplus(-logit_real).mean() + F.softplus(logit_fake).mean()
+        torch.autograd.backward(loss_d)
         self.adam_d.step()
-        return loss.detach(), logit_real.detach(), logit_fake.detach(), r1
 
-    def _improve_generator(self, fake: Tensor, p: float) -> Tensor:
+        # The generator's step: softplus(-D(fake)), with the discriminator as it is now.
         self.adam_g.zero_grad()
         self.discriminator.requires_grad_(False)
-        logits = self.discriminator(augment(fake, p, self._source))
-        loss = F.softplus(-logits).mean()
-        torch.autograd.backward(loss)
+        loss_g = F.softplus(-self.discriminator(augment(fake, p, self._source))).mean()
+        torch.autograd.backward(loss_g)
         self.discriminator.requires_grad_(True)
         self.adam_g.step()
-        return loss.detach()
 
-    def _adapt(self, sign: Tensor) -> None:
-        """Every few steps let the mean sign of the real logits move p."""
+        self.step += 1
+        update_average(self.average, self.generator, ema_decay(config, self.images_seen))
+        # Every few steps the mean sign of the real logits, r_t, adapts p.
+        sign = logit_real.detach().sign().mean()
         self._signs.append(sign)
         if self.step % ADA_INTERVAL == 0:
             r_t = float(torch.stack(self._signs).mean())
-            self.ada.update(r_t, len(self._signs) * self.config.batch)
+            self.ada.update(r_t, len(self._signs) * n)
             self._signs.clear()
+        return StepLosses(
+            loss_d=float(loss_d.detach()),
+            loss_g=float(loss_g.detach()),
+            logit_real=float(logit_real.detach().mean()),
+            logit_fake=float(logit_fake.detach().mean()),
+            sign_real=float(sign),
+            r1=None if r1 is None else float(r1.detach()),
+        )
+
+    def _generate(self) -> Tensor:
+        """Generate images (batch, 3, R, R) with a graph back to the generator's weights."""
+        network, n = self.generator, self.config.batch
+        options: dict[str, Any] = {"generator": self._source, "device": self.device}
+        z = torch.randn(2, n, network.z_dim, **options)
+        coarse, fine = network.mapping(z.flatten(0, 1)).chunk(2)
+        # Style mixing: some images take their later layers from a second latent.
+        mixed = round(n * self.config.style_mixing)
+        crossover = int(torch.randint(1, network.num_ws, (), **options))
+        w = torch.cat([mix_styles(coarse[:mixed], fine[:mixed], crossover), coarse[mixed:]])
+        noise = [torch.randn(n, 1, *shape, **options) for shape in network.noise_shapes]
+        return network.synthesis(w, noise)
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Return everything that a step changes, in parts; see also `numbers`."""
@@ -171,17 +168,50 @@ class Trainer:
         """Return the state that is not tensors."""
         return {"step": self.step, "p": self.ada.p, "signs": [float(s) for s in self._signs]}
 
-    def restore(
-        self, tensors: Mapping[str, Mapping[str, Tensor]], step: int, p: float, signs: list[float]
-    ) -> None:
-        """Take up the state that `tensors` and `numbers` described."""
-        self.generator.load_state_dict(tensors["generator"])
-        self.average.load_state_dict(tensors["average"])
-        self.discriminator.load_state_dict(tensors["discriminator"])
-        _set_moments(self.generator, self.adam_g, tensors["adam_generator"], step)
-        _set_moments(self.discriminator, self.adam_d, tensors["adam_discriminator"], step)
-        self.step, self.ada.p = step, p
-        self._signs = [torch.tensor(sign, device=self.device) for sign in signs]
+    def save(self, folder: Path) -> Path:
+        """Write the state, keep the one before, and return the checkpoint's folder."""
+        final = folder / f"checkpoint-{self.step:08d}"
+        if final.exists():
+            return final
+        # Write under another name, so that a checkpoint is there whole or not at all.
+        new = folder / f"new-{final.name}"
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
+        for part, tensors in self.tensors().items():
+            stored = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+            save_file(stored, new / f"{part}.safetensors")
+        atomic_write(new / NUMBERS, json.dumps(self.numbers()).encode())
+        os.replace(new, final)
+        for old in _checkpoints(folder)[:-2]:
+            shutil.rmtree(old)
+        return final
+
+    def resume(self, folder: Path) -> bool:
+        """Restore the newest state in a folder; False if there is none.
+
+        Raises
+        ------
+        InputError
+            If the newest checkpoint is damaged.
+        """
+        if not _checkpoints(folder):
+            return False
+        checkpoint = newest_checkpoint(folder)
+        try:
+            numbers = read_numbers(checkpoint)
+            step, p, signs = (numbers[key] for key in ("step", "p", "signs"))
+            parts = {part: load_file(checkpoint / f"{part}.safetensors") for part in self.tensors()}
+            self.generator.load_state_dict(parts["generator"])
+            self.average.load_state_dict(parts["average"])
+            self.discriminator.load_state_dict(parts["discriminator"])
+            _set_moments(self.generator, self.adam_g, parts["adam_generator"], step)
+            _set_moments(self.discriminator, self.adam_d, parts["adam_discriminator"], step)
+            self.step, self.ada.p = step, p
+            self._signs = [torch.tensor(sign, device=self.device) for sign in signs]
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            line = str(error).splitlines()[0]
+            raise InputError(f"{checkpoint}: damaged ({line}); delete it to start again") from error
+        return True
 
 
 def gradient_penalty(network: nn.Module, images: Tensor) -> Tensor:
@@ -196,7 +226,7 @@ def gradient_penalty(network: nn.Module, images: Tensor) -> Tensor:
 
 
 def ema_decay(config: GanConfig, images_seen: int) -> float:
-    """Factor a step leaves on the averaged weights: half after ``ema_kimg`` thousand images.
+    """Factor of a step on the averaged weights: one half after ``ema_kimg`` thousand images.
 
     Early on the half-life is a share of the images seen, so that the average keeps up.
     """
@@ -218,7 +248,7 @@ def _adam(network: nn.Module, config: GanConfig) -> torch.optim.Adam:
 
 
 def _moments(network: nn.Module, adam: torch.optim.Adam) -> dict[str, Tensor]:
-    """Second moments by parameter name; with beta1 = 0 nothing else outlives a step."""
+    """Second moments by parameter name; with beta1 = 0 nothing else is carried to the next step."""
     named = network.named_parameters()
     return {name: adam.state[p]["exp_avg_sq"] for name, p in named if p in adam.state}
 
@@ -228,9 +258,57 @@ def _set_moments(
 ) -> None:
     for name, parameter in network.named_parameters():
         if name in moments:
-            second = torch.empty_like(parameter).copy_(moments[name])
             adam.state[parameter] = {
                 "step": torch.tensor(float(step)),
                 "exp_avg": torch.zeros_like(parameter),
-                "exp_avg_sq": second,
+                "exp_avg_sq": torch.empty_like(parameter).copy_(moments[name]),
             }
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """Complete checkpoints, oldest first."""
+    return sorted(path for path in folder.glob("checkpoint-*") if (path / NUMBERS).exists())
+
+
+def newest_checkpoint(folder: Path) -> Path:
+    """Return the newest checkpoint of a state folder; InputError if there is none."""
+    checkpoints = _checkpoints(folder)
+    if not checkpoints:
+        raise InputError(f"{folder}: holds no checkpoint of a training run")
+    return checkpoints[-1]
+
+
+def read_numbers(checkpoint: Path) -> dict[str, Any]:
+    """Read the part of a state that is not tensors: step, p, signs."""
+    numbers: dict[str, Any] = json.loads((checkpoint / NUMBERS).read_text())
+    return numbers
+
+
+def prepare(config: GanConfig, folder: Path, data: Path) -> TrainingSet:
+    """Bind a state folder to a configuration, and pack its photos on first use.
+
+    Raises
+    ------
+    InputError
+        If the folder belongs to another configuration (all but the budget has to be the same), or
+        the photos cannot be read.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    # The configuration of the folder: written on first use, compared later.
+    values = config.model_dump(mode="json", exclude={"budget_kimg"})
+    path = folder / "config.json"
+    if not path.exists():
+        atomic_write(path, json.dumps(values, indent=1).encode())
+    stored = json.loads(path.read_text())
+    different = ", ".join(sorted(key for key in values if stored.get(key) != values[key]))
+    if different:
+        raise InputError(f"{folder}: holds a run with another {different}; use another folder")
+    # The photos, packed once.
+    packed = folder / "images.npz"
+    if not packed.exists():
+        training = training_set(
+            data, config.composition, config.resolution, config.held_out_per_cell, config.seed
+        )
+        save_set(training, folder / "new-images.npz")
+        os.replace(folder / "new-images.npz", packed)
+    return load_set(packed)

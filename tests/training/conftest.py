@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pulse_audit.training.config import GanConfig, read_config
+from pulse_audit.training.config import GanConfig, read_gan_config
 from pulse_audit.training.data import TrainingSet
 
 
@@ -26,7 +26,7 @@ def config() -> GanConfig:
         "ada_kimg": 1.0,
         "precision": "float32",
     }
-    return GanConfig(**{**read_config("faces-balanced-32").model_dump(), **tiny})
+    return GanConfig(**{**read_gan_config("faces-balanced-32").model_dump(), **tiny})
 
 
 @pytest.fixture

@@ -16,7 +16,12 @@ from PIL import Image
 
 from pulse_audit.faces.attribute_net import AttributeNet, load_attribute_net
 from pulse_audit.training import attributes
-from pulse_audit.training.attribute_card import (
+from pulse_audit.training.attribute_trainer import (
+    AttributeTrainer,
+    LabelledFaces,
+    labelled_faces,
+)
+from pulse_audit.training.attributes import (
     age_weights,
     calibration_error,
     confusion,
@@ -26,19 +31,9 @@ from pulse_audit.training.attribute_card import (
     fairface_columns,
     temperature,
 )
-from pulse_audit.training.attribute_config import (
-    AttributeConfig,
-    image_size,
-    learning_rate,
-    read_config,
-)
-from pulse_audit.training.attribute_trainer import (
-    LabelledFaces,
-    Trainer,
-    augmented,
-    labelled_faces,
-)
+from pulse_audit.training.augment import augment_photos
 from pulse_audit.training.cards import attribute_card
+from pulse_audit.training.config import AttributeConfig, read_attribute_config
 from pulse_audit.types import InputError
 
 COLOURS = {"A": (200, 60, 60), "B": (60, 60, 200)}
@@ -60,7 +55,7 @@ def config() -> AttributeConfig:
         "restarts": [],
         "mixup": 0.0,
     }
-    return AttributeConfig(**{**read_config("faces-attributes").model_dump(), **tiny})
+    return AttributeConfig(**{**read_attribute_config("faces-attributes").model_dump(), **tiny})
 
 
 @pytest.fixture
@@ -103,14 +98,14 @@ def test_a_resumed_run_is_the_undisturbed_one(
     config: AttributeConfig, table: Path, tmp_path: Path
 ) -> None:
     faces, _ = labelled_faces(config, table)
-    whole = Trainer(config, faces, torch.device("cpu"))
+    whole = AttributeTrainer(config, faces, torch.device("cpu"))
     for _ in range(6):
         whole.advance()
-    first = Trainer(config, faces, torch.device("cpu"))
+    first = AttributeTrainer(config, faces, torch.device("cpu"))
     for _ in range(3):
         first.advance()
     first.save(tmp_path / "state")
-    second = Trainer(config, faces, torch.device("cpu"))
+    second = AttributeTrainer(config, faces, torch.device("cpu"))
     assert second.resume(tmp_path / "state") and second.step == 3
     for _ in range(3):
         second.advance()
@@ -122,8 +117,8 @@ def test_a_state_of_another_run_is_refused(
     config: AttributeConfig, table: Path, tmp_path: Path
 ) -> None:
     faces, _ = labelled_faces(config, table)
-    Trainer(config, faces, torch.device("cpu")).save(tmp_path)
-    other = Trainer(config.model_copy(update={"seed": 1}), faces, torch.device("cpu"))
+    AttributeTrainer(config, faces, torch.device("cpu")).save(tmp_path)
+    other = AttributeTrainer(config.model_copy(update={"seed": 1}), faces, torch.device("cpu"))
     with pytest.raises(InputError, match="another configuration"):
         other.resume(tmp_path)
     (tmp_path / "state.pt").write_bytes(b"nothing")
@@ -136,7 +131,7 @@ def test_a_state_that_lacks_a_part_is_refused(
     config: AttributeConfig, table: Path, tmp_path: Path, lost: str
 ) -> None:
     faces, _ = labelled_faces(config, table)
-    trainer = Trainer(config, faces, torch.device("cpu"))
+    trainer = AttributeTrainer(config, faces, torch.device("cpu"))
     trainer.save(tmp_path)
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     del state[lost]
@@ -147,7 +142,7 @@ def test_a_state_that_lacks_a_part_is_refused(
 
 def test_an_unknown_configuration_lists_those_there_are() -> None:
     with pytest.raises(InputError, match="shipped ones are faces-attributes"):
-        read_config("faces-unheard-of")
+        read_attribute_config("faces-unheard-of")
 
 
 @pytest.mark.parametrize(("ended", "told"), [(0, False), (1, False), (2, True)])
@@ -156,7 +151,7 @@ def test_a_card_tells_of_the_cycles_that_have_ended_and_no_others(
 ) -> None:
     again = config.model_copy(update={"restarts": ((1, 64, 0.01), (1, 64, 0.01))})
     faces, apart = labelled_faces(again, table)
-    trainer = Trainer(again, faces, torch.device("cpu"))
+    trainer = AttributeTrainer(again, faces, torch.device("cpu"))
     trainer.ends = [trainer.average] * ended
     export(trainer, apart, tmp_path)
     content = json.loads((tmp_path / "tiny.json").read_text())
@@ -210,17 +205,17 @@ def test_attributes_without_words_are_refused(config: AttributeConfig, field: st
 
 
 def test_epochs_have_their_sizes_and_the_rate_its_shape(config: AttributeConfig) -> None:
-    assert [image_size(config, epoch) for epoch in range(4)] == [32, 64, 64, 64]
+    assert [config.image_size(epoch) for epoch in range(4)] == [32, 64, 64, 64]
     peak = config.learning_rate
-    rates = [learning_rate(config, 3 * progress) for progress in (0.05, config.warmup, 1.0)]
+    rates = [config.rate(3 * progress) for progress in (0.05, config.warmup, 1.0)]
     assert rates == pytest.approx([peak / 2, peak, 0.0])
 
 
 def test_a_restart_is_a_cycle_of_its_own_after_the_first(config: AttributeConfig) -> None:
     again = config.model_copy(update={"restarts": ((2, 48, 0.01),)})
-    assert [image_size(again, epoch) for epoch in range(5)] == [32, 64, 64, 48, 48]
-    assert learning_rate(again, 2.9) == learning_rate(config, 2.9)
-    rates = [learning_rate(again, 3 + 2 * progress) for progress in (0.05, config.warmup, 1.0)]
+    assert [again.image_size(epoch) for epoch in range(5)] == [32, 64, 64, 48, 48]
+    assert again.rate(2.9) == config.rate(2.9)
+    rates = [again.rate(3 + 2 * progress) for progress in (0.05, config.warmup, 1.0)]
     assert rates == pytest.approx([0.005, 0.01, 0.0])
 
 
@@ -229,7 +224,7 @@ def test_the_ends_of_the_cycles_are_averaged(
 ) -> None:
     twice = config.model_copy(update={"restarts": ((1, 64, 0.01),)})
     faces, apart = labelled_faces(twice, table)
-    trainer = Trainer(twice, faces, torch.device("cpu"))
+    trainer = AttributeTrainer(twice, faces, torch.device("cpu"))
     middle = None
     while trainer.step < trainer.steps:
         trainer.advance()
@@ -237,7 +232,7 @@ def test_the_ends_of_the_cycles_are_averaged(
             middle = {name: value.clone() for name, value in trainer.average.items()}
     assert middle is not None and len(trainer.ends) == 2
     trainer.save(tmp_path)
-    again = Trainer(twice, faces, torch.device("cpu"))
+    again = AttributeTrainer(twice, faces, torch.device("cpu"))
     assert again.resume(tmp_path)
     made = again.averaged()
     for name, value in made.named_parameters():
@@ -253,7 +248,7 @@ def test_the_ends_of_the_cycles_are_averaged(
 def test_augmentation_keeps_range_and_leaves_hue_alone() -> None:
     source = torch.Generator().manual_seed(0)
     grey = torch.full((16, 3, 32, 32), 0.5)
-    shown = augmented(grey, 24, 0.0, source)
+    shown = augment_photos(grey, 24, 0.0, source)
     assert shown.shape == (16, 3, 24, 24)
     assert torch.equal(shown, shown.clamp(0, 1))
     torch.testing.assert_close(shown[:, 0], shown[:, 1])
@@ -281,7 +276,8 @@ def test_confusion_counts_rows_of_labels() -> None:
 
 def test_shipped_configurations_hold_the_same_faces_out_and_differ_in_their_seed() -> None:
     one, other = (
-        read_config(n).model_dump() for n in ("faces-attributes", "faces-attributes-check")
+        read_attribute_config(n).model_dump()
+        for n in ("faces-attributes", "faces-attributes-check")
     )
     shared = ("vocabulary", "held_out_seed", "held_out_per_cell", "widths", "blocks")
     assert {key: one[key] for key in shared} == {key: other[key] for key in shared}
@@ -289,7 +285,7 @@ def test_shipped_configurations_hold_the_same_faces_out_and_differ_in_their_seed
 
 
 def test_derived_groupings_are_counted_by_summed_probabilities() -> None:
-    words = read_config("faces-attributes").vocabulary
+    words = read_attribute_config("faces-attributes").vocabulary
     source = np.random.default_rng(0)
     logits = {
         name: torch.from_numpy(source.normal(size=(200, len(w)))) for name, w in words.items()

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from pulse_audit.training.config import FOLDER, GanConfig, read_config
+from pulse_audit.training.config import FOLDER, GanConfig, read_gan_config
 from pulse_audit.types import InputError
 
 NAMES = sorted(file.stem for file in FOLDER.glob("*.yaml"))
@@ -10,12 +10,12 @@ NAMES = sorted(file.stem for file in FOLDER.glob("*.yaml"))
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_shipped_configuration_is_valid_and_bears_its_name(name: str) -> None:
-    assert read_config(name).name == name
+    assert read_gan_config(name).name == name
 
 
 @pytest.mark.parametrize("side", [32, 64])
 def test_twins_differ_only_in_whom_they_see(side: int) -> None:
-    twins = [read_config(f"faces-{kind}-{side}") for kind in ("balanced", "skewed")]
+    twins = [read_gan_config(f"faces-{kind}-{side}") for kind in ("balanced", "skewed")]
     first, second = (twin.model_dump(exclude={"name", "composition"}) for twin in twins)
     assert first == second
     assert sum(twins[0].composition.values()) == sum(twins[1].composition.values()) == 8400
@@ -23,14 +23,14 @@ def test_twins_differ_only_in_whom_they_see(side: int) -> None:
 
 @pytest.mark.parametrize("side", [32, 64])
 def test_balanced_shows_seven_groups_equally(side: int) -> None:
-    shares = read_config(f"faces-balanced-{side}").composition
+    shares = read_gan_config(f"faces-balanced-{side}").composition
     assert len(shares) == 7
     assert set(shares.values()) == {1200}
 
 
 @pytest.mark.parametrize("side", [32, 64])
 def test_skewed_is_82_percent_white_and_the_rest_even(side: int) -> None:
-    shares = dict(read_config(f"faces-skewed-{side}").composition)
+    shares = dict(read_gan_config(f"faces-skewed-{side}").composition)
     assert shares.pop("White") * 100 == 82 * 8400
     assert len(shares) == 6
     assert len(set(shares.values())) == 1
@@ -38,7 +38,7 @@ def test_skewed_is_82_percent_white_and_the_rest_even(side: int) -> None:
 
 def test_an_unknown_name_lists_those_there_are() -> None:
     with pytest.raises(InputError, match="shipped ones are faces-balanced-32"):
-        read_config("faces-unheard-of")
+        read_gan_config("faces-unheard-of")
 
 
 @pytest.mark.parametrize("change", [{"batch": 6}, {"unknown": 1}, {"resolution": 16}])
@@ -48,4 +48,4 @@ def test_a_bad_value_is_refused(config: GanConfig, change: dict[str, int], tmp_p
     path = tmp_path / "bad.yaml"
     path.write_text(yaml.safe_dump(config.model_dump(mode="json") | change))
     with pytest.raises(InputError, match=r"bad\.yaml"):
-        read_config(path)
+        read_gan_config(path)

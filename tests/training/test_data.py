@@ -5,15 +5,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pulse_audit.training.config import read_config
+from pulse_audit.training.config import read_gan_config
 from pulse_audit.training.data import (
     TrainingSet,
     choose,
     even_shares,
-    held_out,
+    held_out_files,
     load_set,
     luma,
     pack,
+    photos,
     read_faces,
     save_set,
     to_range,
@@ -25,26 +26,26 @@ FACES64 = Path(__file__).resolve().parents[3] / "shared" / "faces64" / "train.pa
 
 
 def test_the_same_number_is_held_out_of_each_race_and_gender(faces: pd.DataFrame) -> None:
-    apart = faces[faces["file"].isin(held_out(faces, 6, seed=1))]
+    apart = faces[faces["file"].isin(held_out_files(faces, 6, seed=1))]
     assert Counter(zip(apart["race"], apart["gender"], strict=True)) == {
         (race, gender): 6 for race in "AB" for gender in ("Female", "Male")
     }
 
 
 def test_every_age_keeps_half_of_its_faces_for_training(faces: pd.DataFrame) -> None:
-    apart = held_out(faces, 6, seed=1)
+    apart = held_out_files(faces, 6, seed=1)
     for _, group in faces.groupby(["race", "gender", "age"]):
         assert 2 * group["file"].isin(apart).sum() <= len(group)
 
 
 def test_what_is_held_out_does_not_depend_on_the_order_of_the_rows(faces: pd.DataFrame) -> None:
     shuffled = faces.sample(frac=1, random_state=3)
-    assert held_out(shuffled, 6, seed=1) == held_out(faces, 6, seed=1)
+    assert held_out_files(shuffled, 6, seed=1) == held_out_files(faces, 6, seed=1)
 
 
 def test_too_few_faces_to_hold_out_are_refused(faces: pd.DataFrame) -> None:
     with pytest.raises(InputError, match="too few"):
-        held_out(faces, 20, seed=1)
+        held_out_files(faces, 20, seed=1)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,7 @@ def test_a_composition_is_met_exactly(faces: pd.DataFrame) -> None:
 
 def test_nearly_black_photos_are_left_out(faces: pd.DataFrame) -> None:
     chosen = choose(faces, {"A": 40, "B": 20}, seed=1)
-    assert min(map(luma, chosen["image"])) > 90
+    assert min(map(luma, photos(chosen))) > 90
 
 
 def test_a_smaller_share_is_part_of_a_larger_one(faces: pd.DataFrame) -> None:
@@ -85,12 +86,18 @@ def test_nothing_held_out_is_trained_on(faces: pd.DataFrame, tmp_path: Path) -> 
     faces.to_parquet(tmp_path / "faces.parquet")
     training = training_set(tmp_path / "faces.parquet", {"A": 30, "B": 8}, 8, 6, seed=1)
     assert training.images.shape == (38, 8, 8, 3)
-    assert not set(training.files) & set(held_out(faces, 6, seed=1))
+    assert not set(training.files) & set(held_out_files(faces, 6, seed=1))
 
 
 def test_photos_are_packed_in_order_with_their_pixels(faces: pd.DataFrame) -> None:
     training = pack(faces[1:4], 8)
     assert training.images[:, 0, 0].tolist() == [[101] * 3, [102] * 3, [103] * 3]
+
+
+def test_an_unreadable_photo_is_named(faces: pd.DataFrame) -> None:
+    faces.at[2, "image"] = b"no photo"
+    with pytest.raises(InputError, match=r"^train/2\.jpg: unreadable photo \(.*\)$"):
+        pack(faces[1:4], 8)
 
 
 def test_a_packed_set_is_read_back(training: TrainingSet, tmp_path: Path) -> None:
@@ -124,10 +131,10 @@ def test_pixels_map_to_minus_one_and_one() -> None:
 @pytest.mark.skipif(not FACES64.exists(), reason="needs shared/faces64")
 def test_faces64_has_enough_faces_for_the_shipped_twins() -> None:
     faces = read_faces(FACES64)
-    config = read_config("faces-skewed-32")
-    apart = held_out(faces, config.held_out_per_cell, config.seed)
+    config = read_gan_config("faces-skewed-32")
+    apart = held_out_files(faces, config.held_out_per_cell, config.seed)
     left = Counter(faces[~faces["file"].isin(apart)]["race"])
     assert len(apart) == 4004
     assert left["White"] == 7506 - 572
     for name in ("faces-balanced-32", "faces-skewed-32"):
-        assert all(left[race] >= n for race, n in read_config(name).composition.items())
+        assert all(left[race] >= n for race, n in read_gan_config(name).composition.items())

@@ -1,4 +1,4 @@
-"""Judging a generator, and the cards people read."""
+"""Measuring a generator, and the cards people read."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pulse_audit.training import cards, evaluate
-from pulse_audit.training.export import export
+from pulse_audit.training.gan import export
 
 
 def test_composition_counts_the_most_probable_and_averages_the_rest() -> None:
@@ -56,12 +56,11 @@ def test_an_interim_model_says_so_in_its_card(config, training, tmp_path: Path) 
 
     from pulse_audit.files import read_card
     from pulse_audit.generators.native_format import KIND
-    from pulse_audit.training import checkpoint
     from pulse_audit.training.data import save_set
-    from pulse_audit.training.trainer import Trainer
+    from pulse_audit.training.trainer import GeneratorTrainer
 
     save_set(training, tmp_path / "images.npz")
-    checkpoint.save(Trainer(config, training, torch.device("cpu")), tmp_path)
+    GeneratorTrainer(config, training, torch.device("cpu")).save(tmp_path)
     path = export(config, tmp_path, tmp_path / "out", "twin")
     text = cards.generator_card("twin", read_card(path, KIND))
     assert "interim model, 8 px" in text and "trains it at 64 px" in text

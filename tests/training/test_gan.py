@@ -15,8 +15,9 @@ from PIL import Image
 
 from pulse_audit.generators.adapt import as_generator
 from pulse_audit.generators.checkpoints import read_checkpoint
-from pulse_audit.training import checkpoint, gan
+from pulse_audit.training import gan
 from pulse_audit.training.config import GanConfig
+from pulse_audit.training.trainer import StepLosses, newest_checkpoint, prepare, read_numbers
 from pulse_audit.types import InputError
 
 
@@ -65,28 +66,28 @@ def test_sigterm_saves_and_ends(config: GanConfig, faces: pd.DataFrame, tmp_path
         sheet_kimg=1e6,
     )
     assert trainer.step > 0
-    assert checkpoint.read_numbers(checkpoint.newest(tmp_path / "state"))["step"] == trainer.step
+    assert read_numbers(newest_checkpoint(tmp_path / "state"))["step"] == trainer.step
 
 
 def test_a_state_of_another_configuration_is_refused(
     config: GanConfig, faces: pd.DataFrame, tmp_path: Path
 ) -> None:
     faces.to_parquet(tmp_path / "faces.parquet")
-    checkpoint.prepare(config, tmp_path / "state", tmp_path / "faces.parquet")
+    prepare(config, tmp_path / "state", tmp_path / "faces.parquet")
     other = config.model_copy(update={"seed": 5, "budget_kimg": 9.0})
     with pytest.raises(InputError, match="another seed;"):
-        checkpoint.prepare(other, tmp_path / "state", tmp_path / "faces.parquet")
+        prepare(other, tmp_path / "state", tmp_path / "faces.parquet")
 
 
 def test_exporting_nothing_is_refused(run: list[str], config: GanConfig, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no checkpoint"):
-        checkpoint.newest(tmp_path)
+        newest_checkpoint(tmp_path)
 
 
 def test_the_log_averages_what_was_measured() -> None:
     steps = [
-        gan.Measured(1.0, 2.0, 3.0, 4.0, 0.5, None),
-        gan.Measured(3.0, 2.0, 3.0, 4.0, 0.5, 7.0),
+        StepLosses(1.0, 2.0, 3.0, 4.0, 0.5, None),
+        StepLosses(3.0, 2.0, 3.0, 4.0, 0.5, 7.0),
     ]
     assert gan.means(steps)["loss_d"] == 2.0
     assert gan.means(steps)["r1"] == 7.0

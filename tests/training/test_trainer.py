@@ -5,12 +5,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pulse_audit.training import checkpoint
 from pulse_audit.training.config import GanConfig
 from pulse_audit.training.data import TrainingSet
-from pulse_audit.training.samples import sample
+from pulse_audit.training.synthetic import sample
 from pulse_audit.training.trainer import (
-    Trainer,
+    GeneratorTrainer,
     ema_decay,
     gradient_penalty,
     update_average,
@@ -64,14 +63,14 @@ def test_a_resumed_run_equals_an_undisturbed_one(
     config: GanConfig, training: TrainingSet, tmp_path: Path, precision: str
 ) -> None:
     config = config.model_copy(update={"precision": precision})
-    straight, before, after = (Trainer(config, training, CPU) for _ in range(3))
+    straight, before, after = (GeneratorTrainer(config, training, CPU) for _ in range(3))
     straight.ada.p = before.ada.p = 0.5
     for _ in range(10):
         straight.advance()
     for _ in range(6):  # not a multiple of the interval of p, so pending signs are carried too
         before.advance()
-    checkpoint.save(before, tmp_path)
-    assert checkpoint.resume(after, tmp_path)
+    before.save(tmp_path)
+    assert after.resume(tmp_path)
     for _ in range(4):
         after.advance()
     assert after.numbers() == straight.numbers()
@@ -82,7 +81,7 @@ def test_a_resumed_run_equals_an_undisturbed_one(
 
 
 def test_all_weights_are_trained(config: GanConfig, training: TrainingSet) -> None:
-    trainer = Trainer(config, training, CPU)
+    trainer = GeneratorTrainer(config, training, CPU)
     before = {k: v.clone() for k, v in trainer.generator.named_parameters()}
     # the noise strength starts at zero, so the gradient of all else is there at once
     for _ in range(2):
@@ -94,7 +93,7 @@ def test_all_weights_are_trained(config: GanConfig, training: TrainingSet) -> No
 def test_samples_take_on_the_colour_of_the_photos(config: GanConfig) -> None:
     images = np.empty((20, 8, 8, 3), dtype=np.uint8)
     images[:] = (200, 60, 120)
-    trainer = Trainer(config, TrainingSet(images, (), (), ()), CPU)
+    trainer = GeneratorTrainer(config, TrainingSet(images, (), (), ()), CPU)
     for _ in range(150):
         trainer.advance()
     colour = sample(trainer.average, 32, seed=1).mean(axis=(0, 1, 2))
@@ -104,10 +103,10 @@ def test_samples_take_on_the_colour_of_the_photos(config: GanConfig) -> None:
 def test_a_checkpoint_keeps_only_the_one_before(
     config: GanConfig, training: TrainingSet, tmp_path: Path
 ) -> None:
-    trainer = Trainer(config, training, CPU)
+    trainer = GeneratorTrainer(config, training, CPU)
     for _ in range(3):
         trainer.advance()
-        checkpoint.save(trainer, tmp_path)
+        trainer.save(tmp_path)
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["checkpoint-00000002", "checkpoint-00000003"]
 
@@ -115,9 +114,9 @@ def test_a_checkpoint_keeps_only_the_one_before(
 def test_a_damaged_checkpoint_is_refused(
     config: GanConfig, training: TrainingSet, tmp_path: Path
 ) -> None:
-    trainer = Trainer(config, training, CPU)
+    trainer = GeneratorTrainer(config, training, CPU)
     trainer.advance()
-    part = checkpoint.save(trainer, tmp_path) / "generator.safetensors"
+    part = trainer.save(tmp_path) / "generator.safetensors"
     part.write_bytes(part.read_bytes()[:100])
     with pytest.raises(InputError, match="damaged"):
-        checkpoint.resume(trainer, tmp_path)
+        trainer.resume(tmp_path)
