@@ -107,6 +107,7 @@ def shift_matrix(
     summary: Summary, arms: Sequence[str], condition: str, scale: int, group_by: str
 ) -> Figure | None:
     """P(apparent group of the output | group of the face), in per cent."""
+    # One matrix per arm: rows the labelled groups, columns the apparent ones.
     matrices = {}
     for arm in arms:
         key = ("shift", arm, condition, scale, group_by, "raw")
@@ -173,6 +174,7 @@ def skin_tone(
 
     Columns: lightness of both, lightness shift (output minus original), ITA of both.
     """
+    # Five metrics per arm; an arm without a lightness shift is left out.
     names = ("hr_lightness", "sr_lightness", "lightness_shift", "hr_ita", "sr_ita")
     tones = {
         arm: [summary.select(name, arm, condition, scale, group_by) for name in names]
@@ -223,6 +225,7 @@ def sources(
     summary: Summary, arms: Sequence[str], condition: str, scale: int, group_by: str
 ) -> Figure | None:
     """Where each group's draws were lost, as stacked bars that add up to all its draws."""
+    # Shares per part and group; an arm that was not searched with guidance has none.
     parts_of = {}
     for arm in arms:
         parts = {
@@ -237,6 +240,7 @@ def sources(
     palette = sns.color_palette("colorblind").as_hex()
 
     def draw_panel(axis: Axes, arm: str) -> None:
+        # Each part starts where the last one ended.
         groups = parts_of[arm]["retained"]
         left = np.zeros(len(groups))
         for name, _, colour, hatch in SOURCES:
@@ -282,6 +286,7 @@ def compositions(
     palette = sns.color_palette("colorblind").as_hex()
 
     def draw_panel(axis: Axes, arm: str) -> None:
+        # Groups in the order of the prior; others have no line.
         lines = {row.group: line for line, row in enumerate(shares[arm]["prior"])}
         for (name, marker), colour in zip(COMPOSITIONS, palette, strict=False):
             rows = [row for row in shares[arm][name] if row.group in lines]

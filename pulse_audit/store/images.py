@@ -9,6 +9,7 @@ from pulse_audit.seeding import hexdigest
 
 def _slug(text: str) -> str:
     """File-name form of an id: readable, harmless, and distinct for distinct ids."""
+    # A hash follows the words, so that "a/b" and "a_b" differ.
     return f"{re.sub(r'[^A-Za-z0-9.-]+', '_', text).strip('._')[:60]}-{hexdigest(text)[:8]}"
 
 

@@ -1,11 +1,13 @@
-"""A run directory that is open: its samples, features and references, read and written."""
+"""A run directory: opened, started and locked; its samples, features and references."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import io
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from numpy.typing import NDArray
 from pulse_audit.files import atomic_write
 from pulse_audit.seeding import sha256
 from pulse_audit.store.columns import conform, sample_schema
-from pulse_audit.store.manifest import Manifest
+from pulse_audit.store.manifest import Manifest, read_manifest
 from pulse_audit.types import InputError
 
 Features = NDArray[np.float32]
@@ -40,6 +42,7 @@ class Run:
     @property
     def schema(self) -> pa.Schema:
         """Columns of this run's samples."""
+        # Label columns, predictions of the attribute model, metrics of plug-ins.
         model = self.manifest.attributes
         predicted = None if model is None else list(model.vocabulary)
         measured = [name for metric in self.manifest.metrics.values() for name in metric.columns]
@@ -50,6 +53,11 @@ class Run:
         """Length of the stored feature vectors, None where the run keeps none."""
         return self.manifest.features.dim
 
+    @property
+    def complete(self) -> bool:
+        """Whether the run finished."""
+        return self.manifest.complete
+
     def samples(self) -> pd.DataFrame:
         """All rows of the finished units, in the order of the plan.
 
@@ -58,8 +66,8 @@ class Run:
         InputError
             If a shard does not match its checksum or cannot be read.
         """
-        finished = self._finished()
-        tables = [conform(pq.read_table(self._shard(unit)), self.schema) for unit in finished]
+        # Shards of an older version lack columns; they are null.
+        tables = [conform(pq.read_table(self._shard(u)), self.schema) for u in self._finished()]
         table = pa.concat_tables(tables) if tables else self.schema.empty_table()
         frame: pd.DataFrame = table.to_pandas()
         return frame
@@ -72,7 +80,7 @@ class Run:
         outputs : array, (rows, d)
             float32, aligned with `samples`; rows of NaN where a draw has no output.
         originals : dict
-            Face id -> (d,), one a face; empty until the run is complete.
+            Face id -> (d,), one per face; empty until the run is complete.
 
         None where the run keeps no features.
 
@@ -84,67 +92,73 @@ class Run:
         dim = self.features_dim
         if dim is None:
             return None
-        shards = [self._read_arrays(self._features(unit)) for unit in self._finished()]
-        outputs = [self._checked(shard, "sr_features", dim) for shard in shards]
-        stacked = np.concatenate([np.empty((0, dim), np.float32), *outputs])
-        if not self._features("originals").exists():
+        # (rows, d), one block per finished unit.
+        outputs = [np.empty((0, dim), np.float32)]
+        outputs += [self._vectors(unit, "sr_features", dim)[0] for unit in self._finished()]
+        stacked = np.concatenate(outputs)
+        if not self.has_originals:
             return stacked, {}
-        kept = self._read_arrays(self._features("originals"))
-        vectors = self._checked(kept, "features", dim)
-        ids = [str(face_id) for face_id in kept.get("face_ids", np.empty(0, "U1"))]
+        vectors, stored = self._vectors("originals", "features", dim)
+        ids = [str(face_id) for face_id in stored.get("face_ids", np.empty(0, "U1"))]
         return stacked, dict(zip(ids, vectors, strict=False))
 
+    def _vectors(
+        self, shard: str, name: str, dim: int
+    ) -> tuple[Features, Mapping[str, NDArray[Any]]]:
+        """Feature vectors (n, dim) of a shard, and all of its arrays; nothing is unpickled."""
+        path = self._features(shard)
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {key: file[key] for key in file.files}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise InputError(f"{path}: unreadable features ({error})") from None
+        vectors = arrays.get(name)
+        if vectors is None or vectors.shape[1:] != (dim,) or vectors.dtype.kind != "f":
+            raise InputError(f"{path}: {name} are not vectors of {dim} numbers")
+        return vectors.astype(np.float32), arrays
+
     def _finished(self) -> list[str]:
-        """Units whose shard is there, in the order of the plan; raises where one is damaged."""
-        there = [u.id for u in self.manifest.units if self._shard(u.id).exists()]
-        for unit in there:
+        """Units whose shard exists, in the order of the plan.
+
+        Raises
+        ------
+        InputError
+            If a shard does not match its checksum.
+        """
+        units = [u.id for u in self.manifest.units if self._shard(u.id).exists()]
+        for unit in units:
             if not self.is_finished(unit):
                 raise InputError(
                     f"{self._shard(unit)}: does not match its checksum; "
-                    "the same `pulse-audit run` command makes it anew"
+                    "the same `pulse-audit run` command makes it again"
                 )
-        return there
-
-    def _read_arrays(self, path: Path) -> dict[str, NDArray[Any]]:
-        """Read an .npz of the run; nothing in it is unpickled."""
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                return {name: stored[name] for name in stored.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path}: unreadable features ({error})") from None
-
-    def _checked(self, shard: Mapping[str, NDArray[Any]], name: str, dim: int) -> Features:
-        """Take an array of feature vectors out of a shard, or refuse the shard."""
-        found = shard.get(name)
-        if found is None or found.ndim != 2 or found.shape[1] != dim or found.dtype.kind != "f":
-            raise InputError(f"{self.path / 'features'}: {name} are not vectors of {dim} numbers")
-        return found.astype(np.float32)
+        return units
 
     def is_finished(self, unit: str) -> bool:
-        """Whether a unit's shards are there and match their checksums."""
+        """Whether a unit's shards exist and match their checksums."""
         checksum = self._checksum(unit)
+        # Files of a unit, relative to the folder of its checksums.
+        names = [f"{unit}.parquet"]
+        if self.features_dim is not None:
+            names.append(f"../features/{unit}.npz")
         try:
             lines = [line.split() for line in checksum.read_text().splitlines()]
             recorded = {name: digest for digest, name in lines}
             return all(
                 recorded.get(name) == sha256((checksum.parent / name).read_bytes())
-                for name in self._shards(unit)
+                for name in names
             )
         except (OSError, ValueError, UnicodeDecodeError):
             return False
 
-    @property
-    def complete(self) -> bool:
-        """Whether the run finished."""
-        return self.manifest.complete
-
     def write_unit(
         self, unit: str, rows: Sequence[Mapping[str, Any]], features: Features | None = None
     ) -> None:
-        """Write a unit's rows as one shard, whole or not at all; the shard's name comes last.
+        """Write a unit's rows as one shard, whole or not at all.
 
         ``features`` are those of its outputs, (rows, d), where the run keeps them.
         """
+        # The shard is renamed last: where it exists, features and checksums do.
         table = pa.Table.from_pylist(list(rows), schema=self.schema)
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
@@ -152,6 +166,7 @@ class Run:
         if features is not None:
             files[f"../features/{unit}.npz"] = _as_npz(sr_features=features)
             atomic_write(self._features(unit), files[f"../features/{unit}.npz"])
+        # One line per file, as sha256sum reads them.
         sums = "".join(f"{sha256(data)}  {name}\n" for name, data in files.items())
         atomic_write(self._checksum(unit), sums.encode())
         atomic_write(self._shard(unit), files[f"{unit}.parquet"])
@@ -162,7 +177,7 @@ class Run:
         atomic_write(self._features("originals"), _as_npz(face_ids=np.array(ids), features=vectors))
 
     def write_references(self, content: Mapping[str, Any]) -> None:
-        """Write what outputs are judged by, taken from all originals."""
+        """Write what was fitted on all originals: NIQE's model, the verification threshold."""
         self.write_json("references.json", dict(content))
 
     def read_references(self) -> dict[str, Any] | None:
@@ -183,6 +198,7 @@ class Run:
 
     def write_manifest(self, **changes: Any) -> None:
         """Change entries of the manifest and write it whole."""
+        # Every entry is validated as it is set.
         for name, value in changes.items():
             setattr(self.manifest, name, value)
         self.write_json("manifest.json", self.manifest.as_dict())
@@ -203,11 +219,6 @@ class Run:
     def _features(self, unit: str) -> Path:
         return self.path / "features" / f"{unit}.npz"
 
-    def _shards(self, unit: str) -> list[str]:
-        """Files of a unit, relative to the folder of its checksums."""
-        kept = [] if self.features_dim is None else [f"../features/{unit}.npz"]
-        return [f"{unit}.parquet", *kept]
-
     def _checksum(self, unit: str) -> Path:
         return self.path / "samples" / f"{unit}.sha256"
 
@@ -216,3 +227,72 @@ def _as_npz(**arrays: NDArray[Any]) -> bytes:
     sink = io.BytesIO()
     np.savez(sink, **arrays)  # type: ignore[arg-type]
     return sink.getvalue()
+
+
+def open_run(path: Path | str) -> Run:
+    """Open a run directory for reading.
+
+    Raises
+    ------
+    InputError
+        If there is no readable manifest of a known version.
+    """
+    path = Path(path)
+    return Run(path, read_manifest(path))
+
+
+def create_run(path: Path, manifest: Manifest) -> Run:
+    """Start a run directory by writing its manifest.
+
+    Raises
+    ------
+    InputError
+        If the directory holds something else.
+    """
+    # Hidden files, such as the lock, do not count.
+    others = [p.name for p in path.iterdir() if not p.name.startswith(".")]
+    if others:
+        raise InputError(
+            f"{path}: not a run directory and not empty ({others[0]}); choose another --out"
+        )
+    run = Run(path, manifest)
+    run.write_manifest()
+    return run
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Lock a run directory for writing; make it, and remove what a killed writer left.
+
+    A directory that was made here and stayed empty is removed again.
+
+    Raises
+    ------
+    InputError
+        If it cannot be written, or another process holds it.
+    """
+    created = not path.exists()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = (path / ".lock").open("w")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+    with lock:
+        # One writer at a time; the kernel drops the lock when the process ends.
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{path}: another process is writing this run") from None
+        except OSError as error:
+            raise InputError(f"{path}: cannot be locked ({error.strerror})") from None
+        # Temporary files of a writer that was killed.
+        for leftover in path.rglob(".*.tmp"):
+            leftover.unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            # A directory that holds the lock and nothing else is not in use.
+            with contextlib.suppress(OSError):
+                if created and [entry.name for entry in path.iterdir()] == [".lock"]:
+                    (path / ".lock").unlink()
+                    path.rmdir()
