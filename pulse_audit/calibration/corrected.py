@@ -39,6 +39,7 @@ def scenarios() -> Iterator[Scenario]:
             yield Scenario(
                 "corrected retention", METHOD, settings, "coverage", simulate, CODE, 0.92, high
             )
+    # a whole matrix, with one cell off the diagonal
     named: ScenarioSettings = {"faces": 100, **fixed, "accuracy": 0.7, "matrix": PLANTED}
     covered = partial(planted, faces=100, accuracy=0.7)
     yield Scenario("planted matrix", METHOD, named, "coverage", covered, CODE, 0.92, 0.985)
@@ -133,9 +134,11 @@ def audited(
     With probability ICC all draws of a face go to one group, otherwise each draw independently:
     this is their correlation. The attribute model errs independently on every image.
     """
+    # predictions on the originals, one a face
     n = GROUPS * faces
     truth = np.repeat(np.arange(GROUPS), faces)
     on_originals = categories(random, model[truth])
+    # true groups of the outputs, (faces, draws), and predictions on them
     alone = categories(random, np.repeat(matrix[truth], DRAWS, axis=0)).reshape(n, DRAWS)
     together = random.random(n) < ICC
     groups = np.where(together[:, None], alone[:, :1], alone).ravel()
@@ -154,6 +157,7 @@ def audited(
 
 def categories(random: np.random.Generator, rows: FloatArray) -> IntArray:
     """One category for each row of probabilities, (n, k) -> (n,)."""
+    # how many cumulative probabilities a uniform number exceeds
     below = np.cumsum(rows, axis=1)[:, :-1]
     numbers: IntArray = (random.random((len(rows), 1)) >= below).sum(axis=1)
     return numbers

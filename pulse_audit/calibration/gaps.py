@@ -73,6 +73,7 @@ def decided(
     decision: Decision,
 ) -> Performance:
     """Share of audits in which the rule comes to this decision."""
+    # the face and the group of every draw
     owner = np.repeat(np.arange(GROUPS * faces), DRAWS)
     group = np.repeat(np.arange(GROUPS), faces * DRAWS)
     hits = []
@@ -90,6 +91,7 @@ def percentile_fails(
     hits = []
     for _ in range(replicates):
         rates = np.stack(_audit(random, faces, gap, pattern)) / DRAWS
+        # faces resampled within groups, (resamples, groups, faces)
         picked = random.integers(0, faces, size=(RESAMPLES, GROUPS, faces))
         means = np.take_along_axis(rates[None], picked, axis=2).mean(axis=2)
         gaps = means.max(axis=1) - means.min(axis=1)

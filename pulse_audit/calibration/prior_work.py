@@ -92,6 +92,7 @@ def shares_as_counts(retained: FloatArray) -> float:
 def two_arms(random: np.random.Generator, replicates: int, *, difference: float) -> Performance:
     """Share of rejections for two arms that err on the same images."""
     first, second = ERRORS, ERRORS + difference
+    # P(both err) of two binary errors with this correlation
     both = first * second + CORRELATION * np.sqrt(first * (1 - first) * second * (1 - second))
     chances = [both, first - both, second - both, 1 - first - second + both]
     tables = random.multinomial(IMAGES, chances, size=replicates)

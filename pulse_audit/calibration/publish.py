@@ -96,6 +96,7 @@ def as_markdown(results: Sequence[ScenarioResult]) -> str:
         parts.append(f"\n## {study[0].upper()}{study[1:]}\n")
         parts.append("| scenario | method | measure | % (± error) | required | verdict | width |")
         parts.append("|---|---|---|---|---|---|---|")
+        # value with its Monte Carlo error
         for result in members:
             scenario, performance = result.scenario, result.performance
             error = "exact" if scenario.exact else f"± {100 * performance.error:.1f}"
@@ -111,6 +112,7 @@ def as_markdown(results: Sequence[ScenarioResult]) -> str:
 
 def overview(results: Sequence[ScenarioResult]) -> list[list[str]]:
     """One line a study, method and requirement: the range of the estimates."""
+    # group the scenarios that differ in their settings only
     kinds: dict[tuple[str, ...], list[ScenarioResult]] = {}
     for result in results:
         scenario = result.scenario
@@ -137,6 +139,7 @@ def as_svg(results: Sequence[ScenarioResult]) -> str:
         figure = Figure(figsize=(6.5 * len(halves), 0.13 * tallest + 0.5), layout="constrained")
         parts = figure.subfigures(1, len(halves), squeeze=False)[0]
         for part, half in zip(parts, halves, strict=True):
+            # a panel is as high as it has lines
             heights = [len(members) + 3 for _, members in half]
             axes = part.subplots(len(half), 1, squeeze=False, height_ratios=heights)
             for ax, (study, members) in zip(axes[:, 0], half, strict=True):

@@ -33,15 +33,18 @@ def scenarios() -> Iterator[Scenario]:
         for rate in RATES:
             settings = {"faces": faces, "draws": DRAWS, "rate": rate}
             simulate = partial(coverage, faces=faces, rate=rate, draws=DRAWS)
+            # all groups have one correlation
             for icc in ICCS:
                 yield Scenario(
                     "retention", SHIPPED, {**settings, "icc": str(icc)}, "coverage",
                     partial(simulate, iccs=(icc,) * GROUPS), CODE, 0.93, 0.97,
                 )  # fmt: skip
+            # groups differ in correlation: the lowest coverage counts
             yield Scenario(
                 "retention, ICCs differ", SHIPPED, {**settings, "icc": "0.1-0.9"}, "coverage",
                 partial(simulate, iccs=UNEQUAL), CODE, 0.90, None,
             )  # fmt: skip
+            # discrete outcomes: coverage oscillates about 95 %, and is enumerated
             yield Scenario(
                 "one draw", "Wilson", {"faces": faces, "draws": 1, "rate": rate}, "coverage",
                 partial(exact_coverage, faces=faces, rate=rate), CODE, 0.92, 0.99, exact=True,
@@ -72,6 +75,7 @@ def coverage(
             estimate = interval_of_totals(each, counts, pooled, 0.95)
             is_covered[replicate, group] = estimate.low <= rate <= estimate.high
             widths[replicate, group] = estimate.high - estimate.low
+    # groups of one correlation are replicates of each other
     classes = [np.flatnonzero(np.asarray(iccs) == icc) for icc in sorted(set(iccs))]
     return min(
         (share(is_covered[:, groups], widths[:, groups]) for groups in classes),

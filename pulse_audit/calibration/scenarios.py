@@ -79,6 +79,7 @@ class Scenario:
     def key(self) -> str:
         """Identifier: a hash of the scenario and of the code that it evaluates."""
         simulation = getattr(self.simulate, "func", self.simulate)  # the function of a partial
+        # a change of the code evaluated, or of the simulation, gives another key
         code = tuple(_digest(module) for module in (*self.code, str(simulation.__module__)))
         return hexdigest(self.study, self.method, dict(self.settings), self.measure, code)[:16]
 
@@ -105,6 +106,7 @@ def share(hits: ArrayLike, widths: ArrayLike | None = None) -> Performance:
 
     The error is taken over replicates: groups of one replicate share their pooled estimates.
     """
+    # (replicates, groups) -> (replicates,)
     each = np.asarray(hits, dtype=np.float64)
     of_replicate = each.mean(axis=1) if each.ndim > 1 else each
     n = len(of_replicate)
@@ -127,6 +129,7 @@ def successes(
     elif icc == 1:
         rates = (random.random(faces) < rate).astype(np.float64)
     else:
+        # Beta(a, b) has ICC 1 / (a + b + 1)
         weight = (1 - icc) / icc
         rates = random.beta(rate * weight, (1 - rate) * weight, faces)
     return random.binomial(draws, rates).astype(np.float64)

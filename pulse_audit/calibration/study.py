@@ -84,11 +84,13 @@ def run_study(
         If ``out`` cannot be written, or a file there is damaged.
     """
     report = progress or (lambda done, total, restored: None)
+    # the name of a file holds everything that its content depends on
     files = []
     for scenario in scenarios:
         mark = fingerprint(scenario.key, replicates, seed)
         name = scenario.study.replace(" ", "-").replace(",", "")
         files.append(out / "cells" / f"{name}-{mark:016x}.json")
+    # simulate what has no file yet
     waiting = [i for i, file in enumerate(files) if not file.exists()]
     restored = done = len(scenarios) - len(waiting)
     report(done, len(scenarios), restored)
@@ -102,6 +104,7 @@ def run_study(
         done += 1
         report(done, len(scenarios), restored)
 
+    # read all of them, in the order of the scenarios
     results = []
     for scenario, path in zip(scenarios, files, strict=True):
         try:
@@ -121,6 +124,7 @@ def _simulated(
     if processes <= 1:
         yield from ((i, simulate(*task)) for i, task in enumerate(tasks))
         return
+    # spawn: a fork would copy the threads of numerical libraries
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, context) as pool:
         futures = {pool.submit(simulate, *task): i for i, task in enumerate(tasks)}

@@ -66,6 +66,7 @@ class Confusion:
         same_length(numbers, labels, answers)
         if len(np.unique(numbers)) != len(numbers):
             raise ValueError("a face occurs twice among the originals: one prediction a face")
+        # the matrix is that of predictions made
         has_answer = answers >= 0
         counts = np.zeros((k, k), dtype=np.int64)
         np.add.at(counts, (labels[has_answer], answers[has_answer]), 1)
@@ -141,6 +142,7 @@ def tabulate(
     names, first, place = np.unique(numbers, return_index=True, return_inverse=True)
     if (rows[first][place] != rows).any() or (strata[first][place] != strata).any():
         raise ValueError("draws of one face carry different labels")
+    # one number for every face and predicted class -> (faces, k + 1)
     cells = place * (k + 1) + np.where(answers < 0, k, answers)
     counts = np.bincount(cells, minlength=len(names) * (k + 1)).reshape(-1, k + 1)
     return Outputs(names, counts, rows[first], strata[first])
@@ -188,6 +190,7 @@ def resample(
         patterns, counts = np.unique(table[(keys == key).all(axis=1)], axis=0, return_counts=True)
         strata.append((int(key[0]), int(key[1]), patterns, counts))
 
+    # how often each distinct face is drawn, times its counts: totals of every replicate
     matrices = np.zeros((replicates, k, k))
     observed = np.zeros((replicates, rows, k + 1))
     for truth, row, patterns, counts in strata:
@@ -217,11 +220,13 @@ def trust(confusion: Confusion, replicates: int, rng: np.random.Generator) -> fl
     float
         0 where a group has no face or M is singular.
     """
+    # a group without a face cannot be corrected
     shares, k = confusion.shares, len(confusion.counts)
     if np.isnan(shares).any():
         return 0.0
     sizes = confusion.counts.sum(axis=1)
     smoothed = (confusion.counts + 1 / k) / (sizes[:, None] + 1)
+    # resampled matrices M*, (replicates, k, k)
     drawn = np.stack(
         [rng.multinomial(n, p, size=replicates) / n for n, p in zip(sizes, smoothed, strict=True)],
         axis=1,
@@ -254,6 +259,7 @@ def saerens(shares: ArrayLike, confusion: ArrayLike, steps: int = 3000) -> Float
     matrix, observed = matrix[:, possible], every[..., possible]
     totals, sums = (part.sum(axis=-1, keepdims=True) for part in (every, observed))
     observed = observed * np.divide(totals, sums, out=np.zeros_like(totals), where=sums != 0)
+    # start from the uniform composition
     mixture = np.repeat(totals / len(matrix), len(matrix), axis=-1)
     for _ in range(max(1, steps // _EM_BLOCK)):
         previous = mixture
@@ -266,6 +272,7 @@ def saerens(shares: ArrayLike, confusion: ArrayLike, steps: int = 3000) -> Float
 
 
 def _normalised(totals: FloatArray) -> FloatArray:
+    # rows without a face become NaN
     sizes = totals.sum(axis=-1, keepdims=True)
     return np.where(sizes > 0, totals / np.where(sizes > 0, sizes, 1), np.nan)
 

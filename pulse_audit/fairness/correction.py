@@ -99,11 +99,6 @@ class CorrectedShift:
             return np.full(self.observed.shape, np.nan)
         return saerens(self.observed, self.confusion.shares)
 
-    @property
-    def retention(self) -> list[Estimate | None]:
-        """Corrected retention of every group: the diagonal of ``estimates``."""
-        return [row[group] for group, row in enumerate(self.estimates)]
-
     def combination(
         self, weights: ArrayLike, low: float = -1.0, high: float = 1.0
     ) -> Estimate | None:
@@ -121,10 +116,12 @@ class CorrectedShift:
             None where a cell with a weight is not estimated. Its degrees of freedom are those of
             the smallest group with a weight.
         """
+        # rows that have a weight
         factors = np.asarray(weights, dtype=np.float64)
         used = (factors != 0).any(axis=1)
         if self.grade == "unavailable" or not used.any() or (self.faces[used] == 0).any():
             return None
+        # the same combination of the estimates and of every replicate
         value = float((self.values[used] * factors[used]).sum())
         draws = (self.replicates[:, used] * factors[used]).sum(axis=(1, 2))
         half = _half_width(draws, int(self.faces[used].min()), self.confidence)
@@ -214,6 +211,7 @@ def corrected_shares(
     list of Estimate or None, (k,)
         None everywhere if the correction is unavailable.
     """
+    # a single row, to which every face belongs
     numbers = whole(faces, "faces")
     rows = np.zeros(len(numbers), dtype=np.int64)
     outputs = tabulate(numbers, rows, rows, predicted, k)
@@ -229,11 +227,12 @@ def _corrected(
         raise ValueError(f"the confusion matrix has {k} groups, not {outputs.counts.shape[1] - 1}")
     if replicates < 100 or not 0 < confidence < 1:
         raise ValueError(f"{replicates} replicates at confidence {confidence} give no interval")
+    # whether the confusion matrix can be inverted
     rng = np.random.default_rng(seed)
     ratio = trust(confusion, replicates, rng)
     empty = np.flatnonzero(confusion.counts.sum(axis=1) == 0)
-    grade: Grade = "usable"
-    reason = ""
+    grade: Grade
+    grade, reason = "usable", ""
     if len(empty):
         named = ", ".join(str(group) for group in empty)
         grade, reason = "unavailable", f"the confusion matrix has no face of group number {named}"
@@ -271,6 +270,7 @@ def _corrected(
 
 def _estimates(shift: CorrectedShift, outputs: Outputs) -> list[list[Estimate | None]]:
     """Estimates with intervals, (rows, k); None in rows without faces."""
+    # correlations within faces are pooled over rows, column by column
     rows, k = shift.values.shape
     estimates: list[list[Estimate | None]] = [[None] * k for _ in range(rows)]
     inside = [np.flatnonzero(outputs.row == row) for row in range(rows)]
@@ -302,6 +302,7 @@ def _estimates(shift: CorrectedShift, outputs: Outputs) -> list[list[Estimate | 
 
 def _half_width(draws: FloatArray, n_faces: int, confidence: float) -> float:
     """Student's t times the bootstrap standard error, enlarged by n / (n - 1) as a variance is."""
+    # replicates with a singular matrix are NaN
     finite = draws[np.isfinite(draws)]
     if n_faces < 2 or len(finite) < 2:
         return math.nan

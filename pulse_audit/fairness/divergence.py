@@ -87,6 +87,7 @@ def between(name: Divergence) -> PointStatistic:
     """
 
     def statistic(points: FloatArray) -> FloatArray:
+        # (..., 2 m) -> two of (..., m)
         p, q = np.split(points, 2, axis=-1)
         if name in ("tv", "chebyshev"):
             return DIVERGENCES[name](p, q)
@@ -132,6 +133,7 @@ def corrected(
     nearly all of it one standard error away.
     """
     observed, tail = float(statistic(point)), (1 - confidence) / 2
+    # bias of the plug-in value: mean excess of the resamples over the estimate
     excess = float(statistic(point + noise).mean()) - observed
     low = _end(statistic, point, null, noise, 1 - tail, is_upper=False)
     high = _end(statistic, point, null, noise, tail, is_upper=True)

@@ -67,12 +67,15 @@ def compare(
         Empty with fewer than two groups; without the comparisons that cannot be made.
     """
     numbers, of_draw = np.asarray(values, dtype=np.float64), np.asarray(groups)
+    # draws without a value or a group are left out
     measured = ~np.isnan(numbers) & (of_draw >= 0)
     if len(np.unique(of_draw[measured])) < 2:
         return {}
     data = numbers[measured], np.asarray(faces)[measured], of_draw[measured]
+    # half of the error for the passing bound, half for the failing one
     alpha = (1 - confidence) / 2
     comparisons = [gaps.max_gap(*data, proportion=proportion, alpha=alpha, seed=seed)]
+    # rates and other metrics with a direction have a worst group and a ratio
     if better in ("higher", "lower"):
         higher = better == "higher"
         comparisons.append(
@@ -81,6 +84,7 @@ def compare(
             )
         )
         comparisons.append(gaps.min_ratio(*data, proportion=proportion, alpha=alpha))
+    # shifts are compared with 0 instead
     if better == "nearer 0":
         comparisons.append(gaps.max_abs(*data, alpha=alpha, seed=seed))
     return named(comparisons, confidence)
@@ -91,6 +95,7 @@ def named(comparisons: Sequence[Gap], confidence: float) -> dict[GroupStatistic,
     by_name: dict[GroupStatistic, Comparison] = {}
     for gap in comparisons:
         if math.isfinite(gap.value):
+            # the failing bound is on the fair side
             ends = (gap.fail_bound, gap.pass_bound)
             low, high = ends if gap.larger_is_worse else ends[::-1]
             method = f"bounds: {gap.method}; pass by intersection-union"

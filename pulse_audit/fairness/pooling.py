@@ -73,6 +73,7 @@ def partial_pooling(
     """
     every = by_group(np.asarray(outcomes, dtype=np.float64), faces, cells, len(parts))
     sizes = every.effective_sizes()
+    # successes at the effective sample size
     rates = np.where(sizes > 0, np.nan_to_num(every.means()), 0.0)
     hits = rates * sizes
     # design matrix: one column for the mean, then one for every level of every part

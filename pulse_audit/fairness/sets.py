@@ -160,11 +160,13 @@ def _added_faces(observed: FloatArray, cut: int, groups: IntArray, k: int) -> Fl
 
     An added face has as many draws as the stratum's faces have on average, all of one class.
     """
+    # columns: joint counts (cut), ordered pairs (k k), whether the face has pairs (1)
     draws = observed[:, :cut].sum() / len(observed)
     added = np.zeros((len(groups), k + 1, observed.shape[1]))
     for place, group in enumerate(groups):
         for output in range(k + 1):
             added[place, output, group * (k + 1) + output] = draws
+            # draws that agree give pairs on the diagonal; unclassified ones give none
             if output < k:
                 added[place, output, cut + output * k + output] = 1.0
                 added[place, output, -1] = 1.0
@@ -178,6 +180,7 @@ def rdp(joint: Joint, divergence: Divergence) -> SetEstimate | Unavailable:
     (P_RDP of Laszkiewicz et al. 2024); draws without a prediction count as not retained. chi2 is
     then the squared coefficient of variation of retention.
     """
+    # P(X' in c_i | X in c_i) of the groups with faces
     total = joint.shares.sum(axis=1)
     present = np.flatnonzero(total > 0)
     recall = joint.shares[present, present] / total[present]
@@ -193,17 +196,14 @@ def rdp(joint: Joint, divergence: Divergence) -> SetEstimate | Unavailable:
     )
 
 
-def pr(
-    joint: Joint, divergence: Divergence, reference: ArrayLike | None = None
-) -> SetEstimate | Unavailable:
+def pr(joint: Joint, divergence: Divergence) -> SetEstimate | Unavailable:
     """Divergence of the outputs' composition from that of the evaluation set.
 
-    ``reference`` are shares (k,), default the composition of the draws' inputs, with half a face
-    added to each group where one is empty. Only outputs with an apparent group count.
+    Only outputs with an apparent group count. Half a face is added to each group of the evaluation
+    set where one is empty.
     """
-    if reference is None:
-        reference = reference_shares(joint.shares.sum(axis=1) * joint.n_faces)
-    target = np.asarray(reference, dtype=np.float64)
+    # compositions of the inputs and of the classified outputs, (k,)
+    target = reference_shares(joint.shares.sum(axis=1) * joint.n_faces)
     outputs = joint.shares[:, :-1].sum(axis=0)
     if outputs.sum() == 0:
         return _UNCLASSIFIED
@@ -232,6 +232,7 @@ def spe(joint: Joint, divergence: Divergence) -> SetEstimate | Unavailable:
         transposed = shares.reshape(*shares.shape[:-1], k, k).swapaxes(-1, -2)
         return compare(np.concatenate([shares, transposed.reshape(shares.shape)], axis=-1))
 
+    # the nearest symmetric matrix is the fair point
     noise = joint.noise[:, :, :-1].reshape(len(joint.noise), -1)
     return _estimate(joint, asymmetry, square.ravel(), ((square + square.T) / 2).ravel(), noise)
 
@@ -254,6 +255,7 @@ def cpr(joint: Joint, divergence: Divergence) -> SetEstimate | Unavailable:
         parts = (_normalised(points[..., :cells]), _normalised(points[..., cells:]))
         return compare(np.concatenate(parts, axis=-1))
 
+    # joint distributions of (X, X') and of (X'', X'), side by side
     first, second = (square / square.sum()).ravel(), joint.pairs.ravel()
     noise = joint.noise[:, :, :-1].reshape(len(joint.noise), -1) / square.sum()
     both = np.hstack([noise, joint.pair_noise.reshape(len(noise), -1)])
@@ -295,6 +297,7 @@ def ucpr(
     if not classified.any():
         return _UNCLASSIFIED
     _, number = np.unique(np.asarray(inputs)[classified], return_inverse=True)
+    # draws by input and apparent group, (inputs, k)
     counts = np.zeros((number.max() + 1, len(target)))
     np.add.at(counts, (number, groups[classified]), 1.0)
     # noise of each input's counts, with two draws added as in `joint_shares`

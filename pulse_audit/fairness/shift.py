@@ -113,6 +113,7 @@ def shares(
     list of Estimate or None, (n_groups,)
         None for a group without a measured draw.
     """
+    # NaN: not measured, or outside the condition of a conditional rate
     values = np.asarray(outcomes, dtype=np.float64)
     measured = ~np.isnan(values)
     values = values[measured]
@@ -156,6 +157,7 @@ def shift_matrix(draws: Draws, confidence: float = 0.95) -> list[list[Estimate |
         column = shares(outcomes, draws.faces, draws.truth, draws.k, confidence)
         column[group] = diagonal[group]
         columns.append(column)
+    # last column: not classified
     missing = (draws.predicted == UNCLASSIFIED).astype(np.float64)
     columns.append(shares(missing, draws.faces, draws.truth, draws.k, confidence))
     return [list(row) for row in zip(*columns, strict=True)]
@@ -167,6 +169,7 @@ def original_baseline(faces: ArrayLike, truth: ArrayLike, predicted: ArrayLike, 
     Their retention is that of a perfect upsampler: the model's own recall. Faces may repeat (a row
     a draw); the first row of each counts.
     """
+    # the first row of every face
     _, first = np.unique(np.asarray(faces), return_index=True)
     return Draws(
         np.asarray(faces)[first], np.asarray(truth)[first], np.asarray(predicted)[first], k
@@ -182,6 +185,7 @@ def net_flows(draws: Draws, confidence: float = 0.95) -> list[list[Estimate | No
         Positive where j gains from i; antisymmetric, None on the diagonal and for groups without
         faces. Intervals as in `net_gains`.
     """
+    # joint shares are rows of the matrix weighted by the composition of the inputs
     matrix, weight = shift_matrix(draws, confidence), draws.composition
     return [
         [
@@ -207,6 +211,7 @@ def net_gains(draws: Draws, confidence: float = 0.95) -> list[Estimate | None]:
     """
     weight, lost = draws.composition, conversion(draws, confidence)
     matrix = shift_matrix(draws, confidence)
+    # gain of g: sum over i of w_i P(out g | in i), less w_g P(converted | in g)
     return [
         _linear(
             [(-weight[g], lost[g])]
@@ -228,6 +233,7 @@ def flip_rate(draws: Draws, confidence: float = 0.95) -> Estimate | Unavailable:
     counts = _counts_by_face(draws)
     if not len(counts):
         return ONE_DRAW
+    # 1 - sum_i x_i (x_i - 1) / (n (n - 1)) of every face (Simpson 1949)
     n = counts.sum(axis=1)
     differing: FloatArray = 1.0 - (counts * (counts - 1)).sum(axis=1) / (n * (n - 1))
     low, high = wilson(float(differing.sum()), len(counts), confidence)
@@ -250,6 +256,7 @@ def entropy(draws: Draws, *, seed: int, confidence: float = 0.95) -> Estimate | 
     counts = _counts_by_face(draws)
     if not len(counts):
         return ONE_DRAW
+    # psi(n) - psi(x_i), 0 where x_i is 0
     n = counts.sum(axis=1, keepdims=True)
     surprise = np.where(counts > 0, digamma(n) - digamma(np.maximum(counts, 1.0)), 0.0)
     values: FloatArray = (counts / n * surprise).sum(axis=1)
@@ -258,6 +265,7 @@ def entropy(draws: Draws, *, seed: int, confidence: float = 0.95) -> Estimate | 
         value, low, high = estimate.value, max(0.0, estimate.low), estimate.high
         method = estimate.method
     else:
+        # the largest value that so many draws can give scales the interval of a proportion
         most = float(digamma(n.max()) - digamma(1))
         value, method = float(values.mean()), "Wilson over faces, scaled"
         ends = wilson(min(1.0, value / most) * len(values), len(values), confidence)
@@ -270,6 +278,7 @@ def _counts_by_face(draws: Draws) -> FloatArray:
     """Draws of each apparent group, a row for each face with at least two classified draws."""
     classified = draws.predicted != UNCLASSIFIED
     _, face = np.unique(draws.faces[classified], return_inverse=True)
+    # (faces, k)
     counts = np.zeros((int(face.max()) + 1 if face.size else 0, draws.k))
     np.add.at(counts, (face, draws.predicted[classified]), 1.0)
     several: FloatArray = counts[counts.sum(axis=1) >= 2]

@@ -66,6 +66,7 @@ def proportion_ratios(sample: Groups, alpha: float) -> Bounds:
     p, n = sample.means(), sample.effective_sizes()
     i, j = pairs(len(p))
     critical = np.array([[ndtri(1 - alpha)], [tukey(len(p), math.inf, alpha)]], dtype=np.float64)
+    # as for differences, (2, pairs): individual ends first
     low, high = ratio_interval(p[i], n[i], p[j], n[j], critical)
     return Bounds(_quotient(p[i], p[j]), low[0], high[0], low[1], high[1])
 
@@ -93,10 +94,12 @@ def mean_pairs(sample: Groups, alpha: float, seed: int, replicates: int) -> Boun
     means, errors = sample.means(), sample.errors()
     i, j = pairs(len(means))
     differences, spread = means[i] - means[j], np.hypot(errors[i], errors[j])
+    # of two independent groups variances add; Student's t has the smaller group's df
     if sample.n_faces.min() < FEWEST_FACES:
         df = np.minimum(sample.n_faces[i], sample.n_faces[j]) - 1
         return _student(differences, spread, df, tukeys(len(means), df, alpha), alpha)
     drawn, drawn_errors = resampled_means(sample, replicates, seed)
+    # (replicates, pairs)
     roots = drawn[:, i] - drawn[:, j] - differences
     return _from_roots(
         differences, spread, roots, np.hypot(drawn_errors[:, i], drawn_errors[:, j]), alpha
@@ -122,6 +125,7 @@ def mean_ratios(sample: Groups, alpha: float) -> Bounds:
     i, j = pairs(len(means))
     m1, e1, m2, e2 = means[i], errors[i], means[j], errors[j]
     df = np.minimum(sample.n_faces[i], sample.n_faces[j]) - 1
+    # a ratio needs positive means, and an error of either
     is_defined = (m1 > 0) & (m2 > 0) & (df > 0)
     ends = []
     for critical in (stdtrit(np.maximum(df, 1), 1 - alpha), tukeys(len(means), df, alpha)):
@@ -147,6 +151,7 @@ def replicate_pairs(
     finite = replicates[np.isfinite(replicates).all(axis=1)]
     differences, drawn = values[i] - values[j], finite[:, i] - finite[:, j]
     spread = drawn.std(axis=0, ddof=1) * np.sqrt(fewest / np.maximum(fewest - 1, 1e-9))
+    # max-T: the quantile of the largest standardised deviation over pairs
     standard = np.abs(drawn - drawn.mean(axis=0)) / np.maximum(drawn.std(axis=0, ddof=1), 1e-12)
     largest = float(np.quantile(standard.max(axis=1), 1 - alpha))
     df = fewest - 1
@@ -168,6 +173,7 @@ def resampled_means(sample: Groups, replicates: int, seed: int) -> tuple[FloatAr
             rows = min(max(1, _BLOCK // n), replicates - start)
             parts.append(rng.multinomial(n, np.full(n, 1 / n), size=rows) @ columns)
         s, c, ss, sc, cc = np.concatenate(parts).T
+        # mean and its linearised error in every resample, as in `Groups.errors`
         mean = s / c
         squares = np.maximum(ss - 2 * mean * sc + mean**2 * cc, 0)
         means.append(mean)
@@ -181,6 +187,7 @@ def tukey(k: int, df: float, alpha: float) -> float:
     if k == 2:  # the range of two is their distance
         half = 1 - alpha / 2
         return float(ndtri(half) if math.isinf(df) else stdtrit(df, half))
+    # the studentised range is in errors of one mean, a difference has sqrt(2) of it
     return float(studentized_range.ppf(1 - alpha, k, df)) / math.sqrt(2)
 
 
@@ -199,10 +206,12 @@ def _from_roots(
     values: FloatArray, errors: FloatArray, roots: FloatArray, root_errors: FloatArray, alpha: float
 ) -> Bounds:
     """Bootstrap-t bounds: quantiles of each studentised root, and of the largest in size."""
+    # t* = (estimate* - estimate) / error*; a root of 0 stays 0 where its error is 0 too
     floor = 1e-12 * np.maximum(np.abs(values), 1e-300)
     t = np.where(np.abs(roots) <= floor, 0.0, roots / np.maximum(root_errors, 1e-300))
     lower, upper = np.quantile(t, [alpha, 1 - alpha], axis=0)
     largest = float(np.quantile(np.abs(t).max(axis=1), 1 - alpha))
+    # the upper quantile of the roots gives the lower bound, and the reverse
     return Bounds(
         values,
         values - upper * errors,

@@ -107,9 +107,11 @@ def frechet_distance(first: ArrayLike, second: ArrayLike) -> FrechetDistance | U
         qr((z - z.mean(0)) / math.sqrt(len(z) - 1), mode="r", overwrite_a=True)[0][:dimension]
         for z in (x, y)
     )
+    # |m1 - m2|^2 + tr(S1) + tr(S2) - 2 ||A1 A2'||_*
     shift = np.square(x.mean(0) - y.mean(0)).sum()
     spread = np.square(a).sum() + np.square(b).sum()
     value = float(shift + spread - 2 * svdvals(a @ b.T).sum())
+    # the expectation if both sets had the pooled covariance
     pooled = np.concatenate([a, b]) / math.sqrt(2)
     if_equal = frechet_bias(svdvals(pooled) ** 2, len(x), len(y))
     return FrechetDistance(value, if_equal, len(x), len(y))
@@ -129,6 +131,7 @@ def frechet_bias(variances: ArrayLike, n_first: int, n_second: int) -> float:
         Independent images in either sample.
     """
     v = np.asarray(variances, dtype=np.float64)
+    # features that never vary add nothing
     v = v[v > 0]
     pairs = np.outer(v, v) / (2 * np.add.outer(v, v))
     return float((1 / n_first + 1 / n_second) * (1.25 * v.sum() + pairs.sum()))
@@ -179,6 +182,7 @@ def kernel_distance(
     """
     x, y = _features(first, second)
     x_faces, y_faces, n_faces = _numbered(first_faces, second_faces, len(x), len(y))
+    # images of every face on either side, (n_faces,)
     a, b = (np.bincount(faces, minlength=n_faces) for faces in (x_faces, y_faces))
     smaller = min(int((a > 0).sum()), int((b > 0).sum()))
     if smaller < FEWEST_FACES:
@@ -215,6 +219,7 @@ def kernel_distance_gap(
 
     Standard errors add in squares, with Welch's degrees of freedom.
     """
+    # Welch-Satterthwaite
     a, b = first.standard_error**2, second.standard_error**2
     degrees = (a + b) ** 2 / (a**2 / first.degrees + b**2 / second.degrees) if a + b else 1.0
     half = math.sqrt(a + b) * float(stdtrit(degrees, 0.5 + confidence / 2))
@@ -254,6 +259,7 @@ def _kernel_sums(
     by_x, own, columns = np.zeros(n_faces), np.zeros(n_faces), np.zeros(len(y))
     for start in range(0, len(x), _ROWS):
         rows, faces = x[start : start + _ROWS], x_faces[start : start + _ROWS]
+        # (x.y / d + 1)^3, (rows, m)
         kernel = (rows @ y.T / x.shape[1] + 1) ** 3
         columns += kernel.sum(0)
         by_x += np.bincount(faces, kernel.sum(1), n_faces)

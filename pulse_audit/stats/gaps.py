@@ -41,14 +41,13 @@ class Gap:
     value : float
         Computed from the point estimates, so too extreme on average.
     pass_bound, fail_bound : float
-        See `decide`. NaN where there is nothing to compare.
+        See `decide`: each decision is wrong with probability alpha at most. NaN where there is
+        nothing to compare.
     larger_is_worse : bool
     groups : tuple of int
         The groups that give ``value``: highest and lowest, or the worst one.
     at_equality : float or None
         Expectation of ``value`` if all groups were equal; for ``max_gap`` only.
-    alpha : float
-        Upper limit of the false-pass rate, and of the false-fail rate.
     n_faces, n_draws : int
     method : str
     """
@@ -60,13 +59,13 @@ class Gap:
     larger_is_worse: bool
     groups: tuple[int, ...]
     at_equality: float | None
-    alpha: float
     n_faces: int
     n_draws: int
     method: str
 
     def decide(self, limit: float) -> Decision:
         """Pass if the worst case is shown to be within ``limit``, fail if shown to be beyond it."""
+        # reverse the order of limits where smaller is worse
         sign = 1.0 if self.larger_is_worse else -1.0
         if sign * self.pass_bound <= sign * limit:
             return "pass"
@@ -112,18 +111,19 @@ def max_gap(
     """
     sample, names = _sample(values, faces, groups, proportion, alpha)
     if len(names) < 2:
-        return _nothing("max_gap", sample, alpha, larger_is_worse=True)
-    # standard errors of the groups' means if all groups were equal
+        return _nothing("max_gap", sample, larger_is_worse=True)
+    # errors: standard errors of the groups' means if all groups were equal
     if proportion:
         bounds = contrasts.proportion_pairs(sample, alpha)
         method = "score intervals at effective sample sizes; fail by Tukey's range"
+        # at the common proportion, weighted by effective sizes
         sizes = sample.effective_sizes()
         share = float((sample.means() * sizes).sum() / sizes.sum())
         errors = np.asarray(np.sqrt(share * (1 - share) / sizes), dtype=np.float64)
     else:
         bounds = contrasts.mean_pairs(sample, alpha, seed, REPLICATES)
         method, errors = _method_of_means(sample, "Tukey's range"), sample.errors()
-    return _largest_difference(bounds, sample.means(), names, errors, sample, alpha, method)
+    return _largest_difference(bounds, sample.means(), names, errors, sample, method)
 
 
 def max_gap_of_replicates(
@@ -153,15 +153,16 @@ def max_gap_of_replicates(
     estimates, numbers = np.asarray(values, dtype=np.float64), np.asarray(faces, dtype=np.int64)
     present = np.flatnonzero(np.isfinite(estimates) & (numbers > 0))
     n_draws = np.asarray(draws, dtype=np.int64)[present]
-    sample = Groups([], [], numbers[present], n_draws)  # there are totals of no single face
+    # only the numbers of faces and draws are needed: the replicates replace the totals of faces
+    sample = Groups([], [], numbers[present], n_draws)
     if len(present) < 2:
-        return _nothing("max_gap", sample, alpha, larger_is_worse=True)
+        return _nothing("max_gap", sample, larger_is_worse=True)
     drawn = np.asarray(replicates, dtype=np.float64)[:, present]
     bounds = contrasts.replicate_pairs(estimates[present], drawn, numbers[present], alpha)
     errors = np.nanstd(drawn, axis=0, ddof=1)
     method = "t x joint bootstrap by face; fail by max-T"
     names = present.tolist()
-    return _largest_difference(bounds, estimates[present], names, errors, sample, alpha, method)
+    return _largest_difference(bounds, estimates[present], names, errors, sample, method)
 
 
 def min_ratio(
@@ -185,13 +186,15 @@ def min_ratio(
     sample, names = _sample(values, faces, groups, proportion, alpha)
     means = sample.means()
     if len(names) < 2 or means.max() <= 0 or (not proportion and means.min() <= 0):
-        return _nothing("min_ratio", sample, alpha, larger_is_worse=False)
+        return _nothing("min_ratio", sample, larger_is_worse=False)
+    # bounds on first / second of every pair
     ratios = contrasts.proportion_ratios if proportion else contrasts.mean_ratios
     bounds = ratios(sample, alpha)
     # a pair in reverse order has the inverse ratio, whose lower bound is 1 / upper
     with np.errstate(divide="ignore"):
         passed = np.fmin(bounds.low, 1 / bounds.high).min()
         failed = np.fmin(bounds.all_high, 1 / bounds.all_low).min()
+    # the worst group over the best; a ratio of a group to itself is 1, so no fail bound is above 1
     low, high = int(means.argmin()), int(means.argmax())
     how = "score intervals at effective sample sizes" if proportion else "Fieller by face"
     return Gap(
@@ -202,7 +205,6 @@ def min_ratio(
         False,
         (names[high], names[low]),
         None,
-        alpha,
         int(sample.n_faces.sum()),
         int(sample.n_draws.sum()),
         f"{how}; fail by Tukey's range",
@@ -222,13 +224,14 @@ def worst_group(
     """Mean of the worst group; parameters and errors as in `max_gap`."""
     sample, names = _sample(values, faces, groups, proportion, alpha)
     if not names:
-        return _nothing("worst_group", sample, alpha, larger_is_worse=not higher_is_better)
+        return _nothing("worst_group", sample, larger_is_worse=not higher_is_better)
     if proportion:
         bounds = contrasts.proportion_bounds(sample, alpha)
         method = "Wilson at effective sample sizes; fail by Sidak's level"
     else:
         bounds = contrasts.mean_bounds(sample, alpha, seed, REPLICATES)
         method = _method_of_means(sample, "Sidak's level")
+    # pass: the worst of the individual bounds; fail: the worst of the simultaneous ones
     if higher_is_better:
         worst, passed, failed = bounds.value.argmin(), bounds.low.min(), bounds.all_high.min()
     else:
@@ -241,7 +244,6 @@ def worst_group(
         not higher_is_better,
         (names[int(worst)],),
         None,
-        alpha,
         int(sample.n_faces.sum()),
         int(sample.n_draws.sum()),
         method,
@@ -259,8 +261,9 @@ def max_abs(
     """Largest distance of a group's mean from 0; parameters and errors as in `max_gap`."""
     sample, names = _sample(values, faces, groups, False, alpha)
     if not names:
-        return _nothing("max_abs", sample, alpha, larger_is_worse=True)
+        return _nothing("max_abs", sample, larger_is_worse=True)
     bounds = contrasts.mean_bounds(sample, alpha, seed, REPLICATES)
+    # pass: every mean is within +- limit; fail: some interval lies wholly beyond it, on either side
     worst = int(np.abs(bounds.value).argmax())
     return Gap(
         "max_abs",
@@ -270,7 +273,6 @@ def max_abs(
         True,
         (names[worst],),
         None,
-        alpha,
         int(sample.n_faces.sum()),
         int(sample.n_draws.sum()),
         _method_of_means(sample, "Sidak's level"),
@@ -283,6 +285,7 @@ def _sample(
     """Return the groups that have a draw, and their numbers."""
     if not 0 < alpha < 0.5:
         raise ValueError(f"alpha must lie between 0 and .5, not {alpha}")
+    # groups without a draw are left out, so positions differ from group numbers
     every = by_group(outcomes(values) if proportion else values, faces, groups)
     names: list[int] = np.flatnonzero(every.n_faces).tolist()
     totals = [every.sums[name] for name in names], [every.counts[name] for name in names]
@@ -301,10 +304,11 @@ def _largest_difference(
     names: list[int],
     errors: FloatArray,
     sample: Groups,
-    alpha: float,
     method: str,
 ) -> Gap:
     """Largest difference from bounds on all pairs; ``errors`` are those of equal groups."""
+    # pass: the largest bound in size over pairs, either way round; fail: the largest distance that
+    # some pair is shown to have, 0 where there is none
     return Gap(
         "max_gap",
         float(np.ptp(means)),
@@ -313,17 +317,14 @@ def _largest_difference(
         True,
         (names[int(means.argmax())], names[int(means.argmin())]),
         contrasts.expected_range(errors) if np.isfinite(errors).all() else None,
-        alpha,
         int(sample.n_faces.sum()),
         int(sample.n_draws.sum()),
         method,
     )
 
 
-def _nothing(
-    statistic: GroupStatistic, sample: Groups, alpha: float, *, larger_is_worse: bool
-) -> Gap:
+def _nothing(statistic: GroupStatistic, sample: Groups, *, larger_is_worse: bool) -> Gap:
     """Return a gap of NaN: there are too few groups to compare."""
     nan, (faces, draws) = math.nan, (int(n.sum()) for n in (sample.n_faces, sample.n_draws))
     method = "nothing to compare"
-    return Gap(statistic, nan, nan, nan, larger_is_worse, (), None, alpha, faces, draws, method)
+    return Gap(statistic, nan, nan, nan, larger_is_worse, (), None, faces, draws, method)

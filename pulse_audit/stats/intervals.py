@@ -55,11 +55,13 @@ def wilson(successes: float, n: float, confidence: float = 0.95) -> tuple[float,
     """
     if not (n > 0 and 0 <= successes <= n and 0 < confidence < 1):
         raise ValueError(f"wilson({successes}, {n}, {confidence}): need 0 <= successes <= n, n > 0")
+    # (p + z^2 / 2n  +-  z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
     z = float(ndtri(0.5 + confidence / 2))
     share = successes / n
     centre = share + z * z / (2 * n)
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
+    # rounding must not move an end that is exactly 0 or 1
     low = 0.0 if successes == 0 else max(0.0, (centre - half) / scale)
     high = 1.0 if successes == n else min(1.0, (centre + half) / scale)
     return low, high
@@ -98,6 +100,7 @@ def cluster_totals(values: ArrayLike, clusters: ArrayLike) -> tuple[FloatArray, 
         raise ValueError(f"need one face a draw: values {numbers.shape}, faces {faces.shape}")
     if not np.isfinite(numbers).all():
         raise ValueError("values must be finite; leave out or bound what could not be measured")
+    # (draws,) -> (faces,)
     _, index = np.unique(faces, return_inverse=True)
     sums = np.bincount(index, weights=numbers).astype(np.float64)
     return sums, np.bincount(index).astype(np.float64)
@@ -130,6 +133,7 @@ def intraclass_correlation(
         If an outcome is neither 0 nor 1, or there is no draw.
     """
     numbers, faces = outcomes(values), np.asarray(clusters)
+    # without groups all faces are in one
     strata = np.zeros(len(numbers), dtype=np.int64) if groups is None else np.asarray(groups)
     return correlation_of_totals(
         [cluster_totals(numbers[strata == g], faces[strata == g]) for g in np.unique(strata)]
@@ -147,6 +151,7 @@ def correlation_of_totals(groups: Sequence[tuple[FloatArray, FloatArray]]) -> fl
         within = sums.sum() - of_faces
         size = draws - np.square(counts).sum() / draws  # k0 times (faces - 1)
         parts.append(np.array([between, faces - 1, within, draws - faces, size]))
+    # pooled over groups
     between, df_between, within, df_within, size = np.sum(parts, axis=0)
     if df_between < 1 or df_within < 1 or between + within < 1e-9:
         return None
@@ -179,6 +184,7 @@ def design_effect(
     icc = max(available, default=1.0)
     if sums.sum() in (0.0, counts.sum()):  # the group does not identify its own correlation
         icc = min(1.0, ALLOWANCE * icc)
+    # deff = 1 + (m - 1) ICC, with m the mean number of draws a face, weighted by draws
     size = float(np.square(counts).sum() / counts.sum())
     return 1 + (size - 1) * icc, icc, bool(available)
 
@@ -228,6 +234,7 @@ def interval_of_totals(
     effective = n_draws / effect
     value = float(sums.sum() / n_draws)
     low, high = wilson(value * effective, effective, confidence)
+    # the design effect is reported only where faces have several draws
     method = "Wilson"
     if (counts > 1).any():
         source = "" if is_estimated else " (taken as 1: all outcomes are equal)"
@@ -262,6 +269,7 @@ class Groups:
         for group, (sums, counts) in enumerate(zip(self.sums, self.counts, strict=True)):
             if (n := len(sums)) > 1:
                 draws = counts.sum()
+                # residuals of the ratio, sum less mean times draws, of every face
                 squares = float(np.square(sums - float(sums.sum() / draws) * counts).sum())
                 errors[group] = math.sqrt(n / (n - 1) * squares) / float(draws)
         return errors
@@ -272,6 +280,7 @@ class Groups:
         Kish's design effect with the larger of the group's own and the pooled correlation, as in
         `proportion_interval`.
         """
+        # every group with the correlation pooled over all of them
         pairs = list(zip(self.sums, self.counts, strict=True))
         pooled = correlation_of_totals([pair for pair in pairs if len(pair[0])])
         return np.array(
@@ -311,10 +320,12 @@ def by_group(
         members.dtype.kind not in "iu" or members.min() < 0 or members.max() >= size
     ):
         raise ValueError(f"groups must be whole numbers from 0 to {size - 1}")
+    # totals of every face, group by group: (draws,) -> size arrays of (faces of the group,)
     parts = [members == group for group in range(size)]
     none = np.empty(0), np.empty(0)
     totals = [cluster_totals(numbers[part], owners[part]) if part.any() else none for part in parts]
     n_faces = np.array([len(pair[0]) for pair in totals], dtype=np.int64)
+    # a face in two groups is counted twice
     if n_faces.sum() != len(np.unique(owners)):
         raise ValueError("a face is in two groups")
     n_draws = np.bincount(members.astype(np.int64), minlength=size)

@@ -72,6 +72,7 @@ class Design:
         for rate in rates:
             if not -1e-12 <= rate <= 1 + 1e-12:
                 raise ValueError(f"a proportion must lie between 0 and 1, not {rate}")
+        # groups of different faces are independent: variances add
         before, after = (self.of_face(max(rate * (1 - rate), 0.0)) for rate in rates)
         return before + after
 
@@ -90,6 +91,7 @@ def power_of_proportions(base: float, difference: float, faces: float, design: D
     design : Design
     """
     variance = design.of_drop(base, difference)
+    # at rates of 0 and 1 there is no sampling error
     if variance == 0:
         return float(difference > 0)
     shift = difference / math.sqrt(variance / faces)
@@ -111,7 +113,8 @@ def faces_for_proportions(
     variance = design.of_drop(base, difference)
     if not difference > 0 or not 0 < power < 1:
         raise ValueError("the difference must be positive, and the power lie in (0, 1)")
-    distance = design.critical + float(ndtri(power))  # in standard errors
+    # n = (z_alpha + z_power)^2 variance / difference^2, rounded up but for rounding errors
+    distance = design.critical + float(ndtri(power))
     return max(2, math.ceil(variance * distance**2 / difference**2 - 1e-9))
 
 
@@ -138,5 +141,6 @@ def detectable_mean(deviation: float, faces: int, design: Design, power: float =
 
     ``deviation`` is the standard deviation of one draw, ``faces`` the number in each sample.
     """
+    # the same equation solved for the difference, with equal variances in both samples
     variance = 2 * design.of_face(deviation**2)
     return (design.critical + float(ndtri(power))) * math.sqrt(variance / faces)

@@ -42,11 +42,13 @@ def difference_score(
     b = -(1 + theta + p1 + theta * p2 + delta * (theta + 2))
     c = delta**2 + delta * (2 * p1 + theta + 1) + p1 + theta * p2
     d = -p1 * delta * (1 + delta)
+    # its trigonometric solution; u has the sign of v, and rounding must not leave [-1, 1]
     v = (b / (3 * a)) ** 3 - b * c / (6 * a**2) + d / (2 * a)
     u = np.copysign(np.sqrt(np.maximum((b / (3 * a)) ** 2 - c / (3 * a), 1e-30)), v)
     angle = (np.pi + np.arccos(np.clip(v / u**3, -1, 1))) / 3
     first = np.clip(2 * u * np.cos(angle) - b / (3 * a), 0, 1)
     second = np.clip(first - delta, 0, 1)
+    # p (1 - p) / n of either sample, at the restricted estimates
     variance = first * (1 - first) / n1 + second * (1 - second) / n2
     return _standardised(p1 - p2 - delta, variance, n1 + n2)
 
@@ -113,6 +115,7 @@ def ratio_interval(
 
     ends = np.full((2, *p1.shape), -top), np.full((2, *p1.shape), top)
     low, high = _crossing(score, *ends, np.stack([limit, -limit]))
+    # a crossing at the end of the range, or none, means 0 or infinity
     return (
         np.where((p1 == 0) | (low <= -top + 1e-6), 0.0, np.exp(low)),
         np.where((p2 == 0) | (high >= top - 1e-6), np.inf, np.exp(high)),
@@ -135,6 +138,7 @@ def _crossing(
 ) -> FloatArray:
     """Find where a decreasing score crosses a level, by bisection; an end where it does not."""
     low, high = np.array(low), np.array(high)
+    # every element has its own bracket, all are halved at once
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         above = score(middle) > level
