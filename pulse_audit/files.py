@@ -1,7 +1,7 @@
-"""Files of this program's own: where they are kept, writing them whole, weights with a card.
+"""Files of this package: the cache folder, atomic writing, weights with a card.
 
-Weights of ours are safetensors beside a JSON card of the same name, which says what they are for
-and carries their SHA-256.
+Our own weights are safetensors beside a JSON card of the same name, which describes them and holds
+their SHA-256.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from platformdirs import user_cache_dir
 from pulse_audit.types import InputError
 
 CARD_VERSION = 1
+#: Largest card that is read, in bytes.
 MAX_CARD = 2**22
 
 
@@ -28,7 +29,8 @@ def cache_folder() -> Path:
 
 
 def atomic_write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all (temporary name, fsync, rename)."""
+    """Write a file whole or not at all."""
+    # A temporary file in the same folder is renamed once its content is on disk.
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
     try:
@@ -50,56 +52,55 @@ def file_sha256(path: Path) -> str:
 
 
 def card_path(weights: Path) -> Path:
-    """Return where the card of a file of weights is."""
+    """Return the path of the card of a file of weights."""
     return weights.with_suffix(".json")
 
 
 def write_card(weights: Path, kind: str, content: Mapping[str, Any]) -> None:
-    """Write the card of weights that are there already.
+    """Write the card of a file of weights.
 
     Parameters
     ----------
     weights : Path
-        Their file.
+        The file, already written.
     kind : str
         What they are weights of: ``generator``, ``attribute net``.
     content : mapping
         Plain JSON values; format, version and SHA-256 are added.
     """
-    stamp = {
-        "format": f"pulse-audit {kind}",
-        "version": CARD_VERSION,
-        "sha256": file_sha256(weights),
-    }
-    said = {**stamp, **content, **stamp}
-    atomic_write(card_path(weights), (json.dumps(said, indent=1) + "\n").encode())
+    digest = file_sha256(weights)
+    stamp = {"format": f"pulse-audit {kind}", "version": CARD_VERSION, "sha256": digest}
+    # The stamp comes first in the file, and overrules content of the same keys.
+    card = {**stamp, **content, **stamp}
+    atomic_write(card_path(weights), (json.dumps(card, indent=1) + "\n").encode())
 
 
 def read_card(weights: Path, kind: str) -> dict[str, Any]:
-    """Read the card of weights, which are not read themselves; see `check_belongs`.
+    """Read the card of a file of weights, but not the weights; see `check_belongs`.
 
     Raises
     ------
     InputError
         If it is missing, or no card of this kind and version.
     """
-    place = card_path(weights)
+    path = card_path(weights)
     try:
-        with place.open("rb") as file:
-            content = json.loads(file.read(MAX_CARD))
+        with path.open("rb") as file:
+            card = json.loads(file.read(MAX_CARD))
     except FileNotFoundError:
-        lost = f"its card {place.name} is missing; keep the two together"
-        reason = lost if weights.exists() else "cannot be read (No such file or directory)"
-        raise InputError(f"{weights}: {reason}") from None
+        problem = "cannot be read (No such file or directory)"
+        if weights.exists():
+            problem = f"its card {path.name} is missing; keep the two together"
+        raise InputError(f"{weights}: {problem}") from None
     except OSError as error:
-        raise InputError(f"{place}: cannot be read ({error.strerror})") from None
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{place}: it is no JSON card") from error
-    if not isinstance(content, dict) or content.get("format") != f"pulse-audit {kind}":
-        raise InputError(f"{place}: it is no {kind} card of pulse-audit")
-    if content.get("version") != CARD_VERSION:
-        raise InputError(f"{place}: version {content.get('version')!r} is not known here")
-    return content
+        raise InputError(f"{path}: it is no JSON card") from error
+    if not isinstance(card, dict) or card.get("format") != f"pulse-audit {kind}":
+        raise InputError(f"{path}: it is no {kind} card of pulse-audit")
+    if card.get("version") != CARD_VERSION:
+        raise InputError(f"{path}: version {card.get('version')!r} is not known here")
+    return card
 
 
 def check_belongs(weights: Path, card: Mapping[str, Any]) -> None:

@@ -9,16 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pulse_audit.types import CROPS, InputError
+from pulse_audit.types import InputError
 
 #: Arms that are interpolation kernels.
 INTERPOLATION = ("nearest", "bicubic", "lanczos")
 PLANTED = "planted:"
 ARM_FORMS = ("pulse", *INTERPOLATION, f"{PLANTED}MATRIX.csv", "FILE.py:FACTORY")
 
-_GENERATOR = re.compile(
-    r"(?P<source>.+?)(?:@(?P<resolution>\d{1,5}))?(?:#(?P<label>\d{1,6}|each))?"
-)
+# Source, resolution and class, the last two optional.
+_GENERATOR = re.compile(r"(.+?)(?:@(\d{1,5}))?(?:#(\d{1,6}|each))?")
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
@@ -73,10 +72,8 @@ def parse_generator(reference: str | GeneratorReference) -> GeneratorReference:
     match = _GENERATOR.fullmatch(reference)
     if match is None or Path(reference).is_file():
         return GeneratorReference(reference)
-    resolution = match["resolution"]
-    return GeneratorReference(
-        match["source"], int(resolution) if resolution else None, match["label"]
-    )
+    source, resolution, label = match.groups()
+    return GeneratorReference(source, int(resolution) if resolution else None, label)
 
 
 @dataclass(frozen=True)
@@ -120,55 +117,51 @@ class ConditionKind:
     ``description`` has a place for the number.
     """
 
-    name: str
     form: str
-    low: float
-    high: float
+    limits: tuple[float, float]
     before_downscaling: bool
     description: str
     meaning: str
     whole: bool = False
 
+    @property
+    def name(self) -> str:
+        """The form without its number."""
+        return self.form.partition(":")[0]
+
 
 CONDITION_KINDS: Mapping[str, ConditionKind] = {
     kind.name: kind
     for kind in (
+        # form, limits of the number, before downscaling, description, meaning
         ConditionKind(
-            name="gaussian",
-            form="gaussian:SIGMA",
-            low=0,
-            high=255,
-            before_downscaling=False,
-            description="Gaussian noise of standard deviation {:g} (0-255 scale)",
-            meaning="Gaussian noise after downscaling; SIGMA on the 0-255 scale (paper: 25, 50)",
+            "gaussian:SIGMA",
+            (0, 255),
+            False,
+            "Gaussian noise of standard deviation {:g} (0-255 scale)",
+            "Gaussian noise after downscaling; SIGMA on the 0-255 scale (paper: 25, 50)",
         ),
         ConditionKind(
-            name="saltpepper",
-            form="saltpepper:P",
-            low=0,
-            high=1,
-            before_downscaling=False,
-            description="salt-and-pepper noise on a share {:g} of the pixels",
-            meaning="share P of the pixels turned black or white after downscaling (paper: 0.05)",
+            "saltpepper:P",
+            (0, 1),
+            False,
+            "salt-and-pepper noise on a share {:g} of the pixels",
+            "share P of the pixels turned black or white after downscaling (paper: 0.05)",
         ),
         ConditionKind(
-            name="motion",
-            form="motion:LENGTH",
-            low=1,
-            high=4096,
-            before_downscaling=True,
-            description="motion blur over {:g} pixels in a random direction",
-            meaning="motion blur in a random direction before downscaling; LENGTH in pixels of the "
+            "motion:LENGTH",
+            (1, 4096),
+            True,
+            "motion blur over {:g} pixels in a random direction",
+            "motion blur in a random direction before downscaling; LENGTH in pixels of the "
             "run's resolution (paper: 100 at 1024)",
         ),
         ConditionKind(
-            name="jpeg",
-            form="jpeg:Q",
-            low=1,
-            high=100,
-            before_downscaling=False,
-            description="JPEG compression of quality {:g}",
-            meaning="JPEG of quality Q, 1 to 100, after downscaling",
+            "jpeg:Q",
+            (1, 100),
+            False,
+            "JPEG compression of quality {:g}",
+            "JPEG of quality Q, 1 to 100, after downscaling",
             whole=True,
         ),
     )
@@ -206,27 +199,14 @@ def parse_condition(text: str) -> Condition:
     try:
         amount = float(number)
     except ValueError:
-        amount = math.nan
-    # NaN is never within the limits.
-    if not kind.low <= amount <= kind.high or (kind.whole and amount % 1):
+        amount = math.nan  # not within any limits
+    low, high = kind.limits
+    if not low <= amount <= high or (kind.whole and amount % 1):
         numbers = "whole number" if kind.whole else "number"
         raise InputError(
-            f"condition {text!r}: {kind.form} takes a {numbers} from {kind.low:g} to {kind.high:g}"
+            f"condition {text!r}: {kind.form} takes a {numbers} from {low:g} to {high:g}"
         )
     return Condition(kind, amount)
-
-
-def parse_crop(crop: str) -> str:
-    """Return a known crop.
-
-    Raises
-    ------
-    InputError
-        If it is none of `CROPS`.
-    """
-    if crop not in CROPS:
-        raise InputError(f"--crop {crop}: unknown{nearest(crop, CROPS)}")
-    return crop
 
 
 def parse_device(name: str) -> str:

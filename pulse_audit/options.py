@@ -57,118 +57,92 @@ trust_file = click.option(
     help="Load the .pt2 file of this SHA-256 although it could run code (repeatable).",
 )
 
+option = click.option
 #: In the order of `pulse-audit run --help`.
 _OF_A_RUN: tuple[Callable[[Command], Command], ...] = (
-    click.option("--dataset", metavar="NAME", help="A data set of datasets.yaml."),
+    # The data.
+    option("--dataset", metavar="NAME", help="A data set of datasets.yaml."),
     data_root,
     own_datasets,
-    click.option("--split", metavar="val|train|all", help="[default: val]"),
-    click.option(
-        "--arm",
-        "arms",
-        multiple=True,
-        metavar="ARM",
-        help="pulse | nearest | bicubic | lanczos | planted:MATRIX.csv | FILE.py:FACTORY "
-        "(repeatable).",
+    option("--split", metavar="val|train|all", help="[default: val]"),
+    # The upsamplers.
+    option(
+        "--arm", "arms", multiple=True, metavar="ARM", help="pulse | nearest | bicubic | lanczos | "
+        "planted:MATRIX.csv | FILE.py:FACTORY (repeatable).",
     ),
-    click.option(
-        "--generator",
-        "generators",
-        multiple=True,
-        metavar="GEN",
-        help="A name, a checkpoint file or FILE.py:FACTORY; each makes a pulse arm (repeatable). "
-        "Conditional networks: FILE#3 fixes class 3, FILE#each makes an arm of every class, else "
-        "classes are drawn uniformly. FILE@256: the resolution, where the file does not state it.",
+    option(
+        "--generator", "generators", multiple=True, metavar="GEN", help="A name, a checkpoint file "
+        "or FILE.py:FACTORY; each makes a pulse arm (repeatable). Conditional networks: FILE#3 "
+        "fixes class 3, FILE#each makes an arm of every class, else classes are drawn uniformly. "
+        "FILE@256: the resolution, where the file does not state it.",
     ),
     trust_file,
-    click.option(
-        "--search",
-        metavar="official|paper|fast",
-        help="100 steps to eps 2e-3 or 1e-3; fast: each image stops when feasible "
-        "[default: official]",
+    option(
+        "--search", metavar="official|paper|fast", help="100 steps to eps 2e-3 or 1e-3; fast: each "
+        "image stops when feasible [default: official]",
     ),
-    click.option(
-        "--scale",
-        "scales",
-        multiple=True,
-        type=int,
-        metavar="N",
+    # The inputs.
+    option(
+        "--scale", "scales", multiple=True, type=int, metavar="N",
         help="Downscaling factor (repeatable) [default: 8]",
     ),
-    click.option(
-        "--condition",
-        "conditions",
-        multiple=True,
-        metavar="C",
+    option(
+        "--condition", "conditions", multiple=True, metavar="C",
         help="clean | gaussian:SIGMA | saltpepper:P | motion:LENGTH | jpeg:Q (repeatable).",
     ),
-    click.option(
-        "--kernel",
-        metavar="NAME",
+    option(
+        "--kernel", metavar="NAME",
         help="Downscaling operator: pulse | bicubic | lanczos | bilinear | area | nearest.",
     ),
-    click.option(
-        "--resolution",
-        type=int,
-        metavar="R",
+    option(
+        "--resolution", type=int, metavar="R",
         help="Where outputs are compared [default: the smallest generator's].",
     ),
-    click.option(
-        "--crop",
-        metavar="CROP",
+    option(
+        "--crop", metavar="CROP",
         help="as-is | ffhq | fairface-0.25 | fairface-1.25 | celeba | celeba-108",
     ),
-    click.option(
-        "--group-by",
-        multiple=True,
-        metavar="A[,B]",
+    # The sample.
+    option(
+        "--group-by", multiple=True, metavar="A[,B]",
         help="race | gender | age | any label | skin_tone | monk; A,B = the intersection.",
     ),
-    click.option("--per-group", type=int, metavar="N", help="Faces in each group [default: 10]"),
-    click.option("--draws", type=int, metavar="N", help="Seeds for each face [default: 2]"),
-    click.option("--limit", type=int, metavar="N", help="Stop after N faces (a trial run)."),
-    click.option("--seed", type=int, metavar="N", help="[default: 0]"),
-    click.option(
-        "--sources",
-        is_flag=True,
-        default=None,
+    option("--per-group", type=int, metavar="N", help="Faces in each group [default: 10]"),
+    option("--draws", type=int, metavar="N", help="Seeds for each face [default: 2]"),
+    option("--limit", type=int, metavar="N", help="Stop after N faces (a trial run)."),
+    option("--seed", type=int, metavar="N", help="[default: 0]"),
+    # The measurements.
+    option(
+        "--sources", is_flag=True, default=None,
         help="Analyse the sources of shifts: prior, guided searches, uninformative inputs.",
     ),
-    click.option(
-        "--attributes",
-        metavar="NAME|FILE",
-        help="Model of apparent attributes: a name, an .onnx file or FILE.py:FACTORY; none "
-        "[default: the shipped one].",
+    option(
+        "--attributes", metavar="NAME|FILE", help="Model of apparent attributes: a name, an .onnx "
+        "file or FILE.py:FACTORY; none [default: the shipped one].",
     ),
-    click.option(
-        "--metrics",
-        metavar="LIST",
-        callback=_names,
+    option(
+        "--metrics", metavar="LIST", callback=_names,
         help="psnr,ssim,lpips,... or FILE.py:FACTORY [default: all that can be measured here].",
     ),
-    click.option(
-        "--second-attributes",
-        metavar="NAME|FILE",
+    option(
+        "--second-attributes", metavar="NAME|FILE",
         help="Attribute model that checks the guided searches and never guides; or none.",
     ),
-    click.option("--keep-images", metavar="all|sample|none", help="[default: sample]"),
-    click.option("--device", metavar="auto|cpu|cuda[:i]", help="[default: auto]"),
-    click.option(
-        "--precision", metavar="auto|fp32|bf16", help="Of the generators [default: auto = fp32]"
-    ),
-    click.option("--batch", type=int, metavar="N", help="Draws in a work unit."),
-    click.option("--threads", type=int, metavar="N", help="CPU threads; results depend on them."),
-    click.option(
-        "--out",
-        type=click.Path(path_type=Path),
-        metavar="DIR",
+    option("--keep-images", metavar="all|sample|none", help="[default: sample]"),
+    # The execution.
+    option("--device", metavar="auto|cpu|cuda[:i]", help="[default: auto]"),
+    option("--precision", metavar="auto|fp32|bf16", help="Of the generators [default: fp32]"),
+    option("--batch", type=int, metavar="N", help="Draws in a work unit."),
+    option("--threads", type=int, metavar="N", help="CPU threads; results depend on them."),
+    option(
+        "--out", type=click.Path(path_type=Path), metavar="DIR",
         help="[default: runs/<dataset>-<fingerprint>]",
     ),
-)
+)  # fmt: skip
 
 
 def options_of_a_run(command: Command) -> Command:
     """Add the options that make a specification to a command."""
-    for option in reversed(_OF_A_RUN):
-        command = option(command)
+    for add in reversed(_OF_A_RUN):
+        command = add(command)
     return command

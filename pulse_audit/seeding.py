@@ -9,8 +9,8 @@ import hashlib
 import json
 from typing import TypeAlias
 
-Part: TypeAlias = (
-    "str | int | float | bool | None | list[Part] | tuple[Part, ...] | dict[str, Part]"
+Json: TypeAlias = (
+    "str | int | float | bool | None | list[Json] | tuple[Json, ...] | dict[str, Json]"
 )
 
 
@@ -19,17 +19,13 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def hexdigest(*parts: Part) -> str:
-    """SHA-256 of the parts, in hex.
-
-    Parts are written as canonical JSON (sorted keys, no white space), so neither the order of a
-    mapping nor the boundaries between strings can be confused: ``("ab", "c")`` and ``("a", "bc")``
-    differ.
-    """
+def hexdigest(*parts: Json) -> str:
+    """SHA-256 of the parts, in hex; ``("ab", "c")`` and ``("a", "bc")`` differ."""
+    # Canonical JSON: neither the order of a mapping nor the boundaries of strings are lost.
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def fingerprint(*parts: Part) -> int:
+def fingerprint(*parts: Json) -> int:
     """Map the parts to a seed in [0, 2**63), the same on every machine."""
     return int(hexdigest(*parts)[:16], 16) >> 1

@@ -19,12 +19,11 @@ from pulse_audit.names import (
     nearest,
     parse_arm,
     parse_condition,
-    parse_crop,
     parse_device,
     parse_generator,
 )
 from pulse_audit.plugins import factory_file, find_metric
-from pulse_audit.types import InputError
+from pulse_audit.types import CROPS, InputError
 
 if TYPE_CHECKING:
     from pulse_audit.datasets.readers import FaceIndex
@@ -63,8 +62,8 @@ def find_inputs(spec: AuditSpec) -> AuditInputs:
         find_generator(generator)
     conditions = [parse_condition(condition) for condition in spec.conditions]
     parse_device(spec.device)
-    if spec.crop is not None:
-        parse_crop(spec.crop)
+    if spec.crop not in (None, *CROPS):
+        raise InputError(f"--crop {spec.crop}: unknown{nearest(str(spec.crop), CROPS)}")
     for metric in spec.metrics or ():
         find_metric(metric)
     # Without the shipped attribute model a run goes on, so only a named one has to be there.

@@ -23,8 +23,7 @@ from pulse_audit.harness.planted import planted_arms, preparer
 from pulse_audit.harness.provenance import notes_of_seen
 from pulse_audit.harness.spec import AuditSpec
 from pulse_audit.harness.suite import MetricSuite, resolve_metrics
-from pulse_audit.models.arms import build_arm, expand_arms
-from pulse_audit.models.generators import reference_sha256
+from pulse_audit.models.arms import arm_sha256, build_arm, expand_arms
 from pulse_audit.models.shipped import shipped_generators
 from pulse_audit.names import ArmReference, parse_device, parse_generator
 from pulse_audit.seeding import sha256
@@ -212,7 +211,7 @@ def describe_arm(
     if described.get("search", {}).get("stop_at_feasibility"):
         notes.append("search fast: an image is kept at its first feasible step, and not improved")
     if reference.kind != "interpolation":
-        digest = reference_sha256(reference.reference)
+        digest = arm_sha256(reference)
         described["file_sha256"] = digest
         generator = described.get("generator")
         if isinstance(generator, dict):

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pulse_audit.models.generators import classes_of, load_generator, reference_sha256
+from pulse_audit.models.generators import classes_of, find_generator, load_generator
 from pulse_audit.models.shipped import shipped_generators
 from pulse_audit.names import INTERPOLATION, ArmReference, parse_arm
 from pulse_audit.plugins import load_factory
@@ -50,15 +50,27 @@ def expand_arms(
         for one in classes_of(text, trusted)
     ]
     # Equal names get eight hex digits of their file's SHA-256, and then of the reference.
-    for digest_of in (reference_sha256, hexdigest):
-        names = [reference.name for reference in references]
+    for digest_of in (arm_sha256, lambda arm: hexdigest(arm.reference)):
+        names = [arm.name for arm in references]
         references = [
-            replace(r, name=f"{r.name}-{digest_of(r.reference)[:8]}")
-            if names.count(r.name) > 1
-            else r
-            for r in references
+            replace(arm, name=f"{arm.name}-{digest_of(arm)[:8]}")
+            if names.count(arm.name) > 1
+            else arm
+            for arm in references
         ]
     return references
+
+
+def arm_sha256(arm: ArmReference) -> str:
+    """SHA-256 of the file that defines an arm: its generator, matrix or factory.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, or is a published generator that is not fetched.
+    """
+    # Matrix files and FILE.py:FACTORY are found as files of generators are.
+    return find_generator(arm.reference).sha256
 
 
 def build_arm(

@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pulse_audit.files import read_card
+from pulse_audit.files import file_sha256, read_card
 from pulse_audit.models import published
 from pulse_audit.models.shipped import shipped_file, shipped_generators
 from pulse_audit.names import GeneratorReference, nearest, parse_generator
 from pulse_audit.plugins import factory_file, load_factory, suppress_sphere_warning
-from pulse_audit.seeding import sha256
 from pulse_audit.types import Generator, GeneratorCard, InputError, is_generator
 
 if TYPE_CHECKING:
@@ -27,6 +26,20 @@ class GeneratorSource:
     reference: GeneratorReference
     path: Path
     card: published.WeightCard | None = None
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the file; of published weights, as recorded when they were fetched.
+
+        Raises
+        ------
+        InputError
+            If the file cannot be read.
+        """
+        try:
+            return published.fetched(self.card)[1] if self.card else file_sha256(self.path)
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be read ({error.strerror})") from None
 
 
 def find_generator(reference: str | GeneratorReference) -> GeneratorSource:
@@ -102,7 +115,7 @@ def describe_generator(reference: str, trusted: Collection[str] = ()) -> Generat
     source = find_generator(reference)
     if source.reference.is_factory:
         card = load_generator(reference).card
-        return replace(card, sha256=card.sha256 or reference_sha256(reference))
+        return replace(card, sha256=card.sha256 or source.sha256)
     import torch
 
     from pulse_audit.generators.gaussianise import GaussianFit
@@ -111,26 +124,6 @@ def describe_generator(reference: str, trusted: Collection[str] = ()) -> Generat
         return GaussianFit(torch.zeros(network.w_dim), torch.ones(network.w_dim))
 
     return _adapted(source, trusted, unit_fit).card
-
-
-def reference_sha256(reference: str | GeneratorReference) -> str:
-    """SHA-256 of the file behind a reference.
-
-    Raises
-    ------
-    InputError
-        If it cannot be read, or is a published generator that is not fetched.
-    """
-    requested = parse_generator(reference)
-    name, path = requested.source, requested.path
-    if name in published.names_of("generator"):
-        return published.fetched(published.get(name))[1]
-    if name in shipped_generators():
-        path = shipped_file(name)
-    try:
-        return sha256(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def classes_of(
@@ -156,7 +149,7 @@ def _read_network(source: GeneratorSource, trusted: Collection[str]) -> Network:
     """Read the network of a file; code in the file is run only where the file is trusted."""
     from pulse_audit.generators.checkpoints import read_checkpoint
 
-    digest = reference_sha256(source.reference) if trusted else None
+    digest = source.sha256 if trusted else None
     trusted_digest = digest if digest in trusted else None
     return read_checkpoint(
         source.path, resolution=source.reference.resolution, trust_file=trusted_digest
@@ -191,16 +184,15 @@ def _facts(source: GeneratorSource) -> dict[str, Any]:
     """Return what is known of a generator, as arguments of ``as_generator``."""
     from pulse_audit.generators.native_format import KIND
 
-    digest = reference_sha256(source.reference)
     if source.card is not None:
         return {
             "name": source.card.name,
             "crop": source.card.crop or "as-is",
             "training_data": source.card.trained_on,
             "licence": source.card.licence.name,
-            "sha256": digest,
+            "sha256": source.sha256,
         }
-    facts: dict[str, Any] = {"name": source.path.stem, "sha256": digest}
+    facts: dict[str, Any] = {"name": source.path.stem, "sha256": source.sha256}
     if source.path.suffix != ".safetensors":
         return facts
 

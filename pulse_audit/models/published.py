@@ -34,17 +34,15 @@ Kind = Literal["generator", "metric backbone", "attribute model", "data file"]
 
 
 class Licence(BaseModel):
-    """Terms of one file.
-
-    ``accept``: they have to be accepted before the first download. ``confirmed``: the publisher
-    states them for this very file.
-    """
+    """Terms of one file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Word
     url: Https | None = None
+    #: Whether it has to be accepted before the first download.
     accept: bool
+    #: Whether the publisher states it for this very file.
     confirmed: bool
     note: Word
 
@@ -55,53 +53,39 @@ class Licence(BaseModel):
 
 
 class WeightCard(BaseModel):
-    """What is known of one file of weights.
-
-    Attributes
-    ----------
-    family : str or None
-        The network's architecture.
-    resolution, crop : int or None, str or None
-        Side in pixels and crop of the faces it makes or takes.
-    url : str or None
-        A direct link; None where a browser is needed, and then ``obtain`` says why.
-    page : str
-        The publisher's page.
-    size : int or None
-        Bytes, None when unknown.
-    sha256 : str or None
-        Digest in hex. ``sha256_status`` is ``confirmed`` (a download with another one is refused),
-        ``claimed`` by ``sha256_source`` (a download is compared, and the outcome shown), or
-        ``unknown`` (recorded at the first download).
-    sha256_prefix : str or None
-        Leading digits that the publisher wrote into the file's name; always checked.
-    gaussian_fit : str or None
-        The entry of PULSE's fit for a synthesis network that comes without its mapping network;
-        it is fetched along.
-    without : str
-        What cannot be done until it is fetched.
-    """
+    """What is known of one file of weights; an entry of ``weights.yaml``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
     title: Word
     kind: Kind
+    #: The network's architecture.
     family: Word | None = None
+    #: Side in pixels and crop of the faces it makes or takes.
     resolution: PositiveInt | None = None
     crop: Crop | None = None
+    #: A direct link; None where a browser is needed, and then ``obtain`` says why.
     url: Https | None = None
+    #: The publisher's page.
     page: Https
     file_name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    #: Bytes, None when unknown.
     size: PositiveInt | None = None
+    #: In hex. ``confirmed``: a download with another one is refused. ``claimed`` by
+    #: ``sha256_source``: a download is compared, and the outcome shown. ``unknown``: recorded at
+    #: the first download.
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    sha256_prefix: str | None = Field(default=None, pattern=r"^[0-9a-f]{8,}$")
     sha256_status: Literal["confirmed", "claimed", "unknown"]
     sha256_source: Word | None = None
+    #: Leading digits that the publisher wrote into the file's name; always checked.
+    sha256_prefix: str | None = Field(default=None, pattern=r"^[0-9a-f]{8,}$")
     licence: Licence
     trained_on: Word
     obtain: Word | None = None
+    #: Name of PULSE's fit, for a synthesis network without its mapping network; fetched along.
     gaussian_fit: Word | None = None
+    #: What cannot be done until it is fetched.
     without: Word = "this generator cannot be named"
     notes: str = ""
 

@@ -11,7 +11,7 @@ import pytest
 from pulse_audit.cli import BAD_INPUT, DONE, INCOMPLETE, outcome
 from pulse_audit.models import download, published
 from pulse_audit.models.fetch import to_fetch
-from pulse_audit.models.generators import load_generator, reference_sha256
+from pulse_audit.models.generators import find_generator, load_generator
 from pulse_audit.types import InputError
 
 Capture = pytest.CaptureFixture[str]
@@ -161,7 +161,7 @@ def test_a_generator_that_is_not_fetched_names_the_command() -> None:
     with pytest.raises(InputError, match=f"{NAME} is known but not fetched: pulse-audit fetch"):
         load_generator(NAME)
     with pytest.raises(InputError, match="not fetched"):
-        reference_sha256(NAME)
+        find_generator(NAME)
 
 
 def test_a_generator_that_changed_since_is_not_used() -> None:

@@ -10,7 +10,7 @@ import torch
 
 from pulse_audit.models import published
 from pulse_audit.models.fetch import fetch
-from pulse_audit.models.generators import load_generator, reference_sha256
+from pulse_audit.models.generators import find_generator, load_generator
 from pulse_audit.seeding import sha256
 from pulse_audit.types import InputError
 
@@ -57,7 +57,7 @@ def test_a_named_generator_carries_its_origin(named: published.WeightCard) -> No
     assert card.training_data == named.trained_on
     assert card.licence == "CC BY-NC 4.0"
     content = published.path_of(named).read_bytes()
-    assert card.sha256 == sha256(content) == reference_sha256(named.name)
+    assert card.sha256 == sha256(content) == find_generator(named.name).sha256
 
 
 def test_a_missing_gaussian_fit_names_its_own_command(named: published.WeightCard) -> None:
