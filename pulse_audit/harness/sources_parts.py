@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pulse_audit.faces.attributes import Column
-from pulse_audit.fairness.sources import TABLES
 from pulse_audit.files import atomic_write
 from pulse_audit.harness.sources_models import SourceModels
 from pulse_audit.seeding import hexdigest
+from pulse_audit.store import SOURCE_TABLES
 
 Row = dict[str, Any]
 
@@ -72,7 +72,7 @@ def schemas(models: SourceModels) -> dict[str, pa.Schema]:
     hr, sr = seen("hr", models.columns), seen("sr", models.columns)
     check = seen("check", models.check_columns)
     also = {"originals": hr | check, "prior": sr, "guided": sr | check, "uninformative": sr}
-    return {name: pa.schema([*{**_OWN[name], **also[name]}.items()]) for name in TABLES}
+    return {name: pa.schema([*{**_OWN[name], **also[name]}.items()]) for name in SOURCE_TABLES}
 
 
 @dataclass(frozen=True)

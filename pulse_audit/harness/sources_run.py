@@ -34,7 +34,6 @@ from pulse_audit.degrade.degradation import DegradationModel
 from pulse_audit.degrade.resample import resize
 from pulse_audit.faces.align import FaceAligner
 from pulse_audit.faces.skin import SkinTone, skin_tone
-from pulse_audit.fairness.sources import TABLES
 from pulse_audit.files import atomic_write
 from pulse_audit.generators.searchable import drawn_from, prior_images
 from pulse_audit.harness.guidance import WEIGHTS, guided_search
@@ -110,8 +109,10 @@ def run_sources(
     # As it comes back from the manifest: lists for tuples.
     described = json.loads(json.dumps(models.entries(settings=asdict(settings))))
     folder = run.path / "sources"
-    tables = {name: folder / f"{name}.parquet" for name in TABLES}
-    if run.manifest.sources == described and all(map(Path.is_file, tables.values())):
+    tables = {name: folder / f"{name}.parquet" for name in store.SOURCE_TABLES}
+    recorded = run.manifest.sources
+    unchanged = recorded is not None and recorded.as_dict() == described
+    if unchanged and all(map(Path.is_file, tables.values())):
         return
     # Tables are never older than what the manifest says of them.
     for path in tables.values():

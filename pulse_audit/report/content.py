@@ -17,7 +17,7 @@ from pulse_audit.report.gallery import MAX_PICTURES, Gallery, gallery
 from pulse_audit.report.tables import EstimateTable, arm_table, display_name, group_table
 from pulse_audit.store import Manifest
 from pulse_audit.summary.findings import on_trial
-from pulse_audit.summary.groups import assign, groupings
+from pulse_audit.summary.groups import assign
 from pulse_audit.summary.schema import Summary
 
 #: Figures of a grouping, by name.
@@ -131,7 +131,7 @@ def sections(
         )
         here = [r for r in summary.estimates if (r.condition, r.scale) == (condition, scale)]
         groups = []
-        for columns in groupings(manifest):
+        for columns in manifest.spec.groupings:
             name = ",".join(columns)
             drawn = list(_figures(manifest, summary, condition, scale, name, stems))
             tables = [
@@ -150,7 +150,7 @@ def _gallery(
     run_path: Path, manifest: Manifest, samples: pd.DataFrame, summary: Summary
 ) -> Gallery | None:
     """Pictures by the groups of the run's first grouping."""
-    columns = next(iter(groupings(manifest)), [])
+    columns = next(iter(manifest.spec.groupings), [])
     if not columns:
         return gallery(
             run_path, manifest, samples, dict.fromkeys(samples["face_id"], "all"), ["all"]
@@ -189,7 +189,7 @@ def left_out(manifest: Manifest, samples: pd.DataFrame) -> list[dict[str, Any]]:
     ``no_face`` is None where no detector ran.
     """
     measured = {"skin_tone", "monk"}
-    columns = next((c for c in groupings(manifest) if not set(c) & measured), [])
+    columns = next((c for c in manifest.spec.groupings if not set(c) & measured), [])
 
     # Originals on which the face detector found nothing; none where it did not run.
     has_face = samples["hr_face_found"] if "hr_face_found" in samples else pd.Series(dtype=object)

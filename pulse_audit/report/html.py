@@ -29,7 +29,6 @@ from pulse_audit.report.content import (
 from pulse_audit.report.tables import arrow, estimates_csv, to_csv, to_latex
 from pulse_audit.store import Manifest
 from pulse_audit.summary import METRICS, Summary, summarise_run, write
-from pulse_audit.summary.groups import groupings
 
 PAGE = "index.html"
 
@@ -151,7 +150,7 @@ def page_text(
         arrow=arrow,
         figure_uri=figure_uri,
         unbroken=unbroken,
-        grouped_by={column for columns in groupings(manifest) for column in columns},
+        grouped_by={column for columns in manifest.spec.groupings for column in columns},
         provenance=provenance(manifest),
         card={} if manifest.attributes is None else manifest.attributes.card,
         confusion_tables=confusion_tables(manifest, samples),

@@ -10,12 +10,20 @@ temporary name first, flushed to disk, then renamed.
 from pulse_audit.store.columns import COLUMNS, PREDICTABLE, sample_schema
 from pulse_audit.store.images import lr_path, original_path, output_path
 from pulse_audit.store.manifest import SCHEMA_VERSION, Manifest, check_manifest
-from pulse_audit.store.run import Features, Run, create_run, locked, open_run
+from pulse_audit.store.run import (
+    SOURCE_TABLES,
+    Features,
+    Run,
+    create_run,
+    locked,
+    open_run,
+)
 
 __all__ = [
     "COLUMNS",
     "PREDICTABLE",
     "SCHEMA_VERSION",
+    "SOURCE_TABLES",
     "Features",
     "Manifest",
     "Run",

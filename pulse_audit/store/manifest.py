@@ -123,11 +123,15 @@ class WorkUnit(_Entry):
 
 
 class AttributesEntry(_Entry):
-    """The attribute model: its card, and the words it predicts by label column."""
+    """The attribute model: its card, and the words it predicts by label column.
+
+    ``predicted_as`` maps a label column to the attribute of the card that is predicted for it.
+    """
 
     name: str = ""
     card: dict[str, Any] = {}
     vocabulary: dict[ColumnName, list[str]]
+    predicted_as: dict[str, str] = {}
     labels_from: str | None = None
 
 
@@ -145,6 +149,16 @@ class MetricEntry(_Entry):
     columns: list[ColumnName]
     unit: str | None = None
     better: str | None = None
+
+
+class SourcesEntry(_Entry):
+    """Settings of the tables in ``sources/``: the columns that guided, what generators trained on.
+
+    ``training`` maps an arm to counts of its generator's training faces by column and word.
+    """
+
+    guided_by: list[str]
+    training: dict[str, dict[str, dict[str, int]]] = {}
 
 
 class Manifest(_Entry):
@@ -176,7 +190,7 @@ class Manifest(_Entry):
     unavailable: dict[str, str] = {}
     started: str | None = None
     references: dict[str, Any] | None = None
-    sources: dict[str, Any] | None = None
+    sources: SourcesEntry | None = None
     seconds: float = 0.0
     finished: str | None = None
 

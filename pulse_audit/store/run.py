@@ -26,6 +26,9 @@ from pulse_audit.types import InputError
 
 Features = NDArray[np.float32]
 
+#: Tables of ``sources/``.
+SOURCE_TABLES = ("originals", "prior", "guided", "uninformative")
+
 
 @dataclass
 class Run:
@@ -116,6 +119,25 @@ class Run:
         if vectors is None or vectors.shape[1:] != (dim,) or vectors.dtype.kind != "f":
             raise InputError(f"{path}: {name} are not vectors of {dim} numbers")
         return vectors.astype(np.float32), arrays
+
+    def source_tables(self) -> dict[str, pd.DataFrame] | None:
+        """All tables of ``sources/`` by name; None where ``--sources`` was not finished.
+
+        Raises
+        ------
+        InputError
+            If a table cannot be read.
+        """
+        paths = {name: self.path / "sources" / f"{name}.parquet" for name in SOURCE_TABLES}
+        if not all(path.is_file() for path in paths.values()):
+            return None
+        tables = {}
+        for name, path in paths.items():
+            try:
+                tables[name] = pd.read_parquet(path)
+            except (OSError, ValueError) as error:
+                raise InputError(f"{path}: cannot be read ({error})") from None
+        return tables
 
     def _finished(self) -> list[str]:
         """Units whose shard exists, in the order of the plan.

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 
 from pulse_audit.store import Manifest
-from pulse_audit.summary.groups import groupings
 from pulse_audit.summary.said import (
     about_gap,
     about_groups,
@@ -47,7 +46,7 @@ def findings(manifest: Manifest, rows: Sequence[EstimateRow]) -> list[str]:
     if not rows:
         return ["No draw is finished yet: there is nothing to report."]
     setting = (rows[0].condition, rows[0].scale)
-    grouping = next((",".join(columns) for columns in groupings(manifest)), "all")
+    grouping = next((",".join(columns) for columns in manifest.spec.groupings), "all")
     everything = [row for row in rows if (row.condition, row.scale) == setting]
     here, rows = [row for row in everything if row.plain], [row for row in rows if row.plain]
     trial = on_trial(manifest, rows)

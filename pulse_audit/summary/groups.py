@@ -1,19 +1,38 @@
-"""Groups of faces: label columns, measured skin tone, and intersections."""
+"""Groups of faces: of the labels, of the originals and outputs as classified, and subsets of draws.
+
+A grouping by a label that an attribute model predicts compares that label with the output's; by
+skin tone or Monk class, the class measured on the output; an intersection, the first of its
+columns that is predicted. Any other grouping, and the whole sample, compares the attribute of the
+run's first grouping that has one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import reduce
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from pulse_audit.fairness.confusion import Confusion
+from pulse_audit.fairness.shift import Draws
+from pulse_audit.seeding import fingerprint
+from pulse_audit.stats.intervals import IntArray
 from pulse_audit.store import Manifest
-from pulse_audit.types import InputError
+from pulse_audit.store.manifest import AttributesEntry
+from pulse_audit.summary.measures import feasible
+from pulse_audit.summary.schema import ALL, SubsetKey
+from pulse_audit.types import InputError, Status, Unavailable
 
 JOIN = " × "
 UNLABELLED = "no label"
 UNMEASURED = "not measured"
+#: Columns that identify a draw.
+DRAW_KEYS = ["arm", "condition", "scale", "face_id", "draw"]
+#: Number of a group that is not known or does not exist.
+NONE = -1
 
 #: Individual typology angle in degrees: lower ends (exclusive) of the classes, lightest first.
 #: Chardon et al. (1991); Del Bino and Bernerd (2013).
@@ -28,34 +47,6 @@ ITA_CLASSES = (
 MONK_CLASSES = ((1, 3), (4, 6), (7, 10))
 
 
-def groupings(manifest: Manifest) -> list[list[str]]:
-    """Columns of each grouping of the run."""
-    return manifest.spec.groupings
-
-
-def assign(samples: pd.DataFrame, columns: Sequence[str]) -> pd.Series[str]:
-    """Group of every draw: the columns' groups joined by " × ".
-
-    Raises
-    ------
-    InputError
-        If the samples have no such label.
-    """
-    parts = [_single(samples, column) for column in columns]
-    return reduce(lambda left, right: left + JOIN + right, parts)
-
-
-def ordered(groups: pd.Series[str], columns: Sequence[str], manifest: Manifest) -> list[str]:
-    """Return the groups that occur, in the order of the data set's vocabulary (else by name)."""
-    ranks = [_rank(column, manifest) for column in columns]
-
-    def key(group: str) -> list[tuple[int, str]]:
-        words = group.split(JOIN) if len(ranks) > 1 else [group]
-        return [(rank.get(w, len(rank)), w) for rank, w in zip(ranks, words, strict=False)]
-
-    return sorted(groups.unique(), key=key)
-
-
 def ita_class(angle: float) -> str:
     """Class of an individual typology angle in degrees; NaN is "not measured"."""
     if np.isnan(angle):
@@ -68,20 +59,16 @@ def monk_class(step: float) -> str:
     return next((f"{a}-{b}" for a, b in MONK_CLASSES if a <= step <= b), UNMEASURED)
 
 
-def _single(samples: pd.DataFrame, column: str) -> pd.Series[str]:
-    if column == "skin_tone":
-        return samples["hr_ita"].astype("float64").map(ita_class)
-    if column == "monk":
-        return samples["hr_monk"].astype("float64").map(monk_class)
-    label = f"label_{column}"
-    if label not in samples:
-        known = ", ".join(c[6:] for c in map(str, samples) if c.startswith("label_"))
-        raise InputError(f"group_by {column}: not in the samples; known: {known}, skin_tone, monk")
-    return samples[label].astype("object").where(samples[label].notna(), UNLABELLED).astype(str)
+#: Groupings that are measured on the image and not labelled: column of the samples without its
+#: side, and the class of a measurement. Their errors are not known.
+TONES: Mapping[str, tuple[str, Callable[[float], str]]] = {
+    "skin_tone": ("ita", ita_class),
+    "monk": ("monk", monk_class),
+}
 
 
-def words_of(column: str, manifest: Manifest) -> list[str]:
-    """Return the groups of a column in their order; none where the vocabulary is open."""
+def vocabulary(column: str, manifest: Manifest) -> list[str]:
+    """Return the groups of a column in their order; empty where any text may occur."""
     if column == "skin_tone":
         return [name for _, name in ITA_CLASSES]
     if column == "monk":
@@ -89,5 +76,292 @@ def words_of(column: str, manifest: Manifest) -> list[str]:
     return manifest.dataset.vocabulary.get(column, [])
 
 
-def _rank(column: str, manifest: Manifest) -> dict[str, int]:
-    return {word: rank for rank, word in enumerate(words_of(column, manifest))}
+def assign(samples: pd.DataFrame, columns: Sequence[str]) -> pd.Series[str]:
+    """Group of every draw: the groups in each column, joined by " × ".
+
+    Raises
+    ------
+    InputError
+        If the samples have no such label.
+    """
+    parts: list[pd.Series[str]] = []
+    for column in columns:
+        label = f"label_{column}"
+        if column in TONES:
+            quantity, classify = TONES[column]
+            parts.append(samples[f"hr_{quantity}"].astype("float64").map(classify))
+        elif label in samples:
+            labels = samples[label].astype("object")
+            parts.append(labels.where(samples[label].notna(), UNLABELLED).astype(str))
+        else:
+            columns_known = [c[6:] for c in map(str, samples) if c.startswith("label_")]
+            known = ", ".join([*columns_known, *TONES])
+            raise InputError(f"group_by {column}: not in the samples; known: {known}")
+    return reduce(lambda left, right: left + JOIN + right, parts)
+
+
+def ordered(groups: pd.Series[str], columns: Sequence[str], manifest: Manifest) -> list[str]:
+    """Return the groups that occur, in the order of the data set's vocabulary (else by name)."""
+    ranks = [
+        {word: rank for rank, word in enumerate(vocabulary(column, manifest))} for column in columns
+    ]
+
+    def key(group: str) -> list[tuple[int, str]]:
+        words = group.split(JOIN) if len(ranks) > 1 else [group]
+        return [(rank.get(w, len(rank)), w) for rank, w in zip(ranks, words, strict=False)]
+
+    return sorted(groups.unique(), key=key)
+
+
+@dataclass(frozen=True, eq=False)
+class Subset:
+    """The draws of one arm under one condition and scale.
+
+    Parameters
+    ----------
+    key : SubsetKey
+    samples : DataFrame, (n,)
+    faces : ndarray of int, (n,)
+        Face number of each draw, the same for all arms.
+    rows : ndarray of int, (n,)
+        Positions of the draws in the samples of the run.
+    """
+
+    key: SubsetKey
+    samples: pd.DataFrame
+    faces: IntArray
+    rows: IntArray
+
+    def seed(self, run_seed: int, *purpose: str) -> int:
+        """Seed of a resampling; the same for all arms, which so share their random numbers."""
+        return fingerprint(run_seed, self.key.condition, self.key.scale, *purpose)
+
+
+def make_subsets(manifest: Manifest, samples: pd.DataFrame) -> Iterator[Subset]:
+    """Split the samples by condition, scale and arm, in the order of the manifest."""
+
+    def in_order(column: str, planned: Any) -> list[Any]:
+        present = list(pd.unique(samples[column]))
+        first = [value for value in planned if value in present]
+        return first + sorted(value for value in present if value not in first)
+
+    faces = face_numbers(samples)
+    for condition in in_order("condition", manifest.spec.conditions):
+        for scale in in_order("scale", manifest.spec.scales):
+            for arm in in_order("arm", manifest.arms):
+                chosen = (
+                    (samples["arm"] == arm)
+                    & (samples["condition"] == condition)
+                    & (samples["scale"] == scale)
+                )
+                rows = np.flatnonzero(chosen)
+                if len(rows):
+                    key = SubsetKey(arm, condition, int(scale))
+                    yield Subset(key, samples.iloc[rows], faces[rows], rows)
+
+
+def face_numbers(samples: pd.DataFrame) -> IntArray:
+    """Give each row the number of its face, the same for all arms."""
+    return np.asarray(pd.factorize(samples["face_id"], sort=True)[0], dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class AttributeLabels:
+    """Groups of one attribute for every row of the samples; -1 where there is none.
+
+    Parameters
+    ----------
+    attribute : str
+    groups : sequence of str
+        Names of the groups, in order.
+    truth, original, output : ndarray of int, (rows,)
+        Group of the face, as labelled; apparent group of the original, and of the output. Draws
+        that failed or show no face have no output group.
+    confusion : Confusion or Unavailable
+        Errors of the attribute model, on this run's originals or from its card.
+    """
+
+    attribute: str
+    groups: Sequence[str]
+    truth: IntArray
+    original: IntArray
+    output: IntArray
+    confusion: Confusion | Unavailable
+
+    def has_baseline(self, rows: IntArray) -> bool:
+        """Whether the originals of these rows have predictions that may differ from the labels.
+
+        Skin tone is measured alike on both sides, so that its labels are the measurements.
+        """
+        return self.attribute not in TONES and bool((self.original[rows] != NONE).any())
+
+    def draws(self, rows: IntArray, faces: IntArray) -> Draws | None:
+        """Draws of these rows whose face has a group; None where there are none."""
+        labelled = self.truth[rows] != NONE
+        if not labelled.any():
+            return None
+        rows = rows[labelled]
+        return Draws(faces[labelled], self.truth[rows], self.output[rows], len(self.groups))
+
+
+@dataclass(frozen=True, eq=False)
+class Grouping:
+    """A partition of the draws, and the attribute that it compares with the outputs'.
+
+    Parameters
+    ----------
+    name : str
+        Its columns joined by commas, or ``all``.
+    groups : sequence of str
+        Names of the groups, in order.
+    of_draw : ndarray of int, (rows,)
+        Number of the group of each draw.
+    labels : AttributeLabels or None
+        None where nothing is predicted.
+    """
+
+    name: str
+    groups: Sequence[str]
+    of_draw: IntArray
+    labels: AttributeLabels | None = None
+
+    @property
+    def by_attribute(self) -> bool:
+        """Whether its groups are those of the attribute compared: outputs have them too."""
+        return self.labels is not None and self.labels.attribute == self.name
+
+
+def make_groupings(manifest: Manifest, samples: pd.DataFrame) -> list[Grouping]:
+    """Make the whole sample, then every grouping of the run, each with its attribute."""
+    faces, by_column = face_numbers(samples), manifest.spec.groupings
+    # The attribute of a grouping is the first column that faces and outputs both have groups of.
+    attributes: list[str | None] = []
+    for columns in by_column:
+        needed = {
+            column: (f"hr_{TONES[column][0]}", f"sr_{TONES[column][0]}")
+            if column in TONES
+            else (f"label_{column}", f"sr_{column}")
+            for column in columns
+        }
+        comparable = (
+            column
+            for column, names in needed.items()
+            if all(name in samples and samples[name].notna().any() for name in names)
+        )
+        attributes.append(next(comparable, None))
+    default = next((attribute for attribute in attributes if attribute), None)
+    labels = {
+        attribute: attribute_labels(attribute, manifest, samples, faces)
+        for attribute in dict.fromkeys(attributes)
+        if attribute is not None
+    }
+    fallback = labels[default] if default else None
+    groupings = [Grouping(ALL, [ALL], np.zeros(len(samples), dtype=np.int64), fallback)]
+    for columns, attribute in zip(by_column, attributes, strict=True):
+        of_draw = assign(samples, columns)
+        groups = ordered(of_draw, columns, manifest)
+        numbers = of_draw.map({group: number for number, group in enumerate(groups)})
+        compared = labels[attribute] if attribute else fallback
+        of_rows = np.asarray(numbers, dtype=np.int64)
+        groupings.append(Grouping(",".join(columns), groups, of_rows, compared))
+    return groupings
+
+
+def attribute_labels(
+    attribute: str, manifest: Manifest, samples: pd.DataFrame, faces: IntArray
+) -> AttributeLabels:
+    """Look up the groups of faces, originals and outputs in an attribute that outputs have."""
+    failed = samples["status"].isin([str(Status.ERROR), str(Status.NO_FACE)])
+    if attribute in TONES:
+        quantity, classify = TONES[attribute]
+        groups = vocabulary(attribute, manifest)
+        truth = group_numbers(samples[f"hr_{quantity}"].astype("float64").map(classify), groups)
+        output = group_numbers(samples[f"sr_{quantity}"].astype("float64").map(classify), groups)
+        reason = "skin tone is measured on originals and outputs alike; its errors are not known"
+        output = np.where(failed, NONE, output)
+        return AttributeLabels(attribute, groups, truth, truth, output, Unavailable(reason))
+    # Groups as the model names them, else as the data set does, else the labels that occur.
+    model = manifest.attributes
+    predicted = model.vocabulary.get(attribute) if model else None
+    groups = predicted or vocabulary(attribute, manifest)
+    groups = groups or sorted(samples[f"label_{attribute}"].dropna().astype(str).unique())
+    truth = group_numbers(samples[f"label_{attribute}"], groups)
+    output = np.where(failed, NONE, group_numbers(samples[f"sr_{attribute}"], groups))
+    original = group_numbers(samples.get(f"hr_{attribute}", pd.Series(None, samples.index)), groups)
+    # Errors of the model: on this run's originals where people labelled them, else its card's.
+    confusion: Confusion | Unavailable
+    if (manifest.dataset if model is None else model).labels_from == "people":
+        _, first = np.unique(faces, return_index=True)
+        first = first[(truth[first] != NONE) & (original[first] != NONE)]
+        confusion = (
+            Confusion.of_faces(faces[first], truth[first], original[first], len(groups))
+            if len(first)
+            else Unavailable("no original has both a label and a prediction")
+        )
+    else:
+        counts = None if model is None else card_counts(model, attribute, groups)
+        confusion = (
+            Unavailable(
+                "labels are not people's, and the attribute model has no held-out confusion"
+            )
+            if counts is None
+            else Confusion.from_counts(counts)
+        )
+    return AttributeLabels(attribute, groups, truth, original, output, confusion)
+
+
+def group_numbers(column: pd.Series[Any], groups: Sequence[str]) -> IntArray:
+    """Look up the number of each entry's group; -1 for null and for any other text."""
+    numbers = column.map({group: number for number, group in enumerate(groups)})
+    return np.asarray(numbers.astype("float64").fillna(NONE), dtype=np.int64)
+
+
+def card_counts(
+    model: AttributesEntry, attribute: str, words: Sequence[str]
+) -> list[list[int]] | None:
+    """Held-out confusion of an attribute model's card, in the order of the run's words.
+
+    Parameters
+    ----------
+    model : AttributesEntry
+    attribute : str
+        A predicted column; a derived grouping has to be on the card under its own name, in the
+        order of its words.
+    words : sequence of str
+
+    Returns
+    -------
+    list of list of int or None
+        Counts, row the true class, column the predicted one; None where the card has none in
+        these words.
+    """
+    confusion = model.card.get("confusion") or {}
+    vocabularies = model.card.get("vocabulary") or {}
+    if attribute in confusion and attribute not in vocabularies:
+        counts = confusion[attribute]
+        fits = [len(row) for row in counts] == [len(words)] * len(words)
+        return [[int(count) for count in row] for row in counts] if fits else None
+    predicted_as = model.predicted_as.get(attribute, attribute)
+    counts = confusion.get(predicted_as)
+    # The card's words may differ from the run's in case and order, and in nothing else.
+    of_card = [str(word).casefold() for word in vocabularies.get(predicted_as, ())]
+    wanted = [word.casefold() for word in words]
+    if not counts or sorted(of_card) != sorted(wanted):
+        return None
+    order = [of_card.index(word) for word in wanted]
+    return [[int(counts[i][j]) for j in order] for i in order]
+
+
+def retention_columns(subset: Subset, labels: AttributeLabels) -> pd.DataFrame:
+    """Columns of the metrics of apparent groups: 0, 1, or NaN where a draw does not count."""
+    truth, output = labels.truth[subset.rows], labels.output[subset.rows]
+    retained = np.where(truth == NONE, np.nan, (truth == output).astype(np.float64))
+    converted = np.where(truth == NONE, np.nan, (truth != output) & (output != NONE))
+    return pd.DataFrame(
+        {
+            "retention": retained,
+            "retention_feasible": np.where(feasible(subset.samples) > 0, retained, np.nan),
+            "retention_classified": np.where(output == NONE, np.nan, retained),
+            "conversion": converted.astype(np.float64),
+        }
+    )

@@ -1,22 +1,37 @@
-"""What ``summary.json`` holds: models, their JSON Schema, reading and writing."""
+"""The models of ``summary.json``: making rows, reading, writing, and their JSON Schema."""
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pulse_audit.types import InputError
+from pulse_audit.types import Estimate, InputError, Unavailable
 
 SCHEMA_VERSION: Literal[3] = 3
 NAME = "summary.json"
-#: Suffix by which the corrected estimates of a metric are asked for.
+#: Group and grouping of the whole sample; also the condition of rows that belong to none.
+ALL = "all"
+#: Suffix by which `Summary.select` is asked for the corrected estimates of a metric.
 CORRECTED = "_corrected"
 
-
+Correction: TypeAlias = Literal["raw", "corrected", "original_baseline"]
+Statistic: TypeAlias = Literal[
+    "value", "max_gap", "min_ratio", "worst_group", "max_abs", "difference"
+]
 Detail: TypeAlias = dict[str, str | int | float | None]
+
+
+class SubsetKey(NamedTuple):
+    """One arm under one condition and scale."""
+
+    arm: str
+    condition: str
+    scale: int
 
 
 class EstimateRow(BaseModel):
@@ -35,14 +50,14 @@ class EstimateRow(BaseModel):
     what the originals themselves, as perfect outputs, would score.
 
     ``statistic`` other than ``value`` compares the groups of ``group_by``: ``max_gap`` (largest
-    less smallest), ``min_ratio`` (smallest over largest), ``worst_group``, ``max_abs``; the row's
-    interval then joins two bounds (see `pulse_audit.fairness.parity`). ``difference`` compares
-    arms on the same faces: the row's arm less the one that ``detail`` names as ``minus``.
+    minus smallest), ``min_ratio`` (smallest over largest), ``worst_group``, ``max_abs``; the ends
+    of the row's interval are then two bounds (see `pulse_audit.fairness.parity`). ``difference``
+    compares arms on the same faces: the row's arm minus the one named ``minus`` in ``detail``.
 
-    ``detail`` holds what a number cannot say alone: ``attribute`` that was tested, ``excluded``
-    share of draws, ``plug_in`` value before bias correction, ``trust`` and ``grade`` of a
-    correction, ``em`` point estimate, ``shrunk`` share of partial pooling, ``detectable``
-    difference and ``faces_needed``, names of groups compared.
+    ``detail`` qualifies the number: the ``attribute`` compared, the ``excluded`` share of draws,
+    the ``plug_in`` value before bias correction, ``trust`` and ``grade`` of a correction, its
+    ``em`` point estimate, the ``shrunk`` share of partial pooling, the ``detectable`` difference
+    and ``faces_needed``, the names of the groups compared.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -54,29 +69,72 @@ class EstimateRow(BaseModel):
     group_by: str
     group: str
     to_group: str | None = None
-    correction: Literal["raw", "corrected", "original_baseline"] = "raw"
+    correction: Correction = "raw"
     value: float | None
     low: float | None
     high: float | None
     n_faces: int = Field(ge=0)
     n_draws: int = Field(ge=0)
     method: str
-    statistic: Literal["value", "max_gap", "min_ratio", "worst_group", "max_abs", "difference"] = (
-        "value"
-    )
+    statistic: Statistic = "value"
     detail: Detail | None = None
 
     @property
     def plain(self) -> bool:
-        """Whether this is a group's own value, raw: no cell of a matrix and no comparison."""
+        """Whether this is the raw value of a group: no cell of a matrix and no comparison."""
         return self.correction == "raw" and self.to_group is None and self.statistic == "value"
 
 
-class Summary(BaseModel):
-    """Everything a run says in numbers.
+def make_row(
+    key: SubsetKey,
+    metric: str,
+    group_by: str,
+    group: str,
+    estimate: Estimate | Unavailable,
+    *,
+    to_group: str | None = None,
+    correction: Correction = "raw",
+    statistic: Statistic = "value",
+    detail: Mapping[str, str | int | float | None] | None = None,
+) -> EstimateRow:
+    """Make the row of an estimate; where it is unavailable, of the reason without numbers."""
+    if isinstance(estimate, Unavailable):
+        estimate = Estimate(math.nan, math.nan, math.nan, 0, 0, estimate.reason)
+    return EstimateRow(
+        arm=key.arm,
+        condition=key.condition,
+        scale=key.scale,
+        metric=metric,
+        group_by=group_by,
+        group=group,
+        to_group=to_group,
+        correction=correction,
+        value=_rounded(estimate.value),
+        low=_rounded(estimate.low),
+        high=_rounded(estimate.high),
+        n_faces=estimate.n_faces,
+        n_draws=estimate.n_draws,
+        method=estimate.method,
+        statistic=statistic,
+        detail={
+            name: _rounded(value) if isinstance(value, float) else value
+            for name, value in detail.items()
+        }
+        if detail
+        else None,
+    )
 
-    ``unavailable`` maps a metric or a column of the samples to the reason it could not be taken.
-    ``findings`` are plain sentences computed from the estimates.
+
+def _rounded(value: float) -> float | None:
+    """Ten significant digits, so that rounding noise between machines does not reach the file."""
+    return float(f"{value:.10g}") if math.isfinite(value) else None
+
+
+class Summary(BaseModel):
+    """All estimates of a run, and the sentences made of them.
+
+    ``unavailable`` maps a metric or a column of the samples to why it was not measured.
+    ``findings`` are sentences computed from the estimates.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -99,9 +157,9 @@ class Summary(BaseModel):
         group_by: str = "all",
         correction: str = "raw",
     ) -> list[EstimateRow]:
-        """Estimates of one metric in one cell of the audit, one row a group, in order.
+        """Select one metric of an arm under a condition and scale: one row a group, in order.
 
-        Raw ones; ``<metric>_corrected``, such as ``retention_corrected``, are the corrected ones.
+        Raw estimates; ``<metric>_corrected``, as in ``retention_corrected``, gives corrected ones.
         """
         if metric.endswith(CORRECTED):
             metric, correction = metric.removesuffix(CORRECTED), "corrected"
@@ -117,10 +175,10 @@ class Summary(BaseModel):
 
 
 class Writable(Protocol):
-    """The part of `pulse_audit.store.Run` that writing needs."""
+    """The method of `pulse_audit.store.Run` that `write` needs."""
 
     def write_json(self, name: str, content: Any) -> Path:
-        """Write a JSON file of the run whole or not at all."""
+        """Write a JSON file of the run, whole or not at all."""
         ...
 
 

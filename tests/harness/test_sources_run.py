@@ -8,13 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
-from pulse_audit.fairness.sources import estimates, read_tables
+from pulse_audit import store
 from pulse_audit.harness import sources_run
 from pulse_audit.harness.plan import plan_audit
 from pulse_audit.harness.run import run_audit
 from pulse_audit.harness.sources_models import settle_sources
 from pulse_audit.harness.sources_run import Settings, run_sources
 from pulse_audit.harness.spec import make_spec
+from pulse_audit.summary.sources import source_rows
 from pulse_audit.types import InputError
 
 SIDE, SCALE, FACES = 16, 4, 6
@@ -146,14 +147,18 @@ def finished(toy):
 
 @pytest.fixture(scope="module")
 def tables(finished):
-    found = read_tables(finished.path)
+    found = finished.source_tables()
     assert found is not None
     return found
 
 
+def as_frame(rows):
+    return pd.DataFrame([row.model_dump() for row in rows])
+
+
 @pytest.fixture(scope="module")
 def rows(finished, tables):
-    return pd.DataFrame(estimates(tables, finished.samples(), finished.manifest.as_dict()))
+    return as_frame(source_rows(tables, finished.samples(), finished.manifest))
 
 
 def value(rows, metric, arm, group="B"):
@@ -209,7 +214,7 @@ def test_the_prior_is_as_skewed_as_the_toy(tables):
 
 
 def test_training_composition_comes_from_the_card(finished, rows):
-    assert finished.manifest.sources["training"] == {"pulse:prefers": {"group": {"A": 90, "B": 10}}}
+    assert finished.manifest.sources.training == {"pulse:prefers": {"group": {"A": 90, "B": 10}}}
     assert value(rows, "training_share", "pulse:prefers") == 0.1
     assert not ((rows.metric == "training_share") & (rows.arm == "pulse:cannot")).any()
     assert value(rows, "evaluation_share", "pulse:cannot") == 0.5
@@ -225,7 +230,7 @@ def test_uninformative_inputs_become_what_the_prior_prefers(tables, rows):
 
 
 def test_the_manifest_says_who_guided_and_who_checked(finished):
-    about = finished.manifest.sources
+    about = finished.manifest.sources.as_dict()
     assert (about["guided_by"], about["guide"]) == (["group"], "guide")
     assert about["check"]["name"] == "check"
     assert about["settings"]["prior_samples"] == 200
@@ -233,8 +238,6 @@ def test_the_manifest_says_who_guided_and_who_checked(finished):
 
 def again(toy, out, settings=QUICK):
     """Plan the toy's run anew and make its sources in the directory that is there."""
-    from pulse_audit import store
-
     plan = plan_audit(spec(toy))
     run = store.open_run(out)
     calls = []
@@ -245,7 +248,7 @@ def again(toy, out, settings=QUICK):
 
 def contents(out):
     drop = {"guided": ["seconds"]}
-    tables = read_tables(out)
+    tables = store.open_run(out).source_tables()
     return {name: t.drop(columns=drop.get(name, [])) for name, t in tables.items()}
 
 
@@ -265,7 +268,7 @@ def test_interrupted_sources_go_on_and_end_the_same(toy, finished, tables, monke
     monkeypatch.setattr(sources_run, "guided_search", stops)
     with pytest.raises(KeyboardInterrupt):
         again(toy, finished.path)
-    assert read_tables(finished.path) is None
+    assert finished.source_tables() is None
     monkeypatch.setattr(sources_run, "guided_search", search)
     calls = again(toy, finished.path)
     assert calls[0][0] == calls[0][2] > 0  # what was finished is restored
@@ -304,7 +307,7 @@ def test_a_second_model_that_sees_no_b_calls_its_guided_draws_fooled(toy, tmp_pa
     changes = {"second_attributes": f"{toy}/toy.py:blind", "arms": [], "draws": 1}
     changes["generators"] = [f"{toy}/prefers.py:prefers"]
     run = run_audit(spec(toy, **changes), tmp_path / "out")
-    found = pd.DataFrame(estimates(read_tables(run.path), run.samples(), run.manifest.as_dict()))
+    found = as_frame(source_rows(run.source_tables(), run.samples(), run.manifest))
     assert value(found, "source_adversarial", "pulse:prefers") >= 2 / 3
     assert value(found, "source_preference", "pulse:prefers") == 0
     assert value(found, "guided_confirmed", "pulse:prefers") == 0

@@ -1,5 +1,9 @@
+"""Sentences made of estimates: of rows given here, and of a whole summary."""
+
+import pytest
+
 from pulse_audit import store
-from pulse_audit.summary import EstimateRow
+from pulse_audit.summary import EstimateRow, summarise
 from pulse_audit.summary.findings import findings
 
 ARMS = {"pulse:g": {"kind": "pulse"}, "bicubic": {"kind": "interpolation"}}
@@ -137,3 +141,40 @@ def test_the_width_of_the_widest_group_interval_says_what_cannot_be_seen():
         "With 10 faces in group Black, its feasible rate is only known to within"
     )
     assert "45 points wide" in said
+
+
+@pytest.fixture(scope="module")
+def summary(apparent_manifest, apparent_samples):
+    arms = {name: {"kind": "pulse"} for name in ("pulse:a", "pulse:g")}
+    manifest = apparent_manifest(arms={**arms, "bicubic": {"kind": "interpolation"}})
+    return summarise(manifest, apparent_samples(20, arms=("pulse:a", "pulse:g", "bicubic")))
+
+
+def test_the_first_findings_are_of_retention_with_its_worst_and_best_group(summary):
+    said = summary.findings
+    assert said[0].startswith("pulse:a kept the apparent race in ")
+    assert "worst for Black, " in said[0] and "; best for " in said[0]
+    assert any(s.startswith("A perfect upsampler would score from") for s in said)
+    compared = [s.startswith("On the same faces, pulse:a keeps the group") for s in said]
+    assert compared.index(True) < next(i for i, s in enumerate(said) if "gap of retention" in s)
+    assert not any("bicubic kept" in s for s in said)
+
+
+def test_a_gap_is_called_shown_only_where_its_lower_bound_is_above_zero(summary):
+    rows = [
+        r
+        for r in summary.estimates
+        if (r.metric, r.group_by, r.statistic, r.correction)
+        == ("retention", "race", "max_gap", "corrected")
+        and r.arm.startswith("pulse")
+    ]
+    gaps = [s for s in summary.findings if "largest gap of retention, corrected" in s]
+    for row, sentence in zip(rows, gaps, strict=True):
+        assert ("shown to be at least" in sentence) == (row.low > 0)
+        assert ("neither shown nor ruled out" in sentence) == (row.low == 0)
+        assert row.high <= 1
+
+
+def test_gains_are_told_where_the_interval_leaves_out_zero(summary):
+    said = [s for s in summary.findings if "gain or lose by conversion" in s]
+    assert said and all("Black -" in s for s in said)

@@ -8,6 +8,7 @@ from numpy.testing import assert_allclose
 from pulse_audit import store
 from pulse_audit.stats.intervals import intraclass_correlation, proportion_interval, wilson
 from pulse_audit.summary import summarise
+from pulse_audit.summary.sources import plugin_metrics
 from pulse_audit.types import InputError
 
 RACES = ["White", "Black", "Indian"]
@@ -268,3 +269,16 @@ def test_an_interval_does_not_reach_where_the_quantity_cannot():
     assert rows[0].low == 0.0
     assert rows[0].value == pytest.approx(1 / 3)
     assert rows[0].high > rows[0].value
+
+
+def test_columns_of_plug_in_metrics_are_means_like_any_other():
+    metrics = {"blur": {"columns": ["blur"], "better": "lower", "unit": "px"}}
+    made = summarise(manifest(metrics=metrics), samples().assign(blur=2.5))
+    assert only(made, metric="blur", arm="bicubic", group_by="all").value == 2.5
+    missing = summarise(manifest(metrics=metrics, unavailable={"blur": "too small"}), samples())
+    assert missing.unavailable["blur"] == "too small"
+
+
+def test_metrics_of_the_contract_are_not_taken_twice():
+    named = manifest(metrics={"psnr": {"columns": ["psnr"]}})
+    assert plugin_metrics(named) == []

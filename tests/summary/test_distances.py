@@ -1,12 +1,10 @@
-"""Features, plug-in metrics and sources in the summary."""
+"""Distances between features of outputs and of originals in the summary."""
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from pulse_audit.fairness import sets
 from pulse_audit.stats.distances import kernel_distance
-from pulse_audit.summary import further, summarise
+from pulse_audit.summary import summarise
 
 
 def features_of(frame, rng, moved=0.0):
@@ -63,39 +61,3 @@ def test_a_run_without_features_says_so(apparent_manifest, frame):
     assert summarise(manifest, frame).unavailable["kid"] == "no model"
     unfinished = summarise(apparent_manifest(), frame, (np.zeros((len(frame), 4)), {}))
     assert "finished run" in unfinished.unavailable["kid"]
-
-
-def test_columns_of_plug_in_metrics_are_means_like_any_other(apparent_manifest, frame):
-    metrics = {"blur": {"columns": ["blur"], "better": "lower", "unit": "px"}}
-    made = summarise(apparent_manifest(metrics=metrics), frame.assign(blur=2.5))
-    assert only(made, metric="blur", group_by="all").value == 2.5
-    missing = summarise(
-        apparent_manifest(metrics=metrics, unavailable={"blur": "too small"}), frame
-    )
-    assert missing.unavailable["blur"] == "too small"
-
-
-def test_metrics_of_the_contract_are_not_taken_twice(apparent_manifest):
-    named = apparent_manifest(metrics={"psnr": {"columns": ["psnr"]}})
-    assert further.measures(named) == []
-
-
-def test_ucpr_compares_outputs_with_the_composition_of_the_faces(
-    apparent_manifest, frame, monkeypatch
-):
-    monkeypatch.setattr(further.fairness_sources, "estimates", lambda *_: [])
-    table = pd.DataFrame(
-        {
-            "arm": "pulse:g",
-            "scale": 8,
-            "kind": np.repeat(["grey", "group_mean"], 30),
-            "input": np.repeat(["grey", "mean Black"], 30),
-            "sr_race": ["White"] * 30 + ["White", "Black", "Indian"] * 10,
-        }
-    )
-    rows = further.sources({"uninformative": table}, frame, apparent_manifest(), 0)
-    found = {(r.metric, r.group): r for r in rows}
-    assert found["ucpr_tv", "grey"].detail["plug_in"] == pytest.approx(2 / 3)
-    assert found["ucpr_tv", "group_mean"].value < 0.1
-    expected = sets.ucpr([0] * 30, [0] * 30, [1 / 3] * 3, "chi2", seed=0).plug_in
-    assert found["ucpr_chi2", "grey"].detail["plug_in"] == pytest.approx(expected)

@@ -1,8 +1,10 @@
-"""Comparisons of groups in the summary."""
+"""Comparisons of groups, and of arms on the same faces."""
 
+import numpy as np
 import pytest
 
 from pulse_audit.stats import gaps, power
+from pulse_audit.stats.bootstrap import cluster_bca
 from pulse_audit.stats.intervals import intraclass_correlation
 from pulse_audit.summary import summarise
 
@@ -86,3 +88,48 @@ def test_faces_without_a_label_are_no_group_to_compare(apparent_manifest, frame)
     made = summarise(apparent_manifest(), frame)
     row = only(made, metric="feasible_rate", statistic="worst_group", group_by="race")
     assert row.group != "no label"
+
+
+@pytest.fixture(scope="module")
+def arms_frame(apparent_samples):
+    return apparent_samples(20, arms=("pulse:a", "pulse:g", "bicubic"))
+
+
+@pytest.fixture(scope="module")
+def arms_summary(apparent_manifest, arms_frame):
+    arms = {name: {"kind": "pulse"} for name in ("pulse:a", "pulse:g")}
+    manifest = apparent_manifest(arms={**arms, "bicubic": {"kind": "interpolation"}})
+    return summarise(manifest, arms_frame)
+
+
+def differences(summary, metric, group_by="all"):
+    wanted = (metric, group_by, "difference")
+    return [r for r in summary.estimates if (r.metric, r.group_by, r.statistic) == wanted]
+
+
+def test_arms_on_trial_are_compared_on_the_same_faces(arms_summary, arms_frame):
+    row = differences(arms_summary, "retention")[0]
+    assert (row.arm, row.detail) == ("pulse:a", {"minus": "pulse:g"})
+    kept = (arms_frame["sr_race"] == arms_frame["label_race"]) & (arms_frame["status"] == "ok")
+    by_face = kept.groupby([arms_frame["arm"], arms_frame["face_id"]]).mean()
+    gap = by_face["pulse:a"] - by_face["pulse:g"]
+    expected = cluster_bca(gap, np.arange(len(gap)), seed=0)
+    assert row.value == pytest.approx(expected.value)
+    assert (row.low, row.high) == pytest.approx((expected.low, expected.high), abs=0.02)
+    assert row.method.startswith("paired by face")
+
+
+def test_interpolation_is_not_on_trial_and_other_metrics_are_compared_too(arms_summary):
+    assert {r.detail["minus"] for r in differences(arms_summary, "feasible_rate")} == {"pulse:g"}
+    assert [r.group for r in differences(arms_summary, "retention", "race")] == [
+        "White",
+        "Black",
+        "Indian",
+    ]
+
+
+def test_faces_that_only_one_arm_saw_are_left_out(apparent_manifest, arms_frame):
+    arms = {name: {"kind": "pulse"} for name in ("pulse:a", "pulse:g")}
+    lone = arms_frame[~((arms_frame["arm"] == "pulse:g") & (arms_frame["face_id"] < "val/0030"))]
+    made = summarise(apparent_manifest(arms=arms), lone[lone["arm"] != "bicubic"])
+    assert differences(made, "retention")[0].n_faces == 30

@@ -1,0 +1,223 @@
+"""Rows that compare: the groups of a grouping in one metric, and two arms on the same faces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+
+from pulse_audit.fairness import parity
+from pulse_audit.fairness.correction import CorrectedShift
+from pulse_audit.stats import bootstrap, gaps, power
+from pulse_audit.stats.bootstrap import cluster_bca
+from pulse_audit.stats.intervals import FloatArray, IntArray, cluster_totals, intraclass_correlation
+from pulse_audit.summary.groups import (
+    JOIN,
+    UNLABELLED,
+    UNMEASURED,
+    AttributeLabels,
+    Grouping,
+    Subset,
+    retention_columns,
+)
+from pulse_audit.summary.kinds import SampleMeasure
+from pulse_audit.summary.measures import SAMPLED
+from pulse_audit.summary.schema import ALL, Correction, Detail, EstimateRow, make_row
+
+CONFIDENCE = 0.95
+#: Not groups of people, but faces about which something is not known.
+UNKNOWN = {UNLABELLED, UNMEASURED}
+#: Metrics in which arms are compared, beside retention of the attribute of the grouping.
+COMPARED = ("feasible_rate", "lightness_shift", "ita_shift")
+
+
+def group_comparisons(
+    subset: Subset, metric: SampleMeasure, values: FloatArray, grouping: Grouping, seed: int
+) -> Iterator[EstimateRow]:
+    """Compare the groups in one metric; nothing for the whole sample, or without a direction."""
+    if grouping.name == ALL or metric.better == "neither" or metric.statistic is not bootstrap.mean:
+        return
+    unknown = [n for n, group in enumerate(grouping.groups) if set(group.split(JOIN)) & UNKNOWN]
+    of_draw = grouping.of_draw[subset.rows]
+    values = np.where(np.isin(of_draw, unknown), np.nan, values)
+    proportion = metric.kind == "proportion"
+    comparisons = parity.compare(
+        values,
+        subset.faces,
+        of_draw,
+        proportion=proportion,
+        better=metric.better,
+        seed=subset.seed(seed, "parity", metric.name, grouping.name) % 2**32,
+        confidence=CONFIDENCE,
+    )
+    size: Detail = {}
+    if "max_gap" in comparisons:
+        size = sample_size(values, subset.faces, of_draw, proportion)
+    yield from _comparison_rows(
+        subset, metric.name, grouping.name, grouping.groups, comparisons, "raw", size
+    )
+
+
+def sample_size(values: FloatArray, faces: IntArray, groups: IntArray, proportion: bool) -> Detail:
+    """Difference of two groups that this sample could detect, and faces needed for 10 points.
+
+    Two-sided, 5 % over all pairs of groups (Bonferroni), 90 % power, for two groups of the size of
+    the smallest and the rate of the whole sample.
+    """
+    measured = ~np.isnan(values)
+    values, faces, groups = values[measured], faces[measured], groups[measured]
+    _, first = np.unique(faces, return_index=True)
+    of_face = groups[first]
+    strata, sizes = np.unique(of_face, return_counts=True)
+    draws, fewest = max(1, round(len(faces) / len(first))), int(sizes.min())
+    tests = len(sizes) * (len(sizes) - 1) // 2
+    if proportion:
+        icc = intraclass_correlation(values, faces, groups)
+        design = power.Design(draws, 1.0 if icc is None else icc, tests=tests, sides=2)
+        base = min(max(float(values.mean()), 0.11), 1.0)
+        return {
+            "detectable": power.detectable_proportion(base, fewest, design),
+            "faces_needed": power.faces_for_proportions(base, 0.1, design),
+        }
+    # standard deviation of the faces' means within their groups
+    totals, counts = cluster_totals(values, faces)
+    means = totals / counts
+    centred = [means[of_face == group] - means[of_face == group].mean() for group in strata]
+    freedom = max(1, len(means) - len(strata))
+    spread = float(np.sqrt(np.square(np.concatenate(centred)).sum() / freedom))
+    design = power.Design(1, 0.0, tests=tests, sides=2)
+    return {"detectable": power.detectable_mean(spread, fewest, design)}
+
+
+def corrected_gap(
+    subset: Subset, labels: AttributeLabels, correction: CorrectedShift
+) -> Iterator[EstimateRow]:
+    """Largest gap of corrected retention; nothing where it cannot be corrected."""
+    if correction.grade == "unavailable":
+        return
+    diagonal = np.arange(len(labels.groups))
+    gap = gaps.max_gap_of_replicates(
+        np.diag(correction.values),
+        correction.replicates[:, diagonal, diagonal],
+        correction.faces,
+        correction.draws,
+        alpha=(1 - CONFIDENCE) / 2,
+    )
+    # clipped last: the inverse of a confusion matrix may leave [0, 1]
+    gap = replace(gap, value=min(gap.value, 1.0), pass_bound=min(gap.pass_bound, 1.0))
+    comparisons = parity.named([gap], CONFIDENCE)
+    yield from _comparison_rows(
+        subset, "retention", labels.attribute, labels.groups, comparisons, "corrected", {}
+    )
+
+
+def _comparison_rows(
+    subset: Subset,
+    metric: str,
+    group_by: str,
+    groups: Sequence[str],
+    comparisons: Mapping[gaps.GroupStatistic, parity.Comparison],
+    correction: Correction,
+    size: Detail,
+) -> Iterator[EstimateRow]:
+    """One row a comparison; ``size`` goes into the detail of the largest gap."""
+    for statistic, comparison in comparisons.items():
+        ends = [groups[number] for number in comparison.groups]
+        detail: Detail = (
+            {"worst": ends[0]} if len(ends) == 1 else {"highest": ends[0], "lowest": ends[-1]}
+        )
+        if comparison.at_equality is not None:
+            detail["at_equality"] = comparison.at_equality
+        if statistic == "max_gap":
+            detail.update(size)
+        yield make_row(
+            subset.key,
+            metric,
+            group_by,
+            ends[0] if len(ends) == 1 else ALL,
+            comparison.estimate,
+            correction=correction,
+            statistic=statistic,
+            detail=detail,
+        )
+
+
+def arm_comparisons(
+    subsets: Sequence[Subset], groupings: Sequence[Grouping], arms: Sequence[str], seed: int
+) -> Iterator[EstimateRow]:
+    """Difference of every two of the arms under one condition and scale, paired by face."""
+    compared = [subset for subset in subsets if subset.key.arm in arms]
+    for first, second in combinations(compared, 2):
+        faces = np.asarray(np.intersect1d(first.faces, second.faces), dtype=np.int64)
+        if first.key[1:] != second.key[1:] or not len(faces):
+            continue
+        for grouping in groupings:
+            for metric, group, differences in _differences(first, second, faces, grouping):
+                measured = np.isfinite(differences)
+                key = first.seed(seed, "arms", metric, grouping.name, group)
+                estimate = cluster_bca(differences[measured], faces[measured], seed=key)
+                yield make_row(
+                    first.key,
+                    metric,
+                    grouping.name,
+                    group,
+                    replace(estimate, method=f"paired by face; {estimate.method}"),
+                    statistic="difference",
+                    detail={"minus": second.key.arm},
+                )
+
+
+def _differences(
+    first: Subset, second: Subset, faces: IntArray, grouping: Grouping
+) -> Iterator[tuple[str, str, FloatArray]]:
+    """Metric, group, and the first arm's mean less the second's of each face, (faces,).
+
+    NaN for faces outside the group, or not measured in both arms.
+    """
+    # values of each metric compared, one per draw, for either arm
+    sides: list[dict[str, FloatArray]] = []
+    for subset in (first, second):
+        values = {
+            metric.name: metric.values(subset.samples)
+            for metric in SAMPLED
+            if metric.name in COMPARED and metric.missing(subset.samples, {}) is None
+        }
+        if grouping.labels is not None:
+            retention = retention_columns(subset, grouping.labels)["retention"]
+            values["retention"] = np.asarray(retention, dtype=np.float64)
+        sides.append(values)
+    group_of = dict(zip(first.faces, grouping.of_draw[first.rows], strict=True))
+    of_face = np.array([group_of[face] for face in faces.tolist()], dtype=np.int64)
+    for metric in sorted(sides[0].keys() & sides[1].keys()):
+        means, others = (
+            _means_by_face(values[metric], subset, faces)
+            for values, subset in zip(sides, (first, second), strict=True)
+        )
+        for number, group in enumerate(grouping.groups):
+            differences = np.where(of_face == number, means - others, np.nan)
+            if np.isfinite(differences).any():
+                yield metric, group, differences
+    # the share of outputs with each apparent group, over all faces
+    if grouping.labels is not None and grouping.by_attribute:
+        for number, group in enumerate(grouping.labels.groups):
+            means, others = (
+                _means_by_face(
+                    (grouping.labels.output[subset.rows] == number).astype(np.float64),
+                    subset,
+                    faces,
+                )
+                for subset in (first, second)
+            )
+            yield "output_share", group, means - others
+
+
+def _means_by_face(values: FloatArray, subset: Subset, faces: IntArray) -> FloatArray:
+    """Mean over the measured draws of each face, NaN where none was measured; (faces,)."""
+    places = np.searchsorted(faces, subset.faces).clip(max=len(faces) - 1)
+    used = (faces[places] == subset.faces) & np.isfinite(values)
+    sums = np.bincount(places[used], values[used], len(faces))
+    counts = np.bincount(places[used], minlength=len(faces))
+    means = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+    return np.asarray(means, dtype=np.float64)

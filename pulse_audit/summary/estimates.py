@@ -1,0 +1,303 @@
+"""Samples -> estimates with intervals, for every group of every arm, condition and scale."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pulse_audit.stats.bootstrap import cluster_bca
+from pulse_audit.stats.distances import (
+    KernelDistance,
+    frechet_distance,
+    kernel_distance,
+    widest_gap,
+)
+from pulse_audit.stats.intervals import (
+    FloatArray,
+    intraclass_correlation,
+    proportion_interval,
+)
+from pulse_audit.store import Manifest, Run
+from pulse_audit.summary import comparisons, shift
+from pulse_audit.summary.described import TESTED, numbers
+from pulse_audit.summary.findings import findings, on_trial
+from pulse_audit.summary.groups import (
+    DRAW_KEYS,
+    AttributeLabels,
+    Grouping,
+    Subset,
+    face_numbers,
+    make_groupings,
+    make_subsets,
+    retention_columns,
+)
+from pulse_audit.summary.kinds import SampleMeasure
+from pulse_audit.summary.measures import PSNR_CEILING, SAMPLED
+from pulse_audit.summary.schema import (
+    ALL,
+    SCHEMA_VERSION,
+    Detail,
+    EstimateRow,
+    Summary,
+    make_row,
+)
+from pulse_audit.summary.sources import plugin_metrics, source_rows
+from pulse_audit.types import Estimate, Unavailable
+
+Array: TypeAlias = NDArray[np.floating[Any]]
+
+#: Metrics of apparent groups, which no grouping can have without predictions.
+APPARENT = (
+    *(metric.name for metric in TESTED),
+    *("retention_corrected", "shift", "net_flow", "flip_rate", "entropy"),
+)
+#: Distances between features of outputs and of originals.
+DISTANCES = ("kid", "fid", "gpi_kid")
+
+
+def summarise_run(run: Run, samples: pd.DataFrame | None = None) -> Summary:
+    """Summarise all that a run directory holds: samples, features, and ``sources/``.
+
+    Raises
+    ------
+    InputError
+        If something stored cannot be read, or does not fit the manifest.
+    """
+    frame = run.samples() if samples is None else samples
+    return summarise(run.manifest, frame, run.features(), run.source_tables())
+
+
+def summarise(
+    manifest: Manifest,
+    samples: pd.DataFrame,
+    features: tuple[Array, Mapping[str, Array]] | None = None,
+    tables: Mapping[str, pd.DataFrame] | None = None,
+) -> Summary:
+    """Estimate every metric for every group under every arm, condition and scale.
+
+    Proportions are over all draws and get Wilson intervals at the effective sample size; other
+    metrics are means over the draws that were measured and get face-cluster BCa intervals. The
+    same samples in any order give the same summary.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        The run's manifest.
+    samples : DataFrame
+        One row a draw, columns as in the samples of a run.
+    features : tuple, optional
+        As `pulse_audit.store.Run.features` returns them, aligned with ``samples``.
+    tables : mapping of str to DataFrame, optional
+        Of ``sources/``, as `pulse_audit.store.Run.source_tables` returns them.
+
+    Raises
+    ------
+    InputError
+        If a grouping names a column the samples do not have.
+    """
+    by_draw = samples.reset_index(drop=True).sort_values(DRAW_KEYS, kind="stable")
+    frame = by_draw.reset_index(drop=True)
+    seed, reasons = manifest.spec.seed, manifest.unavailable
+
+    # Metrics of which a column is missing or empty are listed with the reason, not estimated.
+    metrics = [*SAMPLED, *plugin_metrics(manifest)]
+    missing = {m.name: reason for m in metrics if (reason := m.missing(frame, reasons))}
+    metrics = [metric for metric in metrics if metric.name not in missing]
+    unavailable = {**reasons, **missing}
+
+    groupings = make_groupings(manifest, frame)
+    labels = groupings[0].labels
+    if len(frame) and all(grouping.labels is None for grouping in groupings):
+        recorded = [reasons.get(f"sr_{grouping.name}") for grouping in groupings]
+        reason = next(filter(None, recorded), "no grouping of this run has predicted groups")
+        unavailable |= dict.fromkeys(APPARENT, reason)
+    elif labels is not None and isinstance(labels.confusion, Unavailable):
+        unavailable["retention_corrected"] = labels.confusion.reason
+
+    aligned = align_features(manifest, features, by_draw)
+    if isinstance(aligned, Unavailable):
+        unavailable |= dict.fromkeys(DISTANCES, aligned.reason)
+
+    subsets, rows = list(make_subsets(manifest, frame)), list[EstimateRow]()
+    for subset in subsets:
+        rows += subset_rows(subset, metrics, groupings, seed)
+        if not isinstance(aligned, Unavailable):
+            rows += [
+                row for grouping in groupings for row in distance_rows(subset, grouping, aligned)
+            ]
+    # Arms are compared on the whole sample and in the first grouping of the run alone.
+    rows += comparisons.arm_comparisons(subsets, groupings[:2], on_trial(manifest, rows), seed)
+    if tables is not None:
+        rows += source_rows(tables, frame, manifest)
+    return Summary(
+        schema=SCHEMA_VERSION,
+        estimates=rows,
+        unavailable=dict(sorted(unavailable.items())),
+        findings=findings(manifest, rows),
+    )
+
+
+def subset_rows(
+    subset: Subset, metrics: Sequence[SampleMeasure], groupings: Sequence[Grouping], seed: int
+) -> Iterator[EstimateRow]:
+    """All rows of an arm under a condition and scale but for distances; the order is the file's."""
+    for metric in metrics:
+        values = metric.values(subset.samples)
+        for place, grouping in enumerate(groupings):
+            yield from metric_rows(subset, metric, values, grouping, seed)
+            # bootstrapped comparisons of means are for the run's first grouping alone
+            if metric.kind == "proportion" or place == 1:
+                yield from comparisons.group_comparisons(subset, metric, values, grouping, seed)
+    for grouping in groupings:
+        yield from shift.no_face_of_originals(subset, grouping)
+        labels = grouping.labels
+        if labels is None:
+            continue
+        yield from retention_rows(subset, grouping, labels, seed)
+        draws = labels.draws(subset.rows, subset.faces)
+        if draws is None:
+            continue
+        yield from shift.diversity_rows(subset, grouping, labels, seed)
+        yield from shift.retention_of_originals(subset, grouping, labels)
+        yield from shift.pooled_retention(subset, grouping, labels)
+        if grouping.by_attribute:
+            yield from shift.matrix_rows(subset, labels, draws)
+            yield from shift.net_flow_rows(subset, labels, draws)
+            yield from shift.output_share_rows(subset, labels)
+        if grouping.by_attribute or grouping.name == ALL:
+            yield from shift.corrected_rows(subset, grouping, labels, draws, seed)
+        if grouping.by_attribute:
+            yield from shift.set_fairness_rows(subset, labels, draws, seed)
+
+
+def metric_rows(
+    subset: Subset, metric: SampleMeasure, values: FloatArray, grouping: Grouping, seed: int
+) -> Iterator[EstimateRow]:
+    """Estimate one metric, with one number a draw (NaN: not measured), in every group."""
+    of_draw, measured = grouping.of_draw[subset.rows], ~np.isnan(values)
+    # The within-face correlation of rates is pooled over groups: small groups cannot tell it.
+    icc = None
+    if metric.kind == "proportion" and measured.any():
+        icc = intraclass_correlation(values[measured], subset.faces[measured], of_draw[measured])
+    for number, group in enumerate(grouping.groups):
+        inside = of_draw == number
+        if not inside.any():
+            continue
+        numbers_inside, faces = values[inside & measured], subset.faces[inside & measured]
+        estimate: Estimate | Unavailable
+        if not len(numbers_inside):
+            estimate = Unavailable(f"not measured: none of {inside.sum()} draws has a value")
+        elif metric.kind == "proportion":
+            estimate = proportion_interval(numbers_inside, faces, icc)
+        else:
+            key = subset.seed(seed, metric.name, grouping.name, group)
+            estimate = cluster_bca(numbers_inside, faces, seed=key, statistic=metric.statistic)
+            # Student's interval of a few faces may reach beyond the range of the quantity.
+            estimate = replace(estimate, low=max(estimate.low, metric.least))
+            if metric.name == "psnr":
+                identical = int(np.isposinf(numbers(subset.samples, "psnr")[inside]).sum())
+                caveat = f"; {identical} identical images counted as {PSNR_CEILING:.0f} dB"
+                estimate = replace(estimate, method=estimate.method + caveat * (identical > 0))
+        yield make_row(subset.key, metric.name, grouping.name, group, estimate)
+
+
+def retention_rows(
+    subset: Subset, grouping: Grouping, labels: AttributeLabels, seed: int
+) -> Iterator[EstimateRow]:
+    """Retention and conversion by group, and the comparisons of groups in them."""
+    columns = retention_columns(subset, labels)
+    of_draw, labelled = grouping.of_draw[subset.rows], columns["retention"].notna().to_numpy()
+    for metric in TESTED:
+        values = metric.values(columns)
+        for row in metric_rows(subset, metric, values, grouping, seed):
+            # the share of the group's draws that a conditional rate leaves out
+            draws = int(labelled[of_draw == grouping.groups.index(row.group)].sum())
+            excluded = 1 - row.n_draws / draws if draws else 0.0
+            detail: Detail = {"attribute": labels.attribute}
+            if excluded:
+                detail["excluded"] = round(excluded, 10)
+            yield row.model_copy(update={"detail": detail})
+        yield from comparisons.group_comparisons(subset, metric, values, grouping, seed)
+
+
+@dataclass(frozen=True, eq=False)
+class AlignedFeatures:
+    """Features by one network.
+
+    Parameters
+    ----------
+    network : str
+    outputs : ndarray, (rows, d)
+        Aligned with the samples; NaN where a draw has no output.
+    originals : ndarray, (faces, d)
+        By face number; NaN where a face has none.
+    """
+
+    network: str
+    outputs: Array
+    originals: Array
+
+
+def align_features(
+    manifest: Manifest,
+    features: tuple[Array, Mapping[str, Array]] | None,
+    by_draw: pd.DataFrame,
+) -> AlignedFeatures | Unavailable:
+    """Bring features into the order of sorted samples, whose index says where each row was."""
+    if features is None:
+        return Unavailable(manifest.features.why or "this run keeps no features of outputs")
+    outputs, originals = features
+    if not originals or not len(by_draw):
+        return Unavailable("features of the originals come with a finished run")
+    faces = face_numbers(by_draw)
+    by_face = np.full((int(faces.max()) + 1, outputs.shape[1]), np.nan)
+    for face, name in dict(zip(faces.tolist(), by_draw["face_id"], strict=True)).items():
+        if name in originals:
+            by_face[face] = originals[name]
+    network = manifest.features.network or "unnamed network"
+    return AlignedFeatures(network, outputs[by_draw.index.to_numpy()], by_face)
+
+
+def distance_rows(
+    subset: Subset, grouping: Grouping, features: AlignedFeatures
+) -> Iterator[EstimateRow]:
+    """KID per group, the widest gap between groups (GPI), and FID of the whole sample."""
+    measured = np.isfinite(features.outputs[subset.rows]).all(axis=1)
+    measured &= np.isfinite(features.originals[subset.faces]).all(axis=1)
+    of_draw = grouping.of_draw[subset.rows]
+    detail: Detail = {"network": features.network}
+    kernel: dict[str, KernelDistance | Unavailable] = {}
+    for number, group in enumerate(grouping.groups):
+        inside = measured & (of_draw == number)
+        if not inside.any():
+            continue
+        faces = np.unique(subset.faces[inside])
+        # (draws, d) and (faces, d)
+        sets = features.outputs[subset.rows[inside]], features.originals[faces]
+        kid = kernel[group] = kernel_distance(*sets, subset.faces[inside], faces)
+        estimate = kid if isinstance(kid, Unavailable) else kid.estimate
+        yield make_row(subset.key, "kid", grouping.name, group, estimate, detail=detail)
+        if grouping.name == ALL:
+            fid = frechet_distance(*sets)
+            if isinstance(fid, Unavailable):
+                estimate = fid
+            else:
+                method = f"biased upwards: equal distributions would score {fid.if_equal:.4g}"
+                method, counts = f"{method}; no interval", (fid.n_second, fid.n_first)
+                estimate = Estimate(fid.value, math.nan, math.nan, *counts, method)
+            yield make_row(subset.key, "fid", grouping.name, group, estimate, detail=detail)
+    if len(kernel) > 1:
+        widest = widest_gap(kernel)
+        gap: Estimate | Unavailable
+        if isinstance(widest, Unavailable):
+            gap = widest
+        else:
+            largest, smallest, gap = widest
+            detail = {**detail, "largest": largest, "smallest": smallest}
+        yield make_row(subset.key, "gpi_kid", grouping.name, ALL, gap, detail=detail)

@@ -1,0 +1,291 @@
+"""Rows of apparent groups: shift matrix, flows, shares, diversity, corrections, set fairness."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeAlias
+
+import numpy as np
+
+from pulse_audit.fairness import sets, shift
+from pulse_audit.fairness.correction import corrected_shift
+from pulse_audit.fairness.divergence import DIVERGENCES, Divergence
+from pulse_audit.fairness.pooling import partial_pooling
+from pulse_audit.fairness.sets import Joint, joint_shares
+from pulse_audit.fairness.shift import Draws
+from pulse_audit.stats.intervals import IntArray, proportion_interval
+from pulse_audit.summary import comparisons
+from pulse_audit.summary.groups import JOIN, NONE, AttributeLabels, Grouping, Subset
+from pulse_audit.summary.schema import ALL, Correction, Detail, EstimateRow, make_row
+from pulse_audit.types import Estimate, Unavailable
+
+NOT_CLASSIFIED = "not classified"
+#: Bootstrap replicates of corrections, and of set fairness.
+CORRECTION_REPLICATES, SET_REPLICATES = 1000, 500
+
+Property: TypeAlias = Callable[[Joint, Divergence], sets.SetEstimate | Unavailable]
+FROM_LABELS: Mapping[str, Property] = {"rdp": sets.rdp, "pr": sets.pr}
+FROM_ORIGINALS: Mapping[str, Property] = {"cpr": sets.cpr, "spe": sets.spe}
+
+
+def no_face_of_originals(subset: Subset, grouping: Grouping) -> Iterator[EstimateRow]:
+    """Share of originals in which the detector finds no face: the baseline of outputs."""
+    if "hr_face_found" not in subset.samples or subset.samples["hr_face_found"].isna().all():
+        return
+    faces, first = np.unique(subset.faces, return_index=True)
+    detected = subset.samples["hr_face_found"].astype("float64").to_numpy()[first]
+    groups = grouping.of_draw[subset.rows[first]]
+    shares = shift.shares(1.0 - detected, faces, groups, len(grouping.groups))
+    for group, share in zip(grouping.groups, shares, strict=True):
+        if share is not None:
+            yield make_row(
+                subset.key,
+                "no_face_rate",
+                grouping.name,
+                group,
+                share,
+                correction="original_baseline",
+            )
+
+
+def retention_of_originals(
+    subset: Subset, grouping: Grouping, labels: AttributeLabels
+) -> Iterator[EstimateRow]:
+    """Retention of the originals, which a perfect upsampler would score, in any grouping."""
+    faces, first = np.unique(subset.faces, return_index=True)
+    rows = subset.rows[first]
+    if not labels.has_baseline(rows):
+        return
+    classified = (labels.truth[rows] != NONE) & (labels.original[rows] != NONE)
+    hits = np.where(classified, labels.original[rows] == labels.truth[rows], np.nan)
+    shares = shift.shares(
+        hits.astype(np.float64), faces, grouping.of_draw[rows], len(grouping.groups)
+    )
+    for group, share in zip(grouping.groups, shares, strict=True):
+        if share is not None:
+            yield make_row(
+                subset.key,
+                "retention",
+                grouping.name,
+                group,
+                share,
+                correction="original_baseline",
+                detail={"attribute": labels.attribute},
+            )
+
+
+def diversity_rows(
+    subset: Subset, grouping: Grouping, labels: AttributeLabels, seed: int
+) -> Iterator[EstimateRow]:
+    """Flip rate and entropy of the apparent group over the draws of a face, in any grouping."""
+    of_draw = grouping.of_draw[subset.rows]
+    for number, group in enumerate(grouping.groups):
+        inside = of_draw == number
+        draws = labels.draws(subset.rows[inside], subset.faces[inside])
+        if draws is None:
+            continue
+        key = subset.seed(seed, "entropy", grouping.name, group)
+        estimates = {
+            "flip_rate": shift.flip_rate(draws),
+            "entropy": shift.entropy(draws, seed=key),
+        }
+        for metric, estimate in estimates.items():
+            detail: Detail = {"attribute": labels.attribute}
+            yield make_row(subset.key, metric, grouping.name, group, estimate, detail=detail)
+
+
+def pooled_retention(
+    subset: Subset, grouping: Grouping, labels: AttributeLabels
+) -> Iterator[EstimateRow]:
+    """Retention of the cells of an intersection, shrunk toward an additive model of its parts."""
+    parts = [group.split(JOIN) for group in grouping.groups]
+    if "," not in grouping.name or len(parts) < 3:
+        return
+    labelled = labels.truth[subset.rows] != NONE
+    rows = subset.rows[labelled]
+    retained = labels.truth[rows] == labels.output[rows]
+    cells = grouping.of_draw[rows]
+    pooled = partial_pooling(retained, subset.faces[labelled], cells, parts)
+    for number, cell in enumerate(pooled):
+        # a cell without draws would have the prediction of the others alone
+        if (cells == number).any():
+            yield make_row(
+                subset.key,
+                "retention_pooled",
+                grouping.name,
+                grouping.groups[number],
+                cell.estimate,
+                detail={"attribute": labels.attribute, "shrunk": cell.shrunk},
+            )
+
+
+def matrix_rows(subset: Subset, labels: AttributeLabels, draws: Draws) -> Iterator[EstimateRow]:
+    """Cells of the shift matrix, of the outputs and of the originals themselves.
+
+    The column "not classified" is there only where such draws are.
+    """
+    matrices: dict[Correction, Draws | None] = {
+        "raw": draws,
+        "original_baseline": _original_draws(subset, labels),
+    }
+    columns = [*labels.groups, NOT_CLASSIFIED]
+    for correction, of_matrix in matrices.items():
+        if of_matrix is None:
+            continue
+        unclassified = bool((of_matrix.predicted == shift.UNCLASSIFIED).any())
+        for group, row in zip(labels.groups, shift.shift_matrix(of_matrix), strict=True):
+            for to_group, share in zip(columns, row, strict=True):
+                if share is not None and (to_group != NOT_CLASSIFIED or unclassified):
+                    yield make_row(
+                        subset.key,
+                        "shift",
+                        labels.attribute,
+                        group,
+                        share,
+                        to_group=to_group,
+                        correction=correction,
+                    )
+
+
+def _original_draws(subset: Subset, labels: AttributeLabels) -> Draws | None:
+    """Take the originals as draws, one a face; None where they have no predictions."""
+    labelled = labels.truth[subset.rows] != NONE
+    rows = subset.rows[labelled]
+    if not labels.has_baseline(rows):
+        return None
+    return shift.original_baseline(
+        subset.faces[labelled], labels.truth[rows], labels.original[rows], len(labels.groups)
+    )
+
+
+def net_flow_rows(subset: Subset, labels: AttributeLabels, draws: Draws) -> Iterator[EstimateRow]:
+    """Net flow between every two groups that have faces, and each group's from all others."""
+    flows, gains = shift.net_flows(draws), shift.net_gains(draws)
+    for i, group in enumerate(labels.groups):
+        gain = gains[i]
+        if gain is not None:
+            yield make_row(subset.key, "net_flow", labels.attribute, group, gain)
+        for j, to_group in enumerate(labels.groups):
+            flow = flows[i][j]
+            if flow is not None:
+                yield make_row(
+                    subset.key, "net_flow", labels.attribute, group, flow, to_group=to_group
+                )
+
+
+def output_share_rows(subset: Subset, labels: AttributeLabels) -> Iterator[EstimateRow]:
+    """Share of each apparent group among all draws, and among the originals."""
+    _, first = np.unique(subset.faces, return_index=True)
+    sides: tuple[tuple[Correction, IntArray, IntArray], ...] = (
+        ("raw", labels.output[subset.rows], subset.faces),
+        ("original_baseline", labels.original[subset.rows[first]], subset.faces[first]),
+    )
+    for correction, predicted, faces in sides:
+        if not (predicted != NONE).any():
+            continue
+        for number, group in enumerate(labels.groups):
+            share = proportion_interval((predicted == number).astype(np.float64), faces)
+            yield make_row(
+                subset.key, "output_share", labels.attribute, group, share, correction=correction
+            )
+
+
+def corrected_rows(
+    subset: Subset, grouping: Grouping, labels: AttributeLabels, draws: Draws, seed: int
+) -> Iterator[EstimateRow]:
+    """Retention and the shift matrix corrected for the attribute model's errors.
+
+    The whole sample has its retention alone. Retention that cannot be corrected is null, with the
+    reason.
+    """
+    if isinstance(labels.confusion, Unavailable):
+        return
+    correction = corrected_shift(
+        draws.faces,
+        draws.truth,
+        draws.predicted,
+        draws.k,
+        labels.confusion,
+        replicates=CORRECTION_REPLICATES,
+        # the same for the whole sample and the grouping by attribute: they describe one matrix
+        seed=subset.seed(seed, "correction", labels.attribute),
+    )
+    graded: Detail = {"trust": correction.trust, "grade": correction.grade}
+
+    def retention(group: str, share: Estimate | None, em: float = math.nan) -> EstimateRow:
+        return make_row(
+            subset.key,
+            "retention",
+            grouping.name,
+            group,
+            share or Unavailable(correction.reason or "no draw of this group"),
+            correction="corrected",
+            detail={
+                "attribute": labels.attribute,
+                **graded,
+                **({} if math.isnan(em) else {"em": em}),
+            },
+        )
+
+    if grouping.name == ALL:
+        # sum of the groups' retention, each weighted by its share of the draws
+        weights = np.diag(draws.composition)
+        yield retention(ALL, correction.combination(weights, 0.0, 1.0))
+        return
+    yield from comparisons.corrected_gap(subset, labels, correction)
+    for number, group in enumerate(labels.groups):
+        if draws.composition[number] == 0:
+            continue
+        estimates = correction.estimates[number]
+        yield retention(group, estimates[number], float(correction.em[number, number]))
+        for to_group, share in zip(labels.groups, estimates, strict=True):
+            if share is not None:
+                yield make_row(
+                    subset.key,
+                    "shift",
+                    labels.attribute,
+                    group,
+                    share,
+                    to_group=to_group,
+                    correction="corrected",
+                    detail=graded,
+                )
+
+
+def set_fairness_rows(
+    subset: Subset, labels: AttributeLabels, draws: Draws, seed: int
+) -> Iterator[EstimateRow]:
+    """RDP, PR, CPR and SPE in every divergence.
+
+    RDP and PR start from the labelled groups, as published, and so have a baseline: the originals
+    as outputs. CPR and SPE start from the apparent groups of the originals, so that errors of the
+    model fall on both sides alike.
+    """
+    key, k = subset.seed(seed, "sets", labels.attribute), len(labels.groups)
+    parts: list[tuple[Mapping[str, Property], Correction, Draws, IntArray | None]] = [
+        (FROM_LABELS, "raw", draws, None)
+    ]
+    if (originals := _original_draws(subset, labels)) is not None:
+        parts.append((FROM_LABELS, "original_baseline", originals, None))
+    classified = labels.original[subset.rows] != NONE
+    classified &= labels.truth[subset.rows] != NONE
+    if classified.any():
+        rows = subset.rows[classified]
+        mirrored = Draws(subset.faces[classified], labels.original[rows], labels.output[rows], k)
+        # faces are still resampled within their labelled groups, which the set fixes
+        parts.append((FROM_ORIGINALS, "raw", mirrored, labels.truth[rows]))
+    for properties, correction, chosen, strata in parts:
+        joint = joint_shares(chosen, seed=key, strata=strata, replicates=SET_REPLICATES)
+        for name, measure in properties.items():
+            for divergence in DIVERGENCES:
+                result = measure(joint, divergence)
+                yield make_row(
+                    subset.key,
+                    f"{name}_{divergence}",
+                    labels.attribute,
+                    ALL,
+                    result if isinstance(result, Unavailable) else result.estimate,
+                    correction=correction,
+                    detail=None if isinstance(result, Unavailable) else {"plug_in": result.plug_in},
+                )
