@@ -1,11 +1,11 @@
-# The habits of this house. `make run` and `make test` rest on `make install`.
+# `make run` and `make test` install into .venv first.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 UV     := $(BIN)/python -m uv pip
 
-# Buffers of a search step are large and short-lived: keep them in the process (glibc's malloc
-# hands them back to the kernel at every step, which costs a third of the time on a CPU).
+# The buffers of a search step are large and short-lived. glibc returns them to the kernel at every
+# step, which costs a third of the time on a CPU; with these settings they stay in the process.
 export MALLOC_MMAP_MAX_ ?= 0
 export MALLOC_TRIM_THRESHOLD_ ?= 100000000000
 
@@ -40,7 +40,7 @@ report: install
 
 lock:
 	uv pip compile -q --universal --generate-hashes --python-version 3.11 --custom-compile-command "make lock" \
-	  --extra dev --extra onnx --extra ray --extra hub pyproject.toml -o requirements.lock
+	  --extra dev --extra onnx --extra ray pyproject.toml -o requirements.lock
 	uv pip compile -q --universal --generate-hashes --python-version 3.11 --custom-compile-command "make lock" \
 	  .ci/requirements-uv.in -o .ci/requirements-uv.lock
 

@@ -31,9 +31,7 @@ ONLY_IN_JSON = {
     "datasets": ("licence",),
     "metrics": ("what",),
 }
-DEPENDENCIES = (
-    "torch torchvision numpy pandas scipy scikit-image lpips facenet-pytorch seaborn statsmodels"
-)
+DEPENDENCIES = "torch torchvision numpy pandas scipy scikit-image lpips facenet-pytorch seaborn"
 EXTRAS = {
     "onnxruntime": "the `onnx` extra: other people's models as ONNX files",
     "ray": "the `ray` extra: audits over many machines",
