@@ -30,10 +30,9 @@ if TYPE_CHECKING:
 Photo = NDArray[Any]
 Points = NDArray[np.float64]
 
-#: Smallest face looked for, as a share of the photo's shorter side: a face that fills its picture
-#: and, when none is found and a crop is to be cut from a larger photo, a small one. To look for
-#: small ones at once would find faces in the texture of large ones; at 1120 px it costs ten times
-#: as much.
+#: Smallest face looked for, as a share of the photo's shorter side: first a face that fills its
+#: picture; when none is found and a crop is to be cut, a small one. Looking for small faces at once
+#: finds faces in the texture of large ones, and costs ten times as much at 1120 px.
 LARGE_FACE = 1 / 6
 SMALL_FACE = 1 / 24
 
@@ -52,10 +51,10 @@ LEAST_PIXELS = 20
 #: a margin in 605.
 MARGIN = 0.5
 
-#: Smallest prepared face, in pixels a side, of which it is judged whether it shows a face: at 32 px
-#: one is found in 95 to 99 % of 103 prepared photos of FairFace, by crop; at 24 px in 90 to 96 %,
-#: and in as few as 75 % of those of one group (Black).
-LEAST_JUDGED = 32
+#: Smallest prepared face, in pixels a side, in which a face is looked for: at 32 px one is found in
+#: 95 to 99 % of 103 prepared photos of FairFace, by crop; at 24 px in 90 to 96 %, and in only 75 %
+#: of those of one group (Black).
+SMALLEST = 32
 
 #: Smallest face looked for in prepared faces, by crop: their place in the frame is known.
 SMALLEST_PREPARED = {"fairface-1.25": LARGE_FACE, "as-is": LARGE_FACE}
@@ -110,6 +109,7 @@ def ffhq_square(landmarks: Points) -> Square:
     left, right, _, mouth_left, mouth_right = landmarks
     eyes, mouth = (left + right) / 2, (mouth_left + mouth_right) / 2
     across, down = right - left, mouth - eyes
+    # Between the line of the eyes and the perpendicular to the line from eyes to mouth.
     axis = across - np.array([-down[1], down[0]])
     axis /= np.hypot(*axis)
     half = max(2.0 * float(np.hypot(*across)), 1.8 * float(np.hypot(*down)))
@@ -123,10 +123,11 @@ def template_square(template: Points) -> Callable[[Points], Square]:
     """
 
     def square(landmarks: Points) -> Square:
-        unit, found = template @ [1, 1j], landmarks @ [1, 1j]
+        unit, points = template @ [1, 1j], landmarks @ [1, 1j]
         spread = unit - unit.mean()
-        turn = np.vdot(spread, found) / np.vdot(spread, spread)
-        centre = found.mean() + turn * ((0.5 + 0.5j) - unit.mean())
+        # a = <spread, points> / <spread, spread>, and b from the means of both.
+        turn = np.vdot(spread, points) / np.vdot(spread, spread)
+        centre = points.mean() + turn * ((0.5 + 0.5j) - unit.mean())
         right = turn * 0.5
         return Square(np.array([centre.real, centre.imag]), np.array([right.real, right.imag]))
 
@@ -157,12 +158,12 @@ SQUARES: Mapping[str, Callable[[Points], Square]] = {
 CROPS = tuple(SQUARES)
 
 
-def judged(resolution: int) -> Unavailable | None:
-    """Why images of this size are too small to judge whether they show a face, or None."""
-    if resolution >= LEAST_JUDGED:
+def available(resolution: int) -> Unavailable | None:
+    """Why faces are not looked for in images of this size, or None if they are."""
+    if resolution >= SMALLEST:
         return None
     return Unavailable(
-        f"faces are not looked for in images under {LEAST_JUDGED} px, these have {resolution}: "
+        f"faces are not looked for in images under {SMALLEST} px, these have {resolution}: "
         "the detector misses too many originals"
     )
 
@@ -220,6 +221,7 @@ def cut(photo: Photo, square: Square, size: int) -> Tensor:
     matrix = np.eye(3)
     matrix[:2, :2], matrix[:2, 2] = steps, origin + steps.sum(axis=1) / 2
     sampled = warp(photo, matrix, output_shape=(pixels, pixels), order=1, mode="symmetric")
+    # Average blocks of finer pixels: (size * finer, size * finer, 3) -> (size, size, 3).
     averaged = sampled.reshape(size, finer, size, finer, 3).mean(axis=(1, 3))
     return torch.from_numpy(averaged.astype(np.float32)).permute(2, 0, 1).clamp(0, 1).contiguous()
 
@@ -276,27 +278,45 @@ class FaceAligner:
             As for `find`.
         """
         height, width = images.shape[-2:]
-        canvases, scale, margin = _canvases(images.float().cpu(), smallest)
-        self._detector.min_face_size = max(LEAST_PIXELS, smallest * min(height, width) * scale)
-        return [
-            _largest((boxes - margin) / scale, (points - margin) / scale, (height, width))
-            for boxes, points in self._detect(canvases)
-        ]
+        shorter, longer = sorted((height, width))
+        # Resize, so that the smallest face looked for has enough pixels for the detector.
+        side = min(FACE_PIXELS / smallest, max(shorter, FACE_PIXELS / LARGE_FACE))
+        scale = min(side / shorter, LONGEST_SIDE / longer)
+        size = [max(1, round(scale * pixels)) for pixels in (height, width)]
+        resized = functional.interpolate(
+            images.float().cpu(), size, mode="bilinear", antialias=True
+        )
+        # Set each image in a margin of its mean colour: (n, 3, h, w) -> (n, 3, H, W).
+        margin = ceil(MARGIN * min(size))
+        canvas = resized.mean((2, 3))[:, :, None, None].repeat(
+            1, 1, *(pixels + 2 * margin for pixels in size)
+        )
+        canvas[..., margin : margin + size[0], margin : margin + size[1]] = resized
+        pixels = 255 * canvas.permute(0, 2, 3, 1).numpy()
+
+        # Detect: boxes (m, 4) and landmarks (m, 5, 2) of each image, None where there is no face.
+        self._detector.min_face_size = max(LEAST_PIXELS, smallest * shorter * scale)
+        with torch.no_grad():
+            all_boxes, _, all_landmarks = self._detector.detect(pixels, landmarks=True)
+        faces: list[FoundFace | None] = []
+        for boxes, landmarks in zip(all_boxes, all_landmarks, strict=True):
+            if boxes is None:
+                faces.append(None)
+                continue
+            # Back to pixels of the image.
+            boxes = (np.asarray(boxes, np.float64) - margin) / scale
+            landmarks = (np.asarray(landmarks, np.float64) - margin) / scale
+            # The largest face whose centre lies within the image.
+            centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+            inside = ((centres >= 0) & (centres <= (width, height))).all(axis=1)
+            areas = np.where(inside, np.prod(boxes[:, 2:] - boxes[:, :2], axis=1), -1.0)
+            largest = int(areas.argmax())
+            faces.append(FoundFace(landmarks[largest], boxes[largest]) if inside.any() else None)
+        return faces
 
     def find_prepared(self, images: Tensor, crop: str) -> list[FoundFace | None]:
         """Find the face of each prepared image (n, 3, R, R): an original or an output in a crop."""
         return self.find_all(images, SMALLEST_PREPARED.get(crop, 1 / 4))
-
-    def _detect(self, canvases: Photo) -> list[tuple[Points, Points]]:
-        """Boxes (m, 4) and landmarks (m, 5, 2) of all faces in each of (n, H, W, 3) pictures."""
-        with torch.no_grad():
-            found, _, points = self._detector.detect(255 * canvases, landmarks=True)
-        return [
-            (np.empty((0, 4)), np.empty((0, 5, 2)))
-            if boxes is None
-            else (np.asarray(boxes, np.float64), np.asarray(marks, np.float64))
-            for boxes, marks in zip(found, points, strict=True)
-        ]
 
     def align(self, photo: Photo, crop: str, size: int) -> Tensor | None:
         """Cut a crop around the largest face.
@@ -323,7 +343,7 @@ class FaceAligner:
         if crop not in SQUARES:
             raise InputError(f"crop {crop!r} is unknown{nearest(crop, CROPS)}")
         landmarks = self.landmarks(photo)
-        if landmarks is None:
+        if landmarks is None:  # a face that does not fill the photo
             landmarks = self.landmarks(photo, SMALL_FACE)
         return None if landmarks is None else cut(photo, SQUARES[crop](landmarks), size)
 
@@ -331,32 +351,3 @@ class FaceAligner:
 def _as_float(photo: NDArray[Any]) -> Photo:
     pixels: Photo = photo.astype(np.float32)
     return pixels / 255 if photo.dtype == np.uint8 else pixels
-
-
-def _largest(boxes: Points, points: Points, size: tuple[int, int]) -> FoundFace | None:
-    """Return the largest face whose centre lies within an image of this height and width."""
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    inside = ((centres >= 0) & (centres <= size[::-1])).all(axis=1)
-    if not inside.any():
-        return None
-    areas = np.where(inside, np.prod(boxes[:, 2:] - boxes[:, :2], axis=1), -1.0)
-    largest = int(areas.argmax())
-    return FoundFace(points[largest], boxes[largest])
-
-
-def _canvases(images: Tensor, smallest: float) -> tuple[Photo, float, int]:
-    """Resize images for the detector and set each in a margin of its mean colour.
-
-    Returns the pictures (n, H, W, 3), the scale from the images to them, and the margin in their
-    pixels.
-    """
-    shorter, longer = sorted(images.shape[-2:])
-    enough = FACE_PIXELS / smallest
-    side = min(enough, max(shorter, FACE_PIXELS / LARGE_FACE))
-    scale = min(side / shorter, LONGEST_SIDE / longer)
-    size = [max(1, round(scale * pixels)) for pixels in images.shape[-2:]]
-    resized = functional.interpolate(images, size, mode="bilinear", antialias=True)
-    margin = ceil(MARGIN * min(size))
-    canvas = resized.mean((2, 3))[:, :, None, None].repeat(1, 1, *(n + 2 * margin for n in size))
-    canvas[..., margin : margin + size[0], margin : margin + size[1]] = resized
-    return canvas.permute(0, 2, 3, 1).numpy(), scale, margin

@@ -1,8 +1,8 @@
 """The shipped attribute model: a small residual network for apparent race, gender and age.
 
-A file is safetensors beside a JSON card of the same name. The card carries the SHA-256 of the
-weights, the words of every attribute, the temperatures, and the confusion matrices of held-out
-faces at each size they were measured at.
+Its weights are safetensors beside a JSON card of the same name, with the SHA-256 of the weights,
+the words of every attribute, the temperatures, and the confusion matrices of held-out faces at each
+size of image they were measured at.
 """
 
 from __future__ import annotations
@@ -95,6 +95,7 @@ class AttributeNet(nn.Module):
 
     def trunk(self, images: Tensor) -> Tensor:
         """Features (n, feature_dim) of images (n, 3, R, R) in [0, 1], R a multiple of 16."""
+        # Blocks of 2x2 pixels become channels: (n, 3, R, R) -> (n, 12, R / 2, R / 2).
         folded = F.pixel_unshuffle((images - 0.5) / 0.25, 2)
         x = F.relu(self.norm(self.stem(folded)))
         features: Tensor = self.stages(x).mean(dim=(2, 3))
@@ -109,14 +110,12 @@ class AttributeNet(nn.Module):
 class ShippedAttributes:
     """An `AttributeNet` as an attribute model: resizing, both mirror images, temperatures.
 
-    Logits and features are averaged over an image and its mirror image.
-
     Parameters
     ----------
     network : AttributeNet
         Frozen here.
     card : AttributeCard
-        What is known of it.
+        Its card.
     temperatures : mapping of str to float
         By which the logits of each attribute are divided (Guo et al. 2017, arXiv:1706.04599).
     confusion_at : mapping of int to mapping
@@ -138,6 +137,7 @@ class ShippedAttributes:
     def __call__(self, images: Tensor) -> Attributes:
         """Predict from (n, 3, R, R) in [0, 1]."""
         inputs = resized(images.float().clamp(0, 1), RESOLUTION)
+        # Features (n, feature_dim), averaged over the image and its mirror image.
         features = (self.network.trunk(inputs) + self.network.trunk(inputs.flip(3))) / 2
         probabilities = {
             name: F.softmax(head(features) / self._temperatures[name], dim=1)
@@ -157,8 +157,8 @@ class ShippedAttributes:
         """
         if not self._confusion_at:
             return self
-        below = [size for size in self._confusion_at if size <= resolution]
-        size = max(below) if below else min(self._confusion_at)
+        sizes = self._confusion_at
+        size = max((s for s in sizes if s <= resolution), default=min(sizes))
         card = replace(self.card, confusion=self._confusion_at[size], resolution=size)
         return ShippedAttributes(self.network, card, self._temperatures, self._confusion_at)
 
@@ -174,6 +174,7 @@ def save_attribute_net(network: AttributeNet, path: Path, card: Mapping[str, Any
     card : mapping
         Plain JSON values: name, temperatures, held_out (size -> attribute -> counts), ...
     """
+    # Batch counters are left out: evaluation does not read them.
     weights = {
         key: value.detach().cpu().half().contiguous()
         for key, value in network.state_dict().items()
@@ -197,44 +198,46 @@ def load_attribute_net(path: Path) -> ShippedAttributes:
     InputError
         If weights or card are missing or damaged, or do not belong together.
     """
-    content, place = read_card(path, KIND), card_path(path)
+    content = read_card(path, KIND)
     check_belongs(path, content)
     try:
-        return _assembled(path, content)
+        # The network and its weights; files hold no batch counters, which evaluation does not read.
+        network = AttributeNet(content["vocabulary"], content["widths"], content["blocks"])
+        state = {key: value.float() for key, value in load_file(path).items()}
+        counters = {
+            key: value
+            for key, value in network.state_dict().items()
+            if key.endswith("num_batches_tracked")
+        }
+        network.load_state_dict({**state, **counters})
+
+        # What was measured on held-out faces, by the size of their images.
+        stored = content["card"]
+        confusion_at = {
+            int(size): {
+                name: tuple(tuple(int(count) for count in row) for row in table)
+                for name, table in tables.items()
+            }
+            for size, tables in stored["held_out"].items()
+        }
+        native = max(confusion_at, default=RESOLUTION)
+        card = AttributeCard(
+            name=str(stored["name"]),
+            vocabulary=network.vocabulary,
+            resolution=native,
+            crop=str(stored["crop"]),
+            feature_dim=network.feature_dim,
+            training_data=stored.get("training_data"),
+            licence=stored.get("licence"),
+            sha256=str(content["sha256"]),
+            confusion=confusion_at.get(native, {}),
+            notes=tuple(map(str, stored.get("notes", ()))),
+        )
+        temperatures = {name: float(stored["temperatures"][name]) for name in network.vocabulary}
     except (SafetensorError, RuntimeError) as error:
         line = str(error).splitlines()[0]
         raise InputError(f"{path}: the weights do not fit their card ({line})") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{place}: damaged card ({type(error).__name__}: {error})") from error
-
-
-def _assembled(path: Path, content: Mapping[str, Any]) -> ShippedAttributes:
-    """Build the model that a card and its weights describe."""
-    stored = content["card"]
-    network = AttributeNet(content["vocabulary"], content["widths"], content["blocks"])
-    state = {key: value.float() for key, value in load_file(path).items()}
-    batches = {k: v for k, v in network.state_dict().items() if k.endswith("num_batches_tracked")}
-    network.load_state_dict({**state, **batches})
-    confusion_at = {
-        int(size): {name: _counts(table) for name, table in tables.items()}
-        for size, tables in stored["held_out"].items()
-    }
-    native = max(confusion_at, default=RESOLUTION)
-    card = AttributeCard(
-        name=str(stored["name"]),
-        vocabulary=network.vocabulary,
-        resolution=native,
-        crop=str(stored["crop"]),
-        feature_dim=network.feature_dim,
-        training_data=stored.get("training_data"),
-        licence=stored.get("licence"),
-        sha256=str(content["sha256"]),
-        confusion=confusion_at.get(native, {}),
-        notes=tuple(map(str, stored.get("notes", ()))),
-    )
-    temperatures = {name: float(stored["temperatures"][name]) for name in network.vocabulary}
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(f"{card_path(path)}: damaged card ({reason})") from error
     return ShippedAttributes(network, card, temperatures, confusion_at)
-
-
-def _counts(table: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
-    return tuple(tuple(int(count) for count in row) for row in table)

@@ -1,13 +1,13 @@
-"""What all attribute models share: checks of what they say, and the data set's words for it.
+"""Checks of attribute models' cards and answers, and columns in the data set's words.
 
-A model has its own words in its own order, a data set others. `columns` says what of a model's
-answer can be held against the data set's labels, and how.
+A model has its own words in its own order, a data set others. `columns` says which of a model's
+answers can be compared with the data set's labels, and how.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,14 +47,21 @@ def resized(images: Tensor, size: int) -> Tensor:
     return F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
 
 
+def normalised(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Map (n, 3, H, W) to ``(images - mean) / std`` of each channel."""
+    shift, spread = (images.new_tensor(three).view(1, 3, 1, 1) for three in (mean, std))
+    return (images - shift) / spread
+
+
 def check_card(card: AttributeCard) -> None:
-    """Check what a model says of itself.
+    """Check the card of a model.
 
     Raises
     ------
     InputError
-        One line: no attribute, a name that is none, a word given twice, fewer than two words, an
-        unknown crop, a size below 1, or a confusion matrix that does not fit its words.
+        One line: no attribute, an attribute without a plain name, a word given twice, fewer than
+        two words, an unknown crop, a size below 1, or a confusion matrix that does not fit its
+        words.
     """
     if not card.vocabulary:
         raise InputError(f"attribute model {card.name}: its vocabulary is empty")
@@ -62,34 +69,27 @@ def check_card(card: AttributeCard) -> None:
         where = f"attribute model {card.name}, {attribute!r}"
         if not _NAME.fullmatch(attribute):
             raise InputError(f"{where}: give it a plain name of letters, digits and _")
-        check_words(where, words)
+        texts = isinstance(words, tuple | list) and all(isinstance(w, str) for w in words)
+        if not texts or not all(word.strip() for word in words):
+            raise InputError(f"{where}: its words have to be a list of texts, none of them empty")
+        twice = next((word for word in words if list(words).count(word) > 1), None)
+        if twice is not None:
+            raise InputError(f"{where}: names the word {twice!r} twice")
+        k = len(words)
+        if k < 2:
+            raise InputError(f"{where}: needs at least two words")
         if attribute in card.confusion:
-            check_confusion(where, card.confusion[attribute], len(words))
+            # k x k whole numbers, none negative.
+            table = [list(row) for row in card.confusion[attribute]]
+            counts = all(isinstance(c, int) and c >= 0 for row in table for c in row)
+            if [len(row) for row in table] != [k] * k or not counts:
+                raise InputError(f"{where}: its confusion matrix has to be {k} x {k} counts")
     if card.crop not in CROPS:
         raise InputError(
             f"attribute model {card.name}: unknown crop {card.crop!r}{nearest(card.crop, CROPS)}"
         )
     if card.resolution < 1 or (card.feature_dim is not None and card.feature_dim < 1):
         raise InputError(f"attribute model {card.name}: resolution and feature_dim are at least 1")
-
-
-def check_words(where: str, words: Sequence[str]) -> None:
-    """Raise InputError unless these are two or more different words."""
-    if isinstance(words, str) or not all(isinstance(w, str) and w.strip() for w in words):
-        raise InputError(f"{where}: its words have to be a list of texts, none of them empty")
-    twice = next((word for word in words if list(words).count(word) > 1), None)
-    if twice is not None:
-        raise InputError(f"{where}: names the word {twice!r} twice")
-    if len(words) < 2:
-        raise InputError(f"{where}: needs at least two words")
-
-
-def check_confusion(where: str, counts: Sequence[Sequence[int]], size: int) -> None:
-    """Raise InputError unless these are ``size`` x ``size`` counts of faces."""
-    table = [list(row) for row in counts]
-    whole = all(isinstance(c, int) and c >= 0 for row in table for c in row)
-    if [len(row) for row in table] != [size] * size or not whole:
-        raise InputError(f"{where}: its confusion matrix has to be {size} x {size} counts")
 
 
 def checked(model: AttributeModel, images: Tensor) -> Attributes:
@@ -107,7 +107,7 @@ def checked(model: AttributeModel, images: Tensor) -> Attributes:
         One line: an attribute missing, another shape than the card says, numbers that are not
         finite, or rows that are no probabilities.
     """
-    card, answer = model.card, model(images)
+    card, answer, n = model.card, model(images), len(images)
     if not isinstance(answer, Attributes):
         raise InputError(f"attribute model {card.name}: answers with {type(answer).__name__}")
     if set(answer.probabilities) != set(card.vocabulary):
@@ -117,32 +117,25 @@ def checked(model: AttributeModel, images: Tensor) -> Attributes:
         )
     for attribute, words in card.vocabulary.items():
         where = f"attribute model {card.name}, {attribute!r}"
-        check_probabilities(where, answer.probabilities[attribute], (len(images), len(words)))
-    _check_features(card, answer.features, len(images))
-    return answer
-
-
-def check_probabilities(where: str, found: Tensor, shape: tuple[int, int]) -> None:
-    """Raise InputError unless these are probabilities of this shape, rows summing to 1."""
-    if tuple(found.shape) != shape:
-        raise InputError(f"{where}: answers {tuple(found.shape)} where {shape} is due")
-    values = found.detach().double()
-    if not bool(torch.isfinite(values).all()):
-        raise InputError(f"{where}: answers with numbers that are not finite")
-    off = (values.sum(1) - 1).abs().max() if len(values) else 0.0
-    if bool((values < 0).any()) or float(off) > SUM_TOLERANCE:
-        raise InputError(
-            f"{where}: its answers are no probabilities (negative, or sums {float(off):.2g} off 1)"
-        )
-
-
-def _check_features(card: AttributeCard, features: Tensor | None, n: int) -> None:
-    found = None if features is None else tuple(features.shape)
+        values, shape = answer.probabilities[attribute].detach().double(), (n, len(words))
+        if tuple(values.shape) != shape:
+            raise InputError(f"{where}: answers {tuple(values.shape)} where {shape} is due")
+        if not bool(torch.isfinite(values).all()):
+            raise InputError(f"{where}: answers with numbers that are not finite")
+        off = float((values.sum(1) - 1).abs().max()) if n else 0.0
+        if bool((values < 0).any()) or off > SUM_TOLERANCE:
+            raise InputError(
+                f"{where}: its answers are no probabilities (negative, or sums {off:.2g} off 1)"
+            )
+    features = None if answer.features is None else tuple(answer.features.shape)
     due = None if card.feature_dim is None else (n, card.feature_dim)
-    if found != due:
-        raise InputError(f"attribute model {card.name}: features {found} where its card says {due}")
-    if features is not None and not bool(torch.isfinite(features).all()):
+    if features != due:
+        raise InputError(
+            f"attribute model {card.name}: features {features} where its card says {due}"
+        )
+    if answer.features is not None and not bool(torch.isfinite(answer.features).all()):
         raise InputError(f"attribute model {card.name}: features that are not finite")
+    return answer
 
 
 @dataclass(frozen=True)
@@ -175,8 +168,9 @@ class Column:
 
     def probabilities(self, answer: Attributes) -> Tensor:
         """Probabilities (n, k) of the words: the model's, reordered and summed."""
-        given = answer.probabilities[self.attribute]
-        return torch.stack([given[:, list(classes)].sum(1) for classes in self.members], dim=1)
+        values = answer.probabilities[self.attribute]
+        # (n, classes of the model) -> (n, words)
+        return torch.stack([values[:, list(classes)].sum(1) for classes in self.members], dim=1)
 
     def entries(self, side: str, vector: Sequence[float]) -> dict[str, Any]:
         """Entries of a row of the samples: the likeliest word, and the vector as ``_p``."""
@@ -186,9 +180,9 @@ class Column:
     def confusion(self, card: AttributeCard) -> NDArray[np.int64] | None:
         """Held-out counts of the card (k, k) in the order of the words, or None.
 
-        Of a derived column they have to be on the card under its own name: the largest of summed
-        probabilities is not the group of the largest probability, so that summed cells would be
-        the confusion of another rule.
+        Those of a derived column have to be on the card under its own name: the group of the
+        largest summed probability is not always that of the likeliest class, so summed cells would
+        be the confusion of another rule.
         """
         if self.derived:
             own = card.confusion.get(self.name)
@@ -196,6 +190,7 @@ class Column:
         counts = card.confusion.get(self.attribute)
         if counts is None:
             return None
+        # Rows and columns from the model's order of words to this column's.
         order = [classes[0] for classes in self.members]
         return np.asarray(counts, dtype=np.int64)[np.ix_(order, order)]
 
@@ -226,12 +221,18 @@ def columns(
     unavailable : dict of str to str
         Attribute -> why it fills no column: the data set labels it in other words.
     """
-    found: list[Column] = []
+    filled: list[Column] = []
     unavailable: dict[str, str] = {}
     for attribute, words in vocabulary.items():
-        name = _label_of(attribute, words, labels)
-        if name is not None and name not in [column.name for column in found]:
-            found.append(_labelled(name, attribute, words, labels[name]))
+        name = _label_column(attribute, words, labels)
+        if name is not None and name not in [column.name for column in filled]:
+            # In the data set's words and order; words of the model that it lacks come last.
+            place = {word.casefold(): i for i, word in enumerate(words)}
+            order = [place[word.casefold()] for word in labels[name]]
+            rest = [i for i in range(len(words)) if i not in order]
+            named = (*labels[name], *(words[i] for i in rest))
+            classes = tuple((i,) for i in order + rest)
+            filled.append(Column(name, attribute, named, classes, labelled=True))
         elif attribute in labels:
             unavailable[attribute] = (
                 f"the data set's words are {', '.join(labels[attribute])}, "
@@ -239,90 +240,33 @@ def columns(
             )
         else:
             alone = tuple((i,) for i in range(len(words)))
-            found.append(Column(attribute, attribute, tuple(words), alone, labelled=False))
-    found += _derived(found, labels, derived or {})
-    return found, unavailable
+            filled.append(Column(attribute, attribute, tuple(words), alone, labelled=False))
 
-
-def _label_of(
-    attribute: str, words: Sequence[str], labels: Mapping[str, Sequence[str]]
-) -> str | None:
-    """Label column with these words: of the same name, or else the only one."""
-    known = {word.casefold() for word in words}
-    own = {word.casefold() for word in labels.get(attribute, ())}
-    if own and own <= known and len(own) == len(labels[attribute]):
-        return attribute
-    others = [
-        name for name, given in labels.items() if {word.casefold() for word in given} == known
-    ]
-    return others[0] if len(others) == 1 else None
-
-
-def _labelled(name: str, attribute: str, words: Sequence[str], given: Sequence[str]) -> Column:
-    """Column in the data set's words; those of the model that it does not have come last."""
-    place = {word.casefold(): i for i, word in enumerate(words)}
-    order = [place[word.casefold()] for word in given]
-    rest = [i for i in range(len(words)) if i not in order]
-    named = (*given, *(words[i] for i in rest))
-    return Column(name, attribute, named, tuple((i,) for i in order + rest), labelled=True)
-
-
-def _derived(
-    found: Iterable[Column],
-    labels: Mapping[str, Sequence[str]],
-    derived: Mapping[str, tuple[str, Mapping[str, str]]],
-) -> list[Column]:
-    """Columns of the groupings whose source is among the labelled columns found."""
-    sources = {column.name: column for column in found if column.labelled}
-    made = []
-    for name, (source, group_of) in derived.items():
+    # Groupings whose source is among the labelled columns: the classes of a group together.
+    sources = {column.name: column for column in filled if column.labelled}
+    for name, (source, group_of) in (derived or {}).items():
         # A model may predict the groups themselves; that column is there already.
         if name in sources or source not in sources or name not in labels:
             continue
-        made.append(_grouped(name, sources[source], labels[name], group_of))
-    return made
+        groups: dict[str, tuple[int, ...]] = dict.fromkeys(labels[name], ())
+        for word, indices in zip(sources[source].words, sources[source].members, strict=True):
+            # A word without a group, which no face has, stays as it is.
+            group = group_of.get(word, word)
+            groups[group] = groups.get(group, ()) + indices
+        attribute, members = sources[source].attribute, tuple(groups.values())
+        filled.append(Column(name, attribute, tuple(groups), members, labelled=True))
+    return filled, unavailable
 
 
-def _grouped(
-    name: str, column: Column, groups: Sequence[str], group_of: Mapping[str, str]
-) -> Column:
-    """Put the words of a column together; words without a group (no face has them) stay."""
-    members: dict[str, tuple[int, ...]] = dict.fromkeys(groups, ())
-    for word, classes in zip(column.words, column.members, strict=True):
-        group = group_of.get(word, word)
-        members[group] = members.get(group, ()) + classes
-    return Column(name, column.attribute, tuple(members), tuple(members.values()), labelled=True)
-
-
-def confusion_counts(
-    labels: Sequence[str], predictions: Sequence[str | None], words: Sequence[str]
-) -> NDArray[np.int64]:
-    """Count faces by label and prediction.
-
-    Parameters
-    ----------
-    labels, predictions : sequence of str
-        One of each a face; faces without a prediction (None) are left out.
-    words : sequence of str
-        The k groups, in the order of rows and columns.
-
-    Returns
-    -------
-    array, (k, k)
-        Row the label, column the prediction.
-
-    Raises
-    ------
-    InputError
-        If a label or prediction is none of the words.
-    """
-    place = {word: i for i, word in enumerate(words)}
-    counts = np.zeros((len(words), len(words)), dtype=np.int64)
-    for label, prediction in zip(labels, predictions, strict=True):
-        if prediction is None:
-            continue
-        for word in (label, prediction):
-            if word not in place:
-                raise InputError(f"{word!r} is none of the words{nearest(word, list(words))}")
-        counts[place[label], place[prediction]] += 1
-    return counts
+def _label_column(
+    attribute: str, words: Sequence[str], labels: Mapping[str, Sequence[str]]
+) -> str | None:
+    """Name of the label column with these words: the attribute's own, or else the only one."""
+    folded = {word.casefold() for word in words}
+    own = {word.casefold() for word in labels.get(attribute, ())}
+    if own and own <= folded and len(own) == len(labels[attribute]):
+        return attribute
+    others = [
+        name for name, values in labels.items() if {word.casefold() for word in values} == folded
+    ]
+    return others[0] if len(others) == 1 else None

@@ -21,7 +21,7 @@ import math
 import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -84,7 +84,15 @@ class FaceNet:
         """
         from facenet_pytorch import InceptionResnetV1
 
-        tensors = {k: v for k, v in _read(path).items() if not str(k).startswith("logits.")}
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+        except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError):
+            raise InputError(f"{path}: is not a file of PyTorch tensors") from None
+        if not isinstance(content, Mapping):
+            raise InputError(f"{path}: holds {type(content).__name__}, not tensors by name")
+        tensors = {k: v for k, v in content.items() if not str(k).startswith("logits.")}
         with torch.device("meta"):  # no random weights are drawn only to be replaced
             network = InceptionResnetV1(pretrained=None)
         try:
@@ -115,16 +123,19 @@ class FaceNet:
         result = torch.full((len(images), DIMENSION), math.nan, device=self.device)
         rows = [k for k in range(len(images)) if boxes is None or boxes[k] is not None]
         for start in range(0, len(rows), _BATCH):
-            picked = rows[start : start + _BATCH]
-            faces = [_face(images[k], None if boxes is None else boxes[k]) for k in picked]
-            result[picked] = self._vectors(torch.stack(faces).to(self.device))
+            batch = rows[start : start + _BATCH]
+            faces = []
+            for k in batch:
+                box = None if boxes is None else boxes[k]
+                faces.append(
+                    _resized(images[k], SIDE, SIDE) if box is None else cut_face(images[k], box)
+                )
+            # The network expects (255 x - 127.5) / 128 of values in [0, 1].
+            inputs = (255.0 * torch.stack(faces).to(self.device).clamp(0, 1) - 127.5) / 128.0
+            # TF32 would round away three decimals, and pick algorithms by the size of the batch.
+            with torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False):
+                result[batch] = self._network(inputs)
         return result
-
-    def _vectors(self, faces: Tensor) -> Tensor:
-        # TF32 would round away three decimals, and pick algorithms by the size of the batch.
-        with torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False):
-            vectors: Tensor = self._network(standardised(faces))
-        return vectors
 
 
 def available(resolution: int) -> Unavailable | None:
@@ -134,11 +145,6 @@ def available(resolution: int) -> Unavailable | None:
     return Unavailable(
         f"faces are not embedded in images under {SMALLEST} px, these have {resolution}"
     )
-
-
-def standardised(faces: Tensor) -> Tensor:
-    """Map [0, 1] to what the network expects: (255 x - 127.5) / 128."""
-    return (255.0 * faces.clamp(0, 1) - 127.5) / 128.0
 
 
 def cut_face(image: Tensor, box: Points) -> Tensor:
@@ -177,19 +183,3 @@ def _resized(image: Tensor, height: int, width: int) -> Tensor:
         return image
     size = (height, width)
     return functional.interpolate(image[None], size, mode="bilinear", antialias=True)[0]
-
-
-def _face(image: Tensor, box: Points | None) -> Tensor:
-    return _resized(image, SIDE, SIDE) if box is None else cut_face(image, box)
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError):
-        raise InputError(f"{path}: is not a file of PyTorch tensors") from None
-    if not isinstance(content, Mapping):
-        raise InputError(f"{path}: holds {type(content).__name__}, not tensors by name")
-    return content

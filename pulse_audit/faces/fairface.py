@@ -1,9 +1,9 @@
 """FairFace's own classifier: a ResNet-34 for apparent race, gender and age.
 
-Two files were published, both with 18 outputs. Of the seven-race one they are race (7), gender (2)
-and age (9). Of the four-race one the authors' predict.py reads the first four alone, as race; what
-the other fourteen hold is stated nowhere (github.com/dchen236/FairFace, issue 19), so they are not
-read here either, although third parties read gender and age where the seven-race file has them.
+Two files were published, both with 18 outputs. Those of the seven-race file are race (7), gender
+(2) and age (9). Of the four-race file the authors' predict.py reads only the first four, as race;
+the meaning of the others is stated nowhere (github.com/dchen236/FairFace, issue 19), so they are
+not read here either.
 
 References
 ----------
@@ -19,13 +19,13 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pulse_audit.faces.attributes import resized
+from pulse_audit.faces.attributes import normalised, resized
 from pulse_audit.seeding import sha256
 from pulse_audit.types import AttributeCard, Attributes, InputError
 
@@ -63,6 +63,9 @@ class Layout:
     attributes: Mapping[str, tuple[tuple[str, ...], int]]
     notes: tuple[str, ...]
 
+
+#: Causes of ``torch.load`` refusing a file that is damaged, or holds more than tensors.
+UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError)
 
 #: By the name of the weights. The four races are an attribute of their own: most data sets call
 #: other words ``race``.
@@ -106,8 +109,8 @@ class FairFace:
     def __call__(self, images: Tensor) -> Attributes:
         """Predict from (n, 3, R, R) in [0, 1]; those that are not 224 px are resized."""
         inputs = resized(images.float().clamp(0, 1), RESOLUTION)
-        mean, std = (inputs.new_tensor(three).view(1, 3, 1, 1) for three in (MEAN, STD))
-        features = self._trunk((inputs - mean) / std)
+        features = self._trunk(normalised(inputs, MEAN, STD))
+        # (n, 512) -> (n, 18), of which every attribute has its own columns.
         outputs = self._head(features)
         probabilities = {
             attribute: F.softmax(outputs[:, first : first + len(words)], dim=1)
@@ -145,11 +148,47 @@ def load_fairface(
     InputError
         If the file cannot be read, or holds something else.
     """
-    layout = LAYOUTS[name]
+    from torchvision.models import resnet34
+
     try:
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    # ``weights_only`` runs nothing of what is in the file.
+    try:
+        with warnings.catch_warnings():
+            # Of other pickle protocols than 2, which are refused or read just the same.
+            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
+            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(f"{path}: holds no plain weights ({reason}); nothing was run") from None
+    if not isinstance(state, Mapping):
+        raise InputError(f"{path}: holds a {type(state).__name__}, not FairFace's weights")
+
+    with torch.device("meta"):  # no random weights that are thrown away
+        network: nn.Module = resnet34(num_classes=OUTPUTS)
+    # Keys and shapes have to be those of the network, but for the counters of batches: evaluation
+    # does not read them, and files before PyTorch 0.4.1 lack them.
+    shapes = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    counters = {key for key in shapes if key.endswith("num_batches_tracked")}
+    weights = {key: value for key, value in state.items() if key not in counters}
+    refusal = f"{path}: is no resnet34 with {OUTPUTS} outputs, as FairFace's are"
+    for key in (key for key in shapes if key not in counters):
+        if not isinstance(weights.get(key), Tensor):
+            raise InputError(f"{refusal}: {key!r} is missing")
+        if tuple(weights[key].shape) != shapes[key]:
+            raise InputError(f"{refusal}: {key!r} has shape {tuple(weights[key].shape)}")
+        if not bool(torch.isfinite(weights[key]).all()):
+            raise InputError(f"{path}: {key!r} holds numbers that are not finite")
+    unknown = next((key for key in weights if key not in shapes), None)
+    if unknown is not None:
+        raise InputError(f"{refusal}: it also holds {str(unknown)[:60]!r}")
+    tensors = {key: value.float() for key, value in weights.items()}
+    zero = torch.zeros((), dtype=torch.long)
+    network.load_state_dict({**tensors, **dict.fromkeys(counters, zero)}, assign=True)
+
+    layout = LAYOUTS[name]
     card = AttributeCard(
         name=name,
         vocabulary={attribute: words for attribute, (words, _) in layout.attributes.items()},
@@ -161,60 +200,4 @@ def load_fairface(
         sha256=sha256(data),
         notes=layout.notes,
     )
-    return FairFace(_network(path, _read(path, data)), layout, card)
-
-
-def _read(path: Path, data: bytes) -> Mapping[str, Any]:
-    """Return the state dict in a file; ``weights_only`` runs nothing of what is in it."""
-    try:
-        with warnings.catch_warnings():
-            # Of other pickle protocols than 2, which are refused or read just the same.
-            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
-            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        LookupError,
-        ValueError,
-        TypeError,
-    ) as e:
-        reason = " ".join(str(e).split())[:120]
-        raise InputError(f"{path}: holds no plain weights ({reason}); nothing was run") from None
-    if not isinstance(state, Mapping):
-        raise InputError(f"{path}: holds a {type(state).__name__}, not FairFace's weights")
-    return state
-
-
-def _network(path: Path, state: Mapping[str, Any]) -> nn.Module:
-    """Build the network and fill it; keys and shapes have to be those of a resnet34."""
-    from torchvision.models import resnet34
-
-    with torch.device("meta"):  # no random weights that are thrown away
-        network: nn.Module = resnet34(num_classes=OUTPUTS)
-    expected = network.state_dict()
-    # Counters that evaluation does not read; files before PyTorch 0.4.1 lack them.
-    counters = {key for key in expected if key.endswith("num_batches_tracked")}
-    found = {key: value for key, value in state.items() if key not in counters}
-    _check_state(path, found, {k: tuple(v.shape) for k, v in expected.items() if k not in counters})
-    weights = {key: value.float() for key, value in found.items()}
-    zero = torch.zeros((), dtype=torch.long)
-    network.load_state_dict({**weights, **dict.fromkeys(counters, zero)}, assign=True)
-    return network
-
-
-def _check_state(
-    path: Path, state: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]]
-) -> None:
-    """Raise InputError unless the tensors are the expected ones, and finite."""
-    what = f"{path}: is no resnet34 with {OUTPUTS} outputs, as FairFace's are"
-    for key in expected:
-        if not isinstance(state.get(key), Tensor):
-            raise InputError(f"{what}: {key!r} is missing")
-        if tuple(state[key].shape) != expected[key]:
-            raise InputError(f"{what}: {key!r} has shape {tuple(state[key].shape)}")
-        if not bool(torch.isfinite(state[key]).all()):
-            raise InputError(f"{path}: {key!r} holds numbers that are not finite")
-    further = next((key for key in state if key not in expected), None)
-    if further is not None:
-        raise InputError(f"{what}: it also holds {str(further)[:60]!r}")
+    return FairFace(network, layout, card)

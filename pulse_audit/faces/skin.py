@@ -2,12 +2,11 @@
 
 Which pixels are skin is decided in CIELAB by hue and chroma, within the ellipse that a face fills
 in its crop. The rule keeps all ten swatches of the Monk scale (rules in RGB or YCrCb reject up to
-six of them) and leaves out greys, greens and blues. The tone is then taken as Thong et al. (2023)
-do: smoothing, five clusters in lightness and hue, the histogram mode of each, and the mean of the
-three lightest weighted by their size, so that shadows, brows and nostrils do not count. Two things
-are done otherwise, for the reasons given where they are done: the histograms are smoothed
-(`_mode`), and where the three lightest clusters hold less than 0.4 of the skin, the next
-ones count too (`_representative`).
+six of them) and leaves out greys, greens and blues. The tone is then measured as by Thong et al.
+(2023): smoothing, five clusters in lightness and hue, the histogram mode of each, and the mean of
+the three lightest weighted by their size, so that shadows, brows and nostrils do not count. Two
+steps differ, for reasons given there: the histograms are smoothed (`_mode`), and where the three
+lightest clusters hold less than 0.4 of the skin, the next ones count too (`_representative`).
 
 References
 ----------
@@ -38,13 +37,8 @@ MONK_HEX = (
 )  # fmt: skip
 
 
-def _lab(hexes: tuple[str, ...]) -> FloatArray:
-    rgb = [[int(h[i : i + 2], 16) / 255 for i in (0, 2, 4)] for h in hexes]
-    return np.asarray(rgb2lab(np.array(rgb)[None])[0], dtype=np.float64)
-
-
 #: L*, a*, b* of the Monk swatches (D65, 2 degrees), (10, 3).
-MONK_LAB: FloatArray = _lab(MONK_HEX)
+MONK_LAB: FloatArray = rgb2lab(np.array([list(bytes.fromhex(code)) for code in MONK_HEX]) / 255)
 
 #: Skin: hue angle in degrees and least chroma, in CIELAB. The swatches have hues from 48.8 to 89.1
 #: degrees and chromas from 3.8; the ranges are wider by what light and cameras add.
@@ -98,19 +92,18 @@ class SkinTone:
     monk: int
 
 
-def skin_mask(rgb: NDArray[np.floating]) -> Mask:
-    """Mark the pixels that look like skin, anywhere in a picture.
-
-    Parameters
-    ----------
-    rgb : array, (H, W, 3)
-        sRGB in [0, 1].
-
-    Returns
-    -------
-    array of bool, (H, W)
-    """
-    return _is_skin(_to_lab(rgb))
+def skin_mask(lab: FloatArray) -> Mask:
+    """Mark the pixels (H, W) of a CIELAB picture (H, W, 3) that look like skin."""
+    lightness, a, b = np.moveaxis(lab, -1, 0)
+    hue, chroma = np.degrees(np.arctan2(b, a)), np.hypot(a, b)
+    mask: Mask = (
+        (hue >= HUE_RANGE[0])
+        & (hue <= HUE_RANGE[1])
+        & (chroma >= LEAST_CHROMA)
+        & (lightness >= LIGHTNESS_RANGE[0])
+        & (lightness <= LIGHTNESS_RANGE[1])
+    )
+    return mask
 
 
 def face_ellipse(height: int, width: int, crop: str = "fairface-0.25") -> Mask:
@@ -138,16 +131,19 @@ def skin_tone(rgb: NDArray[np.floating], crop: str = "fairface-0.25") -> SkinTon
     SkinTone, or Unavailable
         The latter for greyscale pictures and where too little looks like skin.
     """
-    lab = _to_lab(rgb)
+    lab = np.asarray(rgb2lab(np.clip(np.asarray(rgb, dtype=np.float64), 0, 1)))
     if float(np.percentile(np.hypot(lab[..., 1], lab[..., 2]), 99)) <= GREYSCALE_CHROMA:
         return Unavailable("a greyscale picture has no skin colour")
-    height, width = lab.shape[:2]
-    ellipse = face_ellipse(height, width, crop)
+    ellipse = face_ellipse(lab.shape[0], lab.shape[1], crop)
     # Noise gives dark skin, which has little chroma, any hue: smoothed first, it keeps its own.
-    mask = _is_skin(gaussian_filter(lab, (1.0, 1.0, 0.0))) & ellipse
+    mask = skin_mask(gaussian_filter(lab, (1.0, 1.0, 0.0))) & ellipse
     if mask.sum() < max(CLUSTERS, LEAST_SHARE * ellipse.sum()):
         return Unavailable("too few pixels look like skin")
-    return tone_of(_representative(_smoothed(lab, mask)[mask]))
+    # Smooth by one pixel the skin alone: what is not skin has no weight.
+    weight = gaussian_filter(mask.astype(np.float64), 1.0)
+    blurred = gaussian_filter(lab * mask[..., None], (1.0, 1.0, 0.0))
+    smoothed = np.asarray(blurred / np.maximum(weight, 1e-12)[..., None])
+    return tone_of(_representative(smoothed[mask]))
 
 
 def tone_of(lab: FloatArray) -> SkinTone:
@@ -177,56 +173,27 @@ def monk_tone(lab: FloatArray) -> int:
     return int(distances.argmin()) + 1
 
 
-def _to_lab(rgb: NDArray[np.floating]) -> FloatArray:
-    return np.asarray(rgb2lab(np.clip(np.asarray(rgb, dtype=np.float64), 0, 1)))
-
-
-def _is_skin(lab: FloatArray) -> Mask:
-    lightness, a, b = np.moveaxis(lab, -1, 0)
-    hue, chroma = np.degrees(np.arctan2(b, a)), np.hypot(a, b)
-    mask: Mask = (
-        (hue >= HUE_RANGE[0])
-        & (hue <= HUE_RANGE[1])
-        & (chroma >= LEAST_CHROMA)
-        & (lightness >= LIGHTNESS_RANGE[0])
-        & (lightness <= LIGHTNESS_RANGE[1])
-    )
-    return mask
-
-
-def _smoothed(lab: FloatArray, mask: Mask) -> FloatArray:
-    """Gaussian smoothing (one pixel) of the skin alone: what is not skin has no weight."""
-    weight = gaussian_filter(mask.astype(np.float64), 1.0)
-    blurred = gaussian_filter(lab * mask[..., None], (1.0, 1.0, 0.0))
-    return np.asarray(blurred / np.maximum(weight, 1e-12)[..., None])
-
-
 def _representative(pixels: FloatArray) -> FloatArray:
     """Mean of the modes of the lightest clusters, weighted by their sizes; (n, 3) to (3,)."""
-    labels = _clusters(pixels)
-    members = [pixels[labels == k] for k in np.unique(labels)]
-    members.sort(key=lambda cluster: -float(cluster[:, 0].mean()))
-    # On dark skin the three lightest can be lips, teeth and glare alone.
-    held = np.cumsum([len(cluster) for cluster in members])
-    enough = 1 + int((held < LEAST_HELD * len(pixels)).sum())
-    # A picture of few colours has fewer clusters: the darkest two are the ones to leave out.
-    lightest = members[: max(enough, LIGHTEST - (CLUSTERS - len(members)))]
-    modes = np.array([[_mode(channel) for channel in cluster.T] for cluster in lightest])
-    return np.asarray(np.average(modes, axis=0, weights=[len(cluster) for cluster in lightest]))
-
-
-def _clusters(pixels: FloatArray) -> NDArray[np.int_]:
-    """Cluster number of each pixel by lightness and hue, in units and degrees.
-
-    k-means starts from fifths of the pixels by lightness, so nothing in it is random.
-    """
+    # Cluster by lightness and hue, in units and degrees. k-means starts from fifths of the pixels
+    # by lightness, so nothing in it is random.
     hue = np.degrees(np.arctan2(pixels[:, 2], pixels[:, 1]))
     features = np.stack([pixels[:, 0], hue], axis=1)
     by_lightness = np.argsort(pixels[:, 0], kind="stable")
     start = [features[part].mean(axis=0) for part in np.array_split(by_lightness, CLUSTERS)]
     centres, _ = kmeans(features, np.array(start))
-    labels: NDArray[np.int_] = vq(features, centres)[0]
-    return labels
+    labels = vq(features, centres)[0]
+    clusters = [pixels[labels == k] for k in np.unique(labels)]
+    clusters.sort(key=lambda cluster: -float(cluster[:, 0].mean()))
+
+    # On dark skin the three lightest can be lips, teeth and glare alone, so further ones are added
+    # until together they hold LEAST_HELD of the skin.
+    held = np.cumsum([len(cluster) for cluster in clusters])
+    fewest = 1 + int((held < LEAST_HELD * len(pixels)).sum())
+    # A picture of few colours has fewer clusters: the darkest two are the ones to leave out.
+    lightest = clusters[: max(fewest, LIGHTEST - (CLUSTERS - len(clusters)))]
+    modes = np.array([[_mode(channel) for channel in cluster.T] for cluster in lightest])
+    return np.asarray(np.average(modes, axis=0, weights=[len(cluster) for cluster in lightest]))
 
 
 def _mode(values: FloatArray) -> float:

@@ -283,7 +283,7 @@ def _attribute_cosine(model: AttributeModel | None, missing: str) -> MetricConfi
 
 
 def _detector(resolution: int) -> MetricConfig:
-    unavailable = align.judged(resolution)
+    unavailable = align.available(resolution)
     if unavailable is not None:
         return unavailable
     package = f"facenet-pytorch {version('facenet-pytorch')}"
@@ -313,7 +313,7 @@ def requirements() -> dict[str, tuple[str, str, str]]:
     model = "an attribute model"
     loaded = here if shipped.ATTRIBUTES in attribute_names() else f"name {model}"
     found["attribute_cosine"] = ("1", f"{model} with features", loaded)
-    found["face_found"] = (str(align.LEAST_JUDGED), "MTCNN", here)
+    found["face_found"] = (str(align.SMALLEST), "MTCNN", here)
     return found
 
 

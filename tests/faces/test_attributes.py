@@ -9,7 +9,6 @@ from pulse_audit.faces.attributes import (
     check_card,
     checked,
     columns,
-    confusion_counts,
     is_attribute_model,
     is_differentiable,
     resized,
@@ -213,16 +212,3 @@ def test_the_card_s_confusion_follows_the_words_and_never_covers_derived_groups(
     np.testing.assert_array_equal(only(found, "race").confusion(said), expected)
     assert only(found, "coarse").confusion(said) is None
     assert only(found, "race").confusion(card()) is None
-
-
-def test_confusion_counts_are_a_cross_tabulation():
-    random = np.random.default_rng(0)
-    labels, predictions = (random.choice(RACES, 200).tolist() for _ in range(2))
-    found = confusion_counts([*labels, "White"], [*predictions, None], RACES)
-    table = pd.crosstab(pd.Series(labels), pd.Series(predictions))
-    np.testing.assert_array_equal(found, table.loc[list(RACES), list(RACES)].to_numpy())
-
-
-def test_confusion_counts_know_their_words():
-    said = refusal(confusion_counts, ["Whit"], ["White"], RACES)
-    assert said == "'Whit' is none of the words; did you mean White?"

@@ -169,7 +169,10 @@ AGE = {"output": "logits", "first": 2, "words": ["young", "middle", "old"]}
     ("changes", "said"),
     [
         (attributes(age={**AGE, "words": ["young", "old"]}), "has 5 columns"),
-        (attributes(age={**AGE, "words": ["a", "b", "c", "d"]}), "with no columns 2 to 5"),
+        (
+            attributes(age={**AGE, "words": ["a", "b", "c", "d"]}),
+            "columns 0, 1, 2, 3, 4, 5: name",
+        ),
         (attributes(age={**AGE, "first": 1}), "name a word for each, once"),
         (
             attributes(age={**AGE, "words": ["young", "young", "old"]}),
