@@ -23,18 +23,12 @@ CellKey = tuple[str, ...]
 
 @dataclass(frozen=True)
 class BalancedDraw:
-    """Faces drawn with the same number from every cell.
+    """Faces drawn with the same number from every cell."""
 
-    Attributes
-    ----------
-    chosen : list of Face
-        One face of every cell in each round, in random order within a round: any beginning of
-        the list is balanced to within one face a cell.
-    reserve : dict of CellKey to list of Face
-        The other faces of every cell, in the order in which they would be drawn.
-    """
-
+    #: One face of every cell in each round, in random order within a round: any beginning of the
+    #: list is balanced to within one face a cell.
     chosen: list[Face]
+    #: The other faces of every cell, in the order in which they would be drawn.
     reserve: dict[CellKey, list[Face]]
     group_by: tuple[str, ...]
     per_group: int
@@ -86,12 +80,12 @@ def balanced_draw(
         raise InputError(f"--per-group {per_group}: draw at least 1 face per group")
     # Every face needs a label in every column, and no column may be named twice.
     columns = tuple(group_by)
-    known = dict.fromkeys(column for face in faces for column in face.labels)
+    labelled = dict.fromkeys(column for face in faces for column in face.labels)
     for column in columns:
-        if not known:
+        if not labelled:
             raise InputError(f"--group-by {column}: these faces carry no labels to balance over")
-        if column not in known:
-            raise InputError(f"--group-by {column}: no such label{nearest(column, list(known))}")
+        if column not in labelled:
+            raise InputError(f"--group-by {column}: no such label{nearest(column, list(labelled))}")
         unlabelled = next((face for face in faces if column not in face.labels), None)
         if unlabelled is not None:
             raise InputError(f"--group-by {column}: the face {unlabelled.id!r} has no such label")

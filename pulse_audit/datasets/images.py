@@ -134,13 +134,7 @@ def _lfw_faces() -> Any:
 
 
 def load(source: ImageSource) -> NDArray[np.float32]:
-    """Read and decode one photo to (H, W, 3) float32 RGB in [0, 1].
-
-    Raises
-    ------
-    UnreadableImage
-        If the bytes cannot be read or decoded.
-    """
+    """Read and decode one photo to (H, W, 3) float32 RGB in [0, 1], or raise `UnreadableImage`."""
     try:
         data = source.read()
     except OSError as error:

@@ -17,38 +17,26 @@ from pulse_audit.types import Face, InputError
 
 @dataclass(frozen=True)
 class FaceIndex:
-    """The faces of one split, and where they came from.
-
-    Attributes
-    ----------
-    split : str
-        The split that was read: one of the card's, or ``all``.
-    root : Path or None
-        The data folder; None for faces that a dependency ships.
-    faces : list of Face
-        In the order of the label file; the photos themselves are not read.
-    vocabulary : dict of str to tuple of str
-        Every label column of these faces and its words, in the order of reports. An open
-        vocabulary holds the words that occur, numbers in numerical order.
-    source_files : tuple of SourceFile
-        The label files and their SHA-256, for the manifest.
-    problems : tuple of Problem
-        Files that were skipped, and why.
-    notes : tuple of str
-        Remarks for the user, one line each.
-    derived : mapping
-        The columns that are derived: name -> (the column they are from, word -> group), as
-        `faces.attributes.columns` takes them.
-    """
+    """The faces of one split, and where they came from."""
 
     card: DatasetCard
+    #: The split that was read: one of the card's, or ``all``.
     split: str
+    #: The data folder; None for faces that a dependency ships.
     root: Path | None
+    #: In the order of the label file; the photos themselves are not read.
     faces: list[Face]
+    #: Every label column of these faces and its words, in the order of reports. An open vocabulary
+    #: holds the words that occur, numbers in numerical order.
     vocabulary: dict[str, tuple[str, ...]]
+    #: The label files and their SHA-256, for the manifest.
     source_files: tuple[SourceFile, ...]
+    #: Files that were skipped, and why.
     problems: tuple[Problem, ...]
+    #: Remarks for the user, one line each.
     notes: tuple[str, ...] = ()
+    #: The columns that are derived: name -> (the column they are from, word -> group), as
+    #: `faces.attributes.columns` takes them.
     derived: Mapping[str, tuple[str, Mapping[str, str]]] = field(default_factory=dict)
 
     def counts(self) -> dict[str, dict[str, int]]:
@@ -92,13 +80,7 @@ def read_faces(card: DatasetCard, root: Path | None, split: str = "val") -> Face
 
 
 def resolve_split(card: DatasetCard, split: str) -> tuple[str, tuple[str, ...]]:
-    """Return the split to read and the notes that go with it.
-
-    Raises
-    ------
-    InputError
-        If the data set has no such split.
-    """
+    """Return the split to read and the notes about it; InputError if there is no such split."""
     if split == "all" or split in card.splits:
         return split, ()
     if card.splits:
@@ -112,10 +94,7 @@ def resolve_split(card: DatasetCard, split: str) -> tuple[str, tuple[str, ...]]:
 def scan(card: DatasetCard, root: Path | None, split: str) -> Scan:
     """Run the layout's reader on a resolved split.
 
-    Raises
-    ------
-    InputError
-        If the folder is missing, or the label files are missing or cannot be read at all.
+    Raises InputError if the folder or its label files are missing or cannot be read at all.
     """
     if card.layout == "bundled":
         return LAYOUTS[card.layout](card, Path(), split)

@@ -83,18 +83,13 @@ class DerivedGrouping(CardPart):
 
     For groups that an attribute model confuses too often for their shares to be corrected. Labels
     are mapped, and the probabilities of the words summed.
-
-    Attributes
-    ----------
-    source : str
-        The label column (``from`` in the file).
-    groups : dict of str to tuple of str
-        Group -> the words it is made of; words that are in none stay as they are.
     """
 
     model_config = ConfigDict(populate_by_name=True)
 
+    #: The label column (``from`` in the file).
     source: Column = Field(alias="from")
+    #: Group -> the words it is made of; words that are in none stay as they are.
     groups: dict[Word, tuple[Word, ...]] = Field(min_length=1)
 
     def group_of(self, words: Sequence[str]) -> dict[str, str]:
@@ -132,58 +127,42 @@ class DerivedGrouping(CardPart):
 
 
 class DatasetCard(CardPart):
-    """What is known about one data set.
-
-    Attributes
-    ----------
-    vocabulary : dict of str to tuple of str
-        Label column -> its words, in the order of reports. An empty vocabulary is open: it is
-        taken from the data. With layout ``folder``, columns not named here are open too.
-    derived : dict of str to DerivedGrouping
-        Coarser groupings, by name: label columns made from others.
-    optional : tuple of str
-        Columns that some copies lack.
-    class_ids : dict of str to tuple of str
-        Where the data hold class ids in place of words: the words in the order of the ids.
-    labels_from : {"people", "model", "none"}
-        Who gave the labels; ``labels_note`` says how.
-    group_by : tuple of str
-        The grouping used when none is asked for; empty means one group.
-    splits : dict of str to str
-        ``train``, ``val``, ``test`` -> the data set's own word for it. Empty: no splits.
-    folder : str or None
-        Where the archive unpacks to, looked for below the root before the root itself.
-    shipped : str or None
-        Folder of the package's assets that holds the faces; None where they have to be obtained.
-    resolution : int or None
-        Size in pixels at which faces are compared where no arm has a size of its own.
-    expected : dict of str to Expected
-        Per split; ``all`` for a data set without splits.
-    may_publish_images : bool
-        Whether the terms let photos appear in a published report.
-    """
+    """What is known about one data set."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     title: Word
     layout: LayoutName
+    #: Label column -> its words, in the order of reports. An empty vocabulary is open: it is taken
+    #: from the data. With layout ``folder``, columns not named here are open too.
     vocabulary: dict[Column, tuple[Word, ...]]
+    #: Coarser groupings, by name: label columns made from others.
     derived: dict[PlainName, DerivedGrouping] = {}
+    #: Columns that some copies lack.
     optional: tuple[Column, ...] = ()
+    #: Where the data hold class ids in place of words: the words in the order of the ids.
     class_ids: dict[Column, tuple[Word, ...]] = {}
+    #: Who gave the labels; ``labels_note`` says how.
     labels_from: Literal["people", "model", "none"]
     labels_note: str = ""
+    #: The grouping used when none is asked for; empty means one group.
     group_by: tuple[Column, ...]
+    #: ``train``, ``val``, ``test`` -> the data set's own word for it. Empty: no splits.
     splits: dict[Split, PlainName] = {}
+    #: Where the archive unpacks to, looked for below the root before the root itself.
     folder: str | None = Field(default=None, pattern=r"^\w[\w .-]*(/\w[\w .-]*)*$")
+    #: Folder of the package's assets that holds the faces; None where they have to be obtained.
     shipped: PlainName | None = None
     crop: Crop
+    #: Size in pixels at which faces are compared where no arm has a size of its own.
     resolution: PositiveInt | None = None
     licence: Word
     terms: Word
+    #: Whether the terms let photos appear in a published report.
     may_publish_images: bool
     citation: Word
     url: str | None = None
     obtain: Word
+    #: Per split; ``all`` for a data set without splits.
     expected: dict[SplitOrAll, Expected] = {}
     files: tuple[Checksum, ...] = ()
 
@@ -290,13 +269,7 @@ class Registry:
     cards: Mapping[str, DatasetCard]
 
     def get(self, name: str) -> DatasetCard:
-        """Return the card of ``name``.
-
-        Raises
-        ------
-        InputError
-            If there is none; the message names the nearest.
-        """
+        """Return the card of ``name``; the InputError about an unknown name offers the nearest."""
         if name not in self.cards:
             raise InputError(f"unknown data set {name!r}{nearest(name, self.names())}")
         return self.cards[name]

@@ -137,10 +137,10 @@ class RowReader:
                 checked[word] = label_problem(self.card, column, word)
             problem = checked[word]
             if problem is not None:
-                kind, message, meant = problem
+                kind, message, original = problem
                 self.scan.add(kind, where, message)
-                if meant is not None and cell is not None:
-                    self.scan.damages.append(Damage(*cell, column, word, meant))
+                if original is not None and cell is not None:
+                    self.scan.damages.append(Damage(*cell, column, word, original))
                 usable = False
         if usable:
             photo = source or FileImage(self._root, self._prefix + name)
@@ -189,8 +189,8 @@ def label_problem(card: DatasetCard, column: str, word: str) -> tuple[str, str, 
 
     Returns
     -------
-    None, or (kind, message, meant)
-        ``meant`` is the word that a spreadsheet damaged, where that is certain.
+    None, or (kind, message, original)
+        ``original`` is the word that a spreadsheet turned into a date, where that is certain.
     """
     # An open vocabulary is empty here, and takes any word but the empty one.
     vocabulary = card.vocabulary.get(column, ())
@@ -199,12 +199,12 @@ def label_problem(card: DatasetCard, column: str, word: str) -> tuple[str, str, 
     if not vocabulary or word in vocabulary:
         return None
     # A spreadsheet may have turned the word into a date, which can be repaired.
-    meant = original_word(word, vocabulary)
-    if meant is None:
+    original = original_word(word, vocabulary)
+    if original is None:
         return "unknown_label", f"unknown {column} {quote(word)}{nearest(word, vocabulary)}", None
     repair = f"pulse-audit validate {card.name} --repair"
-    message = f"{column} {word!r} is {meant!r} turned into a date by a spreadsheet; run {repair}"
-    return "damaged_label", message, meant
+    message = f"{column} {word!r} is {original!r} turned into a date by a spreadsheet; run {repair}"
+    return "damaged_label", message, original
 
 
 def require_columns(path: Path, header: Sequence[str], needed: Iterable[str]) -> None:

@@ -54,17 +54,14 @@ class Damage:
     path: Path
     row: int
     column: str
-    found: str
-    meant: str
+    text: str
+    original: str
 
 
 def read_text(path: Path) -> str:
     """Read a label file as UTF-8, keeping a byte-order mark.
 
-    Raises
-    ------
-    InputError
-        If the file cannot be read, is larger than 512 MiB or is not UTF-8.
+    Raises InputError if the file cannot be read, is larger than 512 MiB or is not UTF-8.
     """
     try:
         if not path.is_file():
@@ -214,9 +211,9 @@ def repair_csv(path: Path, damages: Iterable[Damage]) -> Path:
     index = {name.strip(): i for i, name in enumerate(cells[0])}
     for damage in damages:
         row = cells[damage.row - 1]
-        if row[index[damage.column]] != damage.found:
+        if row[index[damage.column]] != damage.text:
             raise InputError(f"{path}, row {damage.row}: changed while it was read; try again")
-        row[index[damage.column]] = damage.meant
+        row[index[damage.column]] = damage.original
     # Write the table as it was written before: byte-order mark, line endings, permissions.
     buffer = io.StringIO(newline="")
     buffer.write(_BOM if text.startswith(_BOM) else "")

@@ -33,30 +33,21 @@ class Defect:
 
 @dataclass
 class ValidationReport:
-    """The outcome of checking one split of one data set.
-
-    Attributes
-    ----------
-    n_faces : int
-        Faces that can be read with labels of the vocabulary.
-    counts : dict
-        Label column -> word -> faces.
-    defects : list of Defect
-        Each makes ``pulse-audit validate`` exit with 2.
-    warnings, notes : list of str
-        Worth knowing, no reason to stop.
-    repaired : list of str
-        Label files that were repaired; the originals lie beside them as ``.bak``.
-    """
+    """The outcome of checking one split of one data set."""
 
     dataset: str
     split: str
     root: str | None = None
+    #: Faces that can be read with labels of the vocabulary.
     n_faces: int = 0
+    #: Label column -> word -> faces.
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    #: Each makes ``pulse-audit validate`` exit with 2.
     defects: list[Defect] = field(default_factory=list)
+    #: Worth knowing, no reason to stop.
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    #: Label files that were repaired; the originals lie beside them as ``.bak``.
     repaired: list[str] = field(default_factory=list)
 
     @property

@@ -200,10 +200,7 @@ class AttributeTrainer:
     def resume(self, folder: Path) -> bool:
         """Restore a stored state; False where there is none.
 
-        Raises
-        ------
-        InputError
-            If it is damaged, or of another configuration.
+        Raises InputError if it is damaged, or of another configuration.
         """
         path = folder / STATE
         if not path.exists():

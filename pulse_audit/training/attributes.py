@@ -50,10 +50,7 @@ def train(
 ) -> AttributeTrainer:
     """Train, or continue training, until the last epoch or a signal.
 
-    Raises
-    ------
-    InputError
-        If state or data do not fit.
+    Raises InputError if state or data do not fit.
     """
     faces, _ = labelled_faces(config, data)
     trainer = AttributeTrainer(config, faces, device)
@@ -83,21 +80,10 @@ def train(
 
 
 def export(trainer: AttributeTrainer, held_out: LabelledFaces, folder: Path) -> Path:
-    """Write the averaged network of a run, its card, and the list of its training photos.
+    """Write the averaged network of a run and return its path.
 
-    Parameters
-    ----------
-    trainer : AttributeTrainer
-        A run that was resumed.
-    held_out : LabelledFaces
-        The faces held out from it.
-    folder : Path
-        Where ``<name>.safetensors``, ``<name>.json`` and ``<name>-images.txt.gz`` go.
-
-    Returns
-    -------
-    Path
-        The weights.
+    The folder receives ``<name>.safetensors``, its card ``<name>.json`` with the errors on the
+    held-out faces, and ``<name>-images.txt.gz``, the list of the training photos.
     """
     folder.mkdir(parents=True, exist_ok=True)
     network, name = trainer.averaged(), trainer.config.name
@@ -231,6 +217,7 @@ def age_weights(training: LabelledFaces, held_out: LabelledFaces) -> NDArray[np.
 
 def temperature(logits: Tensor, labels: NDArray[np.int64]) -> float:
     """Temperature that minimises the cross-entropy (Guo et al. 2017, arXiv:1706.04599)."""
+    # The logarithm is searched, from e^-2 to e^2, so that the temperature stays positive.
     target = torch.from_numpy(labels)
 
     def loss(log_t: float) -> float:
@@ -242,6 +229,7 @@ def temperature(logits: Tensor, labels: NDArray[np.int64]) -> float:
 def calibration_error(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
     """Return the expected calibration error: |confidence - accuracy|, averaged over bins."""
     confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
+    # Bin the faces by confidence, and weight each bin's difference by its share of the faces.
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
     error = sum(
         abs(float(right[inside].mean()) - float(confidence[inside].mean())) * float(inside.mean())

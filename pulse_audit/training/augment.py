@@ -36,27 +36,21 @@ class AdaptiveStrength:
 
     It is measured by the heuristic r_t of the paper's section 3: the mean sign of the logits on
     real training images, 0 without overfitting and 1 with complete overfitting.
-
-    Attributes
-    ----------
-    p : float
-        Current probability, in [0, ``ceiling``].
-    target : float
-        r_t above this raises p, below lowers it.
-    images : int
-        Training images in which p can go from 0 to 1.
-    ceiling : float
-        Augmentations leak into the samples when p is near 1; the paper finds 0.8 safe.
     """
 
+    #: r_t above this raises p, below lowers it.
     target: float
+    #: Training images in which p can go from 0 to 1.
     images: int
+    #: Augmentations leak into the samples when p is near 1; the paper finds 0.8 safe.
     ceiling: float
+    #: Current probability, in [0, ``ceiling``].
     p: float = 0.0
 
-    def update(self, r_t: float, seen: int) -> None:
-        """Move p after ``seen`` more images whose mean sign was ``r_t``."""
-        step = math.copysign(seen / self.images, r_t - self.target) if r_t != self.target else 0.0
+    def update(self, r_t: float, count: int) -> None:
+        """Move p after ``count`` more images whose mean sign was ``r_t``."""
+        # At most from 0 to 1 in so many `images`: the step is their share, towards the target.
+        step = math.copysign(count / self.images, r_t - self.target) if r_t != self.target else 0.0
         self.p = min(max(self.p + step, 0.0), self.ceiling)
 
 

@@ -86,6 +86,7 @@ def _measurements(measured: Mapping[str, Any]) -> list[str]:
 def attribute_card(name: str, content: Mapping[str, Any]) -> str:
     """Card of an attribute net, in Markdown."""
     card, races = content["card"], content["vocabulary"]["race"]
+    # Sizes are in ascending order; the last is the net's own.
     sizes = list(card["accuracy"])
     native = sizes[-1]
     by_race = card["accuracy_by_race"][native]
@@ -154,6 +155,7 @@ def dataset_card(
         JSON card of the attribute net that labelled them.
     """
     races, origins = attributes["vocabulary"]["race"], dataset.vocabulary["generator"]
+    # Faces by race and generator, as the labels name them.
     tally = Counter((row["race"], row["generator"]) for row in rows)
     held_out = attributes["card"]["held_out"]
     # Precision: of the photos predicted to be of a race (a column), the share so labelled.
@@ -178,7 +180,7 @@ def dataset_card(
         "its sample, from which `python -m pulse_audit.training.synthetic` draws it again.\n",
         "## Precision of the labels\n",
         "Share of the held-out photos predicted to be of a race that people labelled so, %. "
-        "Faces of nobody have no labels by people to compare with:\n",
+        "The synthetic faces themselves have no labels by people:\n",
         table(("apparent race", *(f"{size} px" for size in held_out)), precisions),
         "## What they can show\n",
         "Whether a method changes the apparent group of faces that a small generator can make, how "

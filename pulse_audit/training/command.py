@@ -54,14 +54,8 @@ def steps(unfinished: Callable[[], bool], save: Callable[[], object]) -> Iterato
     """Yield once for every training step, until the run is finished or a signal asks to stop.
 
     The state is saved every five minutes and at the end. SIGTERM and SIGINT end the run after the
-    step in progress instead of ending the process.
-
-    Parameters
-    ----------
-    unfinished : callable
-        Whether another step is to be taken.
-    save : callable
-        Saves the state.
+    step in progress instead of ending the process. ``unfinished`` says whether another step is to
+    be taken.
     """
     stopped = False
 

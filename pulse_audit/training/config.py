@@ -27,63 +27,42 @@ class RunConfig(BaseModel):
 
 
 class GanConfig(RunConfig):
-    """One training run of a generator and its discriminator.
+    """One training run of a generator and its discriminator."""
 
-    Attributes
-    ----------
-    name : str
-        Name of the resulting model.
-    resolution : int
-        Side of the images; follows from ``channels`` and is checked against them.
-    composition : dict of str to int
-        Training faces for each race.
-    held_out_per_cell : int
-        Faces set aside for each race and gender before anything is chosen.
-    seed : int
-        Seed of the choice of faces, the initial weights and every draw.
-    channels : list of int
-        Feature maps at 4, 8, 16, ... px, in both networks.
-    latent_dim : int
-        Length of z and w.
-    mapping_layers : int
-        Layers of the mapping network, all ``latent_dim`` wide.
-    batch : int
-        Images a step; a multiple of four.
-    budget_kimg : float
-        Thousands of real images after which training is complete.
-    learning_rate : float
-        Learning rate of Adam (beta1 0, beta2 0.99), in both networks.
-    r1_gamma, r1_interval : float, int
-        Weight of the gradient penalty, and every how many steps it is taken.
-    ema_kimg, ema_rampup : float
-        Half-life of the averaged weights in thousands of images, and its largest share of the
-        images seen so far.
-    style_mixing : float
-        Share of the images whose later layers take another z.
-    ada_target, ada_kimg, ada_ceiling : float
-        See `pulse_audit.training.augment.AdaptiveStrength`.
-    precision : {"bfloat16", "float32"}
-        Precision of the activations; weights, losses and augmentations are float32.
-    """
-
+    #: Side of the images; follows from ``channels`` and is checked against them.
     resolution: int
+    #: Training faces for each race.
     composition: dict[str, int]
+    #: Faces set aside for each race and gender before anything is chosen.
     held_out_per_cell: int = Field(gt=0)
+    #: Seed of the choice of faces, the initial weights and every draw.
     seed: int
+    #: Feature maps at 4, 8, 16, ... px, in both networks.
     channels: tuple[int, ...] = Field(min_length=2)
+    #: Length of z and w.
     latent_dim: int = Field(gt=0)
+    #: Layers of the mapping network, all ``latent_dim`` wide.
     mapping_layers: int = Field(gt=0)
+    #: Images a step; a multiple of four.
     batch: int = Field(gt=0, multiple_of=4)
+    #: Thousands of real images after which training is complete.
     budget_kimg: float = Field(gt=0)
+    #: Learning rate of Adam (beta1 0, beta2 0.99), in both networks.
     learning_rate: float = Field(gt=0)
+    #: Weight of the gradient penalty, and every how many steps it is taken.
     r1_gamma: float = Field(ge=0)
     r1_interval: int = Field(gt=0)
+    #: Half-life of the averaged weights in thousands of images, and its largest share of the
+    #: images seen so far.
     ema_kimg: float = Field(gt=0)
     ema_rampup: float = Field(gt=0)
+    #: Share of the images whose later layers take another z.
     style_mixing: float = Field(ge=0, le=1)
+    #: See `pulse_audit.training.augment.AdaptiveStrength`.
     ada_target: float = Field(ge=0, le=1)
     ada_kimg: float = Field(gt=0)
     ada_ceiling: float = Field(ge=0, lt=1)
+    #: Precision of the activations; weights, losses and augmentations are float32.
     precision: Literal["bfloat16", "float32"]
 
     def generator_config(self) -> StyleGAN2Config:
@@ -97,65 +76,44 @@ class GanConfig(RunConfig):
 
 
 class AttributeConfig(RunConfig):
-    """One training run of an attribute net.
+    """One training run of an attribute net."""
 
-    Attributes
-    ----------
-    name : str
-        Name of the resulting model.
-    held_out_per_cell, held_out_seed : int
-        Faces of each race and gender set aside, see `pulse_audit.training.data.held_out_files`.
-    seed : int
-        Seed of the initial weights and every draw.
-    vocabulary : dict of str to list of str
-        Words of each attribute, in the order of the logits.
-    attribute_weights : dict of str to float
-        Weight of each attribute's cross-entropy.
-    widths, blocks : list of int
-        See `AttributeNet`.
-    epochs : list of (int, int)
-        Epochs and the side of their images in pixels, one pair after the other.
-    batch : int
-        Images a step.
-    learning_rate, weight_decay, warmup : float
-        AdamW: the peak, reached after the share ``warmup`` of the steps, then a cosine to 0.
-    restarts : list of (int, int, float)
-        Further cycles of the learning rate, each with its epochs, the side of their images and its
-        peak (Loshchilov and Hutter 2017, arXiv:1608.03983).
-    label_smoothing : float
-        Share of the target spread evenly over the classes.
-    mixup : float
-        Parameter of Beta(a, a), from which images and targets of a batch are blended
-        (Zhang et al. 2018, arXiv:1710.09412); 0 switches it off.
-    blurred : float
-        Share of the batches reduced to 16 to 40 px and enlarged again.
-    equal_prior : list of str
-        Attributes for which the exported network assumes equally frequent words, however often
-        they occur among the training photos.
-    ema_steps : float
-        Half-life of the averaged weights, in steps.
-    precision : {"bfloat16", "float32"}
-        Precision of the activations.
-    """
-
+    #: Faces of each race and gender set aside, see `pulse_audit.training.data.held_out_files`.
     held_out_per_cell: int = Field(gt=0)
     held_out_seed: int
+    #: Seed of the initial weights and every draw.
     seed: int
+    #: Words of each attribute, in the order of the logits.
     vocabulary: dict[str, tuple[str, ...]]
+    #: Weight of each attribute's cross-entropy.
     attribute_weights: dict[str, float]
+    #: See `AttributeNet`.
     widths: tuple[int, ...]
     blocks: tuple[int, ...]
+    #: Epochs and the side of their images in pixels, one pair after the other.
     epochs: tuple[tuple[int, int], ...]
+    #: Images a step.
     batch: int = Field(gt=1)
+    #: AdamW: the peak, reached after the share ``warmup`` of the steps, then a cosine to 0.
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
     warmup: float = Field(ge=0, lt=1)
+    #: Further cycles of the learning rate, each with its epochs, the side of their images and its
+    #: peak (Loshchilov and Hutter 2017, arXiv:1608.03983).
     restarts: tuple[tuple[int, int, float], ...] = ()
+    #: Share of the target spread evenly over the classes.
     label_smoothing: float = Field(ge=0, lt=1)
+    #: Parameter of Beta(a, a), from which images and targets of a batch are blended (Zhang et al.
+    #: 2018, arXiv:1710.09412); 0 switches it off.
     mixup: float = Field(ge=0)
+    #: Share of the batches reduced to 16 to 40 px and enlarged again.
     blurred: float = Field(ge=0, le=1)
+    #: Attributes for which the exported network assumes equally frequent words, however often they
+    #: occur among the training photos.
     equal_prior: tuple[str, ...] = ()
+    #: Half-life of the averaged weights, in steps.
     ema_steps: float = Field(gt=0)
+    #: Precision of the activations.
     precision: Literal["bfloat16", "float32"]
 
     @model_validator(mode="after")
@@ -205,10 +163,7 @@ class AttributeConfig(RunConfig):
 def read_gan_config(name: str | Path) -> GanConfig:
     """Read the configuration of a generator: the name of a shipped one, or a YAML file.
 
-    Raises
-    ------
-    InputError
-        If there is no such file or it is not valid.
+    Raises InputError if there is no such file or it is not valid.
     """
     config = _read(GanConfig, name, FOLDER)
     if config.resolution != config.generator_config().resolution:

@@ -66,10 +66,7 @@ class TrainingSet:
 def read_faces(path: Path) -> pd.DataFrame:
     """Read the Parquet table of faces: file, image (encoded bytes), age, gender, race.
 
-    Raises
-    ------
-    InputError
-        If the file cannot be read or lacks a column.
+    Raises InputError if the file cannot be read or lacks a column.
     """
     try:
         return pd.read_parquet(path, columns=list(COLUMNS))
@@ -104,6 +101,7 @@ def held_out_files(faces: pd.DataFrame, per_cell: int, seed: int) -> list[str]:
     InputError
         If a pair of race and gender has fewer than twice that many faces.
     """
+    # Each race and gender: order the files within an age, then share out the number by ages.
     chosen: list[str] = []
     for (race, gender), cell in faces.groupby(["race", "gender"]):
         by_age = {
@@ -171,13 +169,7 @@ def _shuffled(files: Sequence[str], seed: int) -> list[str]:
 
 
 def photos(faces: pd.DataFrame) -> Iterator[Image.Image]:
-    """Decode the photos of a table of faces, to 8-bit RGB.
-
-    Raises
-    ------
-    InputError
-        If a photo is unreadable; the message names it.
-    """
+    """Decode the photos of a table of faces, to 8-bit RGB; InputError names an unreadable one."""
     for file, encoded in zip(faces["file"], faces["image"], strict=True):
         try:
             pixels = decode(encoded)
@@ -217,19 +209,14 @@ def training_set(
 
 def save_set(training: TrainingSet, path: Path) -> None:
     """Write a packed set to an ``.npz`` file."""
+    # Strings are stored as arrays of characters, which are read without unpickling.
     files, races, digests = map(np.array, (training.files, training.races, training.digests))
     with path.open("wb") as file:
         np.savez(file, images=training.images, files=files, races=races, digests=digests)
 
 
 def load_set(path: Path) -> TrainingSet:
-    """Read what `save_set` wrote.
-
-    Raises
-    ------
-    InputError
-        If the file is damaged.
-    """
+    """Read a packed set; InputError if the file is damaged."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             names = [tuple(map(str, stored[key])) for key in ("files", "races", "digests")]

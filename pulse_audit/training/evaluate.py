@@ -126,6 +126,7 @@ def composition(probabilities: FloatArray, words: tuple[str, ...]) -> dict[str, 
 
 def distances(samples: FloatArray, held_out: FloatArray, network: str) -> dict[str, Any]:
     """Frechet and kernel distance between the features (n, d) of samples and held-out faces."""
+    # Both are unavailable below a smallest number of images.
     frechet = frechet_distance(samples, held_out)
     kernel = kernel_distance(samples[:KERNEL_FACES], held_out[:KERNEL_FACES])
     if isinstance(frechet, Unavailable) or isinstance(kernel, Unavailable):

@@ -42,39 +42,6 @@ TRAINING_SHEET_SEED, EXPORT_SHEET_SEED = 1, 2
 FINAL_RESOLUTION = 64
 
 
-class TrainingLog:
-    """Lines of JSON: the means of the steps since the last line, the rate and the time left.
-
-    Parameters
-    ----------
-    path : Path
-        File to append to.
-    target_kimg : float
-        Where the run is to stop, for the time left.
-    """
-
-    def __init__(self, path: Path, target_kimg: float):
-        self.path, self.target = path, target_kimg
-        self.steps: list[StepLosses] = []
-        self.since = time.monotonic()
-
-    def add(self, losses: StepLosses, trainer: GeneratorTrainer) -> None:
-        """Add a step, and write a line if the last one is older than 20 seconds."""
-        self.steps.append(losses)
-        passed = time.monotonic() - self.since
-        if passed < command.LOG_SECONDS:
-            return
-        rate = len(self.steps) * trainer.config.batch / passed
-        kimg = trainer.images_seen / 1000
-        left = max(self.target - kimg, 0) * 1000 / rate / 3600
-        line = {"kimg": kimg, "images_per_s": rate, "hours_left": left, "p": trainer.ada.p}
-        line |= means(self.steps)
-        rounded = {key: round(value, 4) for key, value in line.items()}
-        with self.path.open("a") as file:
-            file.write(json.dumps({"time": time.strftime("%F %T"), **rounded}) + "\n")
-        self.steps, self.since = [], time.monotonic()
-
-
 def means(steps: Sequence[StepLosses]) -> dict[str, float]:
     """Average each quantity over the steps that measured it."""
     rows = [asdict(step) for step in steps]
@@ -92,6 +59,8 @@ def train(
 ) -> GeneratorTrainer:
     """Train, or continue training, until so many thousand images were seen or a signal comes.
 
+    Raises InputError if state or data do not fit.
+
     Parameters
     ----------
     config : GanConfig
@@ -106,22 +75,30 @@ def train(
         Thousands of images, counted from the beginning of the run.
     sheet_kimg : float
         A sheet of samples is written every so many thousand images.
-
-    Raises
-    ------
-    InputError
-        If state or data do not fit.
     """
+    # Photos are packed on first use; a state that is there is resumed.
     training = prepare(config, state, data)
     trainer = GeneratorTrainer(config, training, device)
     started = "resumed" if trainer.resume(state) else "begun"
     kimg = f"{trainer.images_seen / 1000:.1f} kimg"
     print(f"{config.name}: {training.race_counts()}, {started} at {kimg}", flush=True)
-    log = TrainingLog(state / "log.jsonl", until_kimg)
+    losses: list[StepLosses] = []
+    logged = time.monotonic()
     for _ in command.steps(
         lambda: trainer.images_seen < until_kimg * 1000, lambda: trainer.save(state)
     ):
-        log.add(trainer.advance(), trainer)
+        losses.append(trainer.advance())
+        # Every 20 seconds, log the means since the last line, the rate and the time left.
+        seconds = time.monotonic() - logged
+        if seconds >= command.LOG_SECONDS:
+            rate = len(losses) * config.batch / seconds
+            left = max(until_kimg * 1000 - trainer.images_seen, 0) / rate / 3600
+            line = {"kimg": trainer.images_seen / 1000, "images_per_s": rate, "hours_left": left}
+            line |= {"p": trainer.ada.p, **means(losses)}
+            rounded = {key: round(value, 4) for key, value in line.items()}
+            with (state / "log.jsonl").open("a") as file:
+                file.write(json.dumps({"time": time.strftime("%F %T"), **rounded}) + "\n")
+            losses, logged = [], time.monotonic()
         # A sheet of the averaged generator's samples, always of the same latents.
         if trainer.images_seen % round(sheet_kimg * 1000) < config.batch:
             path = state / "samples" / f"{trainer.images_seen // 1000:06d}.png"
@@ -133,28 +110,10 @@ def train(
 def export(config: GanConfig, state: Path, folder: Path, name: str | None = None) -> Path:
     """Write the averaged generator of a run and what belongs to it into a folder.
 
-    Parameters
-    ----------
-    config : GanConfig
-        The run.
-    state : Path
-        Folder of its state, with at least one checkpoint.
-    folder : Path
-        Where ``<name>.safetensors`` goes, with its card ``<name>.json``, the Gaussian fit
-        ``<name>-fit.safetensors``, 96 samples ``<name>.png`` and ``<name>-images.txt.gz``, which
-        lists every training photo: SHA-256 of its encoded bytes, file name.
-    name : str, optional
-        Name of the model; default the name of the run.
-
-    Returns
-    -------
-    Path
-        The weights.
-
-    Raises
-    ------
-    InputError
-        If the state cannot be read.
+    The folder receives ``<name>.safetensors``, which is returned, its card ``<name>.json``, the
+    Gaussian fit ``<name>-fit.safetensors``, 96 samples ``<name>.png`` and
+    ``<name>-images.txt.gz``, which lists every training photo: SHA-256 of its encoded bytes, file
+    name. ``name`` is by default that of the run. Raises InputError if the state cannot be read.
     """
     folder.mkdir(parents=True, exist_ok=True)
     name = name or config.name
@@ -172,6 +131,7 @@ def export(config: GanConfig, state: Path, folder: Path, name: str | None = None
     save_file({"mean": fit.mean, "std": fit.std}, folder / f"{name}-fit.safetensors")
     save_sheet(sample(network, 96, EXPORT_SHEET_SEED), 12, folder / f"{name}.png")
     steps = int(read_numbers(checkpoint)["step"])
+    # The card carries the weights' SHA-256, so the two are written together.
     weights = folder / f"{name}.safetensors"
     content = card_content(config, training, steps, photos)
     save_generator(network, weights, content | {"name": name})

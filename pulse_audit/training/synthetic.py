@@ -82,6 +82,7 @@ class SyntheticFace:
 
 def draw(generator: Generator, name: str, seeds: Sequence[int]) -> NDArray[np.uint8]:
     """Draw one image (R, R, 3) from each seed; z and noise follow from name and seed alone."""
+    # The generator's name is part of the seed, so that the twins' faces are independent.
     own = [fingerprint("synthetic-faces", name, seed) for seed in seeds]
     return to_pixels(2 * prior_images(generator, own, torch.device("cpu")) - 1)
 
@@ -106,11 +107,9 @@ def balanced(
 ) -> list[SyntheticFace]:
     """Take the first ``per_race`` faces of every race.
 
-    Raises
-    ------
-    InputError
-        If a race is not reached within ``MOST`` samples.
+    Raises InputError if ``MOST`` samples show too few of a race.
     """
+    # Samples come in the order of their seeds; those of a race that is complete are passed over.
     races = attributes.card.vocabulary["race"]
     faces: list[SyntheticFace] = []
     counts: Counter[str] = Counter()

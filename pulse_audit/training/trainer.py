@@ -187,13 +187,7 @@ class GeneratorTrainer:
         return final
 
     def resume(self, folder: Path) -> bool:
-        """Restore the newest state in a folder; False if there is none.
-
-        Raises
-        ------
-        InputError
-            If the newest checkpoint is damaged.
-        """
+        """Restore the newest state in a folder; False if there is none, InputError if damaged."""
         if not _checkpoints(folder):
             return False
         checkpoint = newest_checkpoint(folder)
@@ -287,11 +281,8 @@ def read_numbers(checkpoint: Path) -> dict[str, Any]:
 def prepare(config: GanConfig, folder: Path, data: Path) -> TrainingSet:
     """Bind a state folder to a configuration, and pack its photos on first use.
 
-    Raises
-    ------
-    InputError
-        If the folder belongs to another configuration (all but the budget has to be the same), or
-        the photos cannot be read.
+    Raises InputError if the folder belongs to another configuration (all but the budget has to be
+    the same), or the photos cannot be read.
     """
     folder.mkdir(parents=True, exist_ok=True)
     # The configuration of the folder: written on first use, compared later.

@@ -24,7 +24,7 @@ LAYOUTS: dict[LayoutName, Layout] = {
     "ffhq-features": ffhq.scan_features,
     "folder": label_tables.scan_folder,
     "lfw": folders.scan_lfw,
-    "parquet": parquet.scan,
+    "parquet": parquet.scan_parquet,
     "race-folders": folders.scan_race_folders,
     "utkface": folders.scan_utkface,
 }

@@ -34,15 +34,15 @@ class ParquetRow(NamedTuple):
     labels: dict[str, str]
 
 
-def scan(card: DatasetCard, root: Path, split: str) -> Scan:
+def scan_parquet(card: DatasetCard, root: Path, split: str) -> Scan:
     """Read the label columns of ``<split>-*.parquet``; photos are read when they are needed.
 
     A face's id is ``<split>/<the file name stored with it>``, or its row number within the split
     where names are lacking or not distinct.
     """
     base = data_folder(card, root)
-    found = Scan()
-    reader = RowReader(found, card, root)
+    scan = Scan()
+    reader = RowReader(scan, card, root)
     for own in card.own_splits(split):
         paths = sorted(base.glob(f"{own}-*.parquet"))
         if not paths:
@@ -54,8 +54,8 @@ def scan(card: DatasetCard, root: Path, split: str) -> Scan:
             names = [f"{number:06d}" for number in range(len(rows))]
         for row, name in zip(rows, names, strict=True):
             reader.add(f"{own}/{name}", row.where, row.labels, source=row.source)
-        found.source_files += [hash_file(path, root) for path in paths]
-    return found
+        scan.source_files += [hash_file(path, root) for path in paths]
+    return scan
 
 
 def _read(card: DatasetCard, path: Path) -> list[ParquetRow]:
@@ -92,7 +92,7 @@ def _read(card: DatasetCard, path: Path) -> list[ParquetRow]:
             return ids[value]
         return "" if value is None else str(value)
 
-    # A photo is found again by its row group and its row within the group.
+    # A photo is read later by its row group and its row within the group.
     places = [(group, row) for group, size in enumerate(sizes) for row in range(size)]
     return [
         ParquetRow(
