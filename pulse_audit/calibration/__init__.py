@@ -1,1 +1,1 @@
-"""The audit on trial: data with a known truth, and how often the estimators get it right."""
+"""Coverage, error rates and power of the audit's estimators on simulated data of known truth."""

@@ -27,6 +27,7 @@ from pulse_audit.calibration.scenarios import (
 from pulse_audit.stats.intervals import FloatArray, interval_of_totals
 
 STUDY = "earlier suites"
+#: Size of the test set of Laszkiewicz et al. (2024).
 GROUPS, PER_GROUP = 7, 200
 IMAGES = GROUPS * PER_GROUP
 #: Error rate of the better arm, correlation of two arms' errors, and a true difference.

@@ -16,10 +16,12 @@ from pulse_audit.calibration.scenarios import Scenario
 from pulse_audit.calibration.study import FULL, ScenarioResult
 from pulse_audit.files import atomic_write
 
+#: Columns of calibration.csv, keys of the JSON output.
 COLUMNS = (
     "study", "settings", "method", "measures", "value", "error", "low", "high", "verdict", "width",
     "replicates",
 )  # fmt: skip
+#: Columns of the table on the terminal.
 OVERVIEW = ("study", "method", "measure", "scenarios", "estimate, %", "required, %", "met")
 COLOURS = {"met": "#0173b2", "": "#949494", "unclear": "#de8f05", "missed": "#d55e00"}
 _STYLE: dict[Any, Any] = {
@@ -43,6 +45,7 @@ def publish(results: Sequence[ScenarioResult], out: Path) -> list[Path]:
 
 def as_dicts(results: Sequence[ScenarioResult]) -> list[dict[str, Any]]:
     """Results as plain JSON values; keys are the columns of the table."""
+    # five decimals are finer than any Monte Carlo error here
     rows = []
     for result in results:
         scenario, performance = result.scenario, result.performance

@@ -40,6 +40,7 @@ class ScenarioResult:
         """
         value, reach = self.performance.value, 3 * self.performance.error
         is_met = self.scenario.accepts(value)
+        # nothing required, met, or outside by less than three standard errors
         if is_met is None:
             return ""
         if is_met:

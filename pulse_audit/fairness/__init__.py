@@ -1,1 +1,1 @@
-"""What an audit says about fairness: arrays in, estimates out. Numpy and scipy only."""
+"""Fairness of outputs over groups: arrays in, estimates out. Numpy and scipy only."""

@@ -22,7 +22,8 @@ from pulse_audit.stats.intervals import FloatArray, IntArray
 
 #: No group: no label, no prediction, or no row in the table in question.
 NONE = -1
-_EM_BLOCK = 25  # steps between two checks of convergence
+#: Steps of EM between two checks of convergence.
+_EM_BLOCK = 25
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,9 +62,9 @@ class Confusion:
         ValueError
             If a face occurs twice, or a group lies outside its range.
         """
-        numbers, labels = whole(faces, "faces"), groups_in(truth, 0, k, "truth")
-        answers = groups_in(predicted, NONE, k, "predicted")
-        same_length(numbers, labels, answers)
+        numbers, labels = integers(faces, "faces"), group_numbers(truth, 0, k, "truth")
+        answers = group_numbers(predicted, NONE, k, "predicted")
+        check_lengths(numbers, labels, answers)
         if len(np.unique(numbers)) != len(numbers):
             raise ValueError("a face occurs twice among the originals: one prediction a face")
         # the matrix is that of predictions made
@@ -86,7 +87,7 @@ class Confusion:
         ValueError
             If the table is not square, or a count is negative or not whole.
         """
-        table = whole(counts, "counts")
+        table = integers(counts, "counts")
         if table.ndim != 2 or table.shape[0] != table.shape[1] or (table < 0).any():
             raise ValueError(f"counts must be a square table of numbers >= 0, not {table.shape}")
         return cls(table)
@@ -136,9 +137,10 @@ def tabulate(
         If lengths differ, a group lies outside its range, or the draws of one face differ in their
         row or stratum.
     """
-    numbers, answers = whole(faces, "faces"), groups_in(predicted, NONE, k, "predicted")
-    rows, strata = whole(row, "row"), whole(stratum, "stratum")
-    same_length(numbers, rows, strata, answers)
+    numbers, answers = integers(faces, "faces"), group_numbers(predicted, NONE, k, "predicted")
+    rows, strata = integers(row, "row"), integers(stratum, "stratum")
+    check_lengths(numbers, rows, strata, answers)
+    # all draws of a face have its first draw's row and stratum
     names, first, place = np.unique(numbers, return_index=True, return_inverse=True)
     if (rows[first][place] != rows).any() or (strata[first][place] != strata).any():
         raise ValueError("draws of one face carry different labels")
@@ -277,23 +279,24 @@ def _normalised(totals: FloatArray) -> FloatArray:
     return np.where(sizes > 0, totals / np.where(sizes > 0, sizes, 1), np.nan)
 
 
-def whole(numbers: ArrayLike, name: str) -> IntArray:
+def integers(numbers: ArrayLike, name: str) -> IntArray:
     """Return an int64 array; raise ValueError where a number is not whole."""
+    # floats are accepted where they are whole, since data frames make floats of integers
     array = np.asarray(numbers)
     if array.size and (array.dtype.kind not in "iufb" or not np.equal(np.mod(array, 1), 0).all()):
         raise ValueError(f"{name} must be whole numbers")
     return array.astype(np.int64)
 
 
-def groups_in(numbers: ArrayLike, least: int, k: int, name: str) -> IntArray:
+def group_numbers(numbers: ArrayLike, least: int, k: int, name: str) -> IntArray:
     """Return an int64 array; raise ValueError where a number is outside [least, k)."""
-    array = whole(numbers, name)
+    array = integers(numbers, name)
     if ((array < least) | (array >= k)).any():
         raise ValueError(f"{name} must lie in {least} to {k - 1}")
     return array
 
 
-def same_length(*arrays: IntArray) -> None:
+def check_lengths(*arrays: IntArray) -> None:
     """Raise ValueError unless all arrays are one-dimensional and equally long."""
     if any(array.ndim != 1 or array.shape != arrays[0].shape for array in arrays):
         raise ValueError(f"need one number a draw each: {[array.shape for array in arrays]}")

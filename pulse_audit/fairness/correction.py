@@ -31,12 +31,12 @@ from scipy.special import stdtrit
 from pulse_audit.fairness.confusion import (
     Confusion,
     Outputs,
-    groups_in,
+    group_numbers,
+    integers,
     resample,
     saerens,
     tabulate,
     trust,
-    whole,
 )
 from pulse_audit.stats.intervals import (
     FloatArray,
@@ -186,7 +186,7 @@ def corrected_shift(
     EM maximises the likelihood of predicted classes under the estimated confusion matrix. Its
     bootstrap is inconsistent at the boundary, so it is a point estimate only.
     """
-    labels = groups_in(truth, 0, k, "truth")
+    labels = group_numbers(truth, 0, k, "truth")
     outputs = tabulate(faces, labels, labels, predicted, k)
     return _corrected(outputs, k, confusion, replicates, seed, confidence)
 
@@ -212,7 +212,7 @@ def corrected_shares(
         None everywhere if the correction is unavailable.
     """
     # a single row, to which every face belongs
-    numbers = whole(faces, "faces")
+    numbers = integers(faces, "faces")
     rows = np.zeros(len(numbers), dtype=np.int64)
     outputs = tabulate(numbers, rows, rows, predicted, k)
     return _corrected(outputs, 1, confusion, replicates, seed, confidence).estimates[0]

@@ -305,6 +305,7 @@ def ucpr(
     for row in counts:
         chance = (row + ADDED * counts.sum(axis=0) / counts.sum()) / (row.sum() + ADDED)
         noise += rng.multinomial(int(row.sum()), chance, replicates) - row.sum() * chance
+    # shares of classified draws sum to 1 already
     result = corrected(
         lambda points: DIVERGENCES[divergence](points, target),
         counts.sum(axis=0) / counts.sum(),

@@ -37,6 +37,7 @@ from pulse_audit.types import Estimate, Unavailable
 
 #: ``predicted`` of a draw whose output has no apparent group: no face, an error, no prediction.
 UNCLASSIFIED = -1
+#: Where no face has two classified draws.
 ONE_DRAW = Unavailable("diversity over seeds needs faces with at least two classified draws")
 
 
@@ -120,6 +121,7 @@ def shares(
     clusters, strata = np.asarray(faces)[measured], np.asarray(groups)[measured]
     if not values.size:
         return [None] * n_groups
+    # one correlation for all groups, as a lower limit of each group's own
     pooled = intraclass_correlation(values, clusters, strata)
     return [
         proportion_interval(values[inside], clusters[inside], pooled, confidence)
@@ -287,6 +289,7 @@ def _counts_by_face(draws: Draws) -> FloatArray:
 
 def _linear(terms: list[tuple[float, Estimate | None]], confidence: float) -> Estimate | None:
     """Weighted sum of independent shares by MOVER; groups without faces have no weight."""
+    # only shares that exist; no group of the evaluation set occurs in two of them
     present = [(weight, share) for weight, share in terms if share is not None]
     if not present:
         return None

@@ -1,1 +1,1 @@
-"""Intervals and tests that respect faces and seeds. Numpy and scipy only."""
+"""Intervals, comparisons and power for draws nested in faces. Numpy and scipy only."""

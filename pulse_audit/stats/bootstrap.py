@@ -24,13 +24,15 @@ from scipy.special import ndtr, ndtri, stdtrit
 from pulse_audit.stats.intervals import FloatArray, cluster_totals
 from pulse_audit.types import Estimate
 
+#: Totals of the values and numbers of draws, (n,) each -> (n,).
 Statistic: TypeAlias = Callable[[FloatArray, FloatArray], FloatArray]
 
 #: With fewer faces there are too few distinct resamples, and the interval cannot reach beyond the
 #: data (2 faces: coverage 50 % instead of 95 %).
 FEWEST_FACES = 6
 METHOD = "face-cluster BCa bootstrap with small-sample levels"
-_MEMORY = 2_000_000  # resampled faces held in memory at a time
+#: Resampled faces held in memory at a time.
+_MEMORY = 2_000_000
 
 
 def mean(sums: FloatArray, counts: FloatArray) -> FloatArray:

@@ -27,7 +27,8 @@ from pulse_audit.stats.score import difference_interval, ratio_interval
 
 #: With fewer faces, too many resamples have no spread to be divided by.
 FEWEST_FACES = 8
-_BLOCK = 2_000_000  # weights held in memory at a time
+#: Resampling weights held in memory at a time.
+_BLOCK = 2_000_000
 
 
 @dataclass(frozen=True, eq=False)

@@ -39,7 +39,8 @@ from pulse_audit.types import Estimate, Unavailable
 FEWEST_FACES = 10
 
 METHOD = "unbiased MMD^2, kernel (x.y/d + 1)^3, no pairs within a face; jackknife over faces, t"
-_ROWS = 512  # of the kernel matrix held in memory at a time
+#: Rows of the kernel matrix held in memory at a time.
+_ROWS = 512
 
 
 @dataclass(frozen=True)
@@ -287,6 +288,7 @@ def _numbered(
         raise ValueError("give the faces of both sets or of neither")
     if first is None or second is None:
         return np.arange(n), np.arange(n, n + m), n + m
+    # number the faces of both sets together
     labels = np.concatenate([np.asarray(first), np.asarray(second)])
     if len(labels) != n + m:
         raise ValueError(f"{len(labels)} faces for {n} + {m} images")

@@ -28,6 +28,7 @@ from pulse_audit.stats.intervals import FloatArray, Groups, by_group, outcomes
 GroupStatistic: TypeAlias = Literal["max_gap", "min_ratio", "worst_group", "max_abs"]
 Decision: TypeAlias = Literal["pass", "fail", "inconclusive"]
 
+#: Bootstrap replicates of bounds on means.
 REPLICATES = 1999
 
 

@@ -19,7 +19,8 @@ from numpy.typing import ArrayLike
 
 from pulse_audit.stats.intervals import FloatArray
 
-_HALVINGS = 40  # of a bracket at most 28 wide: to 3e-11
+#: Of a bracket at most 28 wide: the ends are exact to 3e-11.
+_HALVINGS = 40
 _LARGEST_RATIO = 1e6
 
 
