@@ -26,7 +26,10 @@ from pulse_audit.options import (
 )
 from pulse_audit.types import InputError
 
+#: Exit codes.
 DONE, RULE_FAILED, BAD_INPUT, INCOMPLETE = 0, 1, 2, 3
+
+# Commands import what they need when they run, so that --help stays quick.
 
 
 class SuggestingGroup(click.Group):

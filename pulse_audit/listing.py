@@ -39,13 +39,7 @@ EXTRAS = {
 
 
 def rows_of(listing: str, datasets_file: Path | None) -> Rows:
-    """Return the rows of a listing.
-
-    Raises
-    ------
-    InputError
-        If there is no such listing.
-    """
+    """Return the rows of a listing; `InputError` if there is no such listing."""
     if listing == "datasets":
         from pulse_audit.datasets.registry import load_registry
 
@@ -99,20 +93,18 @@ def _weights(card: WeightCard) -> dict[str, str]:
 
 
 def _generators() -> Rows:
+    columns = ("name", "what", "family", "resolution", "crop", "latent")
     rows: Rows = []
     # Shipped generators, from their cards; their weights are not loaded.
     for name in shipped_generators():
         path = shipped_file(name)
         content = json.loads(path.with_suffix(".json").read_text())
         card, side = content["card"], int(content["card"]["resolution"])
+        latent = f"{2 * side.bit_length() - 4} x {card['configuration']['latent_dim']}"
+        values = (name, card["title"], content["family"], str(side), card["crop"], latent)
         rows.append(
             {
-                "name": name,
-                "what": card["title"],
-                "family": content["family"],
-                "resolution": str(side),
-                "crop": card["crop"],
-                "latent": f"{2 * side.bit_length() - 4} x {card['configuration']['latent_dim']}",
+                **dict(zip(columns, values, strict=True)),
                 "licence": card["licence"],
                 "size": f"{path.stat().st_size / 1e6:,.0f} MB",
                 "sha256": "confirmed",
@@ -124,24 +116,13 @@ def _generators() -> Rows:
     # StyleGAN 3 has 16 in all.
     named: Rows = []
     for weights in map(published.get, published.names_of("generator")):
-        layers = None
-        if weights.family and weights.resolution and weights.family.startswith("stylegan"):
-            layers = 2 * weights.resolution.bit_length() - 4
-            layers = 16 if weights.family.startswith("stylegan3") else layers
-        row = _weights(weights)
-        named.append(
-            {
-                "name": row.pop("name"),
-                "what": row.pop("what"),
-                "family": weights.family or "-",
-                "resolution": row.pop("resolution"),
-                "crop": row.pop("crop"),
-                "latent": f"{layers} x 512" if layers else "-",
-                **row,
-            }
-        )
+        family, side = weights.family or "-", weights.resolution or 0
+        layers = 16 if family.startswith("stylegan3") else 2 * side.bit_length() - 4
+        latent = f"{layers} x 512" if family.startswith("stylegan") and side else "-"
+        row = {**_weights(weights), "family": family, "latent": latent}
+        named.append({**{column: row[column] for column in columns}, **row})
 
-    # What else --generator takes.
+    # The other forms of --generator.
     forms = {
         "FILE.py:FACTORY": "your own code that returns a generator",
         "FILE": "a checkpoint: StyleGAN 1, 2, ADA, 3, a torch.export program, our safetensors",
@@ -152,13 +133,7 @@ def _generators() -> Rows:
 
 
 def generator_cards(listing: str, references: Sequence[str], trusted: Sequence[str]) -> Rows:
-    """Rows of ``list generators FILE...``: the cards of these generators.
-
-    Raises
-    ------
-    InputError
-        If one cannot be used, or the listing is another one.
-    """
+    """Return rows with the cards of generators, for ``list generators FILE...``."""
     if listing != "generators":
         raise InputError(f"list {listing}: takes no further names")
     return [

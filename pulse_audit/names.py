@@ -34,14 +34,12 @@ def is_factory(reference: str) -> bool:
 
 @dataclass(frozen=True)
 class GeneratorReference:
-    """A generator as requested: ``SOURCE[@RESOLUTION][#CLASS]``.
+    """A generator as requested: ``SOURCE[@RESOLUTION][#CLASS]``."""
 
-    ``source`` is a name, a checkpoint file or ``FILE.py:FACTORY``; ``label`` is the class of a
-    conditional network, ``each`` for all of them, or None for classes drawn uniformly.
-    """
-
+    #: A name, a checkpoint file or ``FILE.py:FACTORY``.
     source: str
     resolution: int | None = None
+    #: Class of a conditional network, ``each`` for all, None for classes drawn uniformly.
     label: str | None = None
 
     def __str__(self) -> str:
@@ -78,26 +76,17 @@ def parse_generator(reference: str | GeneratorReference) -> GeneratorReference:
 
 @dataclass(frozen=True)
 class ArmReference:
-    """An arm as requested.
-
-    ``kind`` is ``pulse``, ``interpolation``, ``planted`` or ``factory``. ``reference`` is what
-    defines the arm: the generator, the interpolation kernel, the matrix file or
-    ``FILE.py:FACTORY``.
-    """
+    """An arm as requested."""
 
     name: str
+    #: ``pulse``, ``interpolation``, ``planted`` or ``factory``.
     kind: str
+    #: The generator, the interpolation kernel, the matrix file or ``FILE.py:FACTORY``.
     reference: str
 
 
 def parse_arm(arm: str) -> ArmReference:
-    """Parse an arm; ``pulse`` has yet to be given its generators.
-
-    Raises
-    ------
-    InputError
-        If it has none of the known forms.
-    """
+    """Parse an arm, ``pulse`` without its generators; `InputError` if it has no known form."""
     if arm == "pulse":
         return ArmReference(arm, "pulse", arm)
     if arm in INTERPOLATION:
@@ -112,15 +101,15 @@ def parse_arm(arm: str) -> ArmReference:
 
 @dataclass(frozen=True)
 class ConditionKind:
-    """A kind of corruption: the numbers it takes, when it is applied and how it is described.
-
-    ``description`` has a place for the number.
-    """
+    """A kind of corruption: the numbers it takes, when it is applied and how it is described."""
 
     form: str
+    #: Smallest and largest number; ``whole``: no fractions.
     limits: tuple[float, float]
     before_downscaling: bool
+    #: For reports, with a place for the number.
     description: str
+    #: For `pulse-audit list conditions`.
     meaning: str
     whole: bool = False
 
@@ -210,13 +199,7 @@ def parse_condition(text: str) -> Condition:
 
 
 def parse_device(name: str) -> str:
-    """Return a device of one of the supported forms, whether it is there or not.
-
-    Raises
-    ------
-    InputError
-        If it has none of the forms.
-    """
+    """Return a device, present or not; `InputError` if its form is not supported."""
     if not re.fullmatch(r"auto|cpu(:0)?|cuda(:\d{1,3})?", name):
         raise InputError(f"--device {name}: not supported; use auto, cpu, cuda or cuda:N")
     return name

@@ -42,13 +42,7 @@ _METRIC_NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")
 
 
 def factory_file(reference: str) -> Path:
-    """Return the file of ``FILE.py:FACTORY``.
-
-    Raises
-    ------
-    InputError
-        If there is no such file.
-    """
+    """Return the file of ``FILE.py:FACTORY``; `InputError` if there is no such file."""
     path = Path(reference.rpartition(":")[0])
     if not path.is_file():
         raise InputError(f"{reference}: no such file {path}")
@@ -64,6 +58,7 @@ def load_factory(reference: str) -> Any:
         With one line if the file cannot be imported or the factory raises.
     """
     path, name = factory_file(reference), reference.rpartition(":")[2]
+    # A name of its own for each file, so that two plug-ins of one file name stay apart.
     module_name = f"pulse_audit_plugin_{hexdigest(str(path.resolve()))[:12]}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
@@ -105,13 +100,8 @@ def entry_point_names(group: str) -> list[str]:
 
 
 def _load_entry_point(group: str, name: str) -> tuple[Any, str]:
-    """Run the factory of an entry point; returns its result and the package it is from.
-
-    Raises
-    ------
-    InputError
-        If two packages offer the name, or the factory cannot be run.
-    """
+    """Run the factory of an entry point; returns its result and the package it is from."""
+    # The name has to be unique; the same entry point may be installed twice.
     points = list(entry_points(group=group, name=name))
     if len({point.value for point in points}) > 1:
         owners = sorted({point.dist.name if point.dist else "?" for point in points})
@@ -158,22 +148,14 @@ def load_attribute_plugin(reference: str) -> PluginAttributes:
 class PluginAttributes:
     """An attribute model from outside whose predictions are checked at every call.
 
-    Parameters
-    ----------
-    model : AttributeModel
-    reference : str
-        As the user wrote it.
-    origin : str
-        The file or package of the code; enters the card's notes.
-    digest : str or None
-        SHA-256 of the code, for the card of a model without weights.
+    ``reference`` is what the user wrote; ``origin``, the file or package of the code, enters the
+    card's notes, and ``digest``, the SHA-256 of the code, the card of a model without weights.
     """
 
     def __init__(
         self, model: AttributeModel, reference: str, origin: str, digest: str | None
     ) -> None:
-        self._model = model
-        self._reference = reference
+        self._model, self._reference = model, reference
         notes = (*model.card.notes, f"code of {origin}")
         self.card = replace(model.card, sha256=model.card.sha256 or digest, notes=notes)
         self.differentiable = bool(getattr(model, "differentiable", True))
@@ -198,13 +180,7 @@ def metric_names() -> list[str]:
 
 
 def find_metric(name: str, own: Collection[str] = OWN_METRICS) -> None:
-    """Check that a metric is known by name, or that the file of its factory exists.
-
-    Raises
-    ------
-    InputError
-        If it is unknown; the message names the nearest.
-    """
+    """Raise `InputError` unless a metric is known by name, or the file of its factory exists."""
     if is_factory(name):
         factory_file(name)
     elif name not in own and name not in metric_names():
@@ -239,6 +215,7 @@ def load_metrics(names: Sequence[str] | None, own: Collection[str] = OWN_METRICS
         find_metric(name, own)
         if name in own:
             continue
+        # A factory returns one metric or a list of them.
         result = load_factory(name) if is_factory(name) else _load_entry_point(METRICS, name)[0]
         results = [result] if isinstance(result, Metric) else result
         if not isinstance(results, list | tuple) or not results:
@@ -257,6 +234,7 @@ def load_metrics(names: Sequence[str] | None, own: Collection[str] = OWN_METRICS
                 )
             if metric.name in [*own, *(other.name for other in metrics)]:
                 raise InputError(f"{name}: there is a metric {metric.name!r} already; rename yours")
+            # Every value of it is checked when it is computed.
             metrics.append(replace(metric, compute=partial(_computed, metric, name)))
     return metrics
 

@@ -22,6 +22,7 @@ def say(text: str) -> None:
 
 def duration(seconds: float) -> str:
     """Hours, minutes and seconds as 1:02:03 or 2:03."""
+    # 3723.4 -> 1:02:03
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
@@ -41,7 +42,8 @@ def progress(activity: str, unit: str, quiet: bool = False) -> Iterator[Report]:
     if quiet:
         yield lambda done, total, restored: None
         return
-    clock = functools.cache(Clock)  # starts with the first report
+    # The clock starts with the first report.
+    clock = functools.cache(Clock)
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -63,6 +65,7 @@ def progress(activity: str, unit: str, quiet: bool = False) -> Iterator[Report]:
             bar.stop()
         return
 
+    # Without a terminal: the first report, one every ten seconds, and the last.
     last_line = float("-inf")
 
     def print_line(done: int, total: int, restored: int) -> None:
@@ -116,6 +119,7 @@ def table(
         grid.add_column(Text(name), justify=justify, no_wrap=number == 0)
     for row in rows:
         grid.add_row(*(Text(cell) for cell in row))
+    # In a file or a pipe, lines are 120 characters wide.
     width = None if sys.stdout.isatty() else 120
     Console(width=width).print(grid)
 
@@ -195,6 +199,7 @@ def _show_estimates(
     title: str, key: str, estimates: Sequence[Mapping[str, Any]], heading: str | None = None
 ) -> None:
     """Print a table with one line for each value of ``key`` and one column for each metric."""
+    # Value of the key -> metric -> estimate; metrics without any estimate get no column.
     lines = [
         (name, {row["metric"]: row for row in rows})
         for (name,), rows in _split(estimates, key).items()

@@ -34,13 +34,10 @@ MEASURED_GROUPS = ("skin_tone", "monk")
 
 @dataclass(frozen=True)
 class AuditInputs:
-    """The faces, groupings and conditions that a specification names.
-
-    ``groupings`` holds the label columns of each grouping; the data set's own where the
-    specification names none.
-    """
+    """The faces, groupings and conditions that a specification names."""
 
     index: FaceIndex
+    #: Label columns of each grouping; the data set's own where the specification names none.
     groupings: list[list[str]]
     conditions: list[Condition]
 
@@ -53,6 +50,7 @@ def find_inputs(spec: AuditSpec) -> AuditInputs:
     InputError
         One line about the first name that is unknown, or the first file that is missing.
     """
+    # Arms and their generators.
     for arm in map(parse_arm, spec.arms):
         if arm.kind == "factory":
             factory_file(arm.reference)
@@ -60,57 +58,38 @@ def find_inputs(spec: AuditSpec) -> AuditInputs:
             raise InputError(f"{arm.reference}: cannot be read (No such file or directory)")
     for generator in spec.generators:
         find_generator(generator)
+    # Inputs and execution.
     conditions = [parse_condition(condition) for condition in spec.conditions]
     parse_device(spec.device)
     if spec.crop not in (None, *CROPS):
         raise InputError(f"--crop {spec.crop}: unknown{nearest(str(spec.crop), CROPS)}")
+    # Measurements. Without the shipped attribute model a run continues; a named one has to exist.
     for metric in spec.metrics or ():
         find_metric(metric)
-    # Without the shipped attribute model a run goes on, so only a named one has to be there.
     second = spec.second_attributes if spec.sources else None
     for model in (spec.attributes, second):
         if model not in (None, "none"):
             find_attributes(model)
 
+    # The data set and its label files.
     card = load_registry(spec.datasets_file).get(spec.dataset)
     from pulse_audit.datasets.readers import read_faces  # loads numpy: wrong names come first
 
     index = read_faces(card, spec.data_root, spec.split)
-    return AuditInputs(index, parse_groupings(spec.group_by, index), conditions)
 
-
-def parse_groupings(requested: Sequence[str] | None, index: FaceIndex) -> list[list[str]]:
-    """Split groupings into columns, each a label of the data set or a measured skin tone.
-
-    Parameters
-    ----------
-    requested : sequence of str or None
-        ``"race,gender"`` is an intersection; None means the data set's own grouping.
-    index : FaceIndex
-
-    Raises
-    ------
-    InputError
-        If a column is neither.
-    """
-    texts = requested if requested is not None else [",".join(index.card.group_by)]
+    # Groupings: "race,gender" is an intersection of label columns or measured skin tones.
+    texts = spec.group_by if spec.group_by is not None else [",".join(card.group_by)]
     groupings = [[c.strip() for c in text.split(",") if c.strip()] for text in texts]
     known = [*index.vocabulary, *MEASURED_GROUPS]
     for column in (column for grouping in groupings for column in grouping):
         if column not in known:
             hint = nearest(column, known)
-            raise InputError(f"--group-by {column}: no label of {index.card.name!r}{hint}")
-    return [grouping for grouping in groupings if grouping]
+            raise InputError(f"--group-by {column}: no label of {card.name!r}{hint}")
+    return AuditInputs(index, [grouping for grouping in groupings if grouping], conditions)
 
 
 def check_search(photos: Sequence[Path], generator: str, search: str, device: str) -> None:
-    """Check what ``pulse-audit upsample`` names.
-
-    Raises
-    ------
-    InputError
-        One line about the first name that is unknown, or the first file that is missing.
-    """
+    """Look up what ``pulse-audit upsample`` names; errors as `find_inputs`."""
     if search not in SEARCHES:
         raise InputError(f"--search {search}: unknown{nearest(search, SEARCHES)}")
     if parse_generator(generator).label == "each":

@@ -62,13 +62,7 @@ def expand_arms(
 
 
 def arm_sha256(arm: ArmReference) -> str:
-    """SHA-256 of the file that defines an arm: its generator, matrix or factory.
-
-    Raises
-    ------
-    InputError
-        If it cannot be read, or is a published generator that is not fetched.
-    """
+    """SHA-256 of the file that defines an arm: its generator, matrix or factory."""
     # Matrix files and FILE.py:FACTORY are found as files of generators are.
     return find_generator(arm.reference).sha256
 

@@ -34,14 +34,12 @@ def attribute_names() -> list[str]:
 
 @dataclass(frozen=True)
 class AttributeSource:
-    """Where an attribute model comes from.
+    """Where an attribute model comes from."""
 
-    ``kind`` is ``plugin``, ``net`` (our own training), ``onnx`` or ``fairface``; ``path`` is its
-    file, None for an entry point.
-    """
-
+    #: ``plugin``, ``net`` (our own training), ``onnx`` or ``fairface``.
     kind: str
     name: str
+    #: Its file, None for an entry point.
     path: Path | None
 
 
@@ -59,6 +57,7 @@ def find_attributes(reference: str | None) -> AttributeSource:
         If there is no such name or file, or a published one is not fetched.
     """
     name = reference or shipped.ATTRIBUTES
+    # Code from outside, and models by name.
     if is_factory(name):
         return AttributeSource("plugin", name, factory_file(name))
     if name in entry_point_names(ATTRIBUTES):
@@ -71,6 +70,7 @@ def find_attributes(reference: str | None) -> AttributeSource:
             )
         return AttributeSource("net", name, path)
 
+    # Files: their suffix says which kind they are, and FairFace's need their name before them.
     kinds = {".safetensors": "net", ".onnx": "onnx"}
     fairface, _, file = name.partition(":")
     if Path(name).suffix in kinds:

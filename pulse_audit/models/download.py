@@ -26,7 +26,7 @@ from pulse_audit.files import atomic_write
 from pulse_audit.models.published import unwritable
 from pulse_audit.types import InputError
 
-#: Bytes done, bytes in all (as far as known), bytes that an earlier try had brought.
+#: Bytes done, bytes in all (as far as known), bytes that an earlier attempt downloaded.
 Progress = Callable[[int, int, int], None]
 
 ATTEMPTS = 4
@@ -79,7 +79,7 @@ def download(url: str, part: Path, size: int | None, progress: Progress) -> None
     url : str
         An http or https address.
     part : Path
-        The file to fill. After an interrupt the next call continues it.
+        The file to fill.
     size : int or None
         Bytes the file must have.
     progress : callable
@@ -105,13 +105,7 @@ def download(url: str, part: Path, size: int | None, progress: Progress) -> None
 
 
 def copy(source: Path, part: Path, progress: Progress) -> None:
-    """Copy a file of a local mirror into ``part``.
-
-    Raises
-    ------
-    InputError
-        If it cannot be read, or the disk is full.
-    """
+    """Copy a file of a local mirror into ``part``; `InputError` if it cannot be read or written."""
     try:
         with source.open("rb") as origin:
             total, done = source.stat().st_size, 0
@@ -146,15 +140,7 @@ def _record_path(part: Path) -> Path:
 
 
 def _attempt(url: str, part: Path, size: int | None, progress: Progress) -> None:
-    """Make one request and write what it returns to the part.
-
-    Raises
-    ------
-    TransientError
-        If the connection ended early or the file changed on the server.
-    InputError
-        See `download`.
-    """
+    """Make one request and write what it returns to the part; see `download`."""
     record, length = _continuable(url, part)
     if record and record.total == length:
         return
@@ -194,6 +180,7 @@ def _attempt(url: str, part: Path, size: int | None, progress: Progress) -> None
             except OSError as error:
                 raise unwritable(error) from None
 
+        # Write chunk by chunk; an interrupt leaves a part that the next attempt continues.
         done = start
         with _open_part(part, "r+b") as file:
             file.truncate(start)
@@ -242,7 +229,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def _request(url: str, record: PartRecord | None, length: int) -> Any:
-    """Ask for the file, or for what is missing of it; returns the open response."""
+    """Request the file, or the rest of it after ``length`` bytes; returns the open response."""
     # http and https alone: the default opener would also follow file:, ftp: and data:.
     opener = urllib.request.OpenerDirector()
     for handler in (
@@ -255,6 +242,7 @@ def _request(url: str, record: PartRecord | None, length: int) -> Any:
         urllib.request.HTTPErrorProcessor(),
     ):
         opener.add_handler(handler)
+    # If-Range: the rest is sent only where the version is still that of the part.
     request = urllib.request.Request(url, headers={"User-Agent": "pulse-audit"})
     if record and record.validator:
         request.add_header("Range", f"bytes={length}-")
@@ -263,7 +251,7 @@ def _request(url: str, record: PartRecord | None, length: int) -> Any:
         return opener.open(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         with error:
-            if error.code == 416:
+            if error.code == 416:  # the part is longer than the file: start again
                 return error
             answer = f"the server answers {error.code} {_one_line(error.reason)}"
             if error.code in _TRANSIENT:
@@ -283,7 +271,7 @@ def _one_line(reason: object) -> str:
 
 
 def _total(response: Any, start: int, size: int | None, url: str) -> int | None:
-    """Bytes of the whole file; the server and weights.yaml must agree."""
+    """Return the bytes of the whole file; the server and weights.yaml must agree."""
     length = response.headers.get("Content-Length", "")
     declared = start + int(length) if length.isdecimal() else None
     if response.headers.get("Content-Encoding", "identity") != "identity":

@@ -45,10 +45,9 @@ def fetch(
     Parameters
     ----------
     card : WeightCard
-        What to fetch.
     accept : callable
-        ``accept(terms) -> bool``: called once for each licence that has to be accepted; the answer
-        is recorded on this machine.
+        ``accept(terms) -> bool``: called where the licence has to be accepted; the answer is
+        recorded on this machine.
     progress : callable
         ``progress(done, total, restored)`` in bytes.
 
@@ -60,8 +59,8 @@ def fetch(
     Raises
     ------
     InputError
-        One line: the licence was not accepted; the file has to be fetched by hand; the server, the
-        disk or the file's content does not allow it. The same call resumes a cut download.
+        If the licence is not accepted, the file has to be fetched by hand, or the server, the disk
+        or the file's content does not allow it. The same call resumes a cut download.
     """
     with published.locked_for_writing(card):
         path = published.fetched_file(card)
@@ -76,6 +75,7 @@ def fetch(
                 f"as {path} (or in the folder of {MIRROR}) and run the same command again"
             )
 
+        # The licence, once for each machine.
         if not published.is_accepted(card.licence):
             if not accept(terms(card)):
                 raise InputError(
@@ -94,6 +94,7 @@ def fetch(
                 raise InputError(f"{path}: cannot be used ({error.strerror})") from None
             return path
 
+        # Into a part file, from a mirror in a folder or over HTTP.
         part = path.with_name(f"{path.name}.part")
         if urlsplit(url).scheme == "file":
             download.copy(Path(url2pathname(urlsplit(url).path)), part, progress)
@@ -128,9 +129,9 @@ def fetch_showing_terms(
     ----------
     card : WeightCard
     accept_licence : bool
-        The user has accepted the licence on the command line.
+        Whether the user has accepted the licence on the command line.
     ask : callable or None
-        Asks the user to accept the licence; None where nobody can be asked.
+        Asks the user to accept the licence; None without a terminal.
     show : callable
         Prints a line.
     progress : callable
@@ -143,7 +144,7 @@ def fetch_showing_terms(
     """
     if published.fetched_file(card) is not None:
         return
-    show_terms = functools.cache(lambda: show(terms(card)))
+    show_terms = functools.cache(lambda: show(terms(card)))  # once
 
     def accept(text: str) -> bool:
         if not accept_licence and ask is None:
@@ -214,13 +215,8 @@ def source_of(card: WeightCard) -> str | None:
 
 
 def _checked_sha256(card: WeightCard, path: Path, source: str) -> str:
-    """Return the SHA-256 of a file, checked against its card and the first download.
-
-    Raises
-    ------
-    InputError
-        If it is a web page, or has another size or SHA-256 than required.
-    """
+    """Return the SHA-256 of a file, checked against its card and the first download."""
+    # A quota or log-in page, and a file of another size, are recognised without hashing.
     with path.open("rb") as file:
         if download.looks_like_html(file.read(512)):
             raise InputError(f"{source}: {download.WEB_PAGE}")
@@ -229,7 +225,7 @@ def _checked_sha256(card: WeightCard, path: Path, source: str) -> str:
         expected = f"{card.size:,}" if card.size else "more"
         raise InputError(f"{source}: {size:,} bytes where {card.name} has {expected}; not used")
 
-    # A claimed SHA-256 is compared and shown, but only a confirmed one or a prefix is required.
+    # Required are a confirmed SHA-256 and the digits in a file's name; a claimed one is only shown.
     digest = file_sha256(path)
     required = card.sha256 if card.sha256_status == "confirmed" else card.sha256_prefix
     if not digest.startswith(required or ""):
@@ -237,6 +233,7 @@ def _checked_sha256(card: WeightCard, path: Path, source: str) -> str:
             f"{source}: SHA-256 {digest} where {card.name} has {required}: another or a damaged "
             "file, not used"
         )
+    # Without a confirmed one, the file has to be that of the first download.
     recorded = published.first_download(card)
     if recorded and recorded.sha256 != digest and card.sha256_status != "confirmed":
         raise InputError(

@@ -29,13 +29,7 @@ class GeneratorSource:
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of the file; of published weights, as recorded when they were fetched.
-
-        Raises
-        ------
-        InputError
-            If the file cannot be read.
-        """
+        """SHA-256 of the file; of published weights, as recorded when they were fetched."""
         try:
             return published.fetched(self.card)[1] if self.card else file_sha256(self.path)
         except OSError as error:
@@ -57,6 +51,7 @@ def find_generator(reference: str | GeneratorReference) -> GeneratorSource:
     """
     requested = parse_generator(reference)
     name = requested.source
+    # Known names come before files.
     if name in shipped_generators():
         return GeneratorSource(requested, shipped_file(name))
     if name in published.names_of("generator"):
@@ -105,13 +100,7 @@ def load_generator(reference: str | GeneratorReference, trusted: Collection[str]
 
 
 def describe_generator(reference: str, trusted: Collection[str] = ()) -> GeneratorCard:
-    """Return the card of a generator; quick, because no Gaussian is fitted for it.
-
-    Raises
-    ------
-    InputError
-        As `load_generator`.
-    """
+    """Return the card of a generator without fitting a Gaussian; errors as `load_generator`."""
     source = find_generator(reference)
     if source.reference.is_factory:
         card = load_generator(reference).card
@@ -165,6 +154,7 @@ def _adapted(
     from pulse_audit.generators.adapt import as_generator
     from pulse_audit.generators.checkpoints.programs import ExportedDecoder
 
+    # An exported program has neither classes nor a mapping network to fit.
     network, label = _read_network(source, trusted), source.reference.label
     options: dict[str, Any] = {"label": int(label) if label else None}
     if isinstance(network, ExportedDecoder):
@@ -196,7 +186,7 @@ def _facts(source: GeneratorSource) -> dict[str, Any]:
     if source.path.suffix != ".safetensors":
         return facts
 
-    # Files of our own training have a card beside them; a part of another type is left out.
+    # Our own files have a card beside them; entries of another type than expected are left out.
     content = read_card(source.path, KIND).get("card")
     card = content if isinstance(content, dict) else {}
     words = ("name", "crop", "training_data", "licence")
@@ -217,18 +207,16 @@ def _facts(source: GeneratorSource) -> dict[str, Any]:
 
 
 def _fit_file(source: GeneratorSource, network: Any) -> Path | None:
-    """Return the file of a network's Gaussian fit, None where the fit has to be computed.
-
-    A fit beside our own file is over all classes. PULSE's fit belongs to its StyleGAN 1, so a
-    network with a mapping network never gets the one that happens to lie in the same folder.
-    """
+    """Return the file of a network's Gaussian fit, None where the fit has to be computed."""
     if source.card is not None:
         fit = source.card.gaussian_fit
         return published.fetched(published.get(fit))[0] if fit else None
+    # A fit beside our own file is over all classes, so it does not serve a single one.
     if network.map is not None:
         beside = source.path.with_name(f"{source.path.stem}-fit.safetensors")
         own = source.path.suffix == ".safetensors" and source.reference.label is None
         return beside if own and beside.is_file() else None
+    # PULSE's fit belongs to its StyleGAN 1, which comes without its mapping network.
     beside = source.path.with_name("gaussian_fit.pt")
     if not beside.is_file():
         raise InputError(

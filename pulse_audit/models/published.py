@@ -124,13 +124,7 @@ def cards() -> Mapping[str, WeightCard]:
 
 
 def get(name: str) -> WeightCard:
-    """Return the card of ``name``.
-
-    Raises
-    ------
-    InputError
-        If there is none; the message names the nearest.
-    """
+    """Return the card of ``name``; `InputError` with the nearest names if there is none."""
     if name not in cards():
         raise InputError(f"unknown weights {name!r}{nearest(name, list(cards()))}")
     return cards()[name]
@@ -181,8 +175,6 @@ def record(card: WeightCard, digest: str, url: str) -> None:
 def file_state(card: WeightCard) -> str:
     """Return whether a card's file is ``fetched``, ``missing``, ``changed`` or ``not checked``.
 
-    The file is hashed again only where its size or time differs from the record.
-
     Raises
     ------
     InputError
@@ -197,6 +189,7 @@ def file_state(card: WeightCard) -> str:
         # A SHA-256 that was confirmed after the download overrules the recorded one.
         if card.sha256_status == "confirmed" and recorded.sha256 != card.sha256:
             return "changed"
+        # The file is hashed again only where its size or time differs from the record.
         stat = path.stat()
         if (stat.st_size, stat.st_mtime_ns) == (recorded.size, recorded.mtime_ns):
             return "fetched"
@@ -265,13 +258,7 @@ def record_acceptance(licence: Licence) -> None:
 
 @contextlib.contextmanager
 def locked_for_writing(card: WeightCard) -> Iterator[None]:
-    """Lock a card's file; waits while another process fetches it.
-
-    Raises
-    ------
-    InputError
-        If the cache cannot be written.
-    """
+    """Lock a card's file; waits while another process fetches it."""
     with contextlib.ExitStack() as stack:
         try:
             weights_folder().mkdir(parents=True, exist_ok=True)
@@ -291,7 +278,7 @@ def unwritable(error: OSError) -> InputError:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """Read a record; one that is missing or damaged counts as empty."""
+    # A record that is missing or damaged counts as empty.
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError):
