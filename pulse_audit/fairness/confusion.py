@@ -104,14 +104,12 @@ class Outputs:
     """Predictions on the draws of every face: one row a face, faces in sorted order.
 
     ``faces`` is (f,); ``counts`` is (f, k + 1): draws by predicted group, last those without one;
-    ``row`` is (f,): the face's row in the matrix to be corrected; ``stratum`` is (f,): faces are
-    resampled among those of the same stratum.
+    ``row`` is (f,): the face's row in the matrix to be corrected.
     """
 
     faces: IntArray
     counts: IntArray
     row: IntArray
-    stratum: IntArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,28 +124,26 @@ class Resamples:
     observed: FloatArray
 
 
-def tabulate(
-    faces: ArrayLike, row: ArrayLike, stratum: ArrayLike, predicted: ArrayLike, k: int
-) -> Outputs:
+def tabulate(faces: ArrayLike, row: ArrayLike, predicted: ArrayLike, k: int) -> Outputs:
     """Count the draws of every face by predicted group.
 
     Raises
     ------
     ValueError
         If lengths differ, a group lies outside its range, or the draws of one face differ in their
-        row or stratum.
+        row.
     """
     numbers, answers = integers(faces, "faces"), group_numbers(predicted, NONE, k, "predicted")
-    rows, strata = integers(row, "row"), integers(stratum, "stratum")
-    check_lengths(numbers, rows, strata, answers)
-    # all draws of a face have its first draw's row and stratum
+    rows = integers(row, "row")
+    check_lengths(numbers, rows, answers)
+    # all draws of a face have its first draw's row
     names, first, place = np.unique(numbers, return_index=True, return_inverse=True)
-    if (rows[first][place] != rows).any() or (strata[first][place] != strata).any():
+    if (rows[first][place] != rows).any():
         raise ValueError("draws of one face carry different labels")
     # one number for every face and predicted class -> (faces, k + 1)
     cells = place * (k + 1) + np.where(answers < 0, k, answers)
     counts = np.bincount(cells, minlength=len(names) * (k + 1)).reshape(-1, k + 1)
-    return Outputs(names, counts, rows[first], strata[first])
+    return Outputs(names, counts, rows[first])
 
 
 def resample(
@@ -155,9 +151,9 @@ def resample(
 ) -> Resamples:
     """Resample faces, each with its original's prediction and all its draws.
 
-    Faces are resampled among those of the same labelled group and kind (in the confusion only,
-    among the outputs only, in both), so that the group sizes of a balanced design stay fixed. A
-    confusion known by its counts is resampled as independent multinomials, one a row.
+    Faces are resampled among those of the same row of the confusion and of the outputs (or of one
+    of them, where a face is in one only), so that the group sizes of a balanced design stay fixed.
+    A confusion known by its counts is resampled as independent multinomials, one a row.
 
     Parameters
     ----------
@@ -169,18 +165,18 @@ def resample(
     rng : numpy.random.Generator
     """
     k = len(confusion.counts)
-    # every face once: its (confusion row, output row, stratum), and its prediction on the original
-    # beside those on its draws, (faces, 2 k + 1)
+    # every face once: its (confusion row, output row), and its prediction on the original beside
+    # those on its draws, (faces, 2 k + 1)
     originals = np.empty(0, dtype=np.int64) if confusion.faces is None else confusion.faces
     every = np.union1d(outputs.faces, originals)
-    keys = np.full((len(every), 3), NONE, dtype=np.int64)
+    keys = np.full((len(every), 2), NONE, dtype=np.int64)
     table = np.zeros((len(every), 2 * k + 1), dtype=np.int64)
     if confusion.truth is not None and confusion.predicted is not None:
         place = np.searchsorted(every, originals)
         keys[place, 0] = confusion.truth
         table[place, confusion.predicted] = 1
     place = np.searchsorted(every, outputs.faces)
-    keys[place, 1], keys[place, 2] = outputs.row, outputs.stratum
+    keys[place, 1] = outputs.row
     table[place, k:] = outputs.counts
 
     # strata to be resampled: confusion row, output row, distinct faces and how many there are

@@ -187,7 +187,7 @@ def corrected_shift(
     bootstrap is inconsistent at the boundary, so it is a point estimate only.
     """
     labels = group_numbers(truth, 0, k, "truth")
-    outputs = tabulate(faces, labels, labels, predicted, k)
+    outputs = tabulate(faces, labels, predicted, k)
     return _corrected(outputs, k, confusion, replicates, seed, confidence)
 
 
@@ -214,7 +214,7 @@ def corrected_shares(
     # a single row, to which every face belongs
     numbers = integers(faces, "faces")
     rows = np.zeros(len(numbers), dtype=np.int64)
-    outputs = tabulate(numbers, rows, rows, predicted, k)
+    outputs = tabulate(numbers, rows, predicted, k)
     return _corrected(outputs, 1, confusion, replicates, seed, confidence).estimates[0]
 
 

@@ -39,7 +39,7 @@ def test_unusable_counts_are_refused(counts):
 
 
 def test_draws_are_tabulated_by_face_with_those_without_prediction_last():
-    outputs = tabulate([9, 4, 9, 4], [1, 0, 1, 0], [1, 0, 1, 0], [1, -1, 1, 0], 2)
+    outputs = tabulate([9, 4, 9, 4], [1, 0, 1, 0], [1, -1, 1, 0], 2)
     assert_array_equal(outputs.faces, [4, 9])
     assert_array_equal(outputs.counts, [[1, 0, 1], [0, 2, 0]])
     assert_array_equal(outputs.row, [0, 1])
@@ -47,7 +47,7 @@ def test_draws_are_tabulated_by_face_with_those_without_prediction_last():
 
 def test_a_face_with_two_labels_is_refused():
     with pytest.raises(ValueError, match="draws of one face carry different labels"):
-        tabulate([0, 0], [0, 1], [0, 0], [0, 0], 2)
+        tabulate([0, 0], [0, 1], [0, 0], 2)
 
 
 def test_faces_carry_originals_and_outputs_together():
@@ -55,7 +55,7 @@ def test_faces_carry_originals_and_outputs_together():
     rng = np.random.default_rng(1)
     truth, answers = np.repeat([0, 1], 30), rng.integers(0, 2, 60)
     confusion = Confusion.of_faces(np.arange(60), truth, answers, 2)
-    outputs = tabulate(np.arange(60), truth, truth, answers, 2)
+    outputs = tabulate(np.arange(60), truth, answers, 2)
     samples = resample(outputs, confusion, 2, 200, np.random.default_rng(0))
     assert_allclose(samples.confusion, samples.observed[..., :2])
     apart = resample(
@@ -71,7 +71,7 @@ def test_replicates_have_the_variance_of_resampled_faces():
     rates = rng.beta(1, 1, 40)
     answers = (rng.random((40, 2)) < rates[:, None]).astype(int)
     faces = np.repeat(np.arange(40), 2)
-    outputs = tabulate(faces, np.zeros(80), np.zeros(80), answers.ravel(), 2)
+    outputs = tabulate(faces, np.zeros(80), answers.ravel(), 2)
     confusion = Confusion.from_counts([[30, 10], [5, 35]])
     samples = resample(outputs, confusion, 1, 20_000, np.random.default_rng(3))
     assert samples.observed[:, 0, 1].var() == pytest.approx(answers.mean(1).var() / 40, rel=0.05)
@@ -80,7 +80,7 @@ def test_replicates_have_the_variance_of_resampled_faces():
 
 def test_group_sizes_of_the_design_are_kept_in_every_replicate():
     # 1 face of group 0 and 3 of group 1, one of them without an original: never an empty row
-    outputs = tabulate([0, 1, 2, 3], [0, 1, 1, 1], [0, 1, 1, 1], [0, 1, 0, -1], 2)
+    outputs = tabulate([0, 1, 2, 3], [0, 1, 1, 1], [0, 1, 0, -1], 2)
     confusion = Confusion.of_faces([0, 1, 2], [0, 1, 1], [0, 1, 0], 2)
     samples = resample(outputs, confusion, 2, 300, np.random.default_rng(0))
     assert not np.isnan(samples.confusion).any() and not np.isnan(samples.observed).any()
