@@ -1,7 +1,8 @@
 """Corruptions of an image: noise, blur and compression.
 
-Every random corruption takes one integer seed per image and draws on the CPU, so that an image's
-corruption depends neither on its batch mates nor on the device.
+Each takes images (n, c, h, w) in [0, 1], an amount and one integer seed per image, and returns
+images of the same shape. Random numbers are drawn on the CPU, so that an image's corruption depends
+neither on its batch mates nor on the device.
 """
 
 from __future__ import annotations
@@ -29,19 +30,7 @@ def _generator(seed: int) -> torch.Generator:
 def add_gaussian_noise(images: Tensor, sigma: float, seeds: Sequence[int]) -> Tensor:
     """Add independent Gaussian noise to every value.
 
-    Parameters
-    ----------
-    images : Tensor, (n, c, h, w)
-        In [0, 1].
-    sigma : float
-        Standard deviation on the 0-255 scale.
-    seeds : sequence of int
-        One per image.
-
-    Returns
-    -------
-    Tensor, (n, c, h, w)
-        Not clamped.
+    ``sigma`` is the standard deviation on the 0-255 scale. The result is not clamped.
     """
     noise = [torch.randn(images.shape[1:], generator=_generator(seed)) for seed in seeds]
     return images + torch.stack(noise).to(images) * (sigma / 255)
@@ -50,19 +39,8 @@ def add_gaussian_noise(images: Tensor, sigma: float, seeds: Sequence[int]) -> Te
 def add_salt_and_pepper(images: Tensor, share: float, seeds: Sequence[int]) -> Tensor:
     """Turn a share of the pixels white or black, with equal chances, all channels together.
 
-    Parameters
-    ----------
-    images : Tensor, (n, c, h, w)
-        In [0, 1].
-    share : float
-        Probability, in [0, 1], that a pixel is hit.
-    seeds : sequence of int
-        One per image.
-
-    Returns
-    -------
-    Tensor, (n, c, h, w)
-        Pixels that are not hit keep their values exactly.
+    ``share`` is the probability, in [0, 1], that a pixel is hit; the others keep their values
+    exactly.
     """
     # One number a pixel, (n, 1, h, w): the lowest become salt, the highest pepper.
     drawn = [torch.rand((1, *images.shape[2:]), generator=_generator(seed)) for seed in seeds]
@@ -101,18 +79,8 @@ def motion_kernel(length: float, angle: float) -> Tensor:
 def blur_by_motion(images: Tensor, length: float, seeds: Sequence[int]) -> Tensor:
     """Blur along a straight stroke in a random direction; the image is mirrored at its edge.
 
-    Parameters
-    ----------
-    images : Tensor, (n, c, h, w)
-        In [0, 1], float32 or float64.
-    length : float
-        Length of the stroke in pixels of ``images``; 1 leaves them unblurred.
-    seeds : sequence of int
-        One per image; the direction is uniform over the half circle.
-
-    Returns
-    -------
-    Tensor, (n, c, h, w)
+    ``length`` is that of the stroke in pixels of the images (float32 or float64); 1 leaves them
+    unblurred. The direction is uniform over the half circle.
 
     Raises
     ------
@@ -141,21 +109,8 @@ def blur_by_motion(images: Tensor, length: float, seeds: Sequence[int]) -> Tenso
 def compress_jpeg(images: Tensor, quality: float, seeds: Sequence[int]) -> Tensor:
     """Store as 8-bit JPEG (Pillow's encoder, 4:2:0 chroma) and read back.
 
-    Nothing is random, and no gradient passes.
-
-    Parameters
-    ----------
-    images : Tensor, (n, 3, h, w)
-        In [0, 1].
-    quality : float
-        Whole number from 1 to 100, of libjpeg's scale.
-    seeds : sequence of int
-        Unused; every corruption has them.
-
-    Returns
-    -------
-    Tensor, (n, 3, h, w)
-        In [0, 1].
+    ``quality`` is a whole number from 1 to 100, on libjpeg's scale. Nothing is random, so the seeds
+    are not used, and no gradient passes.
     """
     levels = (images.detach().clamp(0, 1) * 255).round().to("cpu", torch.uint8)
     decoded = []

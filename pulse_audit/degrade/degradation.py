@@ -50,15 +50,8 @@ class DegradationModel:
     def downscale(self, images: Tensor, scale: int | None = None) -> Tensor:
         """Apply the operator DS that the search inverts: linear, without noise, not clamped.
 
-        Parameters
-        ----------
-        images : Tensor, (n, 3, H, W)
-        scale : int, optional
-            Factor to use instead of the degradation's own, for generators of another size.
-
-        Returns
-        -------
-        Tensor, (n, 3, H / scale, W / scale)
+        Maps (n, 3, H, W) to (n, 3, H / scale, W / scale), by default at the degradation's own
+        scale; generators of another size need another.
 
         Raises
         ------
@@ -68,19 +61,9 @@ class DegradationModel:
         return downscale(images, self.scale if scale is None else scale, self.kernel)
 
     def __call__(self, images: Tensor, seeds: Sequence[int]) -> Tensor:
-        """Degrade a batch.
+        """Degrade (n, 3, H, W) to (n, 3, H / scale, W / scale), both in [0, 1].
 
-        Parameters
-        ----------
-        images : Tensor, (n, 3, H, W)
-            In [0, 1].
-        seeds : sequence of int
-            One per image; an image's noise depends on nothing else.
-
-        Returns
-        -------
-        Tensor, (n, 3, H / scale, W / scale)
-            In [0, 1].
+        There is one seed per image; an image's noise depends on nothing else.
 
         Raises
         ------

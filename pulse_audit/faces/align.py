@@ -246,8 +246,8 @@ class FaceAligner:
 
     def landmarks(self, photo: Photo, smallest: float = LARGE_FACE) -> Points | None:
         """Find the landmarks (5, 2) of the largest face; see `find`."""
-        found = self.find(photo, smallest)
-        return None if found is None else found.landmarks
+        face = self.find(photo, smallest)
+        return None if face is None else face.landmarks
 
     def find(self, photo: Photo, smallest: float = LARGE_FACE) -> FoundFace | None:
         """Find the largest face.

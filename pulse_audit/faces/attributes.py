@@ -128,10 +128,10 @@ def checked(model: AttributeModel, images: Tensor) -> Attributes:
                 f"{where}: its answers are no probabilities (negative, or sums {off:.2g} off 1)"
             )
     features = None if answer.features is None else tuple(answer.features.shape)
-    due = None if card.feature_dim is None else (n, card.feature_dim)
-    if features != due:
+    expected = None if card.feature_dim is None else (n, card.feature_dim)
+    if features != expected:
         raise InputError(
-            f"attribute model {card.name}: features {features} where its card says {due}"
+            f"attribute model {card.name}: features {features} where its card says {expected}"
         )
     if answer.features is not None and not bool(torch.isfinite(answer.features).all()):
         raise InputError(f"attribute model {card.name}: features that are not finite")
@@ -140,25 +140,16 @@ def checked(model: AttributeModel, images: Tensor) -> Attributes:
 
 @dataclass(frozen=True)
 class Column:
-    """One column of predictions: ``hr_<name>`` and ``sr_<name>`` of the samples.
-
-    Attributes
-    ----------
-    name : str
-    attribute : str
-        The model's own name for it.
-    words : tuple of str
-        In the order of the ``_p`` vectors: the data set's where ``labelled``.
-    members : tuple of tuple of int
-        For each word the model's classes (their indices) that it stands for.
-    labelled : bool
-        Whether the data set has labels in these words.
-    """
+    """One column of predictions: ``hr_<name>`` and ``sr_<name>`` of the samples."""
 
     name: str
+    #: The model's own name for it.
     attribute: str
+    #: In the order of the ``_p`` vectors: the data set's words where ``labelled``.
     words: tuple[str, ...]
+    #: For each word the model's classes (their indices) that it stands for.
     members: tuple[tuple[int, ...], ...]
+    #: Whether the data set has labels in these words.
     labelled: bool
 
     @property

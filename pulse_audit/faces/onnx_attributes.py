@@ -120,8 +120,8 @@ class OnnxAttributes:
 
         # The outputs that are read, each once.
         predictions = [part.output for part in description.attributes.values()]
-        wanted = [*predictions, *([description.features] if description.features else [])]
-        self._outputs = list(dict.fromkeys(wanted))
+        outputs = [*predictions, *([description.features] if description.features else [])]
+        self._outputs = list(dict.fromkeys(outputs))
         present = [node.name for node in self._session.get_outputs()]
         for output in self._outputs:
             if output not in present:
@@ -149,17 +149,17 @@ class OnnxAttributes:
         # order of the words cannot be right.
         side = description.resolution
         grey = torch.linspace(0.2, 0.8, 3).view(3, 1, 1, 1).expand(3, 3, side, side)
-        outputs = self._run(grey)
+        answers = self._run(grey)
         for output in dict.fromkeys(predictions):
             parts = [p for p in description.attributes.values() if p.output == output]
             named = sorted(index for part in parts for index in part.indices)
-            if list(outputs[output].shape[1:]) != [len(named)] or named != list(range(len(named))):
-                width = " x ".join(map(str, outputs[output].shape[1:]))
+            if list(answers[output].shape[1:]) != [len(named)] or named != list(range(len(named))):
+                width = " x ".join(map(str, answers[output].shape[1:]))
                 raise InputError(
                     f"{path}: output {output!r} has {width} columns, and the words given are for "
                     f"columns {', '.join(map(str, named))}: name a word for each, once"
                 )
-        features = outputs[description.features].flatten(1) if description.features else None
+        features = answers[description.features].flatten(1) if description.features else None
         self.card = replace(card, feature_dim=None if features is None else features.shape[1])
         try:
             checked(self, grey)
@@ -335,16 +335,17 @@ def _image_input(
     if [name] != list(inputs):
         raise InputError(f"{path}: takes {', '.join(inputs)}; it may take one image alone")
     side = description.resolution
-    due = [3, side, side] if description.layout == "NCHW" else [side, side, 3]
+    expected = [3, side, side] if description.layout == "NCHW" else [side, side, 3]
     batch, *shape = inputs[name].shape or [None]
     # A size that is no number is left open by the file.
     fits = len(shape) == 3 and all(
-        not isinstance(size, int) or size == wanted for size, wanted in zip(shape, due, strict=True)
+        not isinstance(size, int) or size == wanted
+        for size, wanted in zip(shape, expected, strict=True)
     )
     if not fits or inputs[name].type != "tensor(float)":
         raise InputError(
             f"{path}: input {name!r} is {inputs[name].type} of {inputs[name].shape}, where n x "
-            f"{' x '.join(map(str, due))} floats are due"
+            f"{' x '.join(map(str, expected))} floats are due"
         )
     return name, batch if isinstance(batch, int) else None
 

@@ -72,23 +72,15 @@ LEAST_HELD = 0.4
 
 @dataclass(frozen=True)
 class SkinTone:
-    """Skin tone of one face.
+    """Skin tone of one face."""
 
-    Attributes
-    ----------
-    ita : float
-        Individual typology angle in degrees, -90 to 90; above 55 very light, -30 or below dark.
-    hue : float
-        Angle of (a*, b*) in degrees; below 55 red, above yellow.
-    lightness : float
-        L*, 0 to 100.
-    monk : int
-        Nearest of the ten Monk tones by Delta-E 2000, 1 the lightest.
-    """
-
+    #: Individual typology angle in degrees, -90 to 90; above 55 very light, -30 or below dark.
     ita: float
+    #: Angle of (a*, b*) in degrees; below 55 red, above yellow.
     hue: float
+    #: L*, 0 to 100.
     lightness: float
+    #: Nearest of the ten Monk tones by Delta-E 2000, 1 the lightest.
     monk: int
 
 

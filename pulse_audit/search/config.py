@@ -28,57 +28,40 @@ CHOICES = {
 class SearchConfig:
     """Settings of the search; the defaults are those of the official PULSE.
 
-    Parameters
-    ----------
-    loss : str
-        Terms ``Lp`` and ``GEOCROSS`` with weights, see `parse_loss`.
-    eps : float
-        An image is feasible when the MSE between its DS and the input is at most this, on the
-        [0, 1] scale; also the floor of the pixel terms.
-    steps : int
-        Number of images rendered and judged; one update lies between two of them.
-    optimizer : {"adam", "adamax", "sgd", "sgdm"}
-        ``sgdm`` has momentum 0.9.
-    learning_rate : float
-        Before the schedule's factor.
-    schedule : {"linear1cycledrop", "linear1cycle", "fixed"}
-        See `learning_rate_factor`.
-    noise : {"trainable", "fixed", "zero"}
-        Treatment of the noise maps; ``trainable`` optimises the first ``trainable_noise_layers``
-        and leaves the others as drawn.
-    trainable_noise_layers : int
-        Number of layers, coarsest first.
-    bad_noise_layers : str
-        Layers whose noise is zero, numbers separated by dots; those a network lacks are ignored.
-    tied_latent : bool
-        Whether one latent vector serves all layers of an image.
-    prior : {"sphere", "none", "nll"}
-        ``sphere`` keeps each vector and map at its initial norm, ``none`` leaves the norms free,
-        ``nll`` leaves them free and adds ``nll_weight`` times ``-log p`` of what is optimised.
-    nll_weight : float
-        With the default the term starts out about as large as ``0.05*GEOCROSS`` does for the
-        18 vectors of a 1024 px StyleGAN.
-    stop_at_feasibility : bool
-        Whether an image leaves the search at its first feasible iterate.
-
     Raises
     ------
     InputError
         If a value is unknown or out of range.
     """
 
+    #: Terms ``Lp`` and ``GEOCROSS`` with weights, see `parse_loss`.
     loss: str = "100*L2+0.05*GEOCROSS"
+    #: An image is feasible when the MSE between its DS and the input is at most this, on the
+    #: [0, 1] scale; also the floor of the pixel terms.
     eps: float = 2e-3
+    #: Number of images rendered and judged; one update lies between two of them.
     steps: int = 100
+    #: ``adam``, ``adamax``, ``sgd``, or ``sgdm`` with momentum 0.9.
     optimizer: str = "adam"
+    #: Before the schedule's factor.
     learning_rate: float = 0.4
+    #: ``linear1cycledrop``, ``linear1cycle`` or ``fixed``, see `learning_rate_factor`.
     schedule: str = "linear1cycledrop"
+    #: The noise maps: ``zero``, ``fixed`` as drawn, or ``trainable``, which optimises the first
+    #: ``trainable_noise_layers`` (coarsest first) and leaves the others as drawn.
     noise: str = "trainable"
     trainable_noise_layers: int = 5
+    #: Layers whose noise is zero, numbers separated by dots; those a network lacks are ignored.
     bad_noise_layers: str = "17"
+    #: Whether one latent vector serves all layers of an image.
     tied_latent: bool = False
+    #: ``sphere`` keeps each vector and map at its initial norm, ``none`` leaves the norms free,
+    #: ``nll`` leaves them free and adds ``nll_weight`` times ``-log p`` of what is optimised.
     prior: str = "sphere"
+    #: With the default the term starts out about as large as ``0.05*GEOCROSS`` does for the 18
+    #: vectors of a 1024 px StyleGAN.
     nll_weight: float = 1e-3
+    #: Whether an image leaves the search at its first feasible iterate.
     stop_at_feasibility: bool = False
 
     def __post_init__(self) -> None:

@@ -23,33 +23,21 @@ from pulse_audit.types import Generator, InputError, Status, Upsampled
 
 @dataclass(frozen=True)
 class Iterate:
-    """One step of a batch, before its update; handed to observers, without gradients.
+    """One step of a batch, before its update; handed to observers, without gradients."""
 
-    Attributes
-    ----------
-    step : int
-        Number of updates made before.
-    rows : Tensor
-        Which images these are (m,); images that have left the search are missing.
-    latents, styles : Tensor
-        (m, L, D).
-    images : Tensor
-        (m, 3, R, R), not clamped.
-    terms : mapping of str to Tensor
-        Unweighted loss terms, (m,) each.
-    total : Tensor
-        The loss (m,).
-    downscale_error : Tensor
-        MSE between DS of the clamped image and the input, (m,), float64.
-    """
-
+    #: Number of updates made before.
     step: int
+    #: Which images these are (m,); images that have left the search are missing.
     rows: Tensor
+    #: (m, L, D) both.
     latents: Tensor
     styles: Tensor
+    #: (m, 3, R, R), not clamped.
     images: Tensor
+    #: Unweighted loss terms, (m,) each, and the loss (m,).
     terms: Mapping[str, Tensor]
     total: Tensor
+    #: MSE between DS of the clamped image and the input, (m,), float64.
     downscale_error: Tensor
 
 

@@ -50,6 +50,7 @@ def parse_loss(text: str) -> tuple[Term, ...]:
         match = _TERM.match(text, position)
         if match is None:
             raise InputError(f'loss "{text}": cannot be read; write it as 100*L2+0.05*GEOCROSS')
+        # One term, ``weight*NAME`` or ``NAME``, with the plus sign behind it if another follows.
         weight, name = float(match[1] or 1), match[2]
         norm = re.fullmatch(r"L(\d+(?:\.\d+)?)", name)
         if name != GEOCROSS and (norm is None or float(norm[1]) < 1):
@@ -95,24 +96,11 @@ def pixel_loss(difference: Tensor, power: float, eps: float) -> Tensor:
     """``max(mean |difference|^p, eps)`` of each image; ten times that for p = 1.
 
     Below eps the term is flat: an image that fits well enough is no longer pulled (Menon et al.
-    2020, section 3.1). The factor of L1 is the official one.
-
-    Parameters
-    ----------
-    difference : Tensor
-        (n, 3, h, w), on the [0, 1] scale.
-    power : float
-        p, at least 1.
-    eps : float
-        Floor on the mean.
-
-    Returns
-    -------
-    Tensor
-        (n,).
+    2020, section 3.1). The factor of L1 is the official one. ``difference`` is (n, 3, h, w) on the
+    [0, 1] scale, ``power`` is p, at least 1; returns (n,).
     """
     powered = difference.square() if power == 2 else difference.abs().pow(power)
-    # (n, 3, h, w) -> (n,)
+    # The floor is on the mean of each image: (n, 3, h, w) -> (n,).
     floored = powered.mean(dim=(1, 2, 3)).clamp(min=eps)
     return floored * L1_FACTOR if power == 1 else floored
 
@@ -122,17 +110,8 @@ def geocross(styles: Tensor) -> Tensor:
 
     The mean is over all ordered pairs, a vector with itself included, of theta squared,
     ``theta = 2 atan2(|x - y|, |x + y|)``: the angle for vectors of one norm, and nearly it for
-    others (Menon et al. 2020, section 3.3).
-
-    Parameters
-    ----------
-    styles : Tensor
-        (n, L, D).
-
-    Returns
-    -------
-    Tensor
-        (n,); about 0 where all vectors of an image are equal.
+    others (Menon et al. 2020, section 3.3). Styles are (n, L, D); returns (n,), about 0 where all
+    vectors of an image are equal.
     """
     # All pairs by broadcasting: (n, L, 1, D) with (n, 1, L, D) -> (n, L, L)
     x, y = styles[:, :, None], styles[:, None]
@@ -143,16 +122,6 @@ def geocross(styles: Tensor) -> Tensor:
 
 
 def negative_log_prior(tensors: Sequence[Tensor]) -> Tensor:
-    """``-log p`` of each image's standard normal values, without its constant.
-
-    Parameters
-    ----------
-    tensors : sequence of Tensor
-        Each (n, ...).
-
-    Returns
-    -------
-    Tensor
-        (n,): half the sum of squares.
-    """
+    """``-log p`` (n,) of standard normal values (n, ...) each, without its constant."""
+    # Half the sum of squares over all tensors of an image.
     return torch.stack([t.square().flatten(1).sum(1) for t in tensors]).sum(0) / 2

@@ -24,17 +24,11 @@ NORM_FLOOR = 1e-9
 
 @dataclass(frozen=True)
 class Start:
-    """Start of a batch of searches.
+    """Start of a batch of searches."""
 
-    Attributes
-    ----------
-    latents : Tensor
-        (n, L, D), or (n, 1, D) where one vector serves all layers.
-    noise : tuple of Tensor
-        One map (n, 1, h, w) for each entry of the generator's ``noise_shapes``.
-    """
-
+    #: (n, L, D), or (n, 1, D) where one vector serves all layers.
     latents: Tensor
+    #: One map (n, 1, h, w) for each entry of the generator's ``noise_shapes``.
     noise: tuple[Tensor, ...]
 
     def __len__(self) -> int:
@@ -54,10 +48,10 @@ class Start:
         """Raise InputError unless this is a start of ``n`` searches of the generator."""
         card = generator.card
         latents = (n, 1 if config.tied_latent else card.n_latents, card.latent_dim)
-        wanted = [latents, *((n, 1, *shape) for shape in generator.noise_shapes)]
+        expected = [latents, *((n, 1, *shape) for shape in generator.noise_shapes)]
         shapes = [tuple(t.shape) for t in (self.latents, *self.noise)]
-        if shapes != wanted:
-            raise InputError(f"start: latents and noise have shapes {shapes}, wanted {wanted}")
+        if shapes != expected:
+            raise InputError(f"start: latents and noise have shapes {shapes}, wanted {expected}")
 
 
 def draw_start(generator: Generator, seeds: Sequence[int], config: SearchConfig) -> Start:
@@ -73,7 +67,7 @@ def draw_start(generator: Generator, seeds: Sequence[int], config: SearchConfig)
     seeds : sequence of int
         One an image; 0 is a seed like any other.
     config : SearchConfig
-        For ``tied_latent`` and ``noise``; with ``noise="zero"`` all maps are zero.
+        For ``tied_latent`` and ``noise``.
     """
     card = generator.card
     shape = (1 if config.tied_latent else card.n_latents, card.latent_dim)
