@@ -27,10 +27,11 @@ from torch import Tensor, nn
 
 from benchmarks.__main__ import RESULTS, machine
 from pulse_audit.faces import embed
-from pulse_audit.metrics.fidelity import METRICS, ms_ssim, psnr, ssim
+from pulse_audit.metrics.fidelity import ms_ssim, psnr, ssim
 from pulse_audit.metrics.identity import cosines
-from pulse_audit.metrics.naturalness import PATCH, SHARPNESS, SMALL_PATCH, NiqeModel, sharpness
+from pulse_audit.metrics.naturalness import PATCH, SMALL_PATCH, NiqeModel, sharpness
 from pulse_audit.metrics.perceptual import TRUNKS, Lpips, bare
+from pulse_audit.metrics.registry import MEASURED
 from pulse_audit.stats.distances import frechet_distance, kernel_distance
 from pulse_audit.types import Unavailable
 
@@ -94,10 +95,10 @@ def of_trunks():
         model = seeded(net)
         ours = Lpips(model, net).compute(sr, hr)
         package = model(sr, hr, normalize=True).flatten()
-        yield trunk.metric, "lpips 0.1.4, its own forward (float32)", ours, package
+        yield trunk.name, "lpips 0.1.4, its own forward (float32)", ours, package
         layers = nn.Sequential(*[layer for part in model.net.children() for layer in part])
         expected = second.by_the_paper(net, layers, sr, hr)
-        yield trunk.metric, "eq. 1 in numpy on torchvision's layers", ours, expected
+        yield trunk.name, "eq. 1 in numpy on torchvision's layers", ours, expected
 
 
 def of_patches():
@@ -147,7 +148,7 @@ def calls(size: int) -> Iterator[tuple[str, Callable[[], object] | Unavailable]]
     """What is timed at one size, each a call that measures one image."""
     hr = scenes(1, size)
     sr = (hr + 0.05 * torch.randn_like(hr)).clamp(0, 1)
-    for metric in (*METRICS, SHARPNESS):
+    for metric in (MEASURED[name].load() for name in ("psnr", "ssim", "ms_ssim", "sharpness")):
         yield metric.name, metric.available(size) or (lambda m=metric: m.compute(sr, hr))
     patch = PATCH if size >= 2 * PATCH else SMALL_PATCH
     model = NiqeModel.fit(scenes(16, 2 * patch), patch)
@@ -155,13 +156,13 @@ def calls(size: int) -> Iterator[tuple[str, Callable[[], object] | Unavailable]]
     for net, trunk in TRUNKS.items():
         network = Lpips(seeded(net), net)
         yield (
-            f"{trunk.metric}, a new original",
+            f"{trunk.name}, a new original",
             lambda lp=network: (
                 lp._kept.clear(),
                 lp.compute(sr, hr),
             ),
         )
-        yield f"{trunk.metric}, its original met before", lambda lp=network: lp.compute(sr, hr)
+        yield f"{trunk.name}, its original met before", lambda lp=network: lp.compute(sr, hr)
     facenet = embed.FaceNet(embed_network())
     yield (
         "identity_cosine (FaceNet, one image)",

@@ -16,7 +16,7 @@ from pulse_audit.models import published
 from pulse_audit.models.attributes import attribute_names, load_attributes
 from pulse_audit.models.generators import describe_generator
 from pulse_audit.models.published import WeightCard, cards, file_state, hash_state
-from pulse_audit.models.shipped import shipped_file, shipped_generators
+from pulse_audit.models.shipped import ATTRIBUTES, shipped_file, shipped_generators
 from pulse_audit.names import CONDITIONS, INTERPOLATION, nearest
 from pulse_audit.types import InputError
 
@@ -165,36 +165,32 @@ def fetched_row(card: WeightCard) -> dict[str, str]:
 
 def _metrics() -> Rows:
     """Metrics of the samples and of sets of them, then those that installed packages offer."""
-    from pulse_audit.harness.suite import METRICS, requirements
+    from pulse_audit.metrics.registry import METRICS
     from pulse_audit.plugins import metric_names
-    from pulse_audit.summary import METRICS as SUMMARISED
 
-    needs = requirements()
-    rows = [_metric_row(m.name, m.unit, m.better, m.what, needs.get(m.name)) for m in SUMMARISED]
-    listed = {row["name"] for row in rows}
-    rows += [
-        _metric_row(name, "", "-", "a column of the samples", needs[name])
-        for name in METRICS
-        if name not in listed
-    ]
-    foreign = [_metric_row(n, "", "-", "of an installed package", None) for n in metric_names()]
-    own = _metric_row("FILE.py:FACTORY", "", "-", "your own code that returns a metric", None)
-    return [*rows, *foreign, own]
-
-
-def _metric_row(
-    name: str, unit: str, better: str, what: str, needs: tuple[str, str, str] | None
-) -> dict[str, str]:
-    smallest, needed, here = needs or ("-", "-", "-")
-    return {
-        "name": name,
-        "unit": unit or "-",
-        "better": better,
-        "from px": smallest,
-        "needs": needed,
-        "here": here,
-        "what": what,
-    }
+    rows = []
+    for metric in METRICS:
+        # Whether what it needs is here; metrics of a summary need nothing beyond the samples.
+        here = "yes" if metric.measured_from else "-"
+        if metric.weights and file_state(published.get(metric.weights)) != "fetched":
+            here = f"pulse-audit fetch {metric.weights}"
+        elif metric.measured_from == "attribute features" and ATTRIBUTES not in attribute_names():
+            here = "name an attribute model"
+        rows.append(
+            {
+                "name": metric.name,
+                "unit": metric.unit or "-",
+                "better": metric.direction,
+                "from px": str(metric.smallest) if metric.measured_from else "-",
+                "needs": metric.needs or metric.weights or "-",
+                "here": here,
+                "what": metric.description,
+            }
+        )
+    blank = dict.fromkeys(rows[0], "-")
+    others = {name: "of an installed package" for name in metric_names()}
+    others["FILE.py:FACTORY"] = "your own code that returns a metric"
+    return [*rows, *({**blank, "name": name, "what": what} for name, what in others.items())]
 
 
 def _attributes() -> Rows:

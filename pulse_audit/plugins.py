@@ -10,7 +10,7 @@ import importlib.util
 import re
 import sys
 import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -18,6 +18,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from pulse_audit.metrics.registry import MEASURED
 from pulse_audit.names import is_factory, nearest
 from pulse_audit.seeding import hexdigest, sha256
 from pulse_audit.types import Attributes, InputError, Metric, Unavailable
@@ -31,12 +32,6 @@ if TYPE_CHECKING:
 #: Groups of entry points.
 METRICS = "pulse_audit.metrics"
 ATTRIBUTES = "pulse_audit.attributes"
-
-#: The package's own metrics; no plug-in can have one of these names.
-OWN_METRICS = (
-    "psnr", "ssim", "ms_ssim", "sharpness", "lpips", "lpips_vgg", "lpips_squeeze", "niqe",
-    "niqe_small", "attribute_cosine", "identity_cosine", "verified", "face_found",
-)  # fmt: skip
 
 _METRIC_NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")
 
@@ -179,25 +174,23 @@ def metric_names() -> list[str]:
     return entry_point_names(METRICS)
 
 
-def find_metric(name: str, own: Collection[str] = OWN_METRICS) -> None:
+def find_metric(name: str) -> None:
     """Raise `InputError` unless a metric is known by name, or the file of its factory exists."""
     if is_factory(name):
         factory_file(name)
-    elif name not in own and name not in metric_names():
-        hint = nearest(name, [*own, *metric_names()])
+    elif name not in MEASURED and name not in metric_names():
+        hint = nearest(name, [*MEASURED, *metric_names()])
         raise InputError(f"unknown metric {name!r}{hint}; FILE.py:FACTORY is one too")
 
 
-def load_metrics(names: Sequence[str] | None, own: Collection[str] = OWN_METRICS) -> list[Metric]:
+def load_metrics(names: Sequence[str] | None) -> list[Metric]:
     """Load the metrics that come from outside; names of the package's own are passed over.
 
     Parameters
     ----------
     names : sequence of str or None
-        As for ``--metrics``: ``FILE.py:FACTORY``, names of entry points, and names of ``own``;
-        None requests no metric from outside.
-    own : collection of str
-        The package's own metrics.
+        As for ``--metrics``: ``FILE.py:FACTORY``, names of entry points, and names of the
+        package's own; None requests no metric from outside.
 
     Returns
     -------
@@ -212,8 +205,8 @@ def load_metrics(names: Sequence[str] | None, own: Collection[str] = OWN_METRICS
     """
     metrics: list[Metric] = []
     for name in names or ():
-        find_metric(name, own)
-        if name in own:
+        find_metric(name)
+        if name in MEASURED:
             continue
         # A factory returns one metric or a list of them.
         result = load_factory(name) if is_factory(name) else _load_entry_point(METRICS, name)[0]
@@ -232,7 +225,7 @@ def load_metrics(names: Sequence[str] | None, own: Collection[str] = OWN_METRICS
                     f"{name}: metric name {metric.name!r}: use small letters, digits and _, as it "
                     "becomes a column"
                 )
-            if metric.name in [*own, *(other.name for other in metrics)]:
+            if metric.name in [*MEASURED, *(other.name for other in metrics)]:
                 raise InputError(f"{name}: there is a metric {metric.name!r} already; rename yours")
             # Every value of it is checked when it is computed.
             metrics.append(replace(metric, compute=partial(_computed, metric, name)))

@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
+from pulse_audit.metrics.group_metrics import OUTCOME_METRICS
+from pulse_audit.metrics.registry import DRAW_METRICS
+
 Report = Callable[[int, int, int], None]
 
 #: Seconds between progress lines where stderr is not a terminal.
@@ -149,13 +152,10 @@ def interval(estimate: Mapping[str, Any], scale: float = 1, digits: int = 2) -> 
 
 
 #: Columns of the tables that end a run: metric, heading, factor to the unit shown, decimals.
-COLUMNS = (
-    ("retention", "retained %", 100.0, 0),
-    ("feasible_rate", "feasible %", 100.0, 0),
-    ("downscale_rmse", "DS error /255", 1.0, 1),
-    ("psnr", "PSNR dB", 1.0, 1),
-    ("ssim", "SSIM", 1.0, 3),
-    ("lightness_shift", "L* shift", 1.0, 1),
+COLUMNS = tuple(
+    (metric.name, metric.terminal[0], metric.display_scale, metric.terminal[1])
+    for metric in (*OUTCOME_METRICS, *DRAW_METRICS)
+    if metric.terminal
 )
 
 

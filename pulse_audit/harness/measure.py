@@ -18,9 +18,9 @@ from pulse_audit.faces.align import FaceAligner, FoundFace
 from pulse_audit.faces.attributes import Column, checked
 from pulse_audit.faces.embed import FaceNet
 from pulse_audit.faces.skin import SkinTone, skin_tone
-from pulse_audit.harness.suite import LPIPS, MetricSuite
-from pulse_audit.metrics import perceptual
+from pulse_audit.harness.suite import MetricSuite
 from pulse_audit.metrics.identity import Threshold, cosines, verified
+from pulse_audit.metrics.registry import MEASURED
 from pulse_audit.models.published import fetched, get
 from pulse_audit.types import Attributes, InputError, Metric, Unavailable
 
@@ -150,10 +150,11 @@ def identities(
 
 def load_networks(instruments: MetricSuite, device: torch.device) -> list[Metric]:
     """Load the metrics whose networks have fetched weights."""
+    networks = [MEASURED[name] for name in instruments.metrics if name in MEASURED]
     return [
-        perceptual.load(net, _weights_file(perceptual.TRUNKS[net].weights), device).metric
-        for name, net in LPIPS.items()
-        if name in instruments.metrics
+        metric.load(_weights_file(metric.weights), device)
+        for metric in networks
+        if metric.measured_from == "images" and metric.weights
     ]
 
 

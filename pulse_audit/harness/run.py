@@ -16,7 +16,7 @@ from pulse_audit.harness.plan import Plan, plan_audit
 from pulse_audit.harness.sources_models import settle_sources
 from pulse_audit.harness.sources_run import run_sources
 from pulse_audit.harness.spec import AuditSpec
-from pulse_audit.harness.suite import NOT_ASKED
+from pulse_audit.harness.suite import NOT_REQUESTED
 from pulse_audit.harness.unit import UnitRunner
 from pulse_audit.report import html
 from pulse_audit.store import Manifest
@@ -129,7 +129,7 @@ def unavailable(
     reasons["image"] = "images were not kept (--keep-images none)"
     reasons["reason"] = "no draw needed one"
     empty = [column for column in map(str, samples) if samples[column].isna().all()]
-    without = {c: why for c, why in planned.items() if c not in samples and why != NOT_ASKED}
+    without = {c: why for c, why in planned.items() if c not in samples and why != NOT_REQUESTED}
     return {**{column: reasons.get(column, NOT_MEASURED) for column in empty}, **without}
 
 

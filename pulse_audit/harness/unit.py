@@ -30,7 +30,6 @@ from pulse_audit.harness.measure import (
 from pulse_audit.harness.plan import Plan
 from pulse_audit.harness.prepare import prepared
 from pulse_audit.harness.references import References, fit, read
-from pulse_audit.harness.suite import NIQE
 from pulse_audit.search.config import PRESETS
 from pulse_audit.seeding import fingerprint
 from pulse_audit.store import Manifest
@@ -137,7 +136,7 @@ class UnitRunner:
 
     def _fit_references(self) -> References:
         metrics = self._instruments.metrics
-        patch = next((patch for name, patch in NIQE.items() if name in metrics), None)
+        patch = next((record["patch"] for record in metrics.values() if "patch" in record), None)
         verify = "verified" in metrics
         faces = self._run.manifest.faces if patch or verify else []
         columns = [c for g in self._spec.groupings[:1] for c in g]

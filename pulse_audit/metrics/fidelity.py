@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pulse_audit.types import Metric, Unavailable
+from pulse_audit.metrics.registry import BY_NAME
+from pulse_audit.types import Unavailable
 
 #: SSIM's window: Gaussian weights of this standard deviation over 11 x 11 pixels (Wang et al. 2004,
 #: section III-B).
@@ -80,7 +81,7 @@ def ssim(sr: Tensor, hr: Tensor) -> Tensor | Unavailable:
         float64, at most 1; `Unavailable` where a side is shorter than the 11 pixel window.
     """
     _check_shapes(sr, hr)
-    if too_small := SSIM.available(min(sr.shape[-2:])):
+    if too_small := BY_NAME["ssim"].available(min(sr.shape[-2:])):
         return too_small
     luminance, structure = _comparisons(sr.double(), hr.double())
     return (luminance * structure).flatten(1).mean(1)
@@ -106,7 +107,7 @@ def ms_ssim(sr: Tensor, hr: Tensor) -> Tensor | Unavailable:
         shorter than the 11 pixel window.
     """
     _check_shapes(sr, hr)
-    if too_small := MS_SSIM.available(min(sr.shape[-2:])):
+    if too_small := BY_NAME["ms_ssim"].available(min(sr.shape[-2:])):
         return too_small
     x, y = sr.double(), hr.double()
     score = torch.ones(x.shape[:2], dtype=torch.float64, device=x.device)
@@ -154,15 +155,3 @@ def _check_shapes(sr: Tensor, hr: Tensor) -> None:
             f"outputs {tuple(sr.shape)} and originals {tuple(hr.shape)} must be "
             "batches of one shape, (n, c, h, w)"
         )
-
-
-PSNR = Metric("psnr", higher_is_better=True, compute=psnr, unit="dB")
-SSIM = Metric("ssim", higher_is_better=True, compute=ssim, smallest=WINDOW)
-MS_SSIM = Metric(
-    "ms_ssim",
-    higher_is_better=True,
-    compute=ms_ssim,
-    smallest=(WINDOW - 1) * 2 ** (len(SCALE_WEIGHTS) - 1) + 1,
-)
-
-METRICS = (PSNR, SSIM, MS_SSIM)

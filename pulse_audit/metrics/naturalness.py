@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pulse_audit.metrics.registry import BY_NAME
 from pulse_audit.types import Metric, Unavailable
 
 #: Side of the paper's patches, in pixels; half of it at the second scale.
@@ -119,7 +120,7 @@ class NiqeModel:
         compared with the paper's.
         """
         name = "niqe" if self.patch == PATCH else "niqe_small"
-        return Metric(name, False, self.compute, smallest=2 * self.patch)
+        return BY_NAME[name].computed_with(self.compute)
 
     def _score(self, features: Tensor) -> Tensor:
         features = features[features.isfinite().all(1)]
@@ -209,17 +210,12 @@ def sharpness(sr: Tensor, hr: Tensor) -> Tensor | Unavailable:
     Tensor, (n,)
         float64, in squared 8-bit levels; `Unavailable` where a side is under 3 px.
     """
-    if too_small := SHARPNESS.available(min(sr.shape[-2:])):
+    if too_small := BY_NAME["sharpness"].available(min(sr.shape[-2:])):
         return too_small
     grey = luminance(sr)
     sides = grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:] + grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1]
     laplacian: Tensor = sides - 4 * grey[:, 1:-1, 1:-1]
     return laplacian.flatten(1).var(1, correction=0)
-
-
-SHARPNESS = Metric(
-    "sharpness", higher_is_better=True, compute=sharpness, unit="(8-bit levels)²", smallest=3
-)
 
 
 def _sharp_features(image: Tensor, patch: int) -> Tensor:

@@ -13,13 +13,14 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pulse_audit.metrics.definition import MetricDefinition
+from pulse_audit.metrics.registry import MEASURED
 from pulse_audit.names import nearest
 from pulse_audit.types import InputError, Metric, Unavailable
 
@@ -27,24 +28,10 @@ from pulse_audit.types import InputError, Metric, Unavailable
 Features = tuple[Tensor, ...]
 
 
-@dataclass(frozen=True)
-class Trunk:
-    """A network under LPIPS.
-
-    ``weights`` is its name in the catalogue of weights, ``metric`` the name of the scores, and
-    ``smallest`` the side in pixels below which its last pooling has nothing left.
-    """
-
-    weights: str
-    metric: str
-    smallest: int
-
-
-#: By the package's own names. ``alex`` is its default, and the ``lpips`` of most papers.
-TRUNKS: Mapping[str, Trunk] = {
-    "alex": Trunk("lpips-alexnet", "lpips", 31),
-    "vgg": Trunk("lpips-vgg16", "lpips_vgg", 16),
-    "squeeze": Trunk("lpips-squeezenet", "lpips_squeeze", 17),
+#: The metric of each network, by the package's own name of it. ``alex`` is its default, and
+#: the ``lpips`` of most papers.
+TRUNKS: Mapping[str, MetricDefinition] = {
+    metric.arguments["net"]: metric for metric in MEASURED.values() if "net" in metric.arguments
 }
 
 #: Pixels that pass through a trunk at once on a GPU: 16 images of 256 px. The first layer of VGG
@@ -69,7 +56,7 @@ class Lpips:
     """
 
     def __init__(self, model: nn.Module, net: str, kept_bytes: int = KEPT_BYTES) -> None:
-        self.trunk = TRUNKS[net]
+        self.definition = TRUNKS[net]
         self._model: Any = model.eval().requires_grad_(False)
         self._kept: OrderedDict[str, Features] = OrderedDict()
         self._kept_bytes = kept_bytes
@@ -141,7 +128,7 @@ class Lpips:
                 f"outputs {tuple(sr.shape)} and originals {tuple(hr.shape)} must be "
                 "batches of one shape, (n, 3, h, w)"
             )
-        if too_small := self.metric.available(min(sr.shape[-2:])):
+        if too_small := self.definition.available(min(sr.shape[-2:])):
             return too_small
         step = self._at_once(sr)
         chunks = (slice(start, start + step) for start in range(0, len(sr), step))
@@ -152,12 +139,7 @@ class Lpips:
     @property
     def metric(self) -> Metric:
         """LPIPS as a metric, named ``lpips``, ``lpips_vgg`` or ``lpips_squeeze``."""
-        return Metric(
-            self.trunk.metric,
-            higher_is_better=False,
-            compute=self.compute,
-            smallest=self.trunk.smallest,
-        )
+        return self.definition.computed_with(self.compute)
 
     @property
     def _device(self) -> torch.device:

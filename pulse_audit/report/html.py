@@ -19,6 +19,7 @@ from markupsafe import Markup
 
 from pulse_audit import store
 from pulse_audit.files import atomic_write
+from pulse_audit.metrics.registry import METRICS
 from pulse_audit.report.content import (
     ConditionSection,
     confusion_tables,
@@ -28,7 +29,7 @@ from pulse_audit.report.content import (
 )
 from pulse_audit.report.tables import arrow, estimates_csv, to_csv, to_latex
 from pulse_audit.store import Manifest
-from pulse_audit.summary import METRICS, Summary, summarise_run, write
+from pulse_audit.summary import Summary, summarise_run, write
 
 PAGE = "index.html"
 
@@ -133,6 +134,7 @@ def page_text(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    estimated = {row.metric for row in summary.estimates}
     return environment.get_template("page.html.j2").render(
         style=Markup(environment.get_template("style.css").render()),
         manifest=manifest,
@@ -146,7 +148,14 @@ def page_text(
         missing=missing,
         left_out=left_out(manifest, samples),
         skipped=manifest.skipped,
-        metrics=[m for m in METRICS if m.name not in summary.unavailable],
+        # Every metric of this version; those that few runs measure, only where this one did.
+        metrics=[
+            m
+            for m in METRICS
+            if m.kind != "column"
+            and m.name not in summary.unavailable
+            and (m.in_every_run or m.name in estimated)
+        ],
         arrow=arrow,
         figure_uri=figure_uri,
         unbroken=unbroken,

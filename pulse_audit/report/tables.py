@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pulse_audit.summary.kinds import Measure
-from pulse_audit.summary.measures import BY_NAME
+from pulse_audit.metrics.definition import MetricDefinition
+from pulse_audit.metrics.registry import BY_NAME, METRICS
 from pulse_audit.summary.schema import EstimateRow, Summary
 
-#: Metrics shown in the tables, in order; all others are in ``data/estimates.csv``.
-SHOWN = (
+#: Metrics of the tables that come first, in this order.
+_FIRST = (
     "retention",
     "feasible_rate",
     "error_rate",
@@ -35,6 +35,8 @@ SHOWN = (
     "monk_shift",
     "steps",
 )
+#: Metrics shown in the tables, in order; all others are in ``data/estimates.csv``.
+SHOWN = (*_FIRST, *(m.name for m in METRICS if m.in_report and m.name not in _FIRST))
 ARROWS = {"higher": "↑", "lower": "↓", "nearer 0": "→ 0", "neither": ""}
 MINUS, NONE = "\N{MINUS SIGN}", "\N{EN DASH}"
 
@@ -59,7 +61,7 @@ LATEX = {
 class TableCell:
     """One estimate as text in display units; ``reason`` says why it is missing."""
 
-    measure: Measure
+    measure: MetricDefinition
     row: EstimateRow | None
 
     @property
@@ -104,13 +106,13 @@ class EstimateTable:
 
     caption: str
     head: str
-    columns: Sequence[Measure]
+    columns: Sequence[MetricDefinition]
     rows: Sequence[TableRow]
 
 
-def arrow(measure: Measure) -> str:
+def arrow(measure: MetricDefinition) -> str:
     """Return the arrow for the direction in which a metric is better."""
-    return ARROWS[measure.better]
+    return ARROWS[measure.direction]
 
 
 def display_name(group_by: str) -> str:
@@ -157,7 +159,7 @@ def arm_table(summary: Summary, condition: str, scale: int) -> EstimateTable:
     return EstimateTable(caption, "arm", columns, rows)
 
 
-def _columns(estimates: Sequence[EstimateRow]) -> list[Measure]:
+def _columns(estimates: Sequence[EstimateRow]) -> list[MetricDefinition]:
     """Shown metrics that have a value; rates of failures only where one occurred."""
     measured = {r.metric for r in estimates if r.value is not None}
     for rate in ("error_rate", "no_face_rate"):
@@ -169,7 +171,7 @@ def _columns(estimates: Sequence[EstimateRow]) -> list[Measure]:
 def _row(
     label: str,
     by_metric: Mapping[str, EstimateRow],
-    columns: Sequence[Measure],
+    columns: Sequence[MetricDefinition],
     whole: bool = False,
 ) -> TableRow:
     cells = [TableCell(measure, by_metric.get(measure.name)) for measure in columns]

@@ -6,7 +6,21 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
+from pulse_audit.metrics.registry import FILLED_BY, METRICS
+
 _FLOAT, _TEXT, _FLAG, _WHOLE = pa.float64(), pa.string(), pa.bool_(), pa.int64()
+_TYPES = {"float": _FLOAT, "flag": _FLAG}
+#: Columns that the metrics of every run fill, by whether they are of one image by itself.
+_METRICS, _SIDES = (
+    {
+        column: _TYPES[kind]
+        for metric in METRICS
+        if metric.in_contract
+        for column, kind in metric.columns.items()
+        if column.startswith(("hr_", "sr_")) == of_one_image
+    }
+    for of_one_image in (False, True)
+)
 COLUMNS: Mapping[str, pa.DataType] = {
     "face_id": _TEXT,
     "dataset": _TEXT,
@@ -21,18 +35,9 @@ COLUMNS: Mapping[str, pa.DataType] = {
     "steps": _WHOLE,
     "seconds": _FLOAT,
     "image": _TEXT,
-    "psnr": _FLOAT,
-    "ssim": _FLOAT,
-    "ms_ssim": _FLOAT,
-    "lpips": _FLOAT,
-    "niqe": _FLOAT,
-    "sharpness": _FLOAT,
-    "attribute_cosine": _FLOAT,
-    "identity_cosine": _FLOAT,
-    "verified": _FLAG,
+    **_METRICS,
     "hr_aligned": _FLAG,
-    "hr_face_found": _FLAG,
-    "sr_face_found": _FLAG,
+    **_SIDES,
     "hr_ita": _FLOAT,
     "sr_ita": _FLOAT,
     "hr_hue": _FLOAT,
@@ -73,8 +78,12 @@ def sample_schema(
         for side in ("hr", "sr")
         for suffix, kind in (("", _TEXT), ("_p", pa.list_(pa.float64())))
     ]
-    further = [(name, _FLOAT) for name in metrics if name not in COLUMNS]
-    return pa.schema([*COLUMNS.items(), *further, *labels, *predictions])
+    beside = [
+        (name, _TYPES[FILLED_BY[name].columns[name]] if name in FILLED_BY else _FLOAT)
+        for name in metrics
+        if name not in COLUMNS
+    ]
+    return pa.schema([*COLUMNS.items(), *beside, *labels, *predictions])
 
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:

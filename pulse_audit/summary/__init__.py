@@ -1,11 +1,9 @@
 """From samples to estimates: what run, report, gate and compare all read."""
 
 from pulse_audit.summary.estimates import summarise, summarise_run
-from pulse_audit.summary.measures import METRICS
 from pulse_audit.summary.schema import EstimateRow, Summary, json_schema, read, write
 
 __all__ = [
-    "METRICS",
     "EstimateRow",
     "Summary",
     "json_schema",

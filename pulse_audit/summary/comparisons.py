@@ -10,7 +10,9 @@ import numpy as np
 
 from pulse_audit.fairness import parity
 from pulse_audit.fairness.correction import CorrectedShift
-from pulse_audit.stats import bootstrap, gaps, power
+from pulse_audit.metrics.definition import MetricDefinition
+from pulse_audit.metrics.registry import SAMPLE_METRICS
+from pulse_audit.stats import gaps, power
 from pulse_audit.stats.bootstrap import cluster_bca
 from pulse_audit.stats.intervals import FloatArray, IntArray, cluster_totals, intraclass_correlation
 from pulse_audit.summary.groups import (
@@ -22,8 +24,6 @@ from pulse_audit.summary.groups import (
     Subset,
     retention_columns,
 )
-from pulse_audit.summary.kinds import SampleMeasure
-from pulse_audit.summary.measures import SAMPLED
 from pulse_audit.summary.schema import ALL, Correction, Detail, EstimateRow, make_row
 
 CONFIDENCE = 0.95
@@ -34,10 +34,10 @@ COMPARED = ("feasible_rate", "lightness_shift", "ita_shift")
 
 
 def group_comparisons(
-    subset: Subset, metric: SampleMeasure, values: FloatArray, grouping: Grouping, seed: int
+    subset: Subset, metric: MetricDefinition, values: FloatArray, grouping: Grouping, seed: int
 ) -> Iterator[EstimateRow]:
     """Compare the groups in one metric; nothing for the whole sample, or without a direction."""
-    if grouping.name == ALL or metric.better == "neither" or metric.statistic is not bootstrap.mean:
+    if grouping.name == ALL or metric.direction == "neither" or metric.statistic is not None:
         return
     unknown = [n for n, group in enumerate(grouping.groups) if set(group.split(JOIN)) & UNKNOWN]
     of_draw = grouping.of_draw[subset.rows]
@@ -48,7 +48,7 @@ def group_comparisons(
         subset.faces,
         of_draw,
         proportion=proportion,
-        better=metric.better,
+        better=metric.direction,
         seed=subset.seed(seed, "parity", metric.name, grouping.name) % 2**32,
         confidence=CONFIDENCE,
     )
@@ -181,7 +181,7 @@ def _differences(
     for subset in (first, second):
         values = {
             metric.name: metric.values(subset.samples)
-            for metric in SAMPLED
+            for metric in SAMPLE_METRICS
             if metric.name in COMPARED and metric.missing(subset.samples, {}) is None
         }
         if grouping.labels is not None:

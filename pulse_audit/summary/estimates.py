@@ -11,7 +11,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pulse_audit.stats.bootstrap import cluster_bca
+from pulse_audit.metrics.definition import MetricDefinition, numbers
+from pulse_audit.metrics.group_metrics import OUTCOME_METRICS
+from pulse_audit.metrics.registry import PSNR_CEILING, metrics_of_run
+from pulse_audit.stats import bootstrap
 from pulse_audit.stats.distances import (
     KernelDistance,
     frechet_distance,
@@ -25,7 +28,6 @@ from pulse_audit.stats.intervals import (
 )
 from pulse_audit.store import Manifest, Run
 from pulse_audit.summary import comparisons, shift
-from pulse_audit.summary.described import TESTED, numbers
 from pulse_audit.summary.findings import findings, on_trial
 from pulse_audit.summary.groups import (
     DRAW_KEYS,
@@ -37,8 +39,6 @@ from pulse_audit.summary.groups import (
     make_subsets,
     retention_columns,
 )
-from pulse_audit.summary.kinds import SampleMeasure
-from pulse_audit.summary.measures import PSNR_CEILING, SAMPLED
 from pulse_audit.summary.schema import (
     ALL,
     SCHEMA_VERSION,
@@ -47,14 +47,14 @@ from pulse_audit.summary.schema import (
     Summary,
     make_row,
 )
-from pulse_audit.summary.sources import plugin_metrics, source_rows
+from pulse_audit.summary.sources import source_rows
 from pulse_audit.types import Estimate, Unavailable
 
 Array: TypeAlias = NDArray[np.floating[Any]]
 
 #: Metrics of apparent groups, which no grouping can have without predictions.
 APPARENT = (
-    *(metric.name for metric in TESTED),
+    *(metric.name for metric in OUTCOME_METRICS),
     *("retention_corrected", "shift", "net_flow", "flip_rate", "entropy"),
 )
 #: Distances between features of outputs and of originals.
@@ -106,7 +106,7 @@ def summarise(
     seed, reasons = manifest.spec.seed, manifest.unavailable
 
     # Metrics of which a column is missing or empty are listed with the reason, not estimated.
-    metrics = [*SAMPLED, *plugin_metrics(manifest)]
+    metrics = metrics_of_run(manifest.metrics)
     missing = {m.name: reason for m in metrics if (reason := m.missing(frame, reasons))}
     metrics = [metric for metric in metrics if metric.name not in missing]
     unavailable = {**reasons, **missing}
@@ -144,7 +144,7 @@ def summarise(
 
 
 def subset_rows(
-    subset: Subset, metrics: Sequence[SampleMeasure], groupings: Sequence[Grouping], seed: int
+    subset: Subset, metrics: Sequence[MetricDefinition], groupings: Sequence[Grouping], seed: int
 ) -> Iterator[EstimateRow]:
     """All rows of an arm under a condition and scale but for distances; the order is the file's."""
     for metric in metrics:
@@ -177,7 +177,7 @@ def subset_rows(
 
 
 def metric_rows(
-    subset: Subset, metric: SampleMeasure, values: FloatArray, grouping: Grouping, seed: int
+    subset: Subset, metric: MetricDefinition, values: FloatArray, grouping: Grouping, seed: int
 ) -> Iterator[EstimateRow]:
     """Estimate one metric, with one number a draw (NaN: not measured), in every group."""
     of_draw, measured = grouping.of_draw[subset.rows], ~np.isnan(values)
@@ -197,9 +197,11 @@ def metric_rows(
             estimate = proportion_interval(numbers_inside, faces, icc)
         else:
             key = subset.seed(seed, metric.name, grouping.name, group)
-            estimate = cluster_bca(numbers_inside, faces, seed=key, statistic=metric.statistic)
+            estimate = bootstrap.cluster_bca(
+                numbers_inside, faces, seed=key, statistic=metric.statistic or bootstrap.mean
+            )
             # Student's interval of a few faces may reach beyond the range of the quantity.
-            estimate = replace(estimate, low=max(estimate.low, metric.least))
+            estimate = replace(estimate, low=max(estimate.low, metric.lower_bound))
             if metric.name == "psnr":
                 identical = int(np.isposinf(numbers(subset.samples, "psnr")[inside]).sum())
                 caveat = f"; {identical} identical images counted as {PSNR_CEILING:.0f} dB"
@@ -213,7 +215,7 @@ def retention_rows(
     """Retention and conversion by group, and the comparisons of groups in them."""
     columns = retention_columns(subset, labels)
     of_draw, labelled = grouping.of_draw[subset.rows], columns["retention"].notna().to_numpy()
-    for metric in TESTED:
+    for metric in OUTCOME_METRICS:
         values = metric.values(columns)
         for row in metric_rows(subset, metric, values, grouping, seed):
             # the share of the group's draws that a conditional rate leaves out

@@ -18,11 +18,11 @@ import pandas as pd
 
 from pulse_audit.fairness.confusion import Confusion
 from pulse_audit.fairness.shift import Draws
+from pulse_audit.metrics.registry import feasible
 from pulse_audit.seeding import fingerprint
 from pulse_audit.stats.intervals import IntArray
 from pulse_audit.store import Manifest
 from pulse_audit.store.manifest import AttributesEntry
-from pulse_audit.summary.measures import feasible
 from pulse_audit.summary.schema import ALL, SubsetKey
 from pulse_audit.types import InputError, Status, Unavailable
 

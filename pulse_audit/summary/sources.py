@@ -16,34 +16,9 @@ from pulse_audit.seeding import fingerprint
 from pulse_audit.stats.intervals import intraclass_correlation
 from pulse_audit.store import Manifest
 from pulse_audit.store.manifest import AttributesEntry, SourcesEntry
-from pulse_audit.summary.described import numbers
 from pulse_audit.summary.groups import DRAW_KEYS, JOIN, card_counts, group_numbers, ordered
-from pulse_audit.summary.kinds import Better, SampleMeasure
-from pulse_audit.summary.measures import BY_NAME
 from pulse_audit.summary.schema import ALL, EstimateRow, SubsetKey, make_row
 from pulse_audit.types import InputError, Unavailable
-
-_BETTER: Mapping[str, Better] = {"higher": "higher", "lower": "lower"}
-
-
-def plugin_metrics(manifest: Manifest) -> list[SampleMeasure]:
-    """Means of the columns that plug-in metrics fill; the manifest names them."""
-    return [
-        SampleMeasure(
-            name=column,
-            title=column,
-            what="a metric of a plug-in",
-            unit=settings.unit or "",
-            better=_BETTER.get(str(settings.better), "neither"),
-            decimals=3,
-            kind="mean",
-            columns=(column,),
-            values=lambda samples, column=column: numbers(samples, column),  # type: ignore[misc]
-        )
-        for settings in manifest.metrics.values()
-        for column in settings.columns
-        if column not in BY_NAME and not column.endswith("_face_found")
-    ]
 
 
 def source_rows(

@@ -9,10 +9,8 @@ import pytest
 
 from pulse_audit.harness.inputs import find_inputs
 from pulse_audit.harness.spec import make_spec
-from pulse_audit.harness.suite import METRICS
 from pulse_audit.models import shipped
 from pulse_audit.names import CONDITION_KINDS, ArmReference, parse_arm, parse_device
-from pulse_audit.plugins import OWN_METRICS
 from pulse_audit.types import InputError
 
 #: Arguments -> a part of the line that answers them.
@@ -112,7 +110,3 @@ def test_arms_are_parsed_into_their_kinds() -> None:
 @pytest.mark.parametrize("name", ["auto", "cpu", "cuda", "cuda:3"])
 def test_devices_are_known_by_their_form(name: str) -> None:
     assert parse_device(name) == name
-
-
-def test_the_metrics_known_by_name_are_those_a_run_measures() -> None:
-    assert OWN_METRICS == METRICS

@@ -335,7 +335,7 @@ def seeded_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     measure = "pulse_audit.harness.measure"
     monkeypatch.setattr(f"{measure}._weights_file", lambda name: Path(name))
     monkeypatch.setattr(f"{measure}.FaceNet.load", lambda path, device: facenet)
-    monkeypatch.setattr(f"{measure}.perceptual.load", lambda net, path, device: lpips)
+    monkeypatch.setattr("pulse_audit.metrics.perceptual.load", lambda net, path, device: lpips)
 
 
 def test_networks_and_references_enter_the_samples(

@@ -3,6 +3,7 @@ import io
 
 import pytest
 
+from pulse_audit.metrics.registry import BY_NAME
 from pulse_audit.report.tables import (
     TableCell,
     arm_table,
@@ -14,7 +15,6 @@ from pulse_audit.report.tables import (
     to_latex,
 )
 from pulse_audit.summary import EstimateRow, Summary
-from pulse_audit.summary.measures import BY_NAME
 
 
 def row(metric="feasible_rate", value=0.9, low=0.8, high=0.95, group="Black", **changes):

@@ -6,9 +6,9 @@ import pytest
 from numpy.testing import assert_allclose
 
 from pulse_audit import store
+from pulse_audit.metrics.registry import SAMPLE_METRICS, metrics_of_run
 from pulse_audit.stats.intervals import intraclass_correlation, proportion_interval, wilson
 from pulse_audit.summary import summarise
-from pulse_audit.summary.sources import plugin_metrics
 from pulse_audit.types import InputError
 
 RACES = ["White", "Black", "Indian"]
@@ -281,4 +281,4 @@ def test_columns_of_plug_in_metrics_are_means_like_any_other():
 
 def test_metrics_of_the_contract_are_not_taken_twice():
     named = manifest(metrics={"psnr": {"columns": ["psnr"]}})
-    assert plugin_metrics(named) == []
+    assert metrics_of_run(named.metrics) == [*SAMPLE_METRICS]

@@ -1,55 +1,37 @@
-"""Metrics of apparent groups: those with one number a draw, and those of a set of draws."""
+"""Metrics of apparent groups and of sets of draws, one entry each. No torch at import."""
 
 from __future__ import annotations
 
-import numpy as np
-import pandas as pd
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
 
-from pulse_audit.stats.intervals import FloatArray
-from pulse_audit.summary.kinds import Better, Measure, SampleMeasure
+from pulse_audit.metrics.definition import Direction, MetricDefinition, share
 
-
-def numbers(samples: pd.DataFrame, column: str) -> FloatArray:
-    """Return a column as floats, null as NaN."""
-    return np.asarray(samples[column].astype("float64"), dtype=np.float64)
-
-
-def _share(name: str, title: str, what: str, better: Better) -> SampleMeasure:
-    return SampleMeasure(
-        name=name,
-        title=title,
-        what=what,
-        unit="%",
-        better=better,
-        kind="proportion",
-        columns=(name,),
-        values=lambda samples: numbers(samples, name),
-        display_scale=100.0,
-    )
-
-
-#: Taken from columns that `apparent.outcomes` makes for the attribute a grouping tests.
-TESTED: tuple[SampleMeasure, ...] = (
-    _share(
+#: Taken from the apparent group of each output, for the attribute that a grouping tests.
+OUTCOME_METRICS: Sequence[MetricDefinition] = (
+    share(
         "retention",
         "Retention",
         "share of all draws whose output has the apparent group of its face; outputs without a "
         "face and errors count as not retained",
         "higher",
+        terminal=("retained %", 0),
+        in_report=True,
     ),
-    _share(
+    share(
         "retention_feasible",
         "Retention, feasible",
         "retention among draws that fit their input",
         "higher",
     ),
-    _share(
+    share(
         "retention_classified",
         "Retention, classified",
         "retention among draws whose output has an apparent group",
         "higher",
     ),
-    _share(
+    share(
         "conversion",
         "Conversion",
         "share of all draws whose output has another apparent group than its face",
@@ -57,16 +39,7 @@ TESTED: tuple[SampleMeasure, ...] = (
     ),
 )
 
-
-def _percent(name: str, title: str, what: str, better: Better) -> Measure:
-    return Measure(name=name, title=title, what=what, unit="%", better=better, display_scale=100.0)
-
-
-def _number(name: str, title: str, what: str, better: Better, unit: str = "") -> Measure:
-    return Measure(name=name, title=title, what=what, unit=unit, better=better, decimals=4)
-
-
-_SOURCES: dict[str, tuple[str, Better]] = {
+_SOURCES: Mapping[str, tuple[str, Direction]] = {
     "retained": ("the unguided output shows the face's group", "higher"),
     "classifier": ("not retained, and the original itself is not read as its group", "neither"),
     "preference": ("not retained, though guidance finds a feasible image that is", "lower"),
@@ -95,68 +68,90 @@ _DIVERGENCES = {
     "chebyshev": "largest difference of a share",
 }
 
-#: Metrics of matrices and of sets: no number belongs to one draw.
-DERIVED: tuple[Measure, ...] = (
-    _percent(
+
+def _derived(
+    name: str, title: str, description: str, direction: Direction, unit: str = "", **more: Any
+) -> MetricDefinition:
+    """Define a distance or divergence of groups or sets of draws."""
+    return MetricDefinition(
+        name=name,
+        title=title,
+        description=description,
+        direction=direction,
+        kind="derived",
+        unit=unit,
+        decimals=4,
+        **more,
+    )
+
+
+_derived_share = partial(share, kind="derived")
+
+#: Metrics of groups and of sets of draws: no number belongs to one draw.
+DERIVED_METRICS: Sequence[MetricDefinition] = (
+    _derived_share(
         "retention_corrected",
         "Retention, corrected",
         "retention after correction for the attribute model's measured errors (metric retention, "
         "correction corrected)",
         "higher",
     ),
-    _percent(
+    _derived_share(
         "retention_pooled",
         "Retention, pooled",
         "retention of an intersection, shrunk toward what its parts predict",
         "higher",
     ),
-    _percent("shift", "Shift", "P(apparent group of the output | group of the face)", "neither"),
-    _percent(
+    _derived_share(
+        "shift", "Shift", "P(apparent group of the output | group of the face)", "neither"
+    ),
+    _derived_share(
         "output_share",
         "Share of outputs",
         "share of all draws whose output has this apparent group; of the originals: the same",
         "neither",
     ),
-    _percent(
+    _derived_share(
         "net_flow",
         "Net flow",
         "outputs a group gains from another (to_group gains), or from all, less those it loses, "
         "of all draws",
         "nearer 0",
     ),
-    _percent(
+    _derived_share(
         "flip_rate",
         "Flip rate",
         "probability that two draws of one face differ in apparent group",
         "neither",
+        in_report=True,
     ),
-    _number("entropy", "Entropy", "of the apparent group over a face's draws", "neither", "nats"),
+    _derived("entropy", "Entropy", "of the apparent group over a face's draws", "neither", "nats"),
     *(
-        _number(f"{name}_{kind}", f"{title} {kind}", f"{divergence} {what}", "lower")
+        _derived(f"{name}_{kind}", f"{title} {kind}", f"{divergence} {what}", "lower")
         for name, (title, what) in _PROPERTIES.items()
         for kind, divergence in _DIVERGENCES.items()
     ),
     *(
-        _percent(f"source_{part}", f"Source: {part}", f"share of all draws: {what}", better)
+        _derived_share(f"source_{part}", f"Source: {part}", f"share of all draws: {what}", better)
         for part, (what, better) in _SOURCES.items()
     ),
-    _percent(
+    _derived_share(
         "guided_shown",
         "Guided: shown",
         "draws whose guided search fits the input and shows the face's own group",
         "higher",
     ),
-    _percent(
+    _derived_share(
         "guided_confirmed",
         "Guided: confirmed",
         "of those, the ones in which a second attribute model sees the group too",
         "higher",
     ),
     *(
-        _percent(f"{name}_share", f"{title} share", f"apparent groups of {what}", "neither")
+        _derived_share(f"{name}_share", f"{title} share", f"apparent groups of {what}", "neither")
         for name, (title, what) in _COMPOSITIONS.items()
     ),
-    _number("fid", "FID", "Frechet distance between features of outputs and originals", "lower"),
-    _number("kid", "KID", "kernel distance between features, unbiased", "lower"),
-    _number("gpi_kid", "GPI", "largest less smallest KID of the groups", "lower"),
+    _derived("fid", "FID", "Frechet distance between features of outputs and originals", "lower"),
+    _derived("kid", "KID", "kernel distance between features, unbiased", "lower", in_report=True),
+    _derived("gpi_kid", "GPI", "largest less smallest KID of the groups", "lower"),
 )

@@ -1,0 +1,402 @@
+"""Every metric, one entry each. No torch at import.
+
+From here come the columns of the samples, what ``--metrics`` takes, ``pulse-audit list metrics``,
+the measures of a summary and the tables of terminal and report. To add a metric of images, write
+``compute(sr, hr)`` in a file beside this one and add one entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from pulse_audit.metrics.definition import (
+    Direction,
+    FloatArray,
+    MetricDefinition,
+    mean,
+    numbers,
+    share,
+)
+from pulse_audit.metrics.group_metrics import DERIVED_METRICS, OUTCOME_METRICS
+from pulse_audit.types import Status
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: PSNR of identical images is infinite; a mean needs a number, so it is counted as this many dB.
+PSNR_CEILING = 100.0
+
+
+def feasible(samples: pd.DataFrame) -> FloatArray:
+    """1 for draws that gave an image which fits its input; errors and missing values count as 0.
+
+    An output in which no face is found may fit its input all the same.
+    """
+    failed = samples["status"] == str(Status.ERROR)
+    return np.asarray(samples["feasible"].eq(True) & ~failed, dtype=np.float64)
+
+
+def shift(samples: pd.DataFrame, quantity: str) -> FloatArray:
+    """Output minus original."""
+    return numbers(samples, f"sr_{quantity}") - numbers(samples, f"hr_{quantity}")
+
+
+def wrapped(degrees: FloatArray) -> FloatArray:
+    """Wrap angles to [-180, 180)."""
+    return (degrees + 180.0) % 360.0 - 180.0
+
+
+def root_mean_square_levels(sums: FloatArray, counts: FloatArray) -> FloatArray:
+    """Mean squared errors on the [0, 1] scale to one RMSE in levels of 255."""
+    return 255.0 * np.sqrt(np.maximum(sums, 0.0) / counts)
+
+
+def _rate_of(status: Status, title: str, description: str, *more: str) -> MetricDefinition:
+    """Share of the draws of one status; missing where a column of ``more`` is."""
+    return share(
+        f"{status}_rate",
+        title,
+        description,
+        "lower",
+        reads=("status", *more),
+        from_samples=lambda samples: np.asarray(samples["status"] == str(status), np.float64),
+        in_report=status != Status.INFEASIBLE,
+    )
+
+
+def _tone(quantity: str, title: str, unit: str, **more: Any) -> tuple[MetricDefinition, ...]:
+    """Level of originals and of outputs, and shift, of a quantity of skin tone."""
+    reads = (f"hr_{quantity}", f"sr_{quantity}")
+    levels = [
+        mean(
+            f"{side}_{quantity}",
+            f"{title} of {whose}",
+            "mean over the draws of which original and output were both measured",
+            "neither",
+            unit=unit,
+            reads=reads,
+            # A draw without both has no shift: adding 0 times the shift leaves it out here too.
+            from_samples=lambda samples, side=side: (
+                numbers(samples, f"{side}_{quantity}") + 0.0 * shift(samples, quantity)
+            ),
+        )
+        for side, whose in (("hr", "originals"), ("sr", "outputs"))
+    ]
+    change = mean(
+        f"{quantity}_shift",
+        f"{title} shift",
+        "output minus original",
+        "nearer 0",
+        unit=unit,
+        reads=reads,
+        from_samples=lambda samples: shift(samples, quantity),
+        in_report=True,
+        **more,
+    )
+    return (*levels, change)
+
+
+def _lpips(
+    name: str, title: str, net: str, weights: str, smallest: int, **more: Any
+) -> MetricDefinition:
+    """LPIPS with one trunk (see `pulse_audit.metrics.perceptual`)."""
+    return mean(
+        name,
+        title,
+        "learned perceptual distance to the original",
+        "lower",
+        decimals=3,
+        columns={name: "float"},
+        measured_from="images",
+        computed_by="pulse_audit.metrics.perceptual:load",
+        arguments={"net": net},
+        settings=lambda: {"heads": f"lpips {version('lpips')}, version 0.1 of the heads"},
+        weights=weights,
+        smallest=smallest,
+        **more,
+    )
+
+
+def _niqe(name: str, title: str, patch: int, **more: Any) -> MetricDefinition:
+    """NIQE with patches of one size (see `pulse_audit.metrics.naturalness`)."""
+    return mean(
+        name,
+        title,
+        f"naturalness of the output alone, in patches of {patch} px",
+        "lower",
+        decimals=2,
+        columns={name: "float"},
+        measured_from="patches",
+        computed_by="pulse_audit.metrics.naturalness:NiqeModel",
+        arguments={"patch": patch},
+        settings=lambda: {"fitted_on": "the originals"},
+        needs="37 sharp patches",
+        smallest=2 * patch,
+        **more,
+    )
+
+
+_FACENET: Mapping[str, Any] = {
+    "measured_from": "face embedding",
+    "weights": "facenet-vggface2",
+    "smallest": 40,
+    "in_contract": True,
+    "in_report": True,
+}
+
+#: Metrics with one number a draw, in the order of the samples' columns and of a summary's rows.
+DRAW_METRICS: Sequence[MetricDefinition] = (
+    share(
+        "feasible_rate",
+        "Feasible",
+        "share of all draws whose output downscales to the input within the search's limit "
+        "(MSE 2e-3 official, 1e-3 paper); errors count as infeasible",
+        "higher",
+        reads=("feasible",),
+        from_samples=feasible,
+        terminal=("feasible %", 0),
+        in_report=True,
+    ),
+    _rate_of(
+        Status.INFEASIBLE,
+        "Status infeasible",
+        "share of all draws given up; only arms that promise feasibility have this status",
+    ),
+    _rate_of(Status.ERROR, "Errors", "share of all draws that failed"),
+    _rate_of(
+        Status.NO_FACE,
+        "No face",
+        "share of all draws without a face in the output",
+        "sr_face_found",
+    ),
+    mean(
+        "downscale_error",
+        "Downscale error",
+        "mean squared error between the downscaled output and the input",
+        "lower",
+        unit="[0, 1]²",
+        decimals=5,
+        reads=("downscale_error",),
+        lower_bound=0.0,
+    ),
+    mean(
+        "downscale_rmse",
+        "Downscale RMSE",
+        "square root of the mean downscale error, in 8-bit levels",
+        "lower",
+        unit="/ 255",
+        decimals=2,
+        reads=("downscale_error",),
+        from_samples=lambda samples: numbers(samples, "downscale_error"),
+        statistic=root_mean_square_levels,
+        lower_bound=0.0,
+        terminal=("DS error /255", 1),
+        in_report=True,
+    ),
+    mean(
+        "psnr",
+        "PSNR",
+        f"against the original; identical images (infinite) count as {PSNR_CEILING:.0f} dB",
+        "higher",
+        unit="dB",
+        columns={"psnr": "float"},
+        in_contract=True,
+        from_samples=lambda samples: np.minimum(numbers(samples, "psnr"), PSNR_CEILING),
+        measured_from="images",
+        computed_by="pulse_audit.metrics.fidelity:psnr",
+        terminal=("PSNR dB", 1),
+        in_report=True,
+    ),
+    mean(
+        "ssim",
+        "SSIM",
+        "structural similarity to the original",
+        "higher",
+        decimals=3,
+        columns={"ssim": "float"},
+        in_contract=True,
+        measured_from="images",
+        computed_by="pulse_audit.metrics.fidelity:ssim",
+        smallest=11,
+        terminal=("SSIM", 3),
+        in_report=True,
+    ),
+    mean(
+        "ms_ssim",
+        "MS-SSIM",
+        "structural similarity over five scales, from 161 px",
+        "higher",
+        decimals=3,
+        columns={"ms_ssim": "float"},
+        in_contract=True,
+        measured_from="images",
+        computed_by="pulse_audit.metrics.fidelity:ms_ssim",
+        smallest=161,
+        in_report=True,
+    ),
+    _lpips("lpips", "LPIPS", "alex", "lpips-alexnet", 31, in_contract=True, in_report=True),
+    _niqe("niqe", "NIQE", 96, in_contract=True, in_report=True),
+    mean(
+        "sharpness",
+        "Sharpness",
+        "variance of the Laplacian of the output",
+        "neither",
+        unit="(8-bit levels)²",
+        decimals=4,
+        columns={"sharpness": "float"},
+        in_contract=True,
+        measured_from="images",
+        computed_by="pulse_audit.metrics.naturalness:sharpness",
+        smallest=3,
+    ),
+    mean(
+        "attribute_cosine",
+        "Attribute cosine",
+        "similarity of output and original in the attribute model's features",
+        "higher",
+        decimals=3,
+        columns={"attribute_cosine": "float"},
+        in_contract=True,
+        measured_from="attribute features",
+        computed_by="pulse_audit.metrics.identity:cosines",
+        needs="an attribute model with features",
+        in_report=True,
+    ),
+    mean(
+        "identity_cosine",
+        "Identity cosine",
+        "similarity of output and original in a face recognition network",
+        "higher",
+        decimals=3,
+        columns={"identity_cosine": "float"},
+        computed_by="pulse_audit.metrics.identity:cosines",
+        **_FACENET,
+    ),
+    share(
+        "verified",
+        "Verified",
+        "share of draws that the face recognition network takes for the same person",
+        "higher",
+        columns={"verified": "flag"},
+        computed_by="pulse_audit.metrics.identity:verified",
+        settings=lambda: {"false_accept_rates": [1e-3, 1e-2]},
+        **_FACENET,
+    ),
+    *_tone("lightness", "Lightness", "L*", terminal=("L* shift", 1)),
+    *_tone("ita", "ITA", "°"),
+    mean(
+        "hue_shift",
+        "Hue shift",
+        "output minus original, the shorter way round the circle",
+        "nearer 0",
+        unit="°",
+        reads=("hr_hue", "sr_hue"),
+        from_samples=lambda samples: wrapped(shift(samples, "hue")),
+        in_report=True,
+    ),
+    mean(
+        "monk_shift",
+        "Monk shift",
+        "absolute difference of the Monk skin tone class, of ten",
+        "lower",
+        unit="steps",
+        decimals=2,
+        reads=("hr_monk", "sr_monk"),
+        from_samples=lambda samples: np.abs(shift(samples, "monk")),
+        lower_bound=0.0,
+        in_report=True,
+    ),
+    mean(
+        "steps",
+        "Search steps",
+        "optimisation steps taken",
+        "neither",
+        decimals=0,
+        reads=("steps",),
+        lower_bound=0.0,
+        in_report=True,
+    ),
+    # Columns that are there only where they are measured.
+    _lpips("lpips_vgg", "LPIPS, VGG", "vgg", "lpips-vgg16", 16, on_request=True),
+    _lpips(
+        "lpips_squeeze", "LPIPS, SqueezeNet", "squeeze", "lpips-squeezenet", 17, on_request=True
+    ),
+    _niqe("niqe_small", "NIQE, small patches", 32, replaced=("niqe", 192)),
+)
+
+#: Fills the columns that ``no_face_rate`` is taken from.
+FACE_FOUND = MetricDefinition(
+    name="face_found",
+    title="Face found",
+    description="whether the detector finds a face in the original and in the output",
+    direction="neither",
+    kind="column",
+    columns={"hr_face_found": "flag", "sr_face_found": "flag"},
+    in_contract=True,
+    measured_from="detector",
+    computed_by="pulse_audit.faces.align:FaceAligner",
+    settings=lambda: {
+        "detector": "MTCNN",
+        "weights": f"facenet-pytorch {version('facenet-pytorch')}",
+    },
+    needs="MTCNN",
+    smallest=32,
+)
+
+METRICS: Sequence[MetricDefinition] = (
+    *DRAW_METRICS,
+    *OUTCOME_METRICS,
+    *DERIVED_METRICS,
+    FACE_FOUND,
+)
+BY_NAME: Mapping[str, MetricDefinition] = {m.name: m for m in METRICS}
+#: Metric that fills a column, in the order of the samples.
+FILLED_BY: Mapping[str, MetricDefinition] = {c: m for m in METRICS for c in m.columns}
+#: What ``--metrics`` takes.
+MEASURED: Mapping[str, MetricDefinition] = {m.name: m for m in METRICS if m.measured_from}
+
+
+#: Metrics that a summary takes from the samples of any run, missing values with their reason.
+SAMPLE_METRICS: Sequence[MetricDefinition] = [m for m in DRAW_METRICS if m.in_every_run]
+
+
+class RecordedMetric(Protocol):
+    """What the manifest records of a metric."""
+
+    columns: list[str]
+    unit: str | None
+    better: str | None
+
+
+def metrics_of_run(recorded: Mapping[str, RecordedMetric]) -> list[MetricDefinition]:
+    """Metrics that a summary takes from the samples of a run: the contract's, then its own.
+
+    Parameters
+    ----------
+    recorded : mapping
+        The manifest's metrics by name; those of plug-ins become means of their columns.
+    """
+    own = [
+        FILLED_BY.get(name) or BY_NAME.get(name) or of_plugin(name, metric)
+        for metric in recorded.values()
+        for name in metric.columns
+    ]
+    return [*SAMPLE_METRICS, *(m for m in own if not m.in_every_run)]
+
+
+def of_plugin(name: str, recorded: RecordedMetric) -> MetricDefinition:
+    """Define the metric of a column that a plug-in fills."""
+    directions: Mapping[str, Direction] = {"higher": "higher", "lower": "lower"}
+    return mean(
+        name,
+        name,
+        "a metric of a plug-in",
+        directions.get(str(recorded.better), "neither"),
+        unit=recorded.unit or "",
+        decimals=3,
+        columns={name: "float"},
+    )
