@@ -7,9 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pulse_audit.generators.resample import upfirdn2d
 from pulse_audit.generators.stylegan2 import StyleGAN2
-from pulse_audit.generators.stylegan2_layers import StyleGAN2Config, SynthesisLayer
+from pulse_audit.generators.stylegan2_layers import StyleGAN2Config, StyleGAN2Layer, upfirdn2d
 
 #: The 256 px network of the ADA repository's ``paper256``.
 CHANNELS = (512, 512, 512, 512, 256, 128, 64)
@@ -17,7 +16,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 BATCH = 16 if DEVICE == "cuda" else 2
 
 
-class GroupedLayer(SynthesisLayer):
+class GroupedLayer(StyleGAN2Layer):
     """The layer as usually written: modulated weights (n, out, in, 3, 3), a grouped convolution."""
 
     def forward(

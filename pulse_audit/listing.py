@@ -143,6 +143,7 @@ def generator_cards(listing: str, references: Sequence[str], trusted: Sequence[s
             "resolution": str(card.resolution),
             "crop": card.crop,
             "latent": f"{card.n_latents} x {card.latent_dim}",
+            "classes": str(card.classes or "-"),
             "parameters": f"{card.parameters:,}",
             "training data": card.training_data or "unknown",
             "licence": card.licence or "unknown",

@@ -17,7 +17,9 @@ PLANTED = "planted:"
 ARM_FORMS = ("pulse", *INTERPOLATION, f"{PLANTED}MATRIX.csv", "FILE.py:FACTORY")
 
 # Source, resolution and class, the last two optional.
-_GENERATOR = re.compile(r"(.+?)(?:@(\d{1,5}))?(?:#(\d{1,6}|each))?")
+_GENERATOR = re.compile(
+    r"(.+?)(?:@(\d{1,5}))?(?:@(auto|fused|separate))?(?:#(\d{1,6}|each))?"
+)
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
@@ -34,18 +36,21 @@ def is_factory(reference: str) -> bool:
 
 @dataclass(frozen=True)
 class GeneratorReference:
-    """A generator as requested: ``SOURCE[@RESOLUTION][#CLASS]``."""
+    """A generator as requested: ``SOURCE[@RESOLUTION][@UPSAMPLING][#CLASS]``."""
 
     #: A name, a checkpoint file or ``FILE.py:FACTORY``.
     source: str
     resolution: int | None = None
     #: Class of a conditional network, ``each`` for all, None for classes drawn uniformly.
     label: str | None = None
+    #: How a StyleGAN 1 of genforce upsamples (its setting ``fused_scale``), which its files do not
+    #: say: ``auto``, ``fused`` (True) or ``separate`` (False).
+    upsampling: str | None = None
 
     def __str__(self) -> str:
         """Return the reference as users write it."""
-        resolution = f"@{self.resolution}" if self.resolution is not None else ""
-        return f"{self.source}{resolution}" + (f"#{self.label}" if self.label else "")
+        choices = [f"@{c}" for c in (self.resolution, self.upsampling) if c is not None]
+        return "".join([self.source, *choices]) + (f"#{self.label}" if self.label else "")
 
     @property
     def is_factory(self) -> bool:
@@ -70,8 +75,8 @@ def parse_generator(reference: str | GeneratorReference) -> GeneratorReference:
     match = _GENERATOR.fullmatch(reference)
     if match is None or Path(reference).is_file():
         return GeneratorReference(reference)
-    source, resolution, label = match.groups()
-    return GeneratorReference(source, int(resolution) if resolution else None, label)
+    source, resolution, upsampling, label = match.groups()
+    return GeneratorReference(source, int(resolution) if resolution else None, label, upsampling)
 
 
 @dataclass(frozen=True)

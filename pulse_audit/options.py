@@ -74,7 +74,8 @@ _OF_A_RUN: tuple[Callable[[Command], Command], ...] = (
         "--generator", "generators", multiple=True, metavar="GEN", help="A name, a checkpoint file "
         "or FILE.py:FACTORY; each makes a pulse arm (repeatable). Conditional networks: FILE#3 "
         "fixes class 3, FILE#each makes an arm of every class, else classes are drawn uniformly. "
-        "FILE@256: the resolution, where the file does not state it.",
+        "FILE@256: the resolution, where the file does not state it; FILE@auto, @fused or "
+        "@separate: the upsampling of a StyleGAN 1 of genforce.",
     ),
     trust_file,
     option(

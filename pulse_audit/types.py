@@ -86,6 +86,7 @@ class GeneratorCard:
     ``crop`` is one of `CROPS`.
     ``training_data``, ``licence`` and ``sha256`` are None where nothing is known;
     ``training_composition`` counts the training faces by label, and is None where nobody did.
+    ``classes`` is the number of classes of a conditional generator, 0 for all others.
     """
 
     name: str
@@ -100,10 +101,11 @@ class GeneratorCard:
     licence: str | None = None
     sha256: str | None = None
     training_composition: Mapping[str, int] | None = None
+    classes: int = 0
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the card as plain JSON values."""
-        return asdict(self)
+        """Return the card as plain JSON values; ``classes`` only where there are any."""
+        return {key: value for key, value in asdict(self).items() if key != "classes" or value}
 
 
 class Generator(Protocol):

@@ -1,4 +1,4 @@
-"""From z to w: the mapping network that StyleGAN 2 and 3 share, truncation and style mixing.
+"""From z to w: mapping networks, truncation and style mixing.
 
 Key names of the state dict are those of the stylegan2-ada-pytorch and stylegan3 repositories.
 """
@@ -19,14 +19,7 @@ AVERAGE_SAMPLES = 10_000
 class FullyConnected(nn.Module):
     """Linear layer with equalised learning rate: stored weights are scaled when used.
 
-    Parameters
-    ----------
-    n_in, n_out : int
-        Features.
-    lr_multiplier : float
-        Factor on the weight (over sqrt(n_in)) and on the bias.
-    bias : bool
-        Whether the layer has a bias.
+    The weight is multiplied by ``lr_multiplier / sqrt(n_in)``, the bias by ``lr_multiplier``.
     """
 
     def __init__(self, n_in: int, n_out: int, lr_multiplier: float = 1.0, bias: bool = True):
@@ -72,8 +65,63 @@ def mix_styles(coarse: Tensor, fine: Tensor, crossover: int) -> Tensor:
     return torch.cat([coarse[:, :crossover], fine[:, crossover:]], dim=1)
 
 
-class MappingNetwork(nn.Module):
-    """Normalised z (and an embedded class) through leaky-ReLU layers to w.
+class StyleMapping(nn.Module):
+    """What mapping networks share: the checks, truncation and the average of w.
+
+    Attributes
+    ----------
+    z_dim, c_dim : int
+        Sizes of the latent and of the one-hot label (0: unconditional).
+    num_ws : int
+        Styles per image.
+    w_avg : Tensor
+        Average of w (w_dim,), in the type of the weights.
+    """
+
+    z_dim: int
+    c_dim: int
+    num_ws: int
+    w_avg: Tensor
+
+    def single(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Map z (n, z_dim) to one style an image (n, w_dim), without truncation."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        z: Tensor,
+        labels: Tensor | None = None,
+        truncation: float = 1.0,
+        cutoff: int | None = None,
+    ) -> Tensor:
+        """Map z (n, z_dim) and one-hot labels (n, c_dim) to styles (n, num_ws, w_dim)."""
+        if z.ndim != 2 or z.shape[1] != self.z_dim:
+            raise InputError(f"mapping: z is {tuple(z.shape)}, needs to be (n, {self.z_dim})")
+        if self.c_dim and labels is None:
+            raise InputError(
+                f"mapping: this generator is conditional on {self.c_dim} classes; "
+                f"give one-hot labels (n, {self.c_dim})"
+            )
+        if labels is not None and (not self.c_dim or labels.shape != (len(z), self.c_dim)):
+            wanted = f"({len(z)}, {self.c_dim})" if self.c_dim else "none: it has no classes"
+            raise InputError(
+                f"mapping: labels are {tuple(labels.shape)}; the generator takes {wanted}"
+            )
+        w = self.single(z, labels).unsqueeze(1).repeat(1, self.num_ws, 1)
+        return truncate(w, self.w_avg, truncation, cutoff)
+
+    @torch.no_grad()
+    def estimate_average(self) -> None:
+        """Set ``w_avg`` to the mean of w over a fixed sample of z, for files that store none."""
+        source = torch.Generator().manual_seed(0)
+        z = torch.randn(AVERAGE_SAMPLES, self.z_dim, generator=source)
+        classes = torch.arange(AVERAGE_SAMPLES) % max(self.c_dim, 1)
+        labels = F.one_hot(classes, self.c_dim).float() if self.c_dim else None
+        self.w_avg.copy_(self.single(z, labels).mean(dim=0))
+
+
+class MappingNetwork(StyleMapping):
+    """Normalised z (and an embedded class) through leaky-ReLU layers to w (StyleGAN 2 and 3).
 
     Parameters
     ----------
@@ -114,54 +162,17 @@ class MappingNetwork(nn.Module):
             setattr(self, f"fc{index}", layer)
         self.register_buffer("w_avg", torch.zeros(w_dim))
 
-    w_avg: Tensor
-
-    def forward(
-        self,
-        z: Tensor,
-        labels: Tensor | None = None,
-        truncation: float = 1.0,
-        cutoff: int | None = None,
-    ) -> Tensor:
-        """Map z (n, z_dim) and one-hot labels (n, c_dim) to styles (n, num_ws, w_dim)."""
-        w = self.single(z, labels).unsqueeze(1).repeat(1, self.num_ws, 1)
-        return truncate(w, self.w_avg, truncation, cutoff)
-
     def single(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Map z (n, z_dim) to one style an image (n, w_dim), without truncation."""
-        x = self._inputs(z.to(self.w_avg.dtype), labels)
+        x = z.to(self.w_avg.dtype)
+        embedded = None if labels is None else self.embed(labels.to(x.dtype))
+        if embedded is not None and self.joint_norm:
+            x = normalize_second_moment(torch.cat([x, embedded], dim=1))
+        else:
+            x = normalize_second_moment(x)
+            if embedded is not None:
+                x = torch.cat([x, normalize_second_moment(embedded)], dim=1)
+        # The gain of sqrt(2) keeps the variance through the leaky ReLU.
         for index in range(self.num_layers):
             x = F.leaky_relu(getattr(self, f"fc{index}")(x), 0.2) * math.sqrt(2)
         return x
-
-    def _inputs(self, z: Tensor, labels: Tensor | None) -> Tensor:
-        self._check(z, labels)
-        if labels is None:
-            return normalize_second_moment(z)
-        embedded = self.embed(labels.to(z.dtype))
-        if self.joint_norm:
-            return normalize_second_moment(torch.cat([z, embedded], dim=1))
-        return torch.cat([normalize_second_moment(z), normalize_second_moment(embedded)], dim=1)
-
-    def _check(self, z: Tensor, labels: Tensor | None) -> None:
-        if z.ndim != 2 or z.shape[1] != self.z_dim:
-            raise InputError(f"mapping: z is {tuple(z.shape)}, needs to be (n, {self.z_dim})")
-        if self.c_dim and labels is None:
-            raise InputError(
-                f"mapping: this generator is conditional on {self.c_dim} classes; "
-                f"give one-hot labels (n, {self.c_dim})"
-            )
-        if labels is not None and labels.shape != (z.shape[0], self.c_dim):
-            wanted = f"({z.shape[0]}, {self.c_dim})" if self.c_dim else "none: it is unconditional"
-            raise InputError(
-                f"mapping: labels are {tuple(labels.shape)}; the generator takes {wanted}"
-            )
-
-    @torch.no_grad()
-    def estimate_average(self) -> None:
-        """Set ``w_avg`` to the mean of w over a fixed sample of z, for files that store none."""
-        generator = torch.Generator().manual_seed(0)
-        z = torch.randn(AVERAGE_SAMPLES, self.z_dim, generator=generator)
-        classes = torch.arange(AVERAGE_SAMPLES) % max(self.c_dim, 1)
-        labels = F.one_hot(classes, self.c_dim).float() if self.c_dim else None
-        self.w_avg.copy_(self.single(z, labels).mean(dim=0))

@@ -23,11 +23,12 @@ from pulse_audit.generators.network import (
     needed,
     noise_maps,
 )
-from pulse_audit.generators.resample import setup_filter, upsample2d
 from pulse_audit.generators.stylegan2_layers import (
     StyleGAN2Config,
     SynthesisBlock,
     SynthesisBlocks,
+    setup_filter,
+    upsample2d,
 )
 from pulse_audit.types import InputError
 
@@ -45,6 +46,7 @@ class StyleGAN2(MappedNetwork):
 
     family = "stylegan2"
     syn: SynthesisBlocks
+    map: MappingNetwork
 
     def __init__(self, config: StyleGAN2Config):
         super().__init__()
@@ -89,17 +91,31 @@ class StyleGAN2(MappedNetwork):
         InputError
             If tensors are missing or do not fit together.
         """
-        state = _one_filter(state)
+        # Every layer of the repository stores its own copy of the one resampling filter. That of
+        # conv1 and of the first block is never used, and there it is the default.
+        filters = {key: v for key, v in state.items() if key.endswith(".resample_filter")}
+        used = [v for k, v in filters.items() if not re.search(r"\.(conv1|b4)\.resample", k)]
+        taps = next(iter(used), setup_filter())
+        if any(not torch.equal(v, taps) for v in used):
+            raise InputError("checkpoint: the layers use different resampling filters")
+        state = {key: v for key, v in state.items() if key not in filters}
+        state["synthesis.resample_filter"] = taps
         config = infer_config(state, lr_multiplier, conv_clamp, joint_norm)
-        return cls._checked(partial(cls, config), state)
+        return cls.filled(partial(cls, config), state)
 
     @classmethod
     def fresh(cls, config: StyleGAN2Config, seed: int) -> Self:
         """Return an untrained network as the paper initialises it; its weights are not frozen."""
         network, generator = cls(config), torch.Generator().manual_seed(seed)
         with torch.no_grad():
+            # Standard normal weights, zero biases, and styles that start at one.
             for name, tensor in network.weights().items():
-                _initialise(name, tensor, config.lr_multiplier, generator)
+                if name.endswith(("weight", "const", "noise_const")):
+                    tensor.normal_(generator=generator)
+                elif name.endswith(("bias", "noise_strength", "w_avg")):
+                    tensor.fill_(1.0 if name.endswith("affine.bias") else 0.0)
+                if re.fullmatch(r"mapping\.fc\d+\.weight", name):
+                    tensor.div_(config.lr_multiplier)
             network.syn.resample_filter.copy_(setup_filter())
         return network
 
@@ -125,27 +141,24 @@ class StyleGAN2(MappedNetwork):
             If styles or noise do not fit.
         """
         w = self.checked_styles(w)
-        maps = iter(self._noise(noise, w))
+        layers = self.syn.layers
+        if self.noise_shapes:
+            stored = [layer.noise_const for layer in layers]
+            maps = iter(noise_maps(noise, self.noise_shapes, w, stored))
+        else:
+            maps = iter([None] * len(layers))
         x = self.syn.blocks["b4"].const.to(self.dtype).expand(len(w), -1, -1, -1)
         x = x.contiguous(memory_format=torch.channels_last)
         image, start = w.new_zeros(()), 0
         for block in self.syn.blocks.values():
             x = block(x, w[:, start:], self.syn.resample_filter, maps)
             start += len(block.layers)
+            # The image so far is doubled, and the colours of this block are added.
             if image.ndim:
                 image = upsample2d(image, self.syn.resample_filter)
             if block.colours:
                 image = image + block.torgb(x, w[:, start])
         return image.contiguous()
-
-    def _noise(self, noise: Noise, w: Tensor) -> list[Tensor] | list[None]:
-        """One map per layer, or None per layer."""
-        layers = self.syn.layers
-        if noise == "none" or not self.noise_shapes:
-            return [None] * len(layers)
-        if noise == "const":
-            return [layer.noise_const for layer in layers]
-        return noise_maps(noise, self.noise_shapes, w)
 
     def at_resolution(self, resolution: int) -> Self:
         """Return the network cut off at a resolution, sharing these weights.
@@ -169,6 +182,7 @@ class StyleGAN2(MappedNetwork):
         kept = {name: block for name, block in blocks.items() if int(name[1:]) <= resolution}
         network._modules = {**self._modules, "syn": SynthesisBlocks(kept, self.syn.resample_filter)}
         network._describe()
+        # A mapping network of its own, because it gives fewer styles; the weights are shared.
         network.map = copy.copy(self.map)
         network.map.num_ws = network.num_ws
         return network
@@ -181,7 +195,15 @@ def infer_config(
     joint_norm: bool,
 ) -> StyleGAN2Config:
     """Read the shape of the network from a state dict in stylegan2-ada-pytorch's layout."""
-    sizes = _sizes(state)
+    blocks = {int(m[1]) for key in state if (m := re.match(r"synthesis\.b(\d+)\.", key))}
+    sizes = sorted(blocks)
+    if not sizes or len(sizes) > 12 or sizes != [4 * 2**i for i in range(len(sizes))]:
+        raise InputError(f"checkpoint: StyleGAN 2 blocks of sizes {sizes}, expected 4, 8, 16, ...")
+    # Only the resnet architecture has shortcuts, only skip has colours at every size.
+    if f"synthesis.b{sizes[-1]}.skip.weight" in state:
+        architecture = "resnet"
+    else:
+        architecture = "skip" if "synthesis.b4.torgb.weight" in state else "orig"
     embed = state.get("mapping.embed.weight", torch.empty(0, 0))
     widths = mapping_widths(state)
     return StyleGAN2Config(
@@ -191,7 +213,7 @@ def infer_config(
         c_dim=embed.shape[1],
         hidden=widths[1:-1],
         embed_dim=embed.shape[0],
-        architecture=_architecture(state, sizes),
+        architecture=architecture,
         img_channels=needed(state, f"synthesis.b{sizes[-1]}.torgb.weight").shape[0],
         lr_multiplier=lr_multiplier,
         joint_norm=joint_norm,
@@ -199,38 +221,3 @@ def infer_config(
         noise="synthesis.b4.conv1.noise_strength" in state,
         filter_size=needed(state, "synthesis.resample_filter").shape[-1],
     )
-
-
-def _sizes(state: Mapping[str, Tensor]) -> list[int]:
-    """Resolutions of the blocks; InputError unless they are 4, 8, 16, ..."""
-    found = {int(m[1]) for key in state if (m := re.match(r"synthesis\.b(\d+)\.", key))}
-    sizes = sorted(found)
-    if not sizes or len(sizes) > 12 or sizes != [4 * 2**i for i in range(len(sizes))]:
-        raise InputError(f"checkpoint: StyleGAN 2 blocks of sizes {sizes}, expected 4, 8, 16, ...")
-    return sizes
-
-
-def _architecture(state: Mapping[str, Tensor], sizes: list[int]) -> str:
-    if f"synthesis.b{sizes[-1]}.skip.weight" in state:
-        return "resnet"
-    return "skip" if "synthesis.b4.torgb.weight" in state else "orig"
-
-
-def _one_filter(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Replace the filter stored with every layer by one; InputError if they differ."""
-    filters = {key: v for key, v in state.items() if key.endswith(".resample_filter")}
-    taps = next(iter(filters.values()), setup_filter())
-    if any(not torch.equal(v, taps) for v in filters.values()):
-        raise InputError("checkpoint: the layers use different resampling filters")
-    rest = {key: v for key, v in state.items() if key not in filters}
-    return {**rest, "synthesis.resample_filter": taps}
-
-
-def _initialise(name: str, tensor: Tensor, lr: float, generator: torch.Generator) -> None:
-    """Fill one tensor: standard normal weights, zero biases, styles that start at one."""
-    if name.endswith(("weight", "const", "noise_const")):
-        tensor.normal_(generator=generator)
-    elif name.endswith(("bias", "noise_strength", "w_avg")):
-        tensor.fill_(1.0 if name.endswith("affine.bias") else 0.0)
-    if re.fullmatch(r"mapping\.fc\d+\.weight", name):
-        tensor.div_(lr)

@@ -1,15 +1,16 @@
-"""The layers of StyleGAN 2, written for search: no grouped convolution.
+"""The layers of StyleGAN 2, and the resampling that StyleGAN 2 and 3 share.
 
-Weight modulation is done on the activations: scale the input, convolve with the shared weight,
-scale the output. That is the same function as equation 3 of Karras et al. 2020
-(arXiv:1912.04958), and its gradient with respect to the styles never passes through a weight
-gradient, as it does with one modulated weight per image.
+Written for search, without grouped convolutions. Weight modulation is done on the activations:
+scale the input, convolve with the shared weight, scale the output. That is the same function as
+equation 3 of Karras et al. 2020 (arXiv:1912.04958), and its gradient with respect to the styles
+never passes through a weight gradient, as it does with one modulated weight per image. Resampling
+(upfirdn in the papers) is our own implementation in plain PyTorch.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,10 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pulse_audit.generators.mapping import FullyConnected
-from pulse_audit.generators.resample import upfirdn2d, upsample2d
 from pulse_audit.types import InputError
 
 ARCHITECTURES = ("skip", "orig", "resnet")
+
+Padding = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -61,13 +63,80 @@ class StyleGAN2Config:
         return int(4 * 2 ** (len(self.channels) - 1))
 
 
-def _scaled(x: Tensor, style: Tensor) -> Tensor:
-    """Multiply the channels of (n, c, h, w) by (n, c)."""
-    return x * style.to(x.dtype)[:, :, None, None]
+def setup_filter(taps: Sequence[float] = (1, 3, 3, 1)) -> Tensor:
+    """Return the (k, k) low-pass filter of these taps: their outer product, summing to one."""
+    line = torch.tensor(taps, dtype=torch.float32)
+    square = torch.outer(line, line)
+    return square / square.sum()
 
 
-def _clamped(x: Tensor, bound: float | None) -> Tensor:
-    return x if bound is None else x.clamp(-bound, bound)
+def upfirdn2d(
+    x: Tensor,
+    taps: Tensor | None,
+    up: int = 1,
+    down: int = 1,
+    padding: Padding = (0, 0, 0, 0),
+    gain: float = 1.0,
+) -> Tensor:
+    """Upsample by zero insertion, pad, convolve every channel with a filter, downsample.
+
+    Parameters
+    ----------
+    x : Tensor
+        Images (n, c, h, w).
+    taps : Tensor or None
+        A (k, k) filter, a (k,) filter applied along both axes, or None for no filtering.
+    up, down : int
+        Integer factors.
+    padding : tuple
+        Zeros at left, right, top and bottom of the zero-inserted image; negative values crop.
+    gain : float
+        Factor on the result; ``up**2`` keeps the mean of an upsampled image.
+
+    Returns
+    -------
+    Tensor
+        (n, c, h', w') with h' = ceil((h * up + top + bottom - k + 1) / down), w' likewise.
+    """
+    left, right, top, bottom = padding
+    if taps is None:
+        taps = x.new_ones(1)
+    if taps.ndim == 2:
+        return _filter(x, taps * gain, (up, up), (down, down), padding)
+    line = taps * gain**0.5
+    x = _filter(x, line[None, :], (1, up), (1, down), (left, right, 0, 0))
+    return _filter(x, line[:, None], (up, 1), (down, 1), (0, 0, top, bottom))
+
+
+def upsample2d(x: Tensor, taps: Tensor) -> Tensor:
+    """Double the size of (n, c, h, w) images with a (k, k) filter, keeping their mean."""
+    before, after = (taps.shape[-1] + 1) // 2, (taps.shape[-1] - 2) // 2
+    return upfirdn2d(x, taps, up=2, padding=(before, after, before, after), gain=4.0)
+
+
+def _filter(
+    x: Tensor, taps: Tensor, up: tuple[int, int], down: tuple[int, int], padding: Padding
+) -> Tensor:
+    """One pass with a (kh, kw) filter; ``up`` and ``down`` are (vertical, horizontal)."""
+    channels = x.shape[1]
+    kernel = taps.to(x.dtype).expand(channels, 1, *taps.shape)
+    left, right, top, bottom = padding
+    if up == (1, 1):
+        if min(padding) < 0 or left != right or top != bottom:
+            x, left, top = F.pad(x, padding), 0, 0
+        # conv2d correlates; the flip makes it a convolution.
+        kernel = kernel.flip(2, 3)
+        return F.conv2d(x, kernel, stride=down, padding=(top, left), groups=channels)
+    # A transposed convolution never multiplies by the inserted zeros; then crop to the padding.
+    (height, width), (vertical, horizontal) = taps.shape, up
+    left, right = left - width + 1, right + horizontal - width
+    top, bottom = top - height + 1, bottom + vertical - height
+    if left == right <= 0 and top == bottom <= 0:
+        full = F.conv_transpose2d(x, kernel, stride=up, padding=(-top, -left), groups=channels)
+    else:
+        full = F.conv_transpose2d(x, kernel, stride=up, groups=channels)
+        full = F.pad(full, (left, right, top, bottom))
+    return full[:, :, :: down[0], :: down[1]]
 
 
 def _conv_weight(n_out: int, n_in: int, size: int) -> nn.Parameter:
@@ -75,7 +144,7 @@ def _conv_weight(n_out: int, n_in: int, size: int) -> nn.Parameter:
     return nn.Parameter(torch.empty(shape, memory_format=torch.channels_last))
 
 
-class SynthesisLayer(nn.Module):
+class StyleGAN2Layer(nn.Module):
     """Modulated 3 x 3 convolution, optionally after doubling the size, noise, bias, leaky ReLU."""
 
     def __init__(self, n_in: int, n_out: int, size: int, up: bool, config: StyleGAN2Config):
@@ -95,25 +164,26 @@ class SynthesisLayer(nn.Module):
     ) -> Tensor:
         """Map (n, n_in, h, h) with styles (n, w_dim) and noise (n or 1, 1, size, size)."""
         style = self.affine(w)
+        # Demodulation: 1 / norm of the modulated weights, (n, n_out).
         energy = self.weight.square().sum(dim=(2, 3))
         # A positive gain commutes with the leaky ReLU, so the small factors carry it.
         total = gain * math.sqrt(2)
         scale = (style.square() @ energy.T + 1e-8).rsqrt() * total
-        x = self._convolve(_scaled(x, style), taps)
+        x = x * style.to(x.dtype)[:, :, None, None]
+        weight = self.weight.to(x.dtype)
+        if self.up:
+            # Transposed convolution, then the low-pass filter on the doubled grid.
+            x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
+            before, after = (taps.shape[-1] + 1) // 2 - 1, (taps.shape[-1] - 2) // 2
+            x = upfirdn2d(x, taps, padding=(before, after, before, after), gain=4.0)
+        else:
+            x = F.conv2d(x, weight, padding=1)
         bias = (self.bias * total).to(x.dtype)[:, None, None]
         x = torch.addcmul(bias, x, scale.to(x.dtype)[:, :, None, None])
         if noise is not None:
             x = x.add_((noise * (self.noise_strength * total)).to(x.dtype))
         x = F.leaky_relu(x, 0.2, inplace=True)
-        return x if self.clamp is None else _clamped(x, self.clamp * gain)
-
-    def _convolve(self, x: Tensor, taps: Tensor) -> Tensor:
-        weight = self.weight.to(x.dtype)
-        if not self.up:
-            return F.conv2d(x, weight, padding=1)
-        x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
-        before, after = (taps.shape[-1] + 1) // 2 - 1, (taps.shape[-1] - 2) // 2
-        return upfirdn2d(x, taps, padding=(before, after, before, after), gain=4.0)
+        return x if self.clamp is None else x.clamp(-self.clamp * gain, self.clamp * gain)
 
 
 class ToRGB(nn.Module):
@@ -128,8 +198,10 @@ class ToRGB(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """Map (n, n_in, h, h) with styles (n, w_dim) to colours, in the type of ``w``."""
-        x = F.conv2d(_scaled(x, self.affine(w) * self.gain), self.weight.to(x.dtype))
-        return _clamped(x.to(w.dtype) + self.bias[:, None, None], self.clamp)
+        style = (self.affine(w) * self.gain).to(x.dtype)
+        x = F.conv2d(x * style[:, :, None, None], self.weight.to(x.dtype))
+        image = x.to(w.dtype) + self.bias[:, None, None]
+        return image if self.clamp is None else image.clamp(-self.clamp, self.clamp)
 
 
 class ResnetSkip(nn.Module):
@@ -157,15 +229,15 @@ class SynthesisBlock(nn.Module):
         if index == 0:
             self.const = nn.Parameter(torch.empty(n_out, size, size))
         else:
-            self.conv0 = SynthesisLayer(n_in, n_out, size, True, config)
-        self.conv1 = SynthesisLayer(n_out, n_out, size, False, config)
+            self.conv0 = StyleGAN2Layer(n_in, n_out, size, True, config)
+        self.conv1 = StyleGAN2Layer(n_out, n_out, size, False, config)
         if self.colours:
             self.torgb = ToRGB(n_out, config)
         if self.residual:
             self.skip = ResnetSkip(n_in, n_out)
 
     @property
-    def layers(self) -> list[SynthesisLayer]:
+    def layers(self) -> list[StyleGAN2Layer]:
         """The convolutions in order."""
         return [self.conv0, self.conv1] if hasattr(self, "conv0") else [self.conv1]
 
@@ -199,6 +271,6 @@ class SynthesisBlocks(nn.ModuleDict):
         return {name: b for name, b in self.items() if isinstance(b, SynthesisBlock)}
 
     @property
-    def layers(self) -> list[SynthesisLayer]:
+    def layers(self) -> list[StyleGAN2Layer]:
         """All convolutions in order."""
         return [layer for block in self.blocks.values() for layer in block.layers]

@@ -5,6 +5,7 @@ Karras et al. 2021, "Alias-Free Generative Adversarial Networks" (arXiv:2106.124
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,18 +13,190 @@ from functools import partial
 from typing import Self
 
 import numpy as np
+import scipy.signal
+import scipy.special
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pulse_audit.generators.mapping import MappingNetwork
+from pulse_audit.generators.mapping import FullyConnected, MappingNetwork
 from pulse_audit.generators.network import MappedNetwork, Noise, mapping_widths, needed
-from pulse_audit.generators.stylegan3_layers import (
-    FourierInput,
-    LayerKind,
-    LayerSpec,
-    SynthesisLayer,
-)
+from pulse_audit.generators.stylegan2_layers import upfirdn2d
 from pulse_audit.types import InputError
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """Signal specification of one layer (section 3.2 and appendix C of the paper).
+
+    ``size`` in pixels with margins, ``rate`` in samples, ``cutoff`` and ``half_width`` in cycles
+    per image.
+    """
+
+    channels: int
+    size: int
+    rate: int
+    cutoff: float
+    half_width: float
+
+
+@dataclass(frozen=True)
+class LayerKind:
+    """What the layers of one network share.
+
+    ``kernel`` is 3 (T) or 1 (R); ``filter_size`` taps per sample of the lower rate; ``clamp``
+    bounds the activations (None: unbounded).
+    """
+
+    w_dim: int
+    kernel: int
+    filter_size: int
+    lrelu_upsampling: int
+    radial: bool
+    clamp: float | None
+
+
+def lowpass(taps: int, cutoff: float, width: float, rate: float, radial: bool) -> Tensor | None:
+    """Design a low-pass filter.
+
+    A Kaiser-windowed sinc of (taps,), to be used along both axes, or the radially symmetric jinc
+    of (taps, taps) (equation 6 of the paper's appendix C.1); None for one tap.
+
+    Parameters
+    ----------
+    taps : int
+        Length.
+    cutoff, width : float
+        Cutoff frequency and width of the transition band, in the units of ``rate``.
+    rate : float
+        Sampling rate.
+    radial : bool
+        Whether the frequency response is to be radially symmetric.
+    """
+    if taps == 1:
+        return None
+    if not radial:
+        line = scipy.signal.firwin(taps, cutoff, width=width, fs=rate)
+        return torch.as_tensor(line, dtype=torch.float32)
+    x = (np.arange(taps) - (taps - 1) / 2) / rate
+    radius = np.hypot(x[:, None], x[None, :])
+    jinc = scipy.special.j1(2 * np.pi * cutoff * radius) / (np.pi * radius)
+    beta = scipy.signal.kaiser_beta(scipy.signal.kaiser_atten(taps, width / (rate / 2)))
+    window = np.kaiser(taps, beta)
+    square = jinc * np.outer(window, window)
+    return torch.as_tensor(square / square.sum(), dtype=torch.float32)
+
+
+class FourierInput(nn.Module):
+    """Fixed sinusoids, rotated and shifted as the first style says, then mixed."""
+
+    def __init__(self, w_dim: int, spec: LayerSpec):
+        super().__init__()
+        self.spec, channels = spec, spec.channels
+        self.affine = FullyConnected(w_dim, 4)
+        self.weight = nn.Parameter(torch.empty(channels, channels))
+        # Not torch.eye, whose shape-only version imports PyTorch's compiler.
+        self.register_buffer("transform", torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]]))
+        self.register_buffer("freqs", torch.empty(channels, 2))
+        self.register_buffer("phases", torch.empty(channels))
+
+    transform: Tensor
+    freqs: Tensor
+    phases: Tensor
+
+    def forward(self, w: Tensor) -> Tensor:
+        """Map the first style (n, w_dim) to features (n, channels, size, size)."""
+        # The affine layer gives the cosine and sine of a rotation and a shift, not yet normalised.
+        raw = self.affine(w)
+        raw = raw / torch.linalg.vector_norm(raw[:, :2], dim=1, keepdim=True)
+        cos, sin, shift_x, shift_y = raw.unbind(dim=1)
+        zero, one = torch.zeros_like(cos), torch.ones_like(cos)
+        rotation = torch.stack([cos, -sin, zero, sin, cos, zero, zero, zero, one], dim=1)
+        shift = torch.stack([one, zero, -shift_x, zero, one, -shift_y, zero, zero, one], dim=1)
+        # Rotation after translation, in homogeneous coordinates of the image plane: (n, 3, 3).
+        transform = rotation.view(-1, 3, 3) @ shift.view(-1, 3, 3) @ self.transform
+        freqs = self.freqs @ transform[:, :2, :2]  # (n, channels, 2)
+        phases = self.phases + (self.freqs @ transform[:, :2, 2:]).squeeze(2)
+        # Pixel centres (size, size, 2) as (x, y); the image without margins spans [-0.5, 0.5].
+        size = self.spec.size
+        line = torch.arange(size, dtype=w.dtype, device=w.device) + 0.5 - size / 2
+        y, x = torch.meshgrid(line / self.spec.rate, line / self.spec.rate, indexing="ij")
+        grid = torch.stack([x, y], dim=2)
+        # Frequencies that the transform moved out of the band fade out: (n, channels).
+        band = self.spec.rate / 2 - self.spec.cutoff
+        radius: Tensor = torch.linalg.vector_norm(freqs, dim=2)
+        amplitudes = (1 - (radius - self.spec.cutoff) / band).clamp(0, 1)
+        waves = torch.einsum("hwk,nck->nhwc", grid, freqs) + phases[:, None, None]
+        waves = (waves * (2 * math.pi)).sin() * amplitudes[:, None, None]
+        mixed = waves @ self.weight.T / math.sqrt(self.spec.channels)
+        return mixed.permute(0, 3, 1, 2)
+
+
+class StyleGAN3Layer(nn.Module):
+    """Modulated convolution, then a leaky ReLU between an upsampling and a downsampling filter.
+
+    The last layer (``colours``) neither demodulates nor filters.
+    """
+
+    def __init__(
+        self, before: LayerSpec, after: LayerSpec, kind: LayerKind, critical: bool, colours: bool
+    ):
+        super().__init__()
+        self.colours, self.clamp = colours, kind.clamp
+        kernel = 1 if colours else kind.kernel
+        self.affine = FullyConnected(kind.w_dim, before.channels)
+        shape = (after.channels, before.channels, kernel, kernel)
+        self.weight = nn.Parameter(torch.empty(shape, memory_format=torch.channels_last))
+        self.bias = nn.Parameter(torch.empty(after.channels))
+        self.register_buffer("magnitude_ema", torch.ones(()))
+        # The leaky ReLU runs at a rate above both signals; filters lead up to it and down again.
+        rate = max(before.rate, after.rate) * (1 if colours else kind.lrelu_upsampling)
+        self.up, self.down = rate // before.rate, rate // after.rate
+        size = 0 if colours else kind.filter_size
+        up_taps = max(size * self.up if self.up > 1 else 1, 1)
+        down_taps = max(size * self.down if self.down > 1 else 1, 1)
+        radial = kind.radial and not critical
+        up = lowpass(up_taps, before.cutoff, 2 * before.half_width, rate, False)
+        down = lowpass(down_taps, after.cutoff, 2 * after.half_width, rate, radial)
+        self.register_buffer("up_filter", up)
+        self.register_buffer("down_filter", down)
+        # The padding of the upsampled signal that gives the wanted size (appendix C.3).
+        taps = sum(1 if f is None else f.shape[0] for f in (up, down))
+        grown = (before.size + kernel - 1) * self.up
+        total = (after.size - 1) * self.down + 1 - grown + taps - 2
+        low = (total + self.up) // 2
+        self.padding = (low, total - low, low, total - low)
+
+    magnitude_ema: Tensor
+    up_filter: Tensor | None
+    down_filter: Tensor | None
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """Map features (n, c, h, h) with styles (n, w_dim) to the next layer's."""
+        style = self.affine(w)
+        # Demodulation and the input's running magnitude: (n or 1, channels).
+        scale = self.magnitude_ema.rsqrt()
+        if self.colours:
+            scale = scale.expand(1, len(self.bias))
+            style = style / math.sqrt(self.weight.shape[1])
+        else:
+            energy = self.weight.square().sum(dim=(2, 3))
+            # The reference normalises weights and styles first; its epsilon is carried over.
+            weight_power = energy.mean(dim=1) / self.weight.shape[2] ** 2
+            style_power = style.square().mean(dim=1, keepdim=True)
+            epsilon = 1e-8 * weight_power * style_power
+            scale = (style.square() @ energy.T + epsilon).rsqrt() * scale
+        x = x * style.to(x.dtype)[:, :, None, None]
+        x = F.conv2d(x, self.weight.to(x.dtype), padding=self.weight.shape[2] - 1)
+        bias = self.bias.to(x.dtype)[:, None, None]
+        x = torch.addcmul(bias, x, scale.to(x.dtype)[:, :, None, None])
+        if not self.colours:
+            # The gain of sqrt(2) commutes with the leaky ReLU and rides on the filter.
+            gain = self.up**2 * math.sqrt(2)
+            x = upfirdn2d(x, self.up_filter, self.up, padding=self.padding, gain=gain)
+            x = F.leaky_relu(x, 0.2)
+        x = x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
+        return x if self.colours else upfirdn2d(x, self.down_filter, down=self.down)
 
 
 @dataclass(frozen=True)
@@ -84,11 +257,13 @@ class StyleGAN3Config:
         signal, count = self.signal, len(self.channels) - 1
         last_cutoff = self.resolution / 2
         last_stopband = last_cutoff * signal.last_stopband_rel
+        # Cutoffs and stopbands grow geometrically until the critically sampled layers.
         exponents = np.minimum(np.arange(count + 1) / (count - signal.critical), 1)
         cutoffs = signal.first_cutoff * (last_cutoff / signal.first_cutoff) ** exponents
         stopbands = signal.first_stopband * (last_stopband / signal.first_stopband) ** exponents
         rates = np.exp2(np.ceil(np.log2(np.minimum(stopbands * 2, self.resolution))))
         half_widths = np.maximum(stopbands, rates / 2) - cutoffs
+        # Every layer carries a margin of pixels around the image, but for the last two.
         sizes = rates + 2 * signal.margin
         sizes[-2:] = self.resolution
         rows = zip(self.channels, sizes, rates, cutoffs, half_widths, strict=True)
@@ -108,6 +283,8 @@ class StyleGAN3(MappedNetwork):
 
     family = "stylegan3"
     derived = ("_filter", "_ema")
+    map: MappingNetwork
+    syn: nn.ModuleDict
 
     def __init__(self, config: StyleGAN3Config):
         super().__init__()
@@ -120,7 +297,7 @@ class StyleGAN3(MappedNetwork):
         self.syn = nn.ModuleDict({"input": FourierInput(config.w_dim, specs[0])})
         for index, spec in enumerate(specs):
             critical, last = index >= len(specs) - 1 - signal.critical, index == len(specs) - 1
-            layer = SynthesisLayer(specs[max(index - 1, 0)], spec, kind, critical, last)
+            layer = StyleGAN3Layer(specs[max(index - 1, 0)], spec, kind, critical, last)
             self.syn[f"L{index}_{spec.size}_{spec.channels}"] = layer
         sizes = (config.z_dim, config.c_dim, config.w_dim, self.num_ws)
         self.map = MappingNetwork(*sizes, config.hidden, config.embed_dim, signal.lr_multiplier)
@@ -144,7 +321,7 @@ class StyleGAN3(MappedNetwork):
             If tensors are missing or do not fit together.
         """
         config = infer_config(state, signal or SignalConfig())
-        return cls._checked(partial(cls, config), state)
+        return cls.filled(partial(cls, config), state)
 
     def synthesis(self, w: Tensor, noise: Noise = "const") -> Tensor:
         """Render styles.
@@ -177,7 +354,12 @@ class StyleGAN3(MappedNetwork):
 
 def infer_config(state: Mapping[str, Tensor], signal: SignalConfig) -> StyleGAN3Config:
     """Read the shape of the network from a state dict in the stylegan3 repository's layout."""
-    names = _layer_names(state)
+    # Layers are named L<number>_<size>_<channels>.
+    pattern = re.compile(r"synthesis\.(L(\d+)_\d+_\d+)\.weight")
+    layers = {int(m[2]): m[1] for key in state if (m := pattern.fullmatch(key))}
+    if len(layers) < 4 or len(layers) > 64 or sorted(layers) != list(range(len(layers))):
+        raise InputError(f"checkpoint: StyleGAN 3 layers {sorted(layers)}, expected 0, 1, 2, ...")
+    names = [layers[index] for index in range(len(layers))]
     weights = [needed(state, f"synthesis.{name}.weight") for name in names]
     embed = state.get("mapping.embed.weight", torch.empty(0, 0))
     widths = mapping_widths(state)
@@ -194,12 +376,3 @@ def infer_config(state: Mapping[str, Tensor], signal: SignalConfig) -> StyleGAN3
         radial=down.ndim == 2,
         signal=signal,
     )
-
-
-def _layer_names(state: Mapping[str, Tensor]) -> list[str]:
-    """Names L0_..., L1_..., in order; InputError unless they are numbered without a gap."""
-    pattern = re.compile(r"synthesis\.(L(\d+)_\d+_\d+)\.weight")
-    found = {int(m[2]): m[1] for key in state if (m := pattern.fullmatch(key))}
-    if len(found) < 4 or len(found) > 64 or sorted(found) != list(range(len(found))):
-        raise InputError(f"checkpoint: StyleGAN 3 layers {sorted(found)}, expected 0, 1, 2, ...")
-    return [found[index] for index in range(len(found))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -58,11 +59,20 @@ def find_generator(reference: str | GeneratorReference) -> GeneratorSource:
         card = published.get(name)
         return GeneratorSource(requested, published.fetched(card)[0], card)
     if requested.is_factory:
-        if requested.resolution or requested.label:
-            raise InputError(f"{name}: @RESOLUTION and #CLASS are for files, not for factories")
+        if str(requested) != name:
+            raise InputError(
+                f"{name}: @RESOLUTION, @UPSAMPLING and #CLASS are for files, not for factories"
+            )
         return GeneratorSource(requested, factory_file(name))
     path = requested.path
     if not path.is_file():
+        # A file that exists, with something behind @ or # that is not understood.
+        match = re.fullmatch(r"(.+?)([@#][^/]*)", name)
+        if match is not None and Path(match[1]).is_file():
+            raise InputError(
+                f"--generator {match[1]}: {match[2]} is not understood; give @RESOLUTION (@256), "
+                "@auto, @fused or @separate, and #CLASS (#3 or #each), in this order"
+            )
         if path.suffix or len(path.parts) > 1:
             raise InputError(f"--generator {name}: no such file")
         hint = nearest(name, [*shipped_generators(), *published.names_of("generator")])
@@ -78,7 +88,8 @@ def load_generator(reference: str | GeneratorReference, trusted: Collection[str]
     Parameters
     ----------
     reference : str or GeneratorReference
-        ``#3`` fixes class 3 of a conditional network, without it classes are drawn uniformly.
+        ``#3`` fixes class 3 of a conditional network, without it classes are drawn uniformly;
+        ``@256`` and ``@auto`` say what a file does not, see `GeneratorReference`.
     trusted : collection of str
         SHA-256 of the files that may be loaded although loading them can run code.
 
@@ -141,7 +152,10 @@ def _read_network(source: GeneratorSource, trusted: Collection[str]) -> Network:
     digest = source.sha256 if trusted else None
     trusted_digest = digest if digest in trusted else None
     return read_checkpoint(
-        source.path, resolution=source.reference.resolution, trust_file=trusted_digest
+        source.path,
+        resolution=source.reference.resolution,
+        upsampling=source.reference.upsampling,
+        trust_file=trusted_digest,
     )
 
 
@@ -156,6 +170,11 @@ def _adapted(
 
     # An exported program has neither classes nor a mapping network to fit.
     network, label = _read_network(source, trusted), source.reference.label
+    classes = getattr(network, "c_dim", 0)
+    if label == "each" and classes:
+        raise InputError(f"{source.reference}: choose one class, #0 to #{classes - 1}, not #each")
+    if label == "each":
+        raise InputError(f"{source.reference}: this network has no classes; leave #each out")
     options: dict[str, Any] = {"label": int(label) if label else None}
     if isinstance(network, ExportedDecoder):
         if label:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from pulse_audit.degrade.resample import check_factor, downscale
-from pulse_audit.generators.adapt import StyleNetwork, as_generator
+from pulse_audit.generators.adapt import as_generator
+from pulse_audit.generators.network import StyleNetwork
 from pulse_audit.search.config import PRESETS, SearchConfig
 from pulse_audit.search.engine import BatchSearch, ExtraLoss, Iterate, Observer, SearchResult
 from pulse_audit.search.sphere import Start, draw_start

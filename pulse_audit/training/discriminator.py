@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pulse_audit.generators.mapping import FullyConnected
-from pulse_audit.generators.resample import setup_filter, upfirdn2d
+from pulse_audit.generators.stylegan2_layers import setup_filter, upfirdn2d
 
 #: Images that share a minibatch standard deviation.
 GROUP = 4

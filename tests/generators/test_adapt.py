@@ -7,8 +7,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from pulse_audit.generators import adapt
-from pulse_audit.generators.adapt import SphereWarning, as_generator, is_style_network, norm_spread
+from pulse_audit.generators.adapt import SphereWarning, as_generator
 from pulse_audit.generators.gaussianise import GaussianFit, cached_fit
+from pulse_audit.generators.network import is_style_network
+from pulse_audit.generators.searchable import norm_spread
 from pulse_audit.generators.stylegan1 import StyleGAN1
 from pulse_audit.generators.stylegan2 import StyleGAN2
 from pulse_audit.generators.stylegan2_layers import StyleGAN2Config
@@ -55,6 +57,24 @@ def test_a_style_network_is_searched_in_gaussianised_styles():
     wanted = (network.synthesis(styles, noise) + 1) / 2
     assert torch.allclose(generator.synthesize(latents, noise), wanted, atol=1e-5)
     assert torch.allclose(generator.images(styles, noise), wanted, atol=1e-5)
+
+
+def test_mapping_and_synthesis_are_the_network_s_own():
+    network = style_network(c_dim=2)
+    generator = as_generator(network, gaussian_fit=FIT)
+    labels = torch.eye(2)
+    w = generator.mapping(normal(2, 8), labels=labels, truncation=0.5)
+    assert torch.equal(w, network.mapping(normal(2, 8), labels, truncation=0.5))
+    assert torch.equal(generator.synthesis(w, noise="none"), network.synthesis(w, "none"))
+    assert generator.card.classes == 2
+
+
+def test_a_generator_is_returned_as_it_is():
+    generator = as_generator(style_network(), gaussian_fit=FIT)
+    assert as_generator(generator) is generator
+    for options in ({"name": "other"}, {"crop": "ffhq"}, {"licence": "CC0"}, {"caveats": ["x"]}):
+        with pytest.raises(InputError, match="has its settings and its card already"):
+            as_generator(generator, **options)
 
 
 def test_the_card_of_a_style_network_is_read_from_it():
@@ -106,7 +126,7 @@ def test_a_fit_of_another_size_is_refused():
 
 
 def test_a_lone_synthesis_network_asks_for_a_fit(conformance):
-    network = StyleGAN1.from_state_dicts(conformance("stylegan1_pulse_64").state)
+    network = StyleGAN1(conformance("stylegan1_pulse_64").state)
     with pytest.raises(InputError, match="give gaussian_fit"):
         as_generator(network)
     fit = GaussianFit(torch.zeros(512), torch.ones(512))

@@ -3,8 +3,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pulse_audit.generators.stylegan3 import SignalConfig, StyleGAN3, StyleGAN3Config
-from pulse_audit.generators.stylegan3_layers import lowpass
+from pulse_audit.generators.stylegan3 import SignalConfig, StyleGAN3, StyleGAN3Config, lowpass
 from pulse_audit.types import InputError
 
 

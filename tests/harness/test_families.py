@@ -144,6 +144,12 @@ def test_each_makes_an_arm_of_every_class(families: Families) -> None:
         ("cond32", "#7", "takes 0 to 6"),
         ("skip64", "#0", "has no classes"),
         ("skip64", "#each", "has no classes"),
+        ("skip64", "@0", "64 px, not 0"),
+        ("grown", "@0", "no layers for 0 px"),
+        ("skip64", "@auto", "for a StyleGAN 1 of genforce"),
+        ("own", "@auto", "for a StyleGAN 1 of genforce"),
+        ("cond32", "#abc", "cond32.pkl: #abc is not understood; give @RESOLUTION"),
+        ("cond32", "#3@256", "#3@256 is not understood"),
         ("program", "#0", "takes no class"),
         ("skip64", "@32", "64 px, not 32"),
     ],
@@ -189,12 +195,19 @@ def test_the_card_of_a_file_is_listed(families: Families, capsys: Capture) -> No
     ours, conditional, program = json.loads(capsys.readouterr().out)
     assert ours == {
         "name": "ours", "family": "stylegan2", "resolution": "32", "crop": "celeba",
-        "latent": "8 x 64", "parameters": ours["parameters"], "training data": "nobody",
-        "licence": "CC0-1.0", "sha256": sha256(families["own"].read_bytes()),
+        "latent": "8 x 64", "classes": "-", "parameters": ours["parameters"],
+        "training data": "nobody", "licence": "CC0-1.0",
+        "sha256": sha256(families["own"].read_bytes()),
     }  # fmt: skip
     assert (conditional["name"], conditional["licence"]) == ("cond32", "unknown")
+    assert conditional["classes"] == "7"
     assert (program["latent"], program["parameters"]) == ("1 x 100", "310,272")
     assert outcome(["list", "arms", *files]) == BAD_INPUT
+
+
+def test_a_card_is_of_one_class(families: Families, capsys: Capture) -> None:
+    line = refused(["list", "generators", f"{families['cond32']}#each"], capsys)
+    assert "choose one class, #0 to #6, not #each" in line
 
 
 def refused(arguments: list[str], capture: Capture) -> str:

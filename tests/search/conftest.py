@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pulse_audit.generators.adapt import StyleGenerator, as_generator
+from pulse_audit.generators.adapt import as_generator
 from pulse_audit.generators.gaussianise import GaussianFit
+from pulse_audit.generators.searchable import StyleGenerator
 from pulse_audit.generators.stylegan2 import StyleGAN2
 from pulse_audit.generators.stylegan2_layers import StyleGAN2Config
 from pulse_audit.types import GeneratorCard

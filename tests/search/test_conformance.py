@@ -42,7 +42,7 @@ def one_thread():
 @pytest.mark.slow
 def test_nine_steps_are_those_of_the_official_search():
     expected = np.load(DATA / "pulse_search_1024.npz")
-    network = StyleGAN1.from_state_dicts(weights())
+    network = StyleGAN1(weights())
     std = 0.3 + 0.1 * draw("gaussian.std", 512).abs()
     fit = GaussianFit(0.1 * draw("gaussian.mean", 512), std)
     noise = [draw(f"input.noise{i}", 1, 1, *s) for i, s in enumerate(network.noise_shapes)]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pulse_audit.generators.adapt import StyleGenerator
+from pulse_audit.generators.searchable import StyleGenerator
 from pulse_audit.search.engine import Iterate, SearchResult
 from pulse_audit.search.pulse import Pulse
 

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from pulse_audit.generators.resample import setup_filter, upfirdn2d
+from pulse_audit.generators.stylegan2_layers import setup_filter, upfirdn2d
 from pulse_audit.training.discriminator import (
     Discriminator,
     DiscriminatorBlock,

@@ -14,16 +14,15 @@ from pathlib import Path
 from torch import Tensor
 
 from pulse_audit.files import file_sha256
-from pulse_audit.generators.checkpoints import stylegan1_layouts as stylegan1
+from pulse_audit.generators.checkpoints import layouts
 from pulse_audit.generators.checkpoints.pickle_data import Damaged
 from pulse_audit.generators.checkpoints.programs import ExportedDecoder, is_program, load_program
 from pulse_audit.generators.checkpoints.recognise import (
-    Found,
+    StoredGenerator,
     find_generator,
     stylegan2_settings,
     stylegan3_settings,
 )
-from pulse_audit.generators.checkpoints.stylegan2_layouts import from_genforce, from_rosinality
 from pulse_audit.generators.checkpoints.torch_archive import ZIP_START, archive, opened
 from pulse_audit.generators.native_format import read_native
 from pulse_audit.generators.stylegan1 import StyleGAN1
@@ -41,9 +40,10 @@ def read_checkpoint(
     *,
     mapping: str | Path | None = None,
     resolution: int | None = None,
+    upsampling: str | None = None,
     trust_file: str | None = None,
 ) -> Network:
-    """Load a generator from a file whose layout is recognised; nothing in it is executed.
+    """Read a generator from a file whose layout is recognised; nothing in it is executed.
 
     Parameters
     ----------
@@ -55,6 +55,9 @@ def read_checkpoint(
     resolution : int, optional
         For rosinality's StyleGAN 1, whose files hold more layers than were trained: the resolution
         to use. For all others it is checked.
+    upsampling : {"auto", "fused", "separate"}, optional
+        For genforce's StyleGAN 1, and needed there: its setting ``fused_scale`` (auto, True,
+        False), which the file does not hold.
     trust_file : str, optional
         SHA-256 of a ``.pt2`` program that contains more than a plain export, to load it all the
         same: **that runs what is in it**. For any file, a digest given has to be the file's.
@@ -67,7 +70,8 @@ def read_checkpoint(
     Raises
     ------
     InputError
-        If the file is missing, damaged, of no known layout, or unsafe.
+        If the file is missing, damaged, of no known layout, or unsafe; if it holds a tensor that
+        its layout does not know; if an option is missing or does not fit.
     """
     path = Path(path)
     with _reading(path):
@@ -75,7 +79,7 @@ def read_checkpoint(
             raise InputError("there is no such file")
         if trust_file is not None and trust_file.lower() != file_sha256(path):
             raise InputError(f"its SHA-256 is {file_sha256(path)}, not the one given")
-        network = _load(path, mapping, resolution, trust_file)
+        network = _read(path, mapping, resolution, upsampling, trust_file is not None)
         if resolution not in (None, getattr(network, "resolution", resolution)):
             raise InputError(f"it holds a network of {network.resolution} px, not {resolution}")
         return network
@@ -103,76 +107,85 @@ def _line(text: str) -> str:
     return plain if len(plain) <= LONGEST_REASON else f"{plain[:LONGEST_REASON]}..."
 
 
-def _load(
-    path: Path, mapping: str | Path | None, resolution: int | None, trust_file: str | None
+def _read(
+    path: Path,
+    mapping: str | Path | None,
+    resolution: int | None,
+    upsampling: str | None,
+    trusted: bool,
 ) -> Network:
-    if path.suffix == ".safetensors":
+    native, program = path.suffix == ".safetensors", False
+    with path.open("rb") as file:
+        if not native and file.read(4) == ZIP_START:
+            with archive(file) as members:
+                program = is_program(members)
+        elif path.suffix == ".pt2":
+            raise InputError("it is no torch.export program, which would be a zip archive")
+    if upsampling is not None and (native or program):
+        raise InputError(f"@{upsampling} is for a StyleGAN 1 of genforce, which this is not")
+    if native:
         return read_native(path)
-    if _holds_program(path):
-        return _load_program(path, trusted=trust_file is not None)
-    with opened(path) as root:
-        found = find_generator(root)
-        if mapping is not None and found.layout != "stylegan1-pulse":
-            raise InputError(f"a mapping file belongs to PULSE's synthesis.pt, not {found.layout}")
+    if program:
         try:
-            return _build(found, path, mapping, resolution)
-        except (LookupError, TypeError, ValueError, RuntimeError) as error:
+            return load_program(path.read_bytes(), trusted)
+        except Damaged as error:
+            if trusted:
+                raise
+            raise InputError(
+                _line(f"{path}: refused, not opened: {error}"[: LONGEST_REASON - 120])
+                + "; if you know who made it and trust them with your machine, add "
+                f"--trust-file {file_sha256(path)}"
+            ) from error
+    with opened(path) as root:
+        stored = find_generator(root)
+        if mapping is not None and stored.layout != "stylegan1-pulse":
+            raise InputError(f"a mapping file belongs to PULSE's synthesis.pt, not {stored.layout}")
+        if upsampling is not None and stored.layout != "stylegan1-genforce":
+            raise InputError(f"@{upsampling} is for a StyleGAN 1 of genforce, not {stored.layout}")
+        try:
+            return _build(stored, path, mapping, resolution, upsampling)
+        except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
             raise Damaged(f"its tensors do not fit together: {error}") from error
 
 
-def _holds_program(path: Path) -> bool:
-    with path.open("rb") as file:
-        if file.read(4) != ZIP_START:
-            return path.suffix == ".pt2"
-        with archive(file) as members:
-            return is_program(members)
-
-
-def _load_program(path: Path, trusted: bool) -> ExportedDecoder:
-    try:
-        return load_program(path.read_bytes(), trusted)
-    except Damaged as error:
-        if trusted:
-            raise
-        raise InputError(
-            _line(f"{path}: refused, not opened: {error}"[: LONGEST_REASON - 120])
-            + "; if you know who made it and trust them with your machine, add "
-            f"--trust-file {file_sha256(path)}"
-        ) from error
-
-
 def _build(
-    found: Found, path: Path, mapping: str | Path | None, resolution: int | None
+    stored: StoredGenerator,
+    path: Path,
+    mapping: str | Path | None,
+    resolution: int | None,
+    upsampling: str | None,
 ) -> StyleGAN1 | StyleGAN2 | StyleGAN3:
-    if found.layout == "stylegan1-pulse-mapping":
+    """Build the network of a layout from the tensors of the file."""
+    if stored.layout == "stylegan1-pulse-mapping":
         raise InputError("it is a mapping network alone; give the synthesis file")
-    state = found.state()
-    match found.layout:
+    state = stored.state()
+    match stored.layout:
         case "stylegan2":
-            return StyleGAN2.from_state(state, **stylegan2_settings(found.module))
+            return StyleGAN2.from_state(state, **stylegan2_settings(stored.module))
         case "stylegan3":
-            return StyleGAN3.from_state(state, stylegan3_settings(found.module))
+            return StyleGAN3.from_state(state, stylegan3_settings(stored.module))
         case "stylegan2-rosinality":
-            return StyleGAN2.from_state(from_rosinality(state, found.beside_tensor("latent_avg")))
+            average = stored.beside_tensor("latent_avg")
+            return StyleGAN2.from_state(layouts.stylegan2_from_rosinality(state, average))
         case "stylegan2-genforce":
-            return StyleGAN2.from_state(from_genforce(state), joint_norm=True)
+            # Its StyleGAN 2 normalises z and class together, its ADA one by one.
+            joint_norm = "mapping.LabelEmbed.weight" not in state
+            translated = layouts.stylegan2_from_genforce(state)
+            return StyleGAN2.from_state(translated, joint_norm=joint_norm)
         case "stylegan1-lernapparat":
-            return stylegan1.from_lernapparat(state)
+            return layouts.stylegan1_from_lernapparat(state)
         case "stylegan1-genforce":
-            return stylegan1.from_genforce(state)
+            return layouts.stylegan1_from_genforce(state, upsampling)
         case "stylegan1-rosinality":
-            return stylegan1.from_rosinality(state, resolution)
+            return layouts.stylegan1_from_rosinality(state, resolution)
         case _:
-            return stylegan1.from_pulse(state, _pulse_mapping(path, mapping))
-
-
-def _pulse_mapping(path: Path, mapping: str | Path | None) -> dict[str, Tensor] | None:
-    """Read the mapping file that was given, or ``mapping.pt`` beside the synthesis file."""
-    place = Path(mapping) if mapping is not None else path.with_name("mapping.pt")
-    if mapping is None and not place.is_file():
-        return None
-    with _reading(place), opened(place) as root:
-        found = find_generator(root)
-        if found.layout != "stylegan1-pulse-mapping":
-            raise InputError("it holds no mapping network in PULSE's layout")
-        return found.state()
+            # PULSE's: the mapping file that was given, or the one beside it.
+            place = Path(mapping) if mapping is not None else path.with_name("mapping.pt")
+            mapping_state: dict[str, Tensor] | None = None
+            if mapping is not None or place.is_file():
+                with _reading(place), opened(place) as root:
+                    second = find_generator(root)
+                    if second.layout != "stylegan1-pulse-mapping":
+                        raise InputError("it holds no mapping network in PULSE's layout")
+                    mapping_state = second.state()
+            return StyleGAN1(state, mapping_state)

@@ -1,4 +1,4 @@
-"""Tensors and objects as a file describes them, before any of it is believed."""
+"""Tensors and objects of a pickle as inert data, whose declared sizes are checked when read."""
 
 from __future__ import annotations
 
@@ -81,26 +81,21 @@ class StoredTensor:
         Raises
         ------
         Damaged
-            If the view declares more than the storage holds.
+            If the view repeats or leaves its storage: a few bytes could declare terabytes.
         """
-        self._check()
-        out = self.storage.numbers().as_strided(self.shape, self.stride, self.offset)
-        return (out.float() if out.is_floating_point() else out).contiguous()
-
-    def _check(self) -> None:
-        """Refuse views that repeat or leave their storage: a few bytes could declare terabytes."""
-        if len(self.shape) != len(self.stride) or len(self.shape) > MAX_DIMENSIONS:
-            raise Damaged("a tensor with an impossible shape")
         numbers = (self.offset, *self.shape, *self.stride)
-        if not all(type(n) is int and 0 <= n < MAX_SIZE for n in numbers):
+        flat = len(self.shape) == len(self.stride) <= MAX_DIMENSIONS
+        if not flat or not all(type(n) is int and 0 <= n < MAX_SIZE for n in numbers):
             raise Damaged("a tensor with an impossible shape")
-        pairs = zip(self.shape, self.stride, strict=True)
-        last = self.offset + sum((size - 1) * step for size, step in pairs)
-        wanted = math.prod(self.shape)
-        if wanted and max(wanted, last + 1) > self.storage.count:
+        steps = zip(self.shape, self.stride, strict=True)
+        last = self.offset + sum((size - 1) * step for size, step in steps)
+        count = math.prod(self.shape)
+        if count and max(count, last + 1) > self.storage.count:
             raise Damaged(
                 f"a tensor of shape {self.shape} in a storage of {self.storage.count:,} numbers"
             )
+        out = self.storage.numbers().as_strided(self.shape, self.stride, self.offset)
+        return (out.float() if out.is_floating_point() else out).contiguous()
 
 
 @dataclass(frozen=True)

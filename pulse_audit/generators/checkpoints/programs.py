@@ -12,7 +12,6 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Any, Self
 
@@ -28,6 +27,7 @@ from pulse_audit.generators.checkpoints.torch_archive import (
 )
 from pulse_audit.types import InputError
 
+# The members of an archive: labels, the graph, the lists of weights, the numbers, and pickles.
 LABEL = re.compile(r"archive_format|archive_version|byteorder|version|\.data/\w+")
 PROGRAM = re.compile(r"models/[\w.]+\.json|serialized_exported_program\.json")
 CONFIG = re.compile(r"data/(?:weights|constants)/[\w.]+_config\.json")
@@ -36,6 +36,7 @@ PICKLE = re.compile(
     r"data/sample_inputs/[\w.]+\.pt|serialized_(?:state_dict|constants|example_inputs)\.pt"
 )
 
+# Operators: of PyTorch's own library, of Python's numbers, of symbolic sizes.
 OPERATOR = re.compile(
     r"torch\.ops\.aten\.(?!from_file)\w+\.\w+"
     r"|_operator\.(?:add|sub|mul|floordiv|truediv|mod|neg|getitem|eq|ne|lt|le|gt|ge|and_|or_)"
@@ -49,8 +50,11 @@ EXPRESSION = re.compile(
 )
 MAX_EXPRESSION = 1000
 WORD = re.compile(r"[\w.\-]*")
+# What the texts of a graph may be; all others are a WORD.
+TEXTS = {"target": OPERATOR, "expr_str": EXPRESSION}
 CONTAINERS = (None, "builtins.tuple", "builtins.list", "builtins.dict")
 CONTEXT = re.compile(r'null|\[(?:"\w+"(?:, )?)*\]')
+# Entries of a graph that hold code or objects of other libraries.
 NEVER = ("as_operator", "as_custom_obj", "as_graph", "guards_code", "treespec_namedtuple_fields")
 
 
@@ -64,7 +68,13 @@ class ExportedDecoder(nn.Module):
     def __init__(self, program: torch.export.ExportedProgram):
         super().__init__()
         self.program = program.module().requires_grad_(False)
-        latents = _input(program)
+        # The one input is (batch, latent_dim); "val" says so without values.
+        names = program.graph_signature.user_inputs
+        inputs = [node.meta.get("val") for node in program.graph.nodes if node.name in names]
+        shape: Any = getattr(inputs[0], "shape", ()) if len(inputs) == 1 else ()
+        if len(shape) != 2 or not isinstance(shape[1], int):
+            raise InputError("the program takes something other than latents (n, latent_dim)")
+        latents: Any = inputs[0]
         self.dtype, self.latent_dim = latents.dtype, int(latents.shape[1])
         self.batch = latents.shape[0] if isinstance(latents.shape[0], int) else None
 
@@ -74,6 +84,7 @@ class ExportedDecoder(nn.Module):
         if self.batch is None:
             out: Tensor = self.program(z)
             return out
+        # Fill up the last batch with zeros, and drop their images.
         missing = -len(z) % self.batch
         padded = torch.cat([z, z.new_zeros(missing, z.shape[1])])
         starts = range(0, len(padded), self.batch)
@@ -89,16 +100,6 @@ class ExportedDecoder(nn.Module):
     ) -> Self:
         """Move to a device; the precision is part of the program, whatever ``dtype`` says."""
         return self if device is None else super().to(device=device)
-
-
-def _input(program: torch.export.ExportedProgram) -> Any:
-    """Return the one input, (batch, latent_dim), without values; InputError if there is another."""
-    names = program.graph_signature.user_inputs
-    inputs = [node.meta.get("val") for node in program.graph.nodes if node.name in names]
-    shape: Any = getattr(inputs[0], "shape", ()) if len(inputs) == 1 else ()
-    if len(shape) != 2 or not isinstance(shape[1], int):
-        raise InputError("the program takes something other than latents (n, latent_dim)")
-    return inputs[0]
 
 
 def is_program(members: zipfile.ZipFile) -> bool:
@@ -146,28 +147,30 @@ def check_program(members: zipfile.ZipFile) -> None:
     for inner, name in names.items():
         if PICKLE.fullmatch(inner):
             pickled.add(inner)
-        elif CONFIG.fullmatch(inner):
-            pickled |= _pickled_payloads(_json(members, name), inner)
-        elif PROGRAM.fullmatch(inner):
-            _check_graph(_json(members, name), "")
+        elif CONFIG.fullmatch(inner) or PROGRAM.fullmatch(inner):
+            try:
+                content = json.loads(read_member(members, name))
+            except (ValueError, RecursionError) as error:
+                raise Damaged(f"its member {name!r} is no JSON") from error
+            if PROGRAM.fullmatch(inner):
+                _check_graph(content, "")
+            else:
+                pickled |= _pickled_payloads(content, inner)
         elif not (LABEL.fullmatch(inner) or PAYLOAD.fullmatch(inner)):
             raise Damaged(f"its member {inner!r} is neither description nor numbers")
+    # A pickle has to be one that weights_only=True loads and that declares no more than it holds.
     for inner in pickled & names.keys():
-        _check_pickle(read_member(members, names[inner]), inner)
-
-
-def _inner(name: str) -> str:
-    """Drop the folder all members of an archive are in."""
-    first, _, rest = name.partition("/")
-    known = (LABEL, PROGRAM, CONFIG, PAYLOAD, PICKLE)
-    return name if any(pattern.fullmatch(name) for pattern in known) else rest or first
-
-
-def _json(members: zipfile.ZipFile, name: str) -> Any:
-    try:
-        return json.loads(read_member(members, name))
-    except (ValueError, RecursionError) as error:
-        raise Damaged(f"its member {name!r} is no JSON") from error
+        data = read_member(members, names[inner])
+        try:
+            if data.startswith(ZIP_START):
+                with archive(io.BytesIO(data)):
+                    pass
+            elif data:
+                read_stream(io.BytesIO(data))
+            if data:
+                torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        except Exception as error:  # torch.load raises whatever a broken file provokes
+            raise Damaged(f"its member {inner!r} is a pickle of more than tensors") from error
 
 
 def _pickled_payloads(config: Any, inner: str) -> set[str]:
@@ -186,18 +189,11 @@ def _pickled_payloads(config: Any, inner: str) -> set[str]:
     return out
 
 
-def _check_pickle(data: bytes, inner: str) -> None:
-    """Refuse a pickle that ``weights_only=True`` does not load or that declares too much."""
-    try:
-        if data.startswith(ZIP_START):
-            with archive(io.BytesIO(data)):
-                pass
-        elif data:
-            read_stream(io.BytesIO(data))
-        if data:
-            torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises whatever a broken file provokes
-        raise Damaged(f"its member {inner!r} is a pickle of more than tensors") from error
+def _inner(name: str) -> str:
+    """Drop the folder all members of an archive are in."""
+    first, _, rest = name.partition("/")
+    known = (LABEL, PROGRAM, CONFIG, PAYLOAD, PICKLE)
+    return name if any(pattern.fullmatch(name) for pattern in known) else rest or first
 
 
 def _check_graph(value: Any, key: str) -> None:
@@ -212,27 +208,16 @@ def _check_graph(value: Any, key: str) -> None:
         for child in value:
             _check_graph(child, key)
     elif isinstance(value, str):
-        _CHECKS.get(key, _check_word)(value, key)
-
-
-def _check_word(text: str, key: str) -> None:
-    _check_text(text, key, WORD)
-
-
-def _check_operator(text: str, key: str) -> None:
-    _check_text(text, key, OPERATOR)
-
-
-def _check_expression(text: str, key: str) -> None:
-    if len(text) > MAX_EXPRESSION:
-        raise Damaged("its graph has an endless expression")
-    _check_text(text, key, EXPRESSION)
-
-
-def _check_printable(text: str, key: str) -> None:
-    """Metadata may reach comments in source text, where a line end would end the comment."""
-    if not text.replace("\n", "").isprintable():
-        raise Damaged("its metadata has control characters")
+        if key in ("metadata", "torch_version"):
+            # Metadata may reach comments in source text, where a line end would end the comment.
+            if not value.replace("\n", "").isprintable():
+                raise Damaged("its metadata has control characters")
+        elif key in ("in_spec", "out_spec"):
+            _check_containers(value, key)
+        elif key == "expr_str" and len(value) > MAX_EXPRESSION:
+            raise Damaged("its graph has an endless expression")
+        else:
+            _check_text(value, key, TEXTS.get(key, WORD))
 
 
 def _check_containers(text: str, key: str) -> None:
@@ -252,13 +237,3 @@ def _check_containers(text: str, key: str) -> None:
 def _check_text(text: Any, key: str, pattern: re.Pattern[str]) -> None:
     if not isinstance(text, str) or not pattern.fullmatch(text):
         raise Damaged(f"its graph has a {key or 'key'} that no plain export writes: {text!r}")
-
-
-_CHECKS: dict[str, Callable[[str, str], None]] = {
-    "target": _check_operator,
-    "expr_str": _check_expression,
-    "in_spec": _check_containers,
-    "out_spec": _check_containers,
-    "metadata": _check_printable,
-    "torch_version": _check_printable,
-}

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from torch import Tensor
 
-from pulse_audit.generators.checkpoints.builders import Array
 from pulse_audit.generators.checkpoints.pickle_data import Damaged, Inert, StoredTensor
+from pulse_audit.generators.checkpoints.unpickle import Array
 from pulse_audit.generators.stylegan3 import SignalConfig
 from pulse_audit.types import InputError
 
@@ -33,6 +33,7 @@ PLACES = (
     *("g_ema", "G_ema", "generator_smooth", "generator_ema", "g_running", "params_ema"),
     *("state_dict", "generator", "G", "g"),
 )
+# Names of NVIDIA's settings of a StyleGAN 3, and of ours.
 SIGNAL_SETTINGS = {
     "num_critical": "critical",
     "first_cutoff": "first_cutoff",
@@ -45,29 +46,29 @@ SIGNAL_SETTINGS = {
     "conv_clamp": "conv_clamp",
 }
 
-Lazy = StoredTensor | Array
+LazyTensor = StoredTensor | Array
 
 
 @dataclass(frozen=True)
-class Found:
+class StoredGenerator:
     """A generator in a checkpoint: its layout, tensors, pickled module (if any) and neighbours."""
 
     layout: str
-    lazy: Mapping[str, Lazy]
+    tensors: Mapping[str, LazyTensor]
     module: Inert | None
     beside: Mapping[Any, Any]
 
     def state(self) -> dict[str, Tensor]:
         """Read the tensors."""
-        return {key: value.tensor() for key, value in self.lazy.items()}
+        return {key: value.tensor() for key, value in self.tensors.items()}
 
     def beside_tensor(self, key: str) -> Tensor | None:
         """Read a tensor stored next to the generator, such as ``latent_avg``."""
         value = self.beside.get(key)
-        return value.tensor() if isinstance(value, Lazy) else None
+        return value.tensor() if isinstance(value, LazyTensor) else None
 
 
-def find_generator(root: Any) -> Found:
+def find_generator(root: Any) -> StoredGenerator:
     """Find the (averaged) generator in what a checkpoint holds.
 
     Raises
@@ -75,77 +76,64 @@ def find_generator(root: Any) -> Found:
     InputError
         If there is none of a known layout.
     """
-    for candidate, beside in _candidates(root):
-        lazy = _plain_names(_tensors(candidate))
+    # The checkpoint itself, then the places in it and in its "models".
+    beside = root if isinstance(root, dict) else {}
+    candidates = [root]
+    for holder in (beside, beside.get("models")):
+        if isinstance(holder, dict):
+            candidates += [holder[place] for place in PLACES if place in holder]
+    for candidate in candidates:
+        module = candidate if isinstance(candidate, Inert) else None
+        tensors = _tensors(candidate) if module is None else _module_tensors(module)
+        # DataParallel puts a prefix before every key.
+        if tensors and all(key.startswith("module.") for key in tensors):
+            tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
         for layout, marker in MARKERS.items():
-            if marker in lazy:
-                module = candidate if isinstance(candidate, Inert) else None
-                return Found(layout, lazy, module, beside)
-    if any(str(part.name) == "dnnlib.tflib.network.Network" for part in _inert(root)):
-        raise InputError(
-            "it is a TensorFlow pickle: convert it with legacy.py of NVIDIA's stylegan3 repository"
-        )
-    raise InputError(f"it holds no generator of a known layout ({_summary(root)})")
-
-
-def _candidates(root: Any) -> Iterator[tuple[Any, Mapping[Any, Any]]]:
-    yield root, root if isinstance(root, dict) else {}
+            if marker in tensors:
+                return StoredGenerator(layout, tensors, module, beside)
+    parts = list(root.values()) if isinstance(root, dict) else root
+    for part in parts if isinstance(parts, list | tuple) else ():
+        if isinstance(part, Inert) and str(part.name) == "dnnlib.tflib.network.Network":
+            raise InputError(
+                "it is a TensorFlow pickle: convert it with legacy.py of NVIDIA's stylegan3 "
+                "repository"
+            )
     if isinstance(root, dict):
-        for holder in (root, root.get("models")):
-            if isinstance(holder, dict):
-                yield from ((holder[place], root) for place in PLACES if place in holder)
+        content = f"its keys: {', '.join(str(key)[:40] for key in list(root)[:4])}"
+    else:
+        content = f"a {root.name.name if isinstance(root, Inert) else type(root).__name__}"[:60]
+    raise InputError(f"it holds no generator of a known layout ({content})")
 
 
-def _inert(root: Any) -> list[Inert]:
-    parts = root.values() if isinstance(root, dict) else root
-    return (
-        [p for p in parts if isinstance(p, Inert)] if isinstance(root, dict | list | tuple) else []
-    )
-
-
-def _summary(root: Any) -> str:
-    if isinstance(root, dict):
-        return f"its keys: {', '.join(str(key)[:40] for key in list(root)[:4])}"
-    return f"a {root.name.name if isinstance(root, Inert) else type(root).__name__}"[:60]
-
-
-def _tensors(value: Any) -> dict[str, Lazy]:
-    if isinstance(value, Inert):
-        return _module_tensors(value)
+def _tensors(value: Any) -> dict[str, LazyTensor]:
+    """Return the entries of a dict that are tensors under a text."""
     items = value.items() if isinstance(value, dict) else ()
-    return {key: v for key, v in items if isinstance(key, str) and isinstance(v, Lazy)}
+    return {key: v for key, v in items if isinstance(key, str) and isinstance(v, LazyTensor)}
 
 
-def _module_tensors(root: Inert) -> dict[str, Lazy]:
+def _module_tensors(root: Inert) -> dict[str, LazyTensor]:
     """Collect the state dict of a pickled ``nn.Module``."""
-    out: dict[str, Lazy] = {}
-    pending, seen = [("", root)], 0
+    out: dict[str, LazyTensor] = {}
+    pending, count = [("", root)], 0
     while pending:
         prefix, module = pending.pop()
-        seen += 1
-        if seen > MAX_MODULES:
+        count += 1
+        # A module can be its own child.
+        if count > MAX_MODULES:
             raise Damaged(f"it has over {MAX_MODULES:,} modules")
         hidden = module.attribute("_non_persistent_buffers_set") or ()
         for group in ("_parameters", "_buffers"):
             stored = _tensors(module.attribute(group))
             out |= {f"{prefix}{key}": v for key, v in stored.items() if key not in hidden}
-        for name, child in children(module):
-            pending.append((f"{prefix}{name}.", child))
+        pending += [(f"{prefix}{name}.", child) for name, child in _children(module).items()]
     return out
 
 
-def children(module: Inert) -> list[tuple[str, Inert]]:
+def _children(module: Inert) -> dict[str, Inert]:
     """Return the submodules of a pickled ``nn.Module`` by name."""
     modules = module.attribute("_modules")
     items = modules.items() if isinstance(modules, dict) else ()
-    return [(str(name), child) for name, child in items if isinstance(child, Inert)]
-
-
-def _plain_names(lazy: dict[str, Lazy]) -> dict[str, Lazy]:
-    """Drop the prefix that DataParallel puts before every key."""
-    if lazy and all(key.startswith("module.") for key in lazy):
-        return {key.removeprefix("module."): value for key, value in lazy.items()}
-    return lazy
+    return {str(name): child for name, child in items if isinstance(child, Inert)}
 
 
 class StyleGAN2Settings(TypedDict, total=False):
@@ -159,7 +147,7 @@ def stylegan2_settings(module: Inert | None) -> StyleGAN2Settings:
     """Read the settings from a pickled network; none without one."""
     if module is None:
         return {}
-    layer, first = _at(module, "synthesis", "b4", "conv1"), _at(module, "mapping", "fc0")
+    layer, first = _part(module, "synthesis", "b4", "conv1"), _part(module, "mapping", "fc0")
     for part in (layer, first):
         if part.attribute("activation", "lrelu") != "lrelu":
             raise InputError("it uses another activation than the leaky ReLU, which is not known")
@@ -174,20 +162,21 @@ def stylegan3_settings(module: Inert | None) -> SignalConfig:
     """Read the signal settings from a pickled network; the defaults without one."""
     if module is None:
         return SignalConfig()
-    given = _at(module, "synthesis").attribute("_init_kwargs") or {}
-    first = _at(module, "mapping", "fc0")
+    stored = _part(module, "synthesis").attribute("_init_kwargs") or {}
+    first = _part(module, "mapping", "fc0")
     settings: dict[str, Any] = {
-        ours: None if given[theirs] is None else _number(theirs, given[theirs])
+        ours: None if stored[theirs] is None else _number(theirs, stored[theirs])
         for theirs, ours in SIGNAL_SETTINGS.items()
-        if theirs in given
+        if theirs in stored
     }
     settings["lr_multiplier"] = _number("lr_multiplier", first.attribute("bias_gain", 0.01))
     return SignalConfig(**settings)
 
 
-def _at(module: Inert, *names: str) -> Inert:
+def _part(module: Inert, *names: str) -> Inert:
+    """Return a submodule by its path, an empty one where there is none."""
     for name in names:
-        module = dict(children(module)).get(name, Inert(module.name))
+        module = _children(module).get(name, Inert(module.name))
     return module
 
 

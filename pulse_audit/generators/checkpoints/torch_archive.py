@@ -19,9 +19,8 @@ from typing import Any, BinaryIO
 
 import torch
 
-from pulse_audit.generators.checkpoints.builders import BUILDERS
 from pulse_audit.generators.checkpoints.pickle_data import MAX_SIZE, Damaged, Name, Storage
-from pulse_audit.generators.checkpoints.unpickle import Machine
+from pulse_audit.generators.checkpoints.unpickle import BUILDERS, PickleMachine
 
 # How a stream in PyTorch's format before 1.6 begins, after the two bytes of the protocol: its
 # magic number 0x1950a86a20f9469cfc6c.
@@ -124,9 +123,9 @@ def opened(path: Path) -> Iterator[Any]:
         elif start[2:].startswith(STREAM_START):
             yield read_stream(file)
         elif start.startswith(b"\x80"):
-            yield Machine({**BUILDERS, "torch.storage._load_from_bytes": _load_bytes}).run(
-                Window(file)
-            )
+            # A storage inside a plain pickle is itself a stream, which may hold no further one.
+            inner = {"torch.storage._load_from_bytes": _read_bytes}
+            yield PickleMachine({**BUILDERS, **inner}).run(Window(file))
         else:
             page = start.lstrip().startswith(b"<")
             raise Damaged(
@@ -150,22 +149,21 @@ def archive(file: BinaryIO) -> Iterator[zipfile.ZipFile]:
     except ZIP_ERRORS as error:
         raise Damaged(f"its zip archive is broken: {error}") from error
     with members:
-        _check_members(members.infolist(), size)
+        declared, names = 0, set[str]()
+        for member in members.infolist():
+            name, path = member.filename, PurePosixPath(member.filename)
+            if path.is_absolute() or ".." in path.parts or set(name) & set("\\:\0"):
+                raise Damaged(f"its member {name!r} points outside the archive")
+            # PyTorch stores only; a few compressed kilobytes can unpack to gigabytes.
+            if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
+                raise Damaged(f"its member {name!r} is compressed or encrypted")
+            if name in names:
+                raise Damaged("two of its members have one name")
+            names.add(name)
+            declared += max(member.file_size, member.compress_size)
+        if declared > size:
+            raise Damaged(f"its members declare {declared:,} bytes, the file has {size:,}")
         yield members
-
-
-def _check_members(members: list[zipfile.ZipInfo], size: int) -> None:
-    for member in members:
-        path = PurePosixPath(member.filename)
-        if path.is_absolute() or ".." in path.parts or set(member.filename) & set("\\:\0"):
-            raise Damaged(f"its member {member.filename!r} points outside the archive")
-        if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
-            raise Damaged(f"its member {member.filename!r} is compressed or encrypted")
-    if len({member.filename for member in members}) < len(members):
-        raise Damaged("two of its members have one name")
-    declared = sum(max(member.file_size, member.compress_size) for member in members)
-    if declared > size:
-        raise Damaged(f"its members declare {declared:,} bytes, the file has {size:,}")
 
 
 def read_member(members: zipfile.ZipFile, name: str) -> bytes:
@@ -184,8 +182,9 @@ def _read_archive(members: zipfile.ZipFile) -> Any:
     if len(names) != 1:
         raise Damaged("it is a zip archive, but none that torch.save wrote")
     folder = names[0].removesuffix("data.pkl")
-    if f"{folder}byteorder" in members.namelist():
-        _little(read_member(members, f"{folder}byteorder") == b"little")
+    order = f"{folder}byteorder"
+    if order in members.namelist() and read_member(members, order) != b"little":
+        raise Damaged("it holds big-endian numbers")
     storages: dict[str, Storage] = {}
 
     def load(identity: Any) -> Any:
@@ -194,7 +193,7 @@ def _read_archive(members: zipfile.ZipFile) -> Any:
             storage.source = ZipMember(members, f"{folder}data/{identity[2]}")
         return storage
 
-    return Machine(BUILDERS, load).run(io.BytesIO(read_member(members, names[0])))
+    return PickleMachine(BUILDERS, load).run(io.BytesIO(read_member(members, names[0])))
 
 
 def read_stream(file: BinaryIO) -> Any:
@@ -206,27 +205,26 @@ def read_stream(file: BinaryIO) -> Any:
         If a storage declares more than the file holds, or another size than its tensor says.
     """
     window, storages = Window(file), dict[str, Storage]()
+    # Five pickles: magic number, version, system, the object, the keys of the storages.
     for _ in ("magic number", "protocol version"):
-        Machine({}).run(window)
-    system = Machine({}).run(window)
-    _little(isinstance(system, dict) and system.get("little_endian") is True)
-    root = Machine(BUILDERS, lambda identity: _storage(identity, storages)).run(window)
-    keys = Machine({}).run(window)
+        PickleMachine({}).run(window)
+    system = PickleMachine({}).run(window)
+    if not (isinstance(system, dict) and system.get("little_endian") is True):
+        raise Damaged("it holds big-endian numbers")
+    root = PickleMachine(BUILDERS, lambda identity: _storage(identity, storages)).run(window)
+    keys = PickleMachine({}).run(window)
+    # Note where each storage's numbers are, and step over them.
     for key in keys if isinstance(keys, list) else ():
-        _locate(storages.get(str(key)), file, window.size)
+        storage, header = storages.get(str(key)), file.read(8)
+        if storage is None or len(header) < 8 or struct.unpack("<q", header)[0] != storage.count:
+            raise Damaged("its storages do not fit its tensors")
+        start = file.tell()
+        left = window.size - start
+        if storage.nbytes > left:
+            raise Damaged(f"a storage declares {storage.nbytes:,} bytes, {left:,} are left")
+        storage.source = FileRange(file, start, storage.nbytes)
+        file.seek(start + storage.nbytes)
     return root
-
-
-def _locate(storage: Storage | None, file: BinaryIO, size: int) -> None:
-    """Note where a storage's numbers are, and step over them."""
-    header = file.read(8)
-    if storage is None or len(header) < 8 or struct.unpack("<q", header)[0] != storage.count:
-        raise Damaged("its storages do not fit its tensors")
-    start = file.tell()
-    if start + storage.nbytes > size:
-        raise Damaged(f"a storage declares {storage.nbytes:,} bytes, {size - start:,} are left")
-    storage.source = FileRange(file, start, storage.nbytes)
-    file.seek(start + storage.nbytes)
 
 
 def _storage(identity: Any, storages: dict[str, Storage]) -> Storage | Name:
@@ -244,13 +242,7 @@ def _storage(identity: Any, storages: dict[str, Storage]) -> Storage | Name:
     return storage
 
 
-def _load_bytes(data: Any) -> Any:
-    """Read a storage inside a plain pickle: itself a stream, which may hold no further one."""
+def _read_bytes(data: Any) -> Any:
     if not isinstance(data, bytes):
         raise TypeError("a storage without bytes")
     return read_stream(io.BytesIO(data))
-
-
-def _little(true: bool) -> None:
-    if not true:
-        raise Damaged("it holds big-endian numbers")

@@ -7,11 +7,22 @@ and containers, and turns whatever else would be constructed into inert data.
 
 from __future__ import annotations
 
+import math
 import pickletools
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from pulse_audit.generators.checkpoints.pickle_data import Damaged, Inert, Name
+import torch
+
+from pulse_audit.generators.checkpoints.pickle_data import (
+    MAX_DIMENSIONS,
+    Bytes,
+    Damaged,
+    Inert,
+    Name,
+    Storage,
+    StoredTensor,
+)
 
 # Published snapshots have some tens of thousands of instructions.
 MAX_INSTRUCTIONS = 1_000_000
@@ -22,7 +33,7 @@ _MARK = object()
 _PLAIN = (str, int, float, bool, bytes, type(None), Name, Inert)
 
 
-class Machine:
+class PickleMachine:
     """Runs one pickle and leaves the stream behind its last instruction.
 
     Parameters
@@ -52,23 +63,21 @@ class Machine:
                 position = at or 0
                 if count >= MAX_INSTRUCTIONS:
                     raise Damaged(f"it has over {MAX_INSTRUCTIONS:,} instructions")
-                if opcode.name == "STOP":
+                name = opcode.name
+                if name == "STOP":
                     break
-                self._step(opcode.name, argument)
+                if name in _LITERALS:
+                    self.stack.append(argument)
+                elif name in _FRESH:
+                    self.stack.append(_FRESH[name]())
+                elif name in _HANDLERS:
+                    _HANDLERS[name](self, argument)
+                elif name not in ("PROTO", "FRAME"):
+                    raise ValueError(f"the instruction {name} is not on the closed list")
             return self.stack.pop()
         except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise Damaged(f"at byte {position:,}: {reason[:120]}") from error
-
-    def _step(self, name: str, argument: Any) -> None:
-        if name in _LITERALS:
-            self.stack.append(argument)
-        elif name in _FRESH:
-            self.stack.append(_FRESH[name]())
-        elif name in _HANDLERS:
-            _HANDLERS[name](self, argument)
-        elif name not in ("PROTO", "FRAME"):
-            raise ValueError(f"the instruction {name} is not on the closed list")
 
     def _to_mark(self) -> list[Any]:
         """Pop everything above the last mark, and the mark."""
@@ -85,13 +94,14 @@ class Machine:
         target = self.stack[-1]
         (target.elements if isinstance(target, Inert) else _a(list, target)).extend(items)
 
-    def _set(self, items: list[Any]) -> None:
+    def _put(self, items: list[Any]) -> None:
         target = self.stack[-1]
         mapping = target.items if isinstance(target, Inert) else _a(dict, target)
         for key, value in zip(items[::2], items[1::2], strict=True):
             mapping[hashable(key)] = value
 
-    def _add(self, items: list[Any]) -> None:
+    def _add_items(self) -> None:
+        items = self._to_mark()
         _a(set, self.stack[-1]).update(hashable(item) for item in items)
 
     def _call(self, keywords: bool = False) -> None:
@@ -133,6 +143,7 @@ def hashable(key: Any) -> Any:
     return key
 
 
+# Instructions that push their own argument.
 _LITERALS = frozenset(
     (
         *("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"),
@@ -140,6 +151,7 @@ _LITERALS = frozenset(
         *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
     )
 )
+# Instructions that push a new, empty or constant object.
 _FRESH: Mapping[str, Callable[[], Any]] = {
     "NONE": lambda: None,
     "NEWTRUE": lambda: True,
@@ -150,7 +162,8 @@ _FRESH: Mapping[str, Callable[[], Any]] = {
     "EMPTY_TUPLE": tuple,
     "MARK": lambda: _MARK,
 }
-_HANDLERS: Mapping[str, Callable[[Machine, Any], Any]] = {
+# Everything else the machine does; an instruction that is in none of the three is refused.
+_HANDLERS: Mapping[str, Callable[[PickleMachine, Any], Any]] = {
     "POP": lambda m, _: m.stack.pop(),
     "POP_MARK": lambda m, _: m._to_mark(),
     "DUP": lambda m, _: m.stack.append(m.stack[-1]),
@@ -160,9 +173,9 @@ _HANDLERS: Mapping[str, Callable[[Machine, Any], Any]] = {
     "TUPLE3": lambda m, _: m._push_tuple(3),
     "APPEND": lambda m, _: m._append([m.stack.pop()]),
     "APPENDS": lambda m, _: m._append(m._to_mark()),
-    "SETITEM": lambda m, _: m._set([m.stack.pop(), m.stack.pop()][::-1]),
-    "SETITEMS": lambda m, _: m._set(m._to_mark()),
-    "ADDITEMS": lambda m, _: m._add(m._to_mark()),
+    "SETITEM": lambda m, _: m._put([m.stack.pop(), m.stack.pop()][::-1]),
+    "SETITEMS": lambda m, _: m._put(m._to_mark()),
+    "ADDITEMS": lambda m, _: m._add_items(),
     "FROZENSET": lambda m, _: m.stack.append({hashable(item) for item in m._to_mark()}),
     "GLOBAL": lambda m, argument: m._name(*argument.split(" ", 1)),
     "STACK_GLOBAL": lambda m, _: m._name(*[m.stack.pop(), m.stack.pop()][::-1]),
@@ -176,4 +189,107 @@ _HANDLERS: Mapping[str, Callable[[Machine, Any], Any]] = {
     "BINPUT": lambda m, argument: m.memo.__setitem__(argument, m.stack[-1]),
     "LONG_BINPUT": lambda m, argument: m.memo.__setitem__(argument, m.stack[-1]),
     "MEMOIZE": lambda m, _: m.memo.__setitem__(len(m.memo), m.stack[-1]),
+}
+
+_ARRAYS = {
+    "f2": torch.float16,
+    "f4": torch.float32,
+    "f8": torch.float64,
+    "i1": torch.int8,
+    "i2": torch.int16,
+    "i4": torch.int32,
+    "i8": torch.int64,
+    "u1": torch.uint8,
+    "b1": torch.bool,
+}
+
+
+class ArrayType:
+    """A numpy dtype: its code, little-endian or Damaged when built."""
+
+    def __init__(self, code: str, *_: object):
+        self.code = code
+
+    def build(self, state: Any) -> None:
+        """Check the byte order of ``(version, order, ...)``."""
+        if state[1] == ">":
+            raise Damaged("it holds big-endian numbers")
+
+    def dtype(self) -> torch.dtype:
+        """Return the PyTorch type."""
+        return _ARRAYS[self.code]
+
+
+class Array:
+    """A numpy array under construction; becomes a tensor like the others."""
+
+    def __init__(self, *_: object):
+        self.stored: StoredTensor | None = None
+
+    def build(self, state: Any) -> None:
+        """Take ``(version, shape, dtype, Fortran order, bytes)``."""
+        _, shape, kind, fortran, data = state
+        if len(shape) > MAX_DIMENSIONS:
+            raise Damaged("an array of impossible shape")
+        dtype = kind.dtype()
+        steps = [math.prod(shape[:i] if fortran else shape[i + 1 :]) for i in range(len(shape))]
+        storage = Storage(dtype, len(data) // dtype.itemsize, Bytes(data))
+        self.stored = StoredTensor(storage, 0, tuple(shape), tuple(steps))
+
+    def tensor(self) -> torch.Tensor:
+        """Read the values."""
+        if self.stored is None:
+            raise Damaged("an array without values")
+        return self.stored.tensor()
+
+
+def _tensor(
+    storage: Any, offset: int, shape: tuple[int, ...], stride: tuple[int, ...], *_: object
+) -> StoredTensor:
+    if not isinstance(storage, Storage):
+        raise TypeError("a tensor without a storage")
+    return StoredTensor(storage, offset, tuple(shape), tuple(stride))
+
+
+def _set(items: Any = ()) -> set[Any]:
+    return {hashable(item) for item in items}
+
+
+def _first(value: Any, *_: object) -> Any:
+    return value
+
+
+def _dict(pairs: Any = (), **items: Any) -> dict[Any, Any]:
+    """Return a dict (OrderedDict, EasyDict); protocol 2 gives the pairs as a list of lists."""
+    return {**{hashable(key): value for key, value in pairs}, **items}
+
+
+# The closed list: what stands in for the names that build tensors, arrays and containers.
+BUILDERS: Mapping[str, Builder] = {
+    **{f"{module}.set": _set for module in ("builtins", "__builtin__")},
+    **{f"{module}.frozenset": _set for module in ("builtins", "__builtin__")},
+    # Protocol 2 writes b"" as a call without arguments.
+    **{f"{module}.bytes": lambda: b"" for module in ("builtins", "__builtin__")},
+    "collections.OrderedDict": _dict,
+    "dnnlib.EasyDict": _dict,
+    "dnnlib.util.EasyDict": _dict,
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_parameter": _first,
+    "torch._utils._rebuild_parameter_with_state": _first,
+    "torch.Size": tuple,
+    # Objects of NVIDIA's torch_utils.persistence keep their state; their source code is dropped.
+    "torch_utils.persistence._reconstruct_persistent_obj": lambda meta: Inert(
+        Name("torch_utils.persistence", str(meta["class_name"])), state=meta["state"]
+    ),
+    # Bytes as Python 2 and 3 exchange them: text in Latin-1.
+    "_codecs.encode": lambda text, _: text.encode("latin1"),
+    "numpy.dtype": ArrayType,
+    **{f"numpy.{core}.multiarray._reconstruct": Array for core in ("core", "_core")},
+    **{
+        f"numpy.{core}.multiarray.scalar": lambda kind, data: float(
+            Storage(kind.dtype(), 1, Bytes(data)).numbers()[0]
+        )
+        for core in ("core", "_core")
+    },
 }

@@ -243,3 +243,11 @@ def test_a_program_of_something_else_is_refused(tmp_path):
     torch.export.save(torch.export.export(nn.Conv2d(3, 3, 1), (torch.zeros(1, 3, 4, 4),)), path)
     with pytest.raises(InputError, match="something other than latents"):
         read_checkpoint(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a zip archive"])
+def test_what_is_no_program_has_no_opt_in(tmp_path, content):
+    path = tmp_path / "empty.pt2"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="it is no torch.export program, .* zip archive$"):
+        read_checkpoint(path)

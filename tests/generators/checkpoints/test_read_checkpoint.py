@@ -127,9 +127,40 @@ def test_genforce_stylegan2(conformance, tmp_path, runner):
 def test_genforce_stylegan1(conformance, tmp_path):
     file = conformance("stylegan1_genforce_128")
     torch.save(genforce(file), tmp_path / "net.pth")
-    network = read_checkpoint(tmp_path / "net.pth")
+    network = read_checkpoint(tmp_path / "net.pth", upsampling="auto")
     w = network.mapping(file.inputs("input.z", 2, 32))
     assert file.error(network.synthesis(w), "pixels") < 2e-5
+
+
+def test_a_stylegan1_of_genforce_asks_how_it_upsamples(conformance, tmp_path):
+    path = tmp_path / "net.pth"
+    torch.save(genforce(conformance("stylegan1_genforce_128")), path)
+    for options in ({}, {"upsampling": "nearest"}):
+        with pytest.raises(InputError, match="add @auto to the file's name .* @fused .* @separate"):
+            read_checkpoint(path, **options)
+
+
+def test_a_conditional_ada_of_genforce_is_read(conformance, tmp_path):
+    state = dict(conformance("stylegan2_genforce_32").state)
+    state["mapping.LabelEmbed.weight"] = torch.eye(32)[:, :5]
+    state["mapping.LabelEmbed.bias"] = -torch.ones(32)
+    state["mapping.dense0.weight"] = torch.ones(24, 64)
+    torch.save({"generator_smooth": state}, tmp_path / "net.pth")
+    network = read_checkpoint(tmp_path / "net.pth")
+    assert (network.z_dim, network.c_dim, network.config.joint_norm) == (32, 5, False)
+
+
+def test_a_filter_that_is_not_used_may_differ(conformance):
+    """NVIDIA's conv1 stores the default filter whatever the network's own is."""
+    state = dict(conformance("stylegan2_ada_cond32").state)
+    line = torch.tensor([1.0, 2, 2, 1]) / 6
+    own = {k: torch.outer(line, line) for k in state if k.endswith(".resample_filter")}
+    rest = {k: v for k, v in own.items() if ".conv1." not in k}
+    assert 0 < len(rest) < len(own)
+    expected, network = StyleGAN2.from_state(state | own), StyleGAN2.from_state(state | rest)
+    w = torch.randn(1, network.num_ws, network.w_dim, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(network.synthesis(w), expected.synthesis(w))
+    assert not torch.allclose(StyleGAN2.from_state(state).synthesis(w), expected.synthesis(w))
 
 
 def test_rosinality_stylegan1(conformance, tmp_path):
@@ -218,6 +249,7 @@ def test_other_contents_are_refused_in_one_line(tmp_path, content, message):
     [
         ({"mapping": "mapping.pt"}, "a mapping file belongs to PULSE's synthesis.pt"),
         ({"resolution": 64}, "a network of 32 px, not 64"),
+        ({"upsampling": "auto"}, "@auto is for a StyleGAN 1 of genforce, not stylegan2"),
         ({"trust_file": "00"}, "not the one given"),
     ],
 )

@@ -10,13 +10,12 @@ import pytest
 import torch
 
 from pulse_audit.generators.checkpoints import unpickle
-from pulse_audit.generators.checkpoints.builders import BUILDERS
 from pulse_audit.generators.checkpoints.pickle_data import Damaged, Inert
-from pulse_audit.generators.checkpoints.unpickle import Machine
+from pulse_audit.generators.checkpoints.unpickle import BUILDERS, PickleMachine
 
 
 def read(data: bytes):
-    return Machine(BUILDERS).run(io.BytesIO(data))
+    return PickleMachine(BUILDERS).run(io.BytesIO(data))
 
 
 PLAIN = {

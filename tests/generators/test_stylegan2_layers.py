@@ -3,7 +3,7 @@ import pytest
 import scipy.signal
 import torch
 
-from pulse_audit.generators.resample import setup_filter, upfirdn2d, upsample2d
+from pulse_audit.generators.stylegan2_layers import setup_filter, upfirdn2d, upsample2d
 
 
 def reference(image, taps, up, down, padding):
