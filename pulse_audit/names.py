@@ -17,9 +17,7 @@ PLANTED = "planted:"
 ARM_FORMS = ("pulse", *INTERPOLATION, f"{PLANTED}MATRIX.csv", "FILE.py:FACTORY")
 
 # Source, resolution and class, the last two optional.
-_GENERATOR = re.compile(
-    r"(.+?)(?:@(\d{1,5}))?(?:@(auto|fused|separate))?(?:#(\d{1,6}|each))?"
-)
+_GENERATOR = re.compile(r"(.+?)(?:@(\d{1,5}))?(?:@(auto|fused|separate))?(?:#(\d{1,6}|each))?")
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

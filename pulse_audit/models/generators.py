@@ -67,7 +67,7 @@ def find_generator(reference: str | GeneratorReference) -> GeneratorSource:
     path = requested.path
     if not path.is_file():
         # A file that exists, with something behind @ or # that is not understood.
-        match = re.fullmatch(r"(.+?)([@#][^/]*)", name)
+        match = re.fullmatch(r"(.+?)([@#][^/]*)", str(requested))
         if match is not None and Path(match[1]).is_file():
             raise InputError(
                 f"--generator {match[1]}: {match[2]} is not understood; give @RESOLUTION (@256), "
