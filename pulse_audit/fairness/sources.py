@@ -62,6 +62,7 @@ def parts(
     array of int64, (n,)
         Retained takes precedence over the classifier's part, and that over the generator's.
     """
+    # the first condition that holds names the part
     believed = np.ones_like(shown) if confirmed is None else confirmed
     return np.select(
         [retained, misread, shown & believed, shown],
@@ -145,6 +146,7 @@ def split_estimates(
     pooled : mapping of str to float or None
         Within-face correlation by metric, pooled over groups.
     """
+    # Shares of all draws, as the one search without guidance and the guided one leave them.
     estimates: dict[tuple[str, Correction], Estimate] = {}
     for name, outcomes in draws.outcomes().items():
         icc = pooled.get(name)
@@ -162,15 +164,16 @@ def split_estimates(
     # What the second model says of the images shown, and of the originals, one a face.
     if draws.confirmed is not None and draws.checked is not None:
         _, first = np.unique(draws.faces, return_index=True)
+        # True at the first draw of each face whose original the first model reads right
         originals = draws.read & np.isin(np.arange(len(draws.faces)), first)
-        asked: dict[Correction, tuple[Flags, Flags]] = {
+        checks: dict[Correction, tuple[Flags, Flags]] = {
             "raw": (draws.shown, draws.confirmed),
             "original_baseline": (originals, draws.checked),
         }
-        for correction, (among, seen) in asked.items():
+        for correction, (among, agrees) in checks.items():
             if among.any():
                 estimates["guided_confirmed", correction] = proportion_interval(
-                    seen[among], draws.faces[among], None, confidence
+                    agrees[among], draws.faces[among], None, confidence
                 )
     return estimates
 
@@ -193,6 +196,7 @@ def composition(counts: Sequence[int], confidence: float = 0.95) -> list[Estimat
     ValueError
         If nothing was counted.
     """
+    # level of each interval so that all k hold together
     total = int(sum(counts))
     each = 1 - (1 - confidence) / len(counts)
     method = f"Goodman's simultaneous Wilson intervals, {len(counts)} classes"
@@ -203,13 +207,13 @@ def composition(counts: Sequence[int], confidence: float = 0.95) -> list[Estimat
 
 
 def census(count: int, total: int, confidence: float = 0.95) -> Estimate:
-    """Share of a set that is known altogether: no error, and an interval without width."""
+    """Share in a set that was counted in full: the interval has no width."""
     share = count / total
     return Estimate(share, share, share, total, total, "count of a known set", confidence)
 
 
 def less_known(share: Estimate, known: Estimate) -> Estimate:
-    """Difference of a share from one without error: the interval is that of the first, moved."""
+    """Difference of a share from one without error, which moves its interval."""
     return Estimate(
         share.value - known.value,
         share.low - known.value,
@@ -224,6 +228,7 @@ def less_known(share: Estimate, known: Estimate) -> Estimate:
 def independent_mean(values: ArrayLike, confidence: float = 0.95) -> Estimate:
     """Mean of two or more independent samples, with a normal interval."""
     sample = np.asarray(values, dtype=np.float64)
+    # half the width: z s / sqrt(n)
     n = len(sample)
     half = float(ndtri(0.5 + confidence / 2)) * float(sample.std(ddof=1)) / math.sqrt(n)
     mean, method = float(sample.mean()), "normal, independent samples"

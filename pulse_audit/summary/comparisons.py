@@ -39,9 +39,11 @@ def group_comparisons(
     """Compare the groups in one metric; nothing for the whole sample, or without a direction."""
     if grouping.name == ALL or metric.direction == "neither" or metric.statistic is not None:
         return
+    # Faces without a label or a measurement are not a group to compare.
     unknown = [n for n, group in enumerate(grouping.groups) if set(group.split(JOIN)) & UNKNOWN]
     of_draw = grouping.of_draw[subset.rows]
     values = np.where(np.isin(of_draw, unknown), np.nan, values)
+    # Largest gap, ratio, worst group or distance from 0, as the direction of the metric asks.
     proportion = metric.kind == "proportion"
     comparisons = parity.compare(
         values,
@@ -52,6 +54,7 @@ def group_comparisons(
         seed=subset.seed(seed, "parity", metric.name, grouping.name) % 2**32,
         confidence=CONFIDENCE,
     )
+    # A gap comes with the difference that a sample of this size could have detected.
     size: Detail = {}
     if "max_gap" in comparisons:
         size = sample_size(values, subset.faces, of_draw, proportion)
@@ -68,14 +71,17 @@ def sample_size(values: FloatArray, faces: IntArray, groups: IntArray, proportio
     """
     measured = ~np.isnan(values)
     values, faces, groups = values[measured], faces[measured], groups[measured]
+    # group of each face, groups that have faces, and their sizes in faces
     _, first = np.unique(faces, return_index=True)
     of_face = groups[first]
     strata, sizes = np.unique(of_face, return_counts=True)
     draws, fewest = max(1, round(len(faces) / len(first))), int(sizes.min())
     tests = len(sizes) * (len(sizes) - 1) // 2
     if proportion:
+        # without an estimable correlation, draws of a face count as one
         icc = intraclass_correlation(values, faces, groups)
         design = power.Design(draws, 1.0 if icc is None else icc, tests=tests, sides=2)
+        # a difference of 10 points below the rate has to stay above 0
         base = min(max(float(values.mean()), 0.11), 1.0)
         return {
             "detectable": power.detectable_proportion(base, fewest, design),
@@ -97,6 +103,7 @@ def corrected_gap(
     """Largest gap of corrected retention; nothing where it cannot be corrected."""
     if correction.grade == "unavailable":
         return
+    # retention is the diagonal of the matrix, (replicates, k, k) -> (replicates, k)
     diagonal = np.arange(len(labels.groups))
     gap = gaps.max_gap_of_replicates(
         np.diag(correction.values),
@@ -150,6 +157,7 @@ def arm_comparisons(
     """Difference of every two of the arms under one condition and scale, paired by face."""
     compared = [subset for subset in subsets if subset.key.arm in arms]
     for first, second in combinations(compared, 2):
+        # faces that both arms were given; differences are taken within them
         faces = np.asarray(np.intersect1d(first.faces, second.faces), dtype=np.int64)
         if first.key[1:] != second.key[1:] or not len(faces):
             continue
@@ -188,6 +196,7 @@ def _differences(
             retention = retention_columns(subset, grouping.labels)["retention"]
             values["retention"] = np.asarray(retention, dtype=np.float64)
         sides.append(values)
+    # group of each face, (faces,)
     group_of = dict(zip(first.faces, grouping.of_draw[first.rows], strict=True))
     of_face = np.array([group_of[face] for face in faces.tolist()], dtype=np.int64)
     for metric in sorted(sides[0].keys() & sides[1].keys()):
@@ -215,6 +224,7 @@ def _differences(
 
 def _means_by_face(values: FloatArray, subset: Subset, faces: IntArray) -> FloatArray:
     """Mean over the measured draws of each face, NaN where none was measured; (faces,)."""
+    # place of each draw's face; draws of other faces are dropped by the comparison below
     places = np.searchsorted(faces, subset.faces).clip(max=len(faces) - 1)
     used = (faces[places] == subset.faces) & np.isfinite(values)
     sums = np.bincount(places[used], values[used], len(faces))

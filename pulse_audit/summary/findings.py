@@ -29,6 +29,7 @@ def findings(manifest: Manifest, rows: Sequence[EstimateRow]) -> list[str]:
     """
     if not rows:
         return ["No draw is finished yet: there is nothing to report."]
+    # Sentences are about the first condition and scale, and the first grouping.
     setting = (rows[0].condition, rows[0].scale)
     grouping = next((",".join(columns) for columns in manifest.spec.groupings), ALL)
     here = [row for row in rows if (row.condition, row.scale) == setting]
@@ -40,6 +41,7 @@ def findings(manifest: Manifest, rows: Sequence[EstimateRow]) -> list[str]:
         sentences.append(
             f"Unless stated otherwise, numbers are for condition {condition} at scale {scale}."
         )
+    # What the outputs look like comes first: within each arm, then between arms.
     for of_arm in by_arm.values():
         sentences += text.retention(of_arm, grouping)
     sentences += text.arm_differences(here, grouping)
@@ -51,11 +53,13 @@ def findings(manifest: Manifest, rows: Sequence[EstimateRow]) -> list[str]:
             arms_of.setdefault(str(caveat), []).append(arm)
     sentences += [f"{' and '.join(names)}: {caveat}." for caveat, names in arms_of.items()]
 
+    # What a gap between groups shows, where draws were lost, and what the originals score.
     for of_arm in by_arm.values():
         sentences += text.retention_gap(of_arm, grouping)
     for of_arm in by_arm.values():
         sentences += text.sources(of_arm)
     sentences += text.original_baseline(here, grouping)
+    # Then whether outputs fit their inputs, their lightness, and failures.
     for arm, of_arm in by_arm.items():
         searches = promises_feasibility(manifest, arm)
         sentences += text.feasibility(of_arm, grouping, searches)

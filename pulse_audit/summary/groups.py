@@ -44,6 +44,7 @@ ITA_CLASSES = (
     (-30.0, "brown"),
     (-np.inf, "dark"),
 )
+#: Thirds of the Monk scale, first and last step.
 MONK_CLASSES = ((1, 3), (4, 6), (7, 10))
 
 
@@ -87,6 +88,7 @@ def assign(samples: pd.DataFrame, columns: Sequence[str]) -> pd.Series[str]:
     parts: list[pd.Series[str]] = []
     for column in columns:
         label = f"label_{column}"
+        # skin tone is that of the original, whatever the output shows
         if column in TONES:
             quantity, classify = TONES[column]
             parts.append(samples[f"hr_{quantity}"].astype("float64").map(classify))
@@ -94,14 +96,15 @@ def assign(samples: pd.DataFrame, columns: Sequence[str]) -> pd.Series[str]:
             labels = samples[label].astype("object")
             parts.append(labels.where(samples[label].notna(), UNLABELLED).astype(str))
         else:
-            columns_known = [c[6:] for c in map(str, samples) if c.startswith("label_")]
-            known = ", ".join([*columns_known, *TONES])
-            raise InputError(f"group_by {column}: not in the samples; known: {known}")
+            labelled = [c[6:] for c in map(str, samples) if c.startswith("label_")]
+            names = ", ".join([*labelled, *TONES])
+            raise InputError(f"group_by {column}: not in the samples; known: {names}")
     return reduce(lambda left, right: left + JOIN + right, parts)
 
 
 def ordered(groups: pd.Series[str], columns: Sequence[str], manifest: Manifest) -> list[str]:
     """Return the groups that occur, in the order of the data set's vocabulary (else by name)."""
+    # rank of each word in its column; words outside the vocabulary come last, by name
     ranks = [
         {word: rank for rank, word in enumerate(vocabulary(column, manifest))} for column in columns
     ]
@@ -255,7 +258,9 @@ def make_groupings(manifest: Manifest, samples: pd.DataFrame) -> list[Grouping]:
         for attribute in dict.fromkeys(attributes)
         if attribute is not None
     }
+    # Groupings without such a column compare what the first grouping with one does.
     fallback = labels[default] if default else None
+    # The whole sample is a grouping of one group.
     groupings = [Grouping(ALL, [ALL], np.zeros(len(samples), dtype=np.int64), fallback)]
     for columns, attribute in zip(by_column, attributes, strict=True):
         of_draw = assign(samples, columns)
@@ -271,6 +276,7 @@ def attribute_labels(
     attribute: str, manifest: Manifest, samples: pd.DataFrame, faces: IntArray
 ) -> AttributeLabels:
     """Look up the groups of faces, originals and outputs in an attribute that outputs have."""
+    # What a model says of an output that failed or shows no face is not a group.
     failed = samples["status"].isin([str(Status.ERROR), str(Status.NO_FACE)])
     if attribute in TONES:
         quantity, classify = TONES[attribute]
@@ -291,6 +297,7 @@ def attribute_labels(
     # Errors of the model: on this run's originals where people labelled them, else its card's.
     confusion: Confusion | Unavailable
     if (manifest.dataset if model is None else model).labels_from == "people":
+        # one row per face, with both a label and a prediction
         _, first = np.unique(faces, return_index=True)
         first = first[(truth[first] != NONE) & (original[first] != NONE)]
         confusion = (
@@ -337,6 +344,7 @@ def card_counts(
     """
     confusion = model.card.get("confusion") or {}
     vocabularies = model.card.get("vocabulary") or {}
+    # A derived grouping, such as coarse classes, has counts and no words of its own.
     if attribute in confusion and attribute not in vocabularies:
         counts = confusion[attribute]
         fits = [len(row) for row in counts] == [len(words)] * len(words)
@@ -348,12 +356,14 @@ def card_counts(
     wanted = [word.casefold() for word in words]
     if not counts or sorted(of_card) != sorted(wanted):
         return None
+    # rows and columns of the card's matrix in the run's order
     order = [of_card.index(word) for word in wanted]
     return [[int(counts[i][j]) for j in order] for i in order]
 
 
 def retention_columns(subset: Subset, labels: AttributeLabels) -> pd.DataFrame:
     """Columns of the metrics of apparent groups: 0, 1, or NaN where a draw does not count."""
+    # (n,) each; an output without a group is not retained, and neither is it converted
     truth, output = labels.truth[subset.rows], labels.output[subset.rows]
     retained = np.where(truth == NONE, np.nan, (truth == output).astype(np.float64))
     converted = np.where(truth == NONE, np.nan, (truth != output) & (output != NONE))

@@ -98,6 +98,7 @@ def make_row(
     detail: Mapping[str, str | int | float | None] | None = None,
 ) -> EstimateRow:
     """Make the row of an estimate; where it is unavailable, of the reason without numbers."""
+    # not-a-number becomes null in the row
     if isinstance(estimate, Unavailable):
         estimate = Estimate(math.nan, math.nan, math.nan, 0, 0, estimate.reason)
     return EstimateRow(
@@ -202,6 +203,7 @@ def read(path: Path | str) -> Summary:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except ValidationError as error:
+        # one line: the first entry at fault
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "file"
         raise InputError(

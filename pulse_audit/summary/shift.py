@@ -20,11 +20,13 @@ from pulse_audit.summary.groups import JOIN, NONE, AttributeLabels, Grouping, Su
 from pulse_audit.summary.schema import ALL, Correction, Detail, EstimateRow, make_row
 from pulse_audit.types import Estimate, Unavailable
 
+#: Column of the shift matrix for outputs without an apparent group.
 NOT_CLASSIFIED = "not classified"
 #: Bootstrap replicates of corrections, and of set fairness.
 CORRECTION_REPLICATES, SET_REPLICATES = 1000, 500
 
 Property: TypeAlias = Callable[[Joint, Divergence], sets.SetEstimate | Unavailable]
+#: RDP and PR start from the labelled groups, CPR and SPE from the apparent ones of the originals.
 FROM_LABELS: Mapping[str, Property] = {"rdp": sets.rdp, "pr": sets.pr}
 FROM_ORIGINALS: Mapping[str, Property] = {"cpr": sets.cpr, "spe": sets.spe}
 
@@ -33,6 +35,7 @@ def no_face_of_originals(subset: Subset, grouping: Grouping) -> Iterator[Estimat
     """Share of originals in which the detector finds no face: the baseline of outputs."""
     if "hr_face_found" not in subset.samples or subset.samples["hr_face_found"].isna().all():
         return
+    # one row per face: every draw of a face repeats what was found on its original
     faces, first = np.unique(subset.faces, return_index=True)
     detected = subset.samples["hr_face_found"].astype("float64").to_numpy()[first]
     groups = grouping.of_draw[subset.rows[first]]
@@ -57,6 +60,7 @@ def retention_of_originals(
     rows = subset.rows[first]
     if not labels.has_baseline(rows):
         return
+    # (faces,): 1 where the original is classified as labelled, NaN where one of both is missing
     classified = (labels.truth[rows] != NONE) & (labels.original[rows] != NONE)
     hits = np.where(classified, labels.original[rows] == labels.truth[rows], np.nan)
     shares = shift.shares(
@@ -85,6 +89,7 @@ def diversity_rows(
         draws = labels.draws(subset.rows[inside], subset.faces[inside])
         if draws is None:
             continue
+        # both need two draws of a face; entropy is bootstrapped over faces, flip rate is not
         key = subset.seed(seed, "entropy", grouping.name, group)
         estimates = {
             "flip_rate": shift.flip_rate(draws),
@@ -99,6 +104,7 @@ def pooled_retention(
     subset: Subset, grouping: Grouping, labels: AttributeLabels
 ) -> Iterator[EstimateRow]:
     """Retention of the cells of an intersection, shrunk toward an additive model of its parts."""
+    # "Black × Female" -> ["Black", "Female"]
     parts = [group.split(JOIN) for group in grouping.groups]
     if "," not in grouping.name or len(parts) < 3:
         return
@@ -161,6 +167,7 @@ def _original_draws(subset: Subset, labels: AttributeLabels) -> Draws | None:
 
 def net_flow_rows(subset: Subset, labels: AttributeLabels, draws: Draws) -> Iterator[EstimateRow]:
     """Net flow between every two groups that have faces, and each group's from all others."""
+    # flows[i][j]: share of all draws that turn from i into j, less those that turn from j into i
     flows, gains = shift.net_flows(draws), shift.net_gains(draws)
     for i, group in enumerate(labels.groups):
         gain = gains[i]
@@ -182,6 +189,7 @@ def output_share_rows(subset: Subset, labels: AttributeLabels) -> Iterator[Estim
         ("original_baseline", labels.original[subset.rows[first]], subset.faces[first]),
     )
     for correction, predicted, faces in sides:
+        # originals have no apparent groups where they were not classified
         if not (predicted != NONE).any():
             continue
         for number, group in enumerate(labels.groups):
@@ -211,6 +219,7 @@ def corrected_rows(
         # the same for the whole sample and the grouping by attribute: they describe one matrix
         seed=subset.seed(seed, "correction", labels.attribute),
     )
+    # trust: smallest singular value of the confusion matrix over its sampling error
     graded: Detail = {"trust": correction.trust, "grade": correction.grade}
 
     def retention(group: str, share: Estimate | None, em: float = math.nan) -> EstimateRow:
@@ -263,6 +272,7 @@ def set_fairness_rows(
     model fall on both sides alike.
     """
     key, k = subset.seed(seed, "sets", labels.attribute), len(labels.groups)
+    # properties, correction, draws, and the groups in which faces are resampled (default: truth)
     parts: list[tuple[Mapping[str, Property], Correction, Draws, IntArray | None]] = [
         (FROM_LABELS, "raw", draws, None)
     ]
@@ -276,6 +286,7 @@ def set_fairness_rows(
         # faces are still resampled within their labelled groups, which the set fixes
         parts.append((FROM_ORIGINALS, "raw", mirrored, labels.truth[rows]))
     for properties, correction, chosen, strata in parts:
+        # one set of resamples serves every property and divergence
         joint = joint_shares(chosen, seed=key, strata=strata, replicates=SET_REPLICATES)
         for name, measure in properties.items():
             for divergence in DIVERGENCES:

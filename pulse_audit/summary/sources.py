@@ -70,6 +70,7 @@ def guided_rows(
     groups = ordered(rows["group"], guided_by, manifest)
     for (arm, condition, _), chosen in rows.groupby(["arm", "condition", "scale"], sort=False):
         key = SubsetKey(str(arm), str(condition), int(chosen["scale"].iloc[0]))
+        # Arrays of bool (n,); without a second model, "confirmed" and "checked" are missing.
         flags = {
             name: np.asarray(chosen[name].to_numpy(np.bool_))
             for name in ("retained", "read", "feasible", "shown", "confirmed", "checked")
@@ -86,11 +87,13 @@ def guided_rows(
             checked=flags.get("checked"),
             read=flags["read"],
         )
+        # The correlation of draws of a face is pooled over groups, as small ones cannot tell it.
         of_draw = chosen["group"].to_numpy()
         pooled = {
             metric: intraclass_correlation(outcomes, draws.faces, of_draw)
             for metric, outcomes in draws.outcomes().items()
         }
+        # (group_by, group, estimates): all draws first, then each group in order
         splits = [(ALL, ALL, sources.split_estimates(draws, confidence, {}))]
         for group in groups:
             inside = of_draw == group
@@ -112,6 +115,7 @@ def _joined(
     rows = unguided.merge(
         guided[[*DRAW_KEYS, "feasible", "shown", *checks]], on=DRAW_KEYS, validate="1:1"
     )
+    # columns of the second model that both tables have: those of originals end in _hr
     faces = originals[["face_id", *(f"hr_{a}" for a in guided_by), *checks]]
     rows = rows.merge(faces, on="face_id", validate="m:1", suffixes=("", "_hr"))
     if len(rows) != len(guided):
@@ -127,6 +131,7 @@ def _joined(
         ]
         return pd.concat(equal, axis=1).all(axis=1)
 
+    # An output that failed or shows no face does not show the group, whatever was predicted.
     failed = rows["status"].isin(["error", "no_face"])
     rows["group"] = rows[labels].astype(str).agg(JOIN.join, axis=1)
     rows["retained"] = labelled_as([f"sr_{a}" for a in guided_by]) & ~failed
@@ -148,6 +153,7 @@ def composition_rows(
     ``prior_ita``. Training and evaluation shares are counts of known sets.
     """
     for arm, drawn in prior.groupby("arm", sort=False):
+        # A prior belongs to no condition and no scale.
         key = SubsetKey(str(arm), ALL, 0)
         for tone in ("lightness", "ita"):
             values = drawn[tone].dropna().to_numpy()
@@ -162,18 +168,20 @@ def _attribute_compositions(
     key: SubsetKey, attribute: str, drawn: pd.DataFrame, manifest: Manifest, confidence: float
 ) -> Iterator[EstimateRow]:
     """Shares of one attribute's groups in the three sets, and the differences between sets."""
+    # An attribute that the data set does not label has nothing to be compared with.
     labels = [face.labels.get(attribute) for face in manifest.faces]
     if attribute not in manifest.dataset.vocabulary or not any(labels):
         return
+    # Shares of the prior are a sample's, those of the two data sets are counts.
     model = _model(manifest)
     words = model.vocabulary[attribute]
     counts = [int((drawn[f"sr_{attribute}"] == word).sum()) for word in words]
     shares = {"prior": sources.composition(counts, confidence)}
-    known: dict[str, Mapping[str, int] | None] = {
+    counted: dict[str, Mapping[str, int] | None] = {
         "evaluation": {word: labels.count(word) for word in labels if word},
         "training": (_entry(manifest).training.get(key.arm) or {}).get(attribute),
     }
-    for name, of_set in known.items():
+    for name, of_set in counted.items():
         if of_set:
             total = sum(of_set.values())
             shares[name] = [sources.census(of_set.get(w, 0), total, confidence) for w in words]
@@ -198,6 +206,7 @@ def _attribute_compositions(
                     key, "prior_share", attribute, word, estimate, correction="corrected"
                 )
 
+    # A known share has no error: the interval of a difference is that of the prior, moved.
     for one, other in (("prior", "training"), ("prior", "evaluation"), ("training", "evaluation")):
         if one in shares and other in shares:
             for word, share, less in zip(words, shares[one], shares[other], strict=True):
@@ -217,6 +226,7 @@ def uninformative_rows(
     for (arm, _, kind), drawn in table.groupby(["arm", "scale", "kind"], sort=False):
         key = SubsetKey(str(arm), "clean", int(drawn["scale"].iloc[0]))
         for attribute, words in _model(manifest).vocabulary.items():
+            # outputs of each apparent group; those without one are left out
             counts = [int((drawn[f"sr_{attribute}"] == word).sum()) for word in words]
             if sum(counts) == 0:
                 continue
@@ -229,6 +239,7 @@ def ucpr_rows(
 ) -> Iterator[EstimateRow]:
     """UCPR of each kind of input (the row's group), from the composition of the faces."""
     faces, vocabulary = samples.drop_duplicates("face_id"), _model(manifest).vocabulary
+    # Reference composition of each labelled attribute: that of the evaluation faces.
     references = {
         attribute: reference_shares([int((faces[f"label_{attribute}"] == w).sum()) for w in words])
         for attribute, words in vocabulary.items()
@@ -241,6 +252,7 @@ def ucpr_rows(
                 continue
             predicted = group_numbers(drawn[f"sr_{attribute}"], vocabulary[attribute])
             seed = fingerprint(manifest.spec.seed, "ucpr", str(kind), attribute)
+            # draws of one input are resampled together
             for divergence in DIVERGENCES:
                 inputs = drawn["input"].to_numpy()
                 ucpr = sets.ucpr(inputs, predicted, reference, divergence, seed=seed)

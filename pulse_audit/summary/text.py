@@ -20,6 +20,7 @@ ATTRIBUTE_NAMES = {"skin_tone": "skin tone", "monk": "Monk class"}
 def retention(rows: Sequence[EstimateRow], grouping: str) -> Iterator[str]:
     """Retention of an arm, the composition of its outputs, and which groups gain or lose."""
     for row in _select(rows, "retention", ALL):
+        # the whole sample is compared in the attribute of the first grouping
         attribute = str((row.detail or {}).get("attribute", grouping))
         name = ATTRIBUTE_NAMES.get(attribute, attribute)
         sentence = (
@@ -35,6 +36,7 @@ def retention(rows: Sequence[EstimateRow], grouping: str) -> Iterator[str]:
             )
         yield f"{sentence}."
 
+        # Composition of the outputs; what is missing to 100 % has no apparent group.
         shares = _select(rows, "output_share", attribute)
         if len(shares) > 1:
             ranked = sorted(shares, key=_value, reverse=True)
@@ -43,7 +45,7 @@ def retention(rows: Sequence[EstimateRow], grouping: str) -> Iterator[str]:
             unclassified = f"; {_points(rest)} % have no apparent group" if rest > 0.005 else ""
             yield f"Apparent {name} of its outputs: {listed}{unclassified}."
 
-        # of the groups whose interval excludes 0, the largest and the smallest gain
+        # Of the groups whose interval excludes 0, the largest and the smallest gain.
         gains = [gain for gain in _select(rows, "net_flow", attribute) if _excludes_zero(gain)]
         if gains:
             ends = _extremes(gains)[::-1] if len(gains) > 1 else gains
@@ -62,6 +64,7 @@ def arm_differences(rows: Sequence[EstimateRow], grouping: str) -> Iterator[str]
     differences = [row for row in rows if row.statistic == "difference"]
     retained = [row for row in differences if row.metric == "retention"]
     for row in (row for row in retained if row.group_by == ALL):
+        # Retention of the two arms, overall and for the group in which they differ most.
         other = (row.detail or {}).get("minus")
         pair = [
             r for r in differences if r.arm == row.arm and (r.detail or {}).get("minus") == other
@@ -78,6 +81,7 @@ def arm_differences(rows: Sequence[EstimateRow], grouping: str) -> Iterator[str]
         )
         yield f"{sentence}. {overall}."
 
+        # The apparent group in whose share of the outputs they differ most.
         shares = [r for r in pair if r.metric == "output_share" and r.low is not None]
         shares = [r for r in shares if r.value is not None]
         if shares:
@@ -95,6 +99,7 @@ def retention_gap(rows: Sequence[EstimateRow], grouping: str) -> Iterator[str]:
     """Largest gap of retention between groups: the corrected one where that can be trusted."""
     of_groups = [row for row in rows if (row.metric, row.group_by) == ("retention", grouping)]
     gaps = [row for row in of_groups if row.statistic == "max_gap"]
+    # A correction of grade "weak" is shown and decides nothing.
     grades = {(r.detail or {}).get("grade") for r in of_groups if r.correction == "corrected"}
     corrected = [row for row in gaps if row.correction == "corrected" and "usable" in grades]
     how = ", corrected for the attribute model's errors," if corrected else ""
@@ -102,6 +107,7 @@ def retention_gap(rows: Sequence[EstimateRow], grouping: str) -> Iterator[str]:
         detail = row.detail or {}
         ends = f"{detail.get('highest')} over {detail.get('lowest')}"
         gap = f"the largest gap of retention{how} is {_points(row.value)} points ({ends})"
+        # the lower bound allows for every pair; 0 where no pair is shown to differ
         if row.low:
             yield (
                 f"{row.arm} retained groups unequally: {gap}, at least {_points(row.low)} points "
@@ -124,6 +130,7 @@ def sources(rows: Sequence[EstimateRow]) -> Iterator[str]:
     preference, incapacity = whole.get("source_preference"), whole.get("source_incapacity")
     if preference is None or incapacity is None:
         return
+    # No group is named where incapacity occurs in none.
     groups = [r for r in shares if r.metric == "source_incapacity" and r.group_by != ALL]
     highest = ""
     if groups and max(map(_value, groups)) > 0:
@@ -146,6 +153,7 @@ def original_baseline(rows: Sequence[EstimateRow], grouping: str) -> Iterator[st
         == ("retention", grouping, "original_baseline", "value")
         and row.value is not None
     ]
+    # Labels made by the same model agree with it on every original.
     if baselines and all(row.value == 1.0 for row in baselines):
         yield (
             "The labels are the attribute model's own predictions of the originals, so that only "
@@ -165,6 +173,7 @@ def feasibility(rows: Sequence[EstimateRow], grouping: str, searches: bool) -> I
     groups, by_group = _select(rows, "feasible_rate", grouping), ""
     if len(groups) > 1:
         lowest, highest = _extremes(groups)
+        # pairs of groups whose intervals do not overlap
         pairs = list(combinations(groups, 2))
         apart = [
             (a, b)
