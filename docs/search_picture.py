@@ -1,4 +1,4 @@
-"""Draws docs/search.png: faces of nobody, their 8 px inputs, and what PULSE finds with each twin.
+"""Draws docs/search.png: synthetic faces, their 8 px inputs, and outputs of PULSE with each twin.
 
 The originals are of four groups the faces that the shipped attribute net is surest of among the
 shipped evaluation faces, and the words below the pictures are the net's: nothing here was chosen

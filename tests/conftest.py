@@ -62,7 +62,7 @@ def read_pixels() -> Callable[[Path], np.ndarray]:
 
 @pytest.fixture
 def fairface_root(tmp_path: Path) -> Path:
-    """A FairFace root in the official layout: 7 groups x 4 validation faces of nobody."""
+    """A FairFace root in the official layout: 7 groups x 4 synthetic validation faces."""
     root = tmp_path / "fairface"
     (root / "val").mkdir(parents=True)
     rows = ["file,age,gender,race,service_test"]

@@ -1,4 +1,4 @@
-"""Imports run one way, and rooms without torch stay without it."""
+"""Imports run one way, and packages without torch stay without it."""
 
 import ast
 import subprocess
@@ -8,31 +8,30 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "pulse_audit"
-LEAVES = {"search", "generators", "degrade", "upsamplers", "faces", "metrics"}
+BASE_PACKAGES = {"search", "generators", "degrade", "upsamplers", "faces", "metrics"}
 WITHOUT_TORCH = {
     "types", "seeding", "names", "files", "datasets", "store", "stats", "fairness",
-    "summary", "gate", "report", "calibration", "cli", "options", "terminal",
+    "summary", "report", "calibration", "cli", "options", "terminal",
 }  # fmt: skip
-BOTTOM = {"types", "seeding", "names", "files"}
+LOWEST = {"types", "seeding", "names", "files"}
 
-#: room -> rooms it may import (beside itself).
+#: package or file -> what it may import beside itself.
 ALLOWED = {
     "seeding": set(),
     "names": {"types"},
     "files": {"types"},
     "types": {"seeding"},
-    **{leaf: BOTTOM for leaf in LEAVES},
-    "search": BOTTOM | {"degrade", "generators"},
-    "datasets": BOTTOM,
-    "options": BOTTOM,
-    "terminal": BOTTOM | {"metrics"},
-    "store": BOTTOM | {"metrics"},
-    "stats": BOTTOM,
-    "fairness": BOTTOM | {"stats"},
-    "calibration": BOTTOM | {"stats", "fairness"},
-    "summary": BOTTOM | {"metrics", "store", "stats", "fairness"},
-    "gate": BOTTOM | {"metrics", "store", "stats", "fairness", "summary"},
-    "report": BOTTOM | {"metrics", "store", "stats", "fairness", "summary"},
+    **{leaf: LOWEST for leaf in BASE_PACKAGES},
+    "search": LOWEST | {"degrade", "generators"},
+    "datasets": LOWEST,
+    "options": LOWEST,
+    "terminal": LOWEST | {"metrics"},
+    "store": LOWEST | {"metrics"},
+    "stats": LOWEST,
+    "fairness": LOWEST | {"stats"},
+    "calibration": LOWEST | {"stats", "fairness"},
+    "summary": LOWEST | {"metrics", "store", "stats", "fairness"},
+    "report": LOWEST | {"metrics", "store", "stats", "fairness", "summary"},
 }
 TOP = {
     "plugins",
@@ -44,8 +43,8 @@ TOP = {
     "cli",
     "__init__",
 }
-#: among the upper floors: who may not be imported by whom.
-FORBIDDEN_ABOVE = {
+#: For the uppermost ones: what they may not import.
+FORBIDDEN = {
     "plugins": {"models", "training", "harness", "listing", "terminal", "api", "cli"},
     "models": {"training", "harness", "listing", "terminal", "api", "cli"},
     "training": {"harness", "listing", "terminal", "api", "cli"},
@@ -57,12 +56,12 @@ FORBIDDEN_ABOVE = {
 }
 
 
-def room_of(path: Path) -> str:
+def package_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imported_rooms(path: Path) -> set[str]:
-    """Rooms of the package a file imports, at any depth, functions included."""
+def imported_packages(path: Path) -> set[str]:
+    """Packages of pulse_audit that a file imports, at any depth, functions included."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -77,7 +76,9 @@ def imported_rooms(path: Path) -> set[str]:
             if (parts := name.split("."))[0] == "pulse_audit" and parts[1:]
         }
     return {
-        room for room in found if (PACKAGE / room).exists() or (PACKAGE / f"{room}.py").exists()
+        package
+        for package in found
+        if (PACKAGE / package).exists() or (PACKAGE / f"{package}.py").exists()
     }
 
 
@@ -85,25 +86,27 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_a_file_imports_only_the_floors_below_it(path: Path) -> None:
-    room = room_of(path)
-    reached = imported_rooms(path) - {room}
-    if room in ALLOWED:
-        assert reached <= ALLOWED[room], f"{room} imports {sorted(reached - ALLOWED[room])}"
+def test_a_file_imports_only_what_lies_below_it(path: Path) -> None:
+    package = package_of(path)
+    reached = imported_packages(path) - {package}
+    if package in ALLOWED:
+        assert reached <= ALLOWED[package], (
+            f"{package} imports {sorted(reached - ALLOWED[package])}"
+        )
     else:
-        assert room in TOP, f"{room} has no floor: add it to the plan of the house"
-        assert not reached & FORBIDDEN_ABOVE[room]
+        assert package in TOP, f"{package} is not in the table of imports: add it"
+        assert not reached & FORBIDDEN[package]
 
 
-@pytest.mark.parametrize("room", sorted(WITHOUT_TORCH))
-def test_rooms_without_torch_never_load_it(room: str) -> None:
+@pytest.mark.parametrize("package", sorted(WITHOUT_TORCH))
+def test_packages_without_torch_never_load_it(package: str) -> None:
     modules = [
         ".".join(["pulse_audit", *path.relative_to(PACKAGE).with_suffix("").parts])
         for path in FILES
-        if room_of(path) == room
+        if package_of(path) == package
     ]
     if not modules:
-        pytest.skip(f"{room} is not built yet")
+        pytest.skip(f"{package} is not built yet")
     code = f"import sys, {', '.join(modules)}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 

@@ -1,4 +1,4 @@
-"""A whole audit on small faces of nobody: rows, resume, replacement, odd image files."""
+"""A whole audit on small synthetic faces: rows, resume, replacement, odd image files."""
 
 import os
 import random

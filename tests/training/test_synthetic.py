@@ -1,4 +1,4 @@
-"""Evaluation faces of nobody: balanced, reproducible from their seeds, readable as a data set."""
+"""Synthetic evaluation faces: balanced, reproducible from their seeds, readable as a data set."""
 
 import csv
 from pathlib import Path
