@@ -19,6 +19,7 @@ from pulse_audit.faces.attributes import Column, checked
 from pulse_audit.faces.embed import FaceNet
 from pulse_audit.faces.skin import SkinTone, skin_tone
 from pulse_audit.harness.suite import MetricSuite
+from pulse_audit.metrics.distribution import inception
 from pulse_audit.metrics.identity import Threshold, cosines, verified
 from pulse_audit.metrics.registry import MEASURED
 from pulse_audit.models.published import fetched, get
@@ -36,6 +37,8 @@ class ImageMeasurements:
 
     ``face_found`` is None where no detector ran, ``probabilities`` empty and ``features`` None
     where no attribute model did; ``embedding`` is NaN where there is no face to embed.
+    ``set_features`` are those stored for distances between sets: the attribute model's, or
+    Inception's where ``fid`` is requested.
     """
 
     tone: SkinTone | Unavailable
@@ -43,6 +46,7 @@ class ImageMeasurements:
     probabilities: Mapping[str, list[float]] = field(default_factory=dict)
     features: Vector | None = None
     embedding: Vector | None = None
+    set_features: Vector | None = None
 
     def columns(self, side: str, attributes: Sequence[Column]) -> dict[str, Any]:
         """Columns of the samples, ``hr_...`` or ``sr_...``."""
@@ -67,6 +71,10 @@ class Measurer:
     def __init__(self, instruments: MetricSuite, crop: str, device: torch.device) -> None:
         self._instruments, self._crop = instruments, crop
         self._reports_faces = "face_found" in instruments.metrics
+        # FID's Inception, where it is requested: (n, 3, R, R) -> (n, 2048).
+        self._inception = None
+        if "fid" in instruments.metrics:
+            self._inception = inception(_weights_file(MEASURED["fid"].weights), device)
         needed = IDENTITY & set(instruments.metrics)
         self._embedder = FaceNet.load(_weights_file(embed.WEIGHTS), device) if needed else None
         wanted = self._reports_faces or self._embedder is not None
@@ -83,6 +91,7 @@ class Measurer:
                 vectors[column.name] = column.probabilities(answer).double().tolist()
             if answer.features is not None:
                 features = answer.features.float().cpu().numpy()
+        set_features = features if self._inception is None else self._inception.of(images)
         faces = self._faces(images)
         found = [face is not None for face in faces] if self._reports_faces else None
         embeddings = self._embed(images, faces)
@@ -93,6 +102,7 @@ class Measurer:
                 {name: rows[i] for name, rows in vectors.items()},
                 None if features is None else features[i],
                 None if embeddings is None else embeddings[i],
+                None if set_features is None else set_features[i],
             )
             for i, image in enumerate(images)
         ]

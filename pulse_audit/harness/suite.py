@@ -1,4 +1,4 @@
-"""What a run measures with: settled when it is planned and recorded in its manifest."""
+"""What a run measures with: decided when it is planned, and recorded in its manifest."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import torch
 from pulse_audit import store
 from pulse_audit.datasets.readers import FaceIndex
 from pulse_audit.faces.attribute_net import ShippedAttributes
-from pulse_audit.faces.attributes import Column, columns
+from pulse_audit.faces.attributes import Column
+from pulse_audit.faces.attributes import columns as predicted_columns
 from pulse_audit.harness.spec import AuditSpec
 from pulse_audit.metrics.definition import RunConditions
+from pulse_audit.metrics.distribution import POOL3
 from pulse_audit.metrics.registry import BY_NAME, MEASURED
 from pulse_audit.models.attributes import load_attributes
 from pulse_audit.models.published import fetched, get
 from pulse_audit.plugins import load_metrics
 from pulse_audit.store import Manifest
 from pulse_audit.types import AttributeModel, InputError, Metric, Unavailable
-
-_PREFIXES = ("label_", "hr_", "sr_")
 
 NOT_REQUESTED = "not asked for (--metrics)"
 
@@ -52,15 +52,36 @@ class MetricSuite:
 
     def entries(self, labels_from: str) -> dict[str, Any]:
         """Entries of the manifest."""
+        card = None if self.attributes is None else self.attributes.card
+        attributes = card and {
+            "name": card.name,
+            "card": json.loads(json.dumps(card.as_dict())),  # as the manifest will hold it
+            "vocabulary": {column.name: list(column.words) for column in self.columns},
+            "predicted_as": {column.name: column.attribute for column in self.columns},
+            "labels_from": labels_from,
+        }
+        # Features for distances between sets: Inception's where fid is requested. Where its
+        # weights are missing there are none: another network's would be taken for Inception's.
+        features: dict[str, Any]
+        if "fid" in self.metrics:
+            network = self.metrics["fid"]["network"]
+            features = {"network": network, "dim": POOL3, "why": None}
+        elif "fid" in self.unavailable:
+            features = {"network": None, "dim": None, "why": self.unavailable["fid"]}
+        elif card is None:
+            features = {"network": None, "dim": None, "why": "no attribute model"}
+        else:
+            why = None if card.feature_dim else f"attribute model {card.name} gives no features"
+            features = {"network": card.name, "dim": card.feature_dim, "why": why}
         return {
-            "attributes": self._attributes(labels_from),
-            "features": self._features(),
-            "metrics": {name: dict(settings) for name, settings in self.metrics.items()},
+            "attributes": attributes,
+            "features": features,
+            "metrics": {name: dict(record) for name, record in self.metrics.items()},
             "unavailable": dict(self.unavailable),
         }
 
     def notes(self, crop: str) -> list[str]:
-        """Say where the attribute model sees other crops than it was made for."""
+        """Say where the attribute model is applied to other crops than it was trained on."""
         card = None if self.attributes is None else self.attributes.card
         if card is None or card.crop in ("as-is", crop) or crop == "as-is":
             return []
@@ -68,25 +89,6 @@ class MetricSuite:
             f"attribute model {card.name} was made for crop {card.crop} and sees {crop} here: it "
             f"errs more than its card says (--crop {card.crop} compares faces in its own)"
         ]
-
-    def _attributes(self, labels_from: str) -> dict[str, Any] | None:
-        if self.attributes is None:
-            return None
-        card = self.attributes.card
-        return {
-            "name": card.name,
-            "card": json.loads(json.dumps(card.as_dict())),  # as the manifest will hold it
-            "vocabulary": {column.name: list(column.words) for column in self.columns},
-            "predicted_as": {column.name: column.attribute for column in self.columns},
-            "labels_from": labels_from,
-        }
-
-    def _features(self) -> dict[str, Any]:
-        if self.attributes is None:
-            return {"network": None, "dim": None, "why": "no attribute model"}
-        card = self.attributes.card
-        why = None if card.feature_dim else f"attribute model {card.name} gives no features"
-        return {"network": card.name, "dim": card.feature_dim, "why": why}
 
 
 def resolve_metrics(
@@ -96,7 +98,7 @@ def resolve_metrics(
     device: torch.device,
     earlier: Manifest | None = None,
 ) -> MetricSuite:
-    """Settle what a run measures with.
+    """Decide what a run measures with.
 
     Parameters
     ----------
@@ -107,8 +109,8 @@ def resolve_metrics(
         Of the run.
     device : torch.device
     earlier : Manifest, optional
-        Manifest of a run to resume: it goes on with the metrics it began with, whatever has been
-        fetched since.
+        Manifest of a run to resume: it continues with the metrics it began with, whatever has
+        been fetched since.
 
     Raises
     ------
@@ -116,52 +118,59 @@ def resolve_metrics(
         If a named model or metric is unknown or cannot be used.
     """
     model, no_model = attribute_model(spec.attributes, device, resolution)
-    filled, foreign = columns_for(model, index)
-    plugins = {metric.name: metric for metric in plugin_metrics(spec.metrics)}
-    requested = [
-        *(
-            name
-            for name, metric in MEASURED.items()
-            if (not metric.on_request if spec.metrics is None else name in spec.metrics)
-        ),
-        *plugins,
-    ]
+
+    # The metrics that are requested: by name, or all but those measured on request only.
+    plugins = {metric.name: metric for metric in load_metrics(spec.metrics)}
+    for name in plugins:
+        if name in {*store.COLUMNS, *BY_NAME} or name.startswith(("label_", "hr_", "sr_")):
+            raise InputError(f"metric {name!r}: there is a column of that name; rename it")
+    if spec.metrics is None:
+        requested = [name for name, metric in MEASURED.items() if not metric.on_request]
+    else:
+        requested = [*(name for name in MEASURED if name in spec.metrics), *plugins]
     if earlier is not None:
         requested = [name for name in requested if name in earlier.metrics]
+
     # What the manifest records of each metric, or why it is not measured.
-    card = None if model is None else model.card
-    run = RunConditions(resolution, weights_of, card, no_model)
-    offered = {name: metric.in_run(run) for name, metric in MEASURED.items()}
-    for name, metric in plugins.items():
-        better = "higher" if metric.higher_is_better else "lower"
-        record = {"columns": [name], "unit": metric.unit, "better": better}
-        offered[name] = metric.available(resolution) or record
-    measured = {name: found for name in requested if isinstance(found := offered[name], dict)}
-    unavailable = {
-        column: found.reason
-        if isinstance(found, Unavailable) and name in requested
-        else NOT_REQUESTED
-        for name, found in offered.items()
-        if name not in measured
-        for column in (MEASURED[name].columns if name in MEASURED else (name,))
-    }
-    # Image metrics without weights are ready; networks are loaded when work begins.
-    compared = tuple(
-        plugins[name] if name in plugins else MEASURED[name].load()
+    run = RunConditions(resolution, weights_of, None if model is None else model.card, no_model)
+    records = {name: metric.in_run(run) for name, metric in MEASURED.items()}
+    for name, plugin in plugins.items():
+        better = "higher" if plugin.higher_is_better else "lower"
+        record = {"columns": [name], "unit": plugin.unit, "better": better}
+        records[name] = plugin.available(resolution) or record
+    measured = {name: r for name in requested if not isinstance(r := records[name], Unavailable)}
+
+    # Columns without values and why: a metric was not requested, or cannot be measured here.
+    unavailable: dict[str, str] = {}
+    for name, answer in records.items():
+        columns = MEASURED[name].columns if name in MEASURED else (name,)
+        if name not in requested:
+            unavailable |= dict.fromkeys(columns, NOT_REQUESTED)
+        elif isinstance(answer, Unavailable):
+            unavailable |= dict.fromkeys(columns or (name,), answer.reason)
+
+    # Metrics that need no weights are ready; networks are loaded when the work begins.
+    images = [
+        plugins.get(name) or MEASURED[name].load()
         for name in measured
         if name in plugins
         or (MEASURED[name].measured_from == "images" and not MEASURED[name].weights)
+    ]
+    predicted, foreign = (
+        predicted_columns(model.card.vocabulary, index.vocabulary, index.derived)
+        if model is not None
+        else ([], {})
     )
-    unavailable |= _unpredicted(index, filled, foreign, no_model)
-    return MetricSuite(model, filled, measured, compared, unavailable)
+    unavailable |= unpredicted(index, predicted, foreign, no_model)
+    return MetricSuite(model, tuple(predicted), measured, tuple(images), unavailable)
 
 
 def attribute_model(
     reference: str | None, device: torch.device, resolution: int
 ) -> tuple[AttributeModel | None, str]:
-    """Load the attribute model that is asked for; None and the reason where there is none.
+    """Load the requested attribute model; None and the reason where there is none.
 
-    Models that were measured at several sizes of image give the card of the run's size.
+    Models that were measured at several image sizes give the card of the run's size.
 
     Raises
     ------
@@ -179,45 +188,23 @@ def attribute_model(
     return (model.at_resolution(resolution) if isinstance(model, ShippedAttributes) else model), ""
 
 
-def columns_for(
-    model: AttributeModel | None, index: FaceIndex
-) -> tuple[tuple[Column, ...], dict[str, str]]:
-    """Columns that a model fills for a data set, and why others stay empty."""
-    if model is None:
-        return (), {}
-    filled, foreign = columns(model.card.vocabulary, index.vocabulary, index.derived)
-    return tuple(filled), foreign
-
-
-def _unpredicted(
-    index: FaceIndex, filled: Sequence[Column], foreign: Mapping[str, str], missing: str
+def unpredicted(
+    index: FaceIndex, predicted: Sequence[Column], foreign: Mapping[str, str], no_model: str
 ) -> dict[str, str]:
-    """Why columns of predictions are empty that a model could have filled."""
-    names = {column.name for column in filled}
-    reasons = {a: missing or "the attribute model does not predict it" for a in store.PREDICTABLE}
-    lacking = {a: why for a, why in {**reasons, **foreign}.items() if a not in names}
+    """Why columns of predictions are empty that a model could have filled.
+
+    ``foreign`` says why a model's words do not fit the data set, by attribute.
+    """
+    why = no_model or "the attribute model does not predict it"
+    reasons = {**dict.fromkeys(store.PREDICTABLE, why), **foreign}
+    names = {column.name for column in predicted}
     return {
-        f"{side}_{attribute}{suffix}": why
-        for attribute, why in lacking.items()
-        if attribute in index.vocabulary
+        f"{side}_{attribute}{suffix}": reason
+        for attribute, reason in reasons.items()
+        if attribute in index.vocabulary and attribute not in names
         for side in ("hr", "sr")
         for suffix in ("", "_p")
     }
-
-
-def plugin_metrics(names: Sequence[str] | None) -> list[Metric]:
-    """Metrics that do not come with the package.
-
-    Raises
-    ------
-    InputError
-        If a name is unknown, or a metric cannot be loaded or has the name of another column.
-    """
-    metrics = load_metrics(names)
-    for metric in metrics:
-        if metric.name in {*store.COLUMNS, *BY_NAME} or metric.name.startswith(_PREFIXES):
-            raise InputError(f"metric {metric.name!r}: there is a column of that name; rename it")
-    return metrics
 
 
 def weights_of(name: str) -> dict[str, str] | Unavailable:

@@ -121,7 +121,7 @@ class UnitRunner:
         for face_id in self._plan.faces:
             if face_id not in self._seen:
                 self.original(face_id)
-        seen = {face_id: self._seen[face_id].features for face_id in self._plan.faces}
+        seen = {face_id: self._seen[face_id].set_features for face_id in self._plan.faces}
         return {face_id: vector for face_id, vector in seen.items() if vector is not None}
 
     def references(self) -> References:
@@ -186,7 +186,9 @@ class UnitRunner:
         if dim is None:
             return None
         nothing = np.full(dim, np.nan, np.float32)
-        return np.stack([s.features if s and s.features is not None else nothing for s in seen])
+        return np.stack(
+            [s.set_features if s and s.set_features is not None else nothing for s in seen]
+        )
 
     def _compared(self, answered: Upsampled) -> Tensor | None:
         """Bring an output to the run's resolution."""

@@ -25,9 +25,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pulse_audit.types import AttributeModel, InputError, Unavailable
+from pulse_audit.types import InputError
 
-INCEPTION_WEIGHTS = "fid-inception"
 INCEPTION = "inception-2015-12-05 pool3"
 
 #: Side of what Inception sees, its features, and the classes of the weights (1,000 and 8 unused).
@@ -76,21 +75,6 @@ class FeatureNetwork:
                 part = self.features(images[start : start + batch])
                 found[start : start + batch] = part.float().cpu().numpy()
         return found
-
-
-def attribute_features(model: AttributeModel) -> FeatureNetwork | Unavailable:
-    """Features of an attribute model; Unavailable where it gives none."""
-    card = model.card
-    if card.feature_dim is None:
-        return Unavailable(f"attribute model {card.name} gives no features")
-
-    def features(images: Tensor) -> Tensor:
-        found = model(images).features
-        if found is None:
-            raise InputError(f"attribute model {card.name}: its card promises features, none came")
-        return found
-
-    return FeatureNetwork(f"attributes:{card.name}", card.feature_dim, features)
 
 
 def inception(path: Path, device: torch.device | str = "cpu") -> FeatureNetwork:

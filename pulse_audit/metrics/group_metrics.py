@@ -151,7 +151,18 @@ DERIVED_METRICS: Sequence[MetricDefinition] = (
         _derived_share(f"{name}_share", f"{title} share", f"apparent groups of {what}", "neither")
         for name, (title, what) in _COMPOSITIONS.items()
     ),
-    _derived("fid", "FID", "Frechet distance between features of outputs and originals", "lower"),
+    _derived(
+        "fid",
+        "FID",
+        "Frechet distance between features of outputs and originals: Inception's where fid is "
+        "named in --metrics (then for KID and GPI too), else the attribute model's",
+        "lower",
+        measured_from="set features",
+        computed_by="pulse_audit.metrics.distribution:inception",
+        settings=lambda: {"network": "inception-2015-12-05 pool3"},
+        weights="fid-inception",
+        on_request=True,
+    ),
     _derived("kid", "KID", "kernel distance between features, unbiased", "lower", in_report=True),
     _derived("gpi_kid", "GPI", "largest less smallest KID of the groups", "lower"),
 )

@@ -19,7 +19,9 @@ from pulse_audit.harness.run import run_audit
 from pulse_audit.harness.spec import make_spec
 from pulse_audit.harness.suite import MetricSuite
 from pulse_audit.harness.unit import UnitRunner, status
+from pulse_audit.metrics.distribution import FeatureNetwork
 from pulse_audit.metrics.perceptual import Lpips, bare
+from pulse_audit.summary import summarise_run
 from pulse_audit.types import (
     AttributeCard,
     AttributeModel,
@@ -362,6 +364,44 @@ def test_networks_and_references_enter_the_samples(
         assert row.lpips_squeeze == pytest.approx(
             float(package(sr, hr).detach()), rel=0.03
         )  # 8 bits
+
+
+def test_fid_stores_the_features_of_inception(
+    fairface_root: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small stand-in of 2048 numbers; KID and FID are its, the cosine the attribute model's."""
+    name = "inception-2015-12-05 pool3"
+    stand_in = FeatureNetwork(name, 2048, lambda images: images.flatten(1)[:, :2048])
+    seeded_networks(monkeypatch)
+    monkeypatch.setattr("pulse_audit.harness.measure.inception", lambda path, device: stand_in)
+    finished = audit(
+        fairface_root, tmp_path / "out", metrics=["attribute_cosine", "fid"], attributes=model,
+        arms=["bicubic"],
+    )  # fmt: skip
+    manifest, features = finished.manifest, finished.features()
+    assert manifest.features.as_dict() == {"network": name, "dim": 2048, "why": None}
+    assert manifest.metrics["fid"].columns == [] and "fid" not in finished.samples()
+    assert features is not None and features[0].shape == (len(finished.samples()), 2048)
+    assert finished.samples().attribute_cosine.notna().all()
+    rows = [r for r in summarise_run(finished).estimates if r.metric in ("kid", "fid", "gpi_kid")]
+    assert {r.metric for r in rows} == {"kid", "fid", "gpi_kid"}
+    assert {(r.detail or {})["network"] for r in rows} == {name}
+
+
+def test_fid_that_is_not_fetched_is_unavailable_and_no_other_network_stands_in(
+    fairface_root: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PULSE_AUDIT_HOME", str(tmp_path / "cache"))
+    finished = audit(
+        fairface_root, tmp_path / "out", metrics=["psnr", "fid"], attributes=model,
+        arms=["bicubic"],
+    )  # fmt: skip
+    reason = "fid-inception is known but not fetched: pulse-audit fetch fid-inception"
+    assert finished.manifest.unavailable["fid"] == reason
+    assert finished.features() is None and finished.samples().psnr.notna().all()
+    summary = summarise_run(finished)
+    assert {summary.unavailable[name] for name in ("kid", "fid", "gpi_kid")} == {reason}
+    assert not [row for row in summary.estimates if row.metric in ("kid", "fid", "gpi_kid")]
 
 
 @pytest.mark.parametrize(("crop", "said"), [("celeba", 1), ("fairface-0.25", 0), ("as-is", 0)])

@@ -15,9 +15,10 @@ from torchvision.models import inception_v3
 
 from pulse_audit.files import file_sha256
 from pulse_audit.metrics import distribution
-from pulse_audit.metrics.distribution import FeatureNetwork, attribute_features, inception
+from pulse_audit.metrics.distribution import FeatureNetwork, inception
+from pulse_audit.metrics.registry import BY_NAME
 from pulse_audit.models import published
-from pulse_audit.types import AttributeCard, Attributes, InputError, Unavailable
+from pulse_audit.types import InputError
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +137,7 @@ def test_another_file_is_refused_in_one_line(tmp_path: Path, content: object) ->
 def test_fetched_weights_are_used(path: Path, ours, tmp_path: Path, monkeypatch) -> None:
     """Missing weights name the command; a file in the cache, recorded as `fetch` does, is used."""
     monkeypatch.setenv("PULSE_AUDIT_HOME", str(tmp_path))
-    card = published.get(distribution.INCEPTION_WEIGHTS)
+    card = published.get(BY_NAME["fid"].weights)
     with pytest.raises(InputError, match="pulse-audit fetch fid-inception$"):
         published.fetched(card)
     published.path_of(card).parent.mkdir(parents=True)
@@ -145,25 +146,3 @@ def test_fetched_weights_are_used(path: Path, ours, tmp_path: Path, monkeypatch)
     loaded = inception(published.fetched(card)[0])
     assert (loaded.name, loaded.dimension) == ("inception-2015-12-05 pool3", 2048)
     np.testing.assert_array_equal(loaded.of(images(1, 64)), ours.of(images(1, 64)))
-
-
-class Corners:
-    """An attribute model whose features are the corner pixels, and that may give none."""
-
-    def __init__(self, dimension: int | None) -> None:
-        self.card = AttributeCard("corners", {}, 8, "as-is", feature_dim=dimension)
-
-    def __call__(self, images: Tensor) -> Attributes:
-        return Attributes({}, images[:, :, 0, 0] if self.card.feature_dim == 3 else None)
-
-
-def test_an_attribute_model_lends_its_features() -> None:
-    network, faces = attribute_features(Corners(3)), images(5, 16)
-    assert (network.name, network.dimension) == ("attributes:corners", 3)
-    np.testing.assert_array_equal(network.of(faces, batch=2), faces[:, :, 0, 0].numpy())
-
-
-def test_an_attribute_model_without_features_is_unavailable() -> None:
-    assert isinstance(attribute_features(Corners(None)), Unavailable)
-    with pytest.raises(InputError, match="none came"):
-        attribute_features(Corners(7)).of(images(1, 16))

@@ -7,7 +7,7 @@ import pytest
 
 from pulse_audit import store
 from pulse_audit.faces import align, embed
-from pulse_audit.metrics import fidelity, identity, naturalness
+from pulse_audit.metrics import distribution, fidelity, identity, naturalness
 from pulse_audit.metrics.definition import RunConditions
 from pulse_audit.metrics.registry import BY_NAME, MEASURED, METRICS, metrics_of_run
 from pulse_audit.models import published
@@ -18,10 +18,10 @@ CARD = AttributeCard("model", {}, 64, "as-is", feature_dim=4, sha256="ab" * 32)
 
 
 def conditions(resolution: int = 256, card: AttributeCard | None = CARD) -> RunConditions:
-    """Weights of LPIPS are here, those of FaceNet are not."""
+    """Weights of LPIPS are here, others are not."""
 
     def weights(name: str) -> dict[str, str] | Unavailable:
-        if name == "facenet-vggface2":
+        if not name.startswith("lpips"):
             return Unavailable(f"{name} is known but not fetched: pulse-audit fetch {name}")
         return {"weights": name, "sha256": "0" * 64}
 
@@ -60,6 +60,7 @@ def test_sides_and_rates_are_those_of_the_code_that_computes() -> None:
     assert BY_NAME["face_found"].smallest == align.SMALLEST
     assert BY_NAME["niqe"].arguments["patch"] == naturalness.PATCH
     assert BY_NAME["niqe_small"].arguments["patch"] == naturalness.SMALL_PATCH
+    assert BY_NAME["fid"].settings()["network"] == distribution.INCEPTION
     assert BY_NAME["verified"].settings()["false_accept_rates"] == list(identity.RATES)
 
 
@@ -87,6 +88,7 @@ def test_the_manifest_records_what_a_metric_was_measured_with() -> None:
             conditions(card=AttributeCard("plain", {}, 64, "as-is")),
             "attribute model plain gives no features",
         ),
+        ("fid", conditions(), "is known but not fetched: pulse-audit fetch fid-inception"),
         ("face_found", conditions(31), "face_found needs images of at least 32 px, not 31"),
     ],
 )
