@@ -86,6 +86,7 @@ def _show_run(path: Path, as_json: bool) -> None:
     """Print a run's summary, as tables or as JSON."""
     from pulse_audit import terminal
 
+    # The stored summary is shown as it is, so that both forms agree with the report.
     summary = json.loads((path / "summary.json").read_text())
     page = path / "report" / "index.html"
     if as_json:
@@ -135,15 +136,13 @@ def upsample(images: tuple[Path, ...], as_json: bool, quiet: bool, **options: An
     if as_json:
         click.echo(json.dumps(rows, indent=1))
     else:
+        errors = ["-" if e is None else f"{e:.2e}" for e in (r["downscale_error"] for r in rows)]
         terminal.table(
             "PULSE: generated faces that downscale to the input; none is the person in the photo",
             ("photo", "seed", "status", "downscale error", "steps", "written"),
             [
-                [r["photo"], str(r["seed"]), r["status"], error, str(r["steps"]), r["image"] or "-"]
-                for r in rows
-                for error in [
-                    "-" if r["downscale_error"] is None else f"{r['downscale_error']:.2e}"
-                ]
+                [r["photo"], str(r["seed"]), r["status"], e, str(r["steps"]), r["image"] or "-"]
+                for r, e in zip(rows, errors, strict=True)
             ],
         )
     return DONE
@@ -157,7 +156,8 @@ def report(run_dir: Path, as_json: bool) -> int:
     from pulse_audit import store
     from pulse_audit.report import html
 
-    stored = store.open_run(run_dir)  # before the lock, which would make the directory
+    # Opened before it is locked, because locking would create the directory.
+    stored = store.open_run(run_dir)
     with store.locked(run_dir):
         html.publish(stored)
     _show_run(run_dir, as_json)
@@ -233,6 +233,7 @@ def calibrate(quick: bool, out: Path, seed: int, as_json: bool, quiet: bool) -> 
     from pulse_audit import terminal
     from pulse_audit.calibration import publish, study
 
+    # Finished cells are read back from the folder.
     replicates = study.QUICK if quick else study.FULL
     with terminal.progress("calibrating", "scenarios", quiet) as progress:
         results = study.run_study(study.all_scenarios(), replicates, seed, out, progress)

@@ -31,6 +31,7 @@ ONLY_IN_JSON = {
     "datasets": ("licence",),
     "metrics": ("what",),
 }
+#: Packages that every audit needs, and optional ones.
 DEPENDENCIES = "torch torchvision numpy pandas scipy scikit-image lpips facenet-pytorch seaborn"
 EXTRAS = {
     "onnxruntime": "the `onnx` extra: other people's models as ONNX files",
@@ -215,6 +216,7 @@ def _attributes() -> Rows:
         predicts = "; ".join(f"{a}: {', '.join(of)}" for a, of in words.items()) or "-"
         columns = {"name": name, "predicts": predicts, "held-out accuracy": accuracy, "here": here}
         rows.append(columns)
+    # The other forms of --attributes.
     forms = {
         "FILE.onnx": "other people's model, with a card beside it",
         "FILE.py:FACTORY": "your own code that returns an attribute model",
@@ -240,6 +242,7 @@ def doctor() -> Rows:
         except PackageNotFoundError:
             return "missing"
 
+    # Versions of this package, Python and its dependencies.
     python = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     parts = [
         ("pulse-audit", installed("pulse-audit"), "this program"),

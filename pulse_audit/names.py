@@ -73,6 +73,7 @@ def parse_generator(reference: str | GeneratorReference) -> GeneratorReference:
     match = _GENERATOR.fullmatch(reference)
     if match is None or Path(reference).is_file():
         return GeneratorReference(reference)
+    # FILE@256@auto#3 -> FILE, 256, auto, 3
     source, resolution, upsampling, label = match.groups()
     return GeneratorReference(source, int(resolution) if resolution else None, label, upsampling)
 

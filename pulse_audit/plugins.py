@@ -45,13 +45,7 @@ def factory_file(reference: str) -> Path:
 
 
 def load_factory(reference: str) -> Any:
-    """Run ``FACTORY()`` of ``FILE.py``: code the user named, run by design.
-
-    Raises
-    ------
-    InputError
-        With one line if the file cannot be imported or the factory raises.
-    """
+    """Run ``FACTORY()`` of ``FILE.py``; `InputError` if it cannot be imported or raises."""
     path, name = factory_file(reference), reference.rpartition(":")[2]
     # A name of its own for each file, so that two plug-ins of one file name stay apart.
     module_name = f"pulse_audit_plugin_{hexdigest(str(path.resolve()))[:12]}"
@@ -122,6 +116,7 @@ def load_attribute_plugin(reference: str) -> PluginAttributes:
 
     from pulse_audit.faces.attributes import check_card, is_attribute_model
 
+    # The card of a model without weights gets the digest of its code, where that is a file.
     if is_factory(reference):
         file = factory_file(reference)
         foreign, origin, digest = load_factory(reference), file.name, sha256(file.read_bytes())

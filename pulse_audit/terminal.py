@@ -57,10 +57,10 @@ def progress(activity: str, unit: str, quiet: bool = False) -> Iterator[Report]:
         task = bar.add_task(activity, total=None, pace="")
 
         def update_bar(done: int, total: int, restored: int) -> None:
-            bar.start()
             rate, left = pace(done, total, restored, clock().seconds(done))
             shown = f"{unit}, {rate}/s, ETA {left}"
             bar.update(task, completed=done, total=total, pace=shown)
+            bar.start()
 
         try:
             yield update_bar
@@ -86,6 +86,7 @@ def progress(activity: str, unit: str, quiet: bool = False) -> Iterator[Report]:
 
 def pace(done: int, total: int, restored: int, seconds: float) -> tuple[str, str]:
     """Rate and time left as text; both unknown until something is done."""
+    # What an earlier process did took none of these seconds.
     if done <= restored or seconds <= 0:
         return "-", "-"
     rate = (done - restored) / seconds

@@ -15,7 +15,6 @@ from pulse_audit.harness.spec import SEARCHES, AuditSpec
 from pulse_audit.models.attributes import find_attributes
 from pulse_audit.models.generators import find_generator
 from pulse_audit.names import (
-    Condition,
     nearest,
     parse_arm,
     parse_condition,
@@ -34,12 +33,11 @@ MEASURED_GROUPS = ("skin_tone", "monk")
 
 @dataclass(frozen=True)
 class AuditInputs:
-    """The faces, groupings and conditions that a specification names."""
+    """The faces and groupings that a specification names."""
 
     index: FaceIndex
     #: Label columns of each grouping; the data set's own where the specification names none.
     groupings: list[list[str]]
-    conditions: list[Condition]
 
 
 def find_inputs(spec: AuditSpec) -> AuditInputs:
@@ -59,7 +57,8 @@ def find_inputs(spec: AuditSpec) -> AuditInputs:
     for generator in spec.generators:
         find_generator(generator)
     # Inputs and execution.
-    conditions = [parse_condition(condition) for condition in spec.conditions]
+    for condition in spec.conditions:
+        parse_condition(condition)
     parse_device(spec.device)
     if spec.crop not in (None, *CROPS):
         raise InputError(f"--crop {spec.crop}: unknown{nearest(str(spec.crop), CROPS)}")
@@ -85,7 +84,7 @@ def find_inputs(spec: AuditSpec) -> AuditInputs:
         if column not in known:
             hint = nearest(column, known)
             raise InputError(f"--group-by {column}: no label of {card.name!r}{hint}")
-    return AuditInputs(index, [grouping for grouping in groupings if grouping], conditions)
+    return AuditInputs(index, [grouping for grouping in groupings if grouping])
 
 
 def check_search(photos: Sequence[Path], generator: str, search: str, device: str) -> None:

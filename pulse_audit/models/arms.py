@@ -43,6 +43,7 @@ def expand_arms(
     if "pulse" in arms and not generators:
         raise InputError("arm 'pulse' needs a generator: add --generator FILE.py:FACTORY or a file")
 
+    # One pulse arm for each generator, or for each of its classes, before the other arms.
     references = [arm for arm in parsed if arm.kind != "pulse"]
     references[:0] = [
         ArmReference(f"pulse:{one.stem}", "pulse", text if one.label is None else str(one))
@@ -74,13 +75,7 @@ def build_arm(
     dtype: torch.dtype,
     trusted: Collection[str] = (),
 ) -> Upsampler:
-    """Build the upsampler of a reference on a device, generators in a precision.
-
-    Raises
-    ------
-    InputError
-        If its generator or factory cannot be used.
-    """
+    """Build the upsampler of a reference on a device, generators in a precision."""
     if reference.kind == "interpolation":
         from pulse_audit.degrade.resample import resize
         from pulse_audit.upsamplers.interpolate import Interpolator
@@ -91,6 +86,7 @@ def build_arm(
         if not (callable(upsampler) and hasattr(upsampler, "describe")):
             raise InputError(f"{reference.reference}: returned no upsampler (see CONTRIBUTING.md)")
         return upsampler
+    # A search on a generator.
     from pulse_audit.search.config import PRESETS
     from pulse_audit.search.upsampler import PulseUpsampler
 

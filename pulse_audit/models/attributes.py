@@ -44,12 +44,7 @@ class AttributeSource:
 
 
 def find_attributes(reference: str | None) -> AttributeSource:
-    """Find an attribute model; torch is not loaded and the file is not read.
-
-    Parameters
-    ----------
-    reference : str or None
-        As for `load_attributes`.
+    """Find an attribute model as `load_attributes` takes it; neither torch nor file is loaded.
 
     Raises
     ------
@@ -108,6 +103,7 @@ def load_attributes(reference: str | None, device: torch.device | str) -> Attrib
         With one line if there is no such thing, it is not fetched, or it cannot be used.
     """
     source = find_attributes(reference)
+    # Each kind of model is imported only where it is used.
     if source.path is None or source.kind == "plugin":
         return load_attribute_plugin(source.name).to(device)
     if source.kind == "net":

@@ -197,13 +197,7 @@ def hash_warning(card: WeightCard) -> str | None:
 
 
 def source_of(card: WeightCard) -> str | None:
-    """Return the address of a card's file: in PULSE_AUDIT_MIRROR where that is set, else its own.
-
-    Raises
-    ------
-    InputError
-        If the mirror is neither an http, https or file address nor a folder.
-    """
+    """Return the address of a card's file: in PULSE_AUDIT_MIRROR if that is set, else its own."""
     mirror = os.environ.get(MIRROR)
     if not mirror:
         return card.url

@@ -38,12 +38,7 @@ class GeneratorSource:
 
 
 def find_generator(reference: str | GeneratorReference) -> GeneratorSource:
-    """Find the file of a generator; torch is not loaded and the file is not read.
-
-    Parameters
-    ----------
-    reference : str or GeneratorReference
-        A shipped or published name, a checkpoint file or ``FILE.py:FACTORY``.
+    """Find the file of a generator; neither torch nor the file is loaded.
 
     Raises
     ------
@@ -129,13 +124,7 @@ def describe_generator(reference: str, trusted: Collection[str] = ()) -> Generat
 def classes_of(
     reference: str | GeneratorReference, trusted: Collection[str] = ()
 ) -> list[GeneratorReference]:
-    """Return a reference, or for ``#each`` one reference to each class of the network.
-
-    Raises
-    ------
-    InputError
-        If the network has no classes, or cannot be read.
-    """
+    """Return a reference, or for ``#each`` one reference to each class of the network."""
     requested = parse_generator(reference)
     if requested.label != "each":
         return [requested]

@@ -28,6 +28,7 @@ from pulse_audit.types import Crop, InputError
 FILE = Path(__file__).with_name("weights.yaml")
 LICENCES = "licences.json"
 
+#: Types of the entries of weights.yaml.
 Word = Annotated[str, StringConstraints(strict=True, min_length=1)]
 Https = Annotated[str, StringConstraints(strict=True, pattern=r"^https://[^\s]+$")]
 Kind = Literal["generator", "metric backbone", "attribute model", "data file"]
@@ -159,13 +160,7 @@ def first_download(card: WeightCard) -> FirstDownload | None:
 
 
 def record(card: WeightCard, digest: str, url: str) -> None:
-    """Record the SHA-256 of a card's file; the date of a first download is kept.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written.
-    """
+    """Record the SHA-256 of a card's file; the date of a first download is kept."""
     stat, earlier = path_of(card).stat(), first_download(card)
     date = earlier.date if earlier else datetime.now(UTC).date().isoformat()
     entry = FirstDownload(url, digest, stat.st_size, stat.st_mtime_ns, date)
@@ -173,13 +168,7 @@ def record(card: WeightCard, digest: str, url: str) -> None:
 
 
 def file_state(card: WeightCard) -> str:
-    """Return whether a card's file is ``fetched``, ``missing``, ``changed`` or ``not checked``.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read.
-    """
+    """Return whether a card's file is ``fetched``, ``missing``, ``changed`` or ``not checked``."""
     path, recorded = path_of(card), first_download(card)
     try:
         if not path.is_file():
@@ -210,13 +199,7 @@ def fetched_file(card: WeightCard) -> Path | None:
 
 
 def fetched(card: WeightCard) -> tuple[Path, str]:
-    """Return the fetched file of a card, and its SHA-256.
-
-    Raises
-    ------
-    InputError
-        If it is missing or changed; the message names the command that fetches it.
-    """
+    """Return a card's fetched file and its SHA-256, or raise `InputError` with what to do."""
     state, recorded = file_state(card), first_download(card)
     if state != "fetched" or recorded is None:
         problem = "not fetched" if state == "missing" else f"its file is {state}"
@@ -244,13 +227,7 @@ def is_accepted(licence: Licence) -> bool:
 
 
 def record_acceptance(licence: Licence) -> None:
-    """Record that a licence was accepted, and on which day.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written.
-    """
+    """Record that a licence was accepted, and on which day."""
     path = cache_folder() / LICENCES
     today = datetime.now(UTC).date().isoformat()
     _write_json(path, {**_read_json(path), licence.key: today})
@@ -262,6 +239,7 @@ def locked_for_writing(card: WeightCard) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         try:
             weights_folder().mkdir(parents=True, exist_ok=True)
+            # The lock file stays: removing it would let two processes lock different files.
             path = weights_folder() / f".{card.file_name}.lock"
             fcntl.flock(stack.enter_context(path.open("w")), fcntl.LOCK_EX)
         except OSError as error:

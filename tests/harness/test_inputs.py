@@ -10,7 +10,7 @@ import pytest
 from pulse_audit.harness.inputs import find_inputs
 from pulse_audit.harness.spec import make_spec
 from pulse_audit.models import shipped
-from pulse_audit.names import CONDITION_KINDS, ArmReference, parse_arm, parse_device
+from pulse_audit.names import ArmReference, parse_arm, parse_device
 from pulse_audit.types import InputError
 
 #: Arguments -> a part of the line that answers them.
@@ -46,7 +46,14 @@ WRONG = {
     "list nosuch": "list nosuch: unknown",
 }
 #: Commands that succeed without torch.
-RIGHT = ["list datasets", "list arms", "list conditions", "list specs", "list weights"]
+RIGHT = [
+    "list datasets",
+    "list arms",
+    "list conditions",
+    "list specs",
+    "list weights",
+    "list metrics",
+]
 
 CODE = """
 import contextlib, io, json, sys
@@ -82,14 +89,11 @@ def test_wrong_names_are_answered_in_one_line_without_torch(
 
 
 def test_what_a_spec_names_is_found() -> None:
-    """The shipped faces, the data set's own grouping, and the numbers of the conditions."""
-    spec = make_spec({"dataset": "synthetic-faces", "conditions": ["clean", "jpeg:30"]})
+    """The shipped faces, and the data set's own grouping."""
+    spec = make_spec({"dataset": "synthetic-faces"})
     inputs = find_inputs(spec)
     assert inputs.index.card.name == "synthetic-faces" and len(inputs.index.faces) > 100
     assert inputs.groupings == [list(inputs.index.card.group_by)]
-    clean, jpeg = inputs.conditions
-    assert clean.kind is None
-    assert (jpeg.kind, jpeg.amount) == (CONDITION_KINDS["jpeg"], 30)
 
 
 def test_without_the_shipped_attribute_model_a_run_goes_on(
