@@ -140,10 +140,10 @@ def test_retention_shows_raw_corrected_and_what_the_originals_score():
     raw, corrected = (container[0].get_xdata() for container in figure.axes[0].containers)
     assert_allclose(raw, [40, 60])
     assert_allclose(corrected, [np.nan, 80])
-    floors = [
+    baselines = [
         c.get_segments()[0][0][0] for c in figure.axes[0].collections if len(c.get_segments()) == 1
     ]
-    assert_allclose(sorted(floors)[-2:], [70, 90])
+    assert_allclose(sorted(baselines)[-2:], [70, 90])
 
 
 def test_the_shift_matrix_has_a_cell_for_each_pair():

@@ -84,7 +84,9 @@ def test_every_cell_of_the_shift_matrix_is_there(summary, draws):
     assert summary.select("shift", "pulse:g", "clean", 8, "race") == []
 
 
-def test_the_floor_is_the_instrument_on_the_originals_and_the_same_for_every_arm(summary, frame):
+def test_the_original_baseline_is_the_model_on_the_originals_and_the_same_for_every_arm(
+    summary, frame
+):
     one = frame[frame["arm"] == "bicubic"].drop_duplicates("face_id")
     hits = (one["hr_race"] == one["label_race"]).groupby(one["label_race"]).mean()
     for arm in ("pulse:g", "bicubic"):
@@ -155,7 +157,7 @@ def test_flows_are_between_pairs_and_from_all_others(summary, draws):
     assert len(found) == 9
 
 
-def test_set_metrics_are_raw_and_floored_with_the_plug_in_beside_them(summary, draws):
+def test_set_metrics_are_raw_and_of_originals_with_the_plug_in_beside_them(summary, draws):
     joint = joint_shares(draws, seed=0)
     row = rows(summary, "rdp_chi2")[0]
     assert (row.group, row.value > 0) == ("all", True)
@@ -210,15 +212,15 @@ def test_cells_of_an_intersection_are_pooled_beside_their_raw_retention(summary)
     assert not rows(summary, "retention_pooled")
 
 
-def test_originals_without_a_found_face_are_the_floor_of_the_no_face_rate(
+def test_originals_without_a_found_face_are_the_baseline_of_the_no_face_rate(
     apparent_manifest, apparent_samples
 ):
     frame = apparent_samples(4, arms=("pulse:g",))
     frame["sr_face_found"] = frame["status"] == "ok"
     frame["hr_face_found"] = ~frame["face_id"].isin(["val/0001.jpg", "val/0004.jpg"])
     made = summarise(apparent_manifest(), frame)
-    floors = rows(made, "no_face_rate", correction="original_baseline")
-    assert [(r.group, r.value, r.n_draws) for r in floors] == [
+    baselines = rows(made, "no_face_rate", correction="original_baseline")
+    assert [(r.group, r.value, r.n_draws) for r in baselines] == [
         ("White", 0.0, 4),
         ("Black", 0.5, 4),
         ("Indian", 0.0, 4),

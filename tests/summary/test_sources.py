@@ -121,7 +121,7 @@ def test_the_parts_sum_to_one(estimated):
         assert sum(values) == pytest.approx(1)
 
 
-def test_without_a_second_model_nobody_is_called_fooled():
+def test_without_a_second_model_nothing_is_called_adversarial():
     rows = source_rows(*planted(0, check=False))
     metrics = {row.metric for row in rows}
     assert not metrics & {"source_adversarial", "guided_confirmed"}
@@ -148,9 +148,9 @@ def test_confirmation_stands_beside_what_originals_would_score(estimated):
     row = found(estimated, "guided_confirmed", "B")
     assert row.value == pytest.approx((shown.check_race == "B").mean())
     assert row.n_draws == len(shown)
-    floor = found(estimated, "guided_confirmed", "A", "original_baseline")
+    baseline = found(estimated, "guided_confirmed", "A", "original_baseline")
     # the first model reads 32 of A's; the second misses 0, 20, 40, 60, all misread by the first
-    assert (floor.value, floor.n_faces) == (1, 32)
+    assert (baseline.value, baseline.n_faces) == (1, 32)
 
 
 def test_compositions_and_what_lies_between_them(estimated):
