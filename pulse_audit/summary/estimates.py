@@ -101,6 +101,7 @@ def summarise(
     InputError
         If a grouping names a column the samples do not have.
     """
+    # Samples in the order of draws; the index of by_draw says where each row was.
     by_draw = samples.reset_index(drop=True).sort_values(DRAW_KEYS, kind="stable")
     frame = by_draw.reset_index(drop=True)
     seed, reasons = manifest.spec.seed, manifest.unavailable
@@ -111,6 +112,7 @@ def summarise(
     metrics = [metric for metric in metrics if metric.name not in missing]
     unavailable = {**reasons, **missing}
 
+    # Apparent groups need predictions, and corrections the model's errors.
     groupings = make_groupings(manifest, frame)
     labels = groupings[0].labels
     if len(frame) and all(grouping.labels is None for grouping in groupings):
@@ -120,6 +122,7 @@ def summarise(
     elif labels is not None and isinstance(labels.confusion, Unavailable):
         unavailable["retention_corrected"] = labels.confusion.reason
 
+    # Distances need features of the outputs and of the originals.
     aligned = align_features(manifest, features, by_draw)
     if isinstance(aligned, Unavailable):
         unavailable |= dict.fromkeys(DISTANCES, aligned.reason)
@@ -154,6 +157,7 @@ def subset_rows(
             # bootstrapped comparisons of means are for the run's first grouping alone
             if metric.kind == "proportion" or place == 1:
                 yield from comparisons.group_comparisons(subset, metric, values, grouping, seed)
+    # What the outputs show, in the attribute that each grouping compares.
     for grouping in groupings:
         yield from shift.no_face_of_originals(subset, grouping)
         labels = grouping.labels
@@ -166,6 +170,7 @@ def subset_rows(
         yield from shift.diversity_rows(subset, grouping, labels, seed)
         yield from shift.retention_of_originals(subset, grouping, labels)
         yield from shift.pooled_retention(subset, grouping, labels)
+        # from group to group: only where outputs have the groups of the grouping themselves
         if grouping.by_attribute:
             yield from shift.matrix_rows(subset, labels, draws)
             yield from shift.net_flow_rows(subset, labels, draws)
@@ -258,6 +263,7 @@ def align_features(
     if not originals or not len(by_draw):
         return Unavailable("features of the originals come with a finished run")
     faces = face_numbers(by_draw)
+    # (faces, d), NaN where the original has no features
     by_face = np.full((int(faces.max()) + 1, outputs.shape[1]), np.nan)
     for face, name in dict(zip(faces.tolist(), by_draw["face_id"], strict=True)).items():
         if name in originals:
@@ -272,6 +278,7 @@ def distance_rows(
     """KID per group, the widest gap between groups (GPI), and FID of the whole sample."""
     measured = np.isfinite(features.outputs[subset.rows]).all(axis=1)
     measured &= np.isfinite(features.originals[subset.faces]).all(axis=1)
+    # draws of which both sides have features; each original counts once, however many its draws
     of_draw = grouping.of_draw[subset.rows]
     detail: Detail = {"network": features.network}
     kernel: dict[str, KernelDistance | Unavailable] = {}
@@ -285,6 +292,7 @@ def distance_rows(
         kid = kernel[group] = kernel_distance(*sets, subset.faces[inside], faces)
         estimate = kid if isinstance(kid, Unavailable) else kid.estimate
         yield make_row(subset.key, "kid", grouping.name, group, estimate, detail=detail)
+        # FID is too biased at the size of a group; its bias of the whole sample is stated
         if grouping.name == ALL:
             fid = frechet_distance(*sets)
             if isinstance(fid, Unavailable):

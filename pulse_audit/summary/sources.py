@@ -152,6 +152,7 @@ def composition_rows(
     their differences such as ``prior_minus_training``; for the whole prior ``prior_lightness`` and
     ``prior_ita``. Training and evaluation shares are counts of known sets.
     """
+    # the samples of a prior are independent of each other: no clusters
     for arm, drawn in prior.groupby("arm", sort=False):
         # A prior belongs to no condition and no scale.
         key = SubsetKey(str(arm), ALL, 0)
