@@ -139,6 +139,7 @@ def as_generator(
         card = generator.card
         if resolution not in (None, card.resolution):
             raise InputError(f"{card.name} renders {card.resolution} px, not {resolution}")
+    # Once for the person at the terminal, and in every report.
     for caveat in generator.caveats:
         warnings.warn(caveat, SphereWarning, stacklevel=2)
     generator.caveats = (*generator.caveats, *caveats)
@@ -148,6 +149,7 @@ def as_generator(
 def _style_generator(
     network: StyleNetwork, name: str | None, fit: GaussianFit, card_facts: Mapping[str, Any]
 ) -> StyleGenerator:
+    # A style network says what it is; the card is read from it.
     card = GeneratorCard(
         name=name or f"{network.family}-{network.resolution}",
         family=network.family,
@@ -159,6 +161,7 @@ def _style_generator(
         classes=network.c_dim,
         **card_facts,
     )
+    # Render once, so that a network that gives NaN or another size is refused here.
     generator = StyleGenerator(network, fit, card)
     device = _device_of(network)
     noise = [torch.zeros(1, 1, *shape, device=device) for shape in network.noise_shapes]
@@ -242,13 +245,7 @@ def _fit(
 
 @torch.no_grad()
 def _rendered_side(render: Callable[[], Tensor], n: int, name: str) -> int:
-    """Render once and return the side of the images.
-
-    Raises
-    ------
-    InputError
-        If ``render`` fails or its result is not ``n`` finite square RGB images (n, 3, R, R).
-    """
+    """Render once and return R; InputError unless that gives finite images (n, 3, R, R)."""
     try:
         images = render()
     except (RuntimeError, ValueError, TypeError, IndexError) as error:

@@ -8,6 +8,7 @@ z (Menon et al. 2020, section 3.2; the fit is diagonal in the official code).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import os
@@ -56,24 +57,11 @@ def fit_gaussian(
 ) -> GaussianFit:
     """Fit PULSE's diagonal Gaussian to a mapping network, in bounded memory.
 
-    Parameters
-    ----------
-    mapping : callable
-        ``mapping(z (n, z_dim)) -> w (n, w_dim)``, ending in a leaky ReLU of slope 0.2.
-    z_dim : int
-        Length of z, which is standard normal.
-    samples : int
-        Number of z; PULSE takes a million.
-    seed : int
-        Seed of the z, drawn on the CPU.
-    device : torch.device or str
-        Where ``mapping`` runs.
-
-    Returns
-    -------
-    GaussianFit
-        Sums are accumulated in float64; the deviation is the unbiased one.
+    ``mapping`` takes z (n, z_dim) to w (n, w_dim) on ``device`` and ends in a leaky ReLU of slope
+    0.2. The ``samples`` z (PULSE takes a million) are standard normal, drawn on the CPU from
+    ``seed``. Sums are accumulated in float64; the deviation is the unbiased one.
     """
+    # Sums of x and x**2 in float64, over chunks; slope 5 is the inverse of the last leaky ReLU.
     source = torch.Generator().manual_seed(seed)
     total = square = torch.zeros((), dtype=torch.float64)
     with torch.no_grad():
@@ -82,6 +70,7 @@ def fit_gaussian(
             before = F.leaky_relu(mapping(z), 1 / SLOPE).double()
             total = total + before.sum(0).cpu()
             square = square + before.square().sum(0).cpu()
+    # Unbiased variance from the sums: (sum x**2 - n mean**2) / (n - 1).
     mean = total / samples
     variance = (square - samples * mean.square()) / (samples - 1)
     return GaussianFit(mean.float(), variance.clamp(min=0).sqrt().float())
@@ -116,16 +105,29 @@ def cached_fit(
     InputError
         If the mapping network gives NaN or infinity, or the folder cannot be written.
     """
+    # The key is whatever changes the fit: the mapping's weights, the samples and the class.
     folder = cache_folder() / "gaussian-fits" if cache is None else cache
     key = hexdigest("gaussian-fit", weights_digest(weights), samples, seed, label)
     path = folder / f"{key[:32]}.safetensors"
-    stored = _stored_fit(path)
-    if stored is not None:
-        return stored
+    # A fit of the cache that is damaged is made again.
+    if path.exists():
+        with contextlib.suppress(InputError):
+            return read_gaussian_fit(path)
     fit = fit_gaussian(mapping, z_dim, samples=samples, seed=seed, device=device)
     if not bool(torch.isfinite(fit.mean + fit.std).all()):
         raise InputError("the mapping network gives values that are not finite: damaged weights")
-    _store(fit, path)
+    # Written whole or not at all: another process may read or write the same fit.
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as temporary:
+            new = Path(temporary) / path.name
+            save_file({"mean": fit.mean, "std": fit.std}, new)
+            os.replace(new, path)
+    except OSError as error:
+        raise InputError(
+            f"{path.parent}: the gaussian fit cannot be stored there ({error.strerror}); "
+            "set PULSE_AUDIT_HOME to a folder that can be written"
+        ) from error
     return fit
 
 
@@ -142,17 +144,27 @@ def read_gaussian_fit(path: str | Path) -> GaussianFit:
     """
     path = Path(path)
     try:
-        stored = load_file(path) if path.suffix == ".safetensors" else _torch_file(path)
+        if path.suffix == ".safetensors":
+            stored = load_file(path)
+        else:
+            with opened(path) as root:
+                entries = root if isinstance(root, dict) else {}
+                lazy = {k: t for k, t in entries.items() if isinstance(t, StoredTensor)}
+                stored = {key: tensor.tensor() for key, tensor in lazy.items()}
     except (OSError, SafetensorError, Damaged) as error:
         line = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{path}: cannot be read as a gaussian fit ({line})") from error
-    fit = _valid_fit(stored)
-    if fit is None:
+    empty = torch.empty(0)
+    mean, std = (stored.get(key, empty).float().flatten() for key in ("mean", "std"))
+    valid = len(mean) == len(std) and {"mean", "std"} <= stored.keys()
+    # NaN fails the comparison too, infinity does not.
+    valid = valid and bool(torch.isfinite(mean).all() and torch.isfinite(std).all())
+    if not valid or not bool((std >= 0).all()):
         raise InputError(
             f"{path}: not a gaussian fit; wanted the tensors mean and std, of one length, finite "
             "and with no std below 0"
         )
-    return fit
+    return GaussianFit(mean, std)
 
 
 def uniform_from_gaussian(latents: Tensor) -> Tensor:
@@ -163,47 +175,9 @@ def uniform_from_gaussian(latents: Tensor) -> Tensor:
 def weights_digest(weights: Mapping[str, Tensor]) -> str:
     """SHA-256 over the names, types, shapes and values of tensors, in order of name."""
     digest = hashlib.sha256()
+    # Names, types and shapes too, so that equal bytes of another network do not collide.
     for name in sorted(weights):
         tensor = weights[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _torch_file(path: Path) -> dict[str, Tensor]:
-    with opened(path) as root:
-        entries = root if isinstance(root, dict) else {}
-        return {key: t.tensor() for key, t in entries.items() if isinstance(t, StoredTensor)}
-
-
-def _valid_fit(stored: Mapping[str, Tensor]) -> GaussianFit | None:
-    if not {"mean", "std"} <= stored.keys():
-        return None
-    mean, std = (stored[key].float().flatten() for key in ("mean", "std"))
-    finite = bool(torch.isfinite(mean).all() and torch.isfinite(std).all())
-    if len(mean) != len(std) or not finite or not bool((std >= 0).all()):
-        return None
-    return GaussianFit(mean, std)
-
-
-def _stored_fit(path: Path) -> GaussianFit | None:
-    """Read a fit of the cache; None where there is none, or where it is damaged and is redone."""
-    try:
-        return read_gaussian_fit(path) if path.exists() else None
-    except InputError:
-        return None
-
-
-def _store(fit: GaussianFit, path: Path) -> None:
-    """Write whole or not at all: another process may read or write the same fit."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            new = Path(folder) / path.name
-            save_file({"mean": fit.mean, "std": fit.std}, new)
-            os.replace(new, path)
-    except OSError as error:
-        raise InputError(
-            f"{path.parent}: the gaussian fit cannot be stored there ({error.strerror}); "
-            "set PULSE_AUDIT_HOME to a folder that can be written"
-        ) from error

@@ -68,14 +68,8 @@ def mix_styles(coarse: Tensor, fine: Tensor, crossover: int) -> Tensor:
 class StyleMapping(nn.Module):
     """What mapping networks share: the checks, truncation and the average of w.
 
-    Attributes
-    ----------
-    z_dim, c_dim : int
-        Sizes of the latent and of the one-hot label (0: unconditional).
-    num_ws : int
-        Styles per image.
-    w_avg : Tensor
-        Average of w (w_dim,), in the type of the weights.
+    ``z_dim`` and ``c_dim`` are the sizes of the latent and of the one-hot label (0: unconditional),
+    ``num_ws`` the styles per image, ``w_avg`` the average of w (w_dim,) in the type of the weights.
     """
 
     z_dim: int
@@ -107,6 +101,7 @@ class StyleMapping(nn.Module):
             raise InputError(
                 f"mapping: labels are {tuple(labels.shape)}; the generator takes {wanted}"
             )
+        # (n, w_dim) -> (n, num_ws, w_dim): one w for all layers.
         w = self.single(z, labels).unsqueeze(1).repeat(1, self.num_ws, 1)
         return truncate(w, self.w_avg, truncation, cutoff)
 
@@ -114,6 +109,7 @@ class StyleMapping(nn.Module):
     def estimate_average(self) -> None:
         """Set ``w_avg`` to the mean of w over a fixed sample of z, for files that store none."""
         source = torch.Generator().manual_seed(0)
+        # A conditional network is averaged over all classes alike.
         z = torch.randn(AVERAGE_SAMPLES, self.z_dim, generator=source)
         classes = torch.arange(AVERAGE_SAMPLES) % max(self.c_dim, 1)
         labels = F.one_hot(classes, self.c_dim).float() if self.c_dim else None
@@ -123,21 +119,10 @@ class StyleMapping(nn.Module):
 class MappingNetwork(StyleMapping):
     """Normalised z (and an embedded class) through leaky-ReLU layers to w (StyleGAN 2 and 3).
 
-    Parameters
-    ----------
-    z_dim, c_dim, w_dim : int
-        Sizes of the latent, of the one-hot label (0: unconditional) and of the style.
-    num_ws : int
-        Styles per image.
-    hidden : tuple of int
-        Widths between the first input and w; one layer more than widths.
-    embed_dim : int
-        Width of the embedded class.
-    lr_multiplier : float
-        Equalised learning rate of the layers.
-    joint_norm : bool
-        Whether z and the embedding are normalised together (StyleGAN 2 in TensorFlow, genforce)
-        or one by one (ADA and later).
+    ``hidden`` are the widths between the first input and w (one layer more than widths),
+    ``embed_dim`` that of the embedded class, ``lr_multiplier`` the equalised learning rate of the
+    layers. ``joint_norm``: z and the embedding are normalised together (StyleGAN 2 in TensorFlow,
+    genforce) and not one by one (ADA and later).
     """
 
     def __init__(
@@ -165,6 +150,7 @@ class MappingNetwork(StyleMapping):
     def single(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Map z (n, z_dim) to one style an image (n, w_dim), without truncation."""
         x = z.to(self.w_avg.dtype)
+        # (n, z_dim), with a class (n, z_dim + embed_dim).
         embedded = None if labels is None else self.embed(labels.to(x.dtype))
         if embedded is not None and self.joint_norm:
             x = normalize_second_moment(torch.cat([x, embedded], dim=1))

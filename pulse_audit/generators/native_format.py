@@ -23,29 +23,20 @@ KIND = "generator"
 
 
 def save_generator(network: StyleGAN2 | StyleGAN3, path: Path, card: Mapping[str, Any]) -> None:
-    """Write ``path`` (``*.safetensors``) and its card.
+    """Write the weights to ``path`` (``*.safetensors``) and the card beside it (``.json``).
 
-    Parameters
-    ----------
-    network : StyleGAN2 or StyleGAN3
-        The network.
-    path : Path
-        Where to write the weights; the card has the suffix ``.json``.
-    card : mapping
-        Plain JSON values for the reader: name, crop, training_data, licence, ...
+    ``card`` holds plain JSON values for the reader: name, crop, training_data, licence, ...
     """
     weights = {key: value.contiguous().cpu() for key, value in network.weights().items()}
     atomic_write(path, save(weights))
-    said = {"family": network.family, "settings": _settings(network), "card": dict(card)}
-    write_card(path, KIND, said)
-
-
-def _settings(network: StyleGAN2 | StyleGAN3) -> dict[str, Any]:
-    """Return what the shapes of the weights do not tell."""
+    # The settings are what the shapes of the weights do not tell.
     if isinstance(network, StyleGAN3):
-        return asdict(network.config.signal)
-    config = network.config
-    return {key: getattr(config, key) for key in ("lr_multiplier", "conv_clamp", "joint_norm")}
+        settings = asdict(network.config.signal)
+    else:
+        names = ("lr_multiplier", "conv_clamp", "joint_norm")
+        settings = {name: getattr(network.config, name) for name in names}
+    content = {"family": network.family, "settings": settings, "card": dict(card)}
+    write_card(path, KIND, content)
 
 
 def read_native(path: Path) -> StyleGAN2 | StyleGAN3:
@@ -56,6 +47,7 @@ def read_native(path: Path) -> StyleGAN2 | StyleGAN3:
     InputError
         If the card and the weights do not belong together, or one of them is damaged.
     """
+    # The card holds the digest of the weights, so a damaged file is noticed before it is read.
     content = read_card(path, KIND)
     check_belongs(path, content)
     try:

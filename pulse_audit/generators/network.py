@@ -100,29 +100,11 @@ class MappedNetwork(nn.Module):
         truncation: float = 1.0,
         cutoff: int | None = None,
     ) -> Tensor:
-        """Map latents to styles.
+        """Map z (n, z_dim) to styles (n, num_ws, w_dim).
 
-        Parameters
-        ----------
-        z : Tensor
-            Gaussian latents (n, z_dim).
-        labels : Tensor, optional
-            One-hot classes (n, c_dim), needed exactly where ``c_dim`` is not 0.
-        truncation : float
-            1 leaves w alone, 0 gives the average.
-        cutoff : int, optional
-            Number of leading styles to truncate; default all.
-
-        Returns
-        -------
-        Tensor
-            Styles (n, num_ws, w_dim).
-
-        Raises
-        ------
-        InputError
-            If the mapping network was not loaded, shapes do not fit, or labels are missing or not
-            wanted.
+        One-hot ``labels`` (n, c_dim) are needed exactly where ``c_dim`` is not 0. The first
+        ``cutoff`` styles (default all) are truncated: 1 leaves them alone, 0 gives the average.
+        InputError if shapes do not fit, or the mapping network was not loaded.
         """
         if self.map is None:
             raise InputError(
@@ -184,6 +166,7 @@ class MappedNetwork(nn.Module):
                     f"checkpoint: the tensor {key} is {tuple(given[key].shape)}, "
                     f"expected {tuple(expected[key].shape)}"
                 )
+        # Every shape is known to fit, so the memory is that of the file.
         network = make()
         network.load_state_dict(
             {k: state.get(PUBLIC[k[:4]] + k[4:], v) for k, v in network.state_dict().items()}
@@ -196,23 +179,11 @@ class MappedNetwork(nn.Module):
 def noise_maps(
     noise: Noise, shapes: Sequence[tuple[int, int]], w: Tensor, stored: Sequence[Tensor]
 ) -> Sequence[Tensor | None]:
-    """Return one noise map for each layer, or None for each.
+    """Return one noise map for each layer of ``shapes``, or None for each.
 
-    Parameters
-    ----------
-    noise : {"const", "none", "random"} or sequence of Tensor
-        The ``stored`` maps, no noise, maps from the global random state, or the maps themselves.
-    shapes : sequence of (int, int)
-        Height and width of each map.
-    w : Tensor
-        The styles (n, num_ws, w_dim) that are rendered.
-    stored : sequence of Tensor
-        What ``"const"`` stands for.
-
-    Raises
-    ------
-    InputError
-        If the name is unknown, or maps are not (n or 1, 1, h, w), one for each layer.
+    ``noise`` is ``"const"`` for the ``stored`` maps, ``"none"``, ``"random"`` for maps from the
+    global random state, or the maps themselves, (n or 1, 1, h, w) for styles w (n, ...).
+    InputError if the name is unknown or the maps do not fit.
     """
     if noise == "none":
         return [None] * len(shapes)
@@ -279,11 +250,8 @@ def numbered(
 ) -> int:
     """Count the layers whose keys match a pattern with their number in group 1.
 
-    Raises
-    ------
-    InputError
-        If the numbers are not ``first``, ``first`` + 1, ..., or there are over ``most``, which is
-        what a network of 2048 px has.
+    InputError if the numbers are not ``first``, ``first`` + 1, ..., or there are over ``most``,
+    the number of layers of a network of 2048 px.
     """
     numbers = sorted({int(m[1]) for key in state if (m := re.fullmatch(pattern, key))})
     if numbers != list(range(first, first + len(numbers))) or len(numbers) > most:
@@ -294,6 +262,7 @@ def numbered(
 
 def mapping_widths(state: Mapping[str, Tensor]) -> tuple[int, ...]:
     """Widths of the mapping network, from its input to w."""
+    # (fc0's input, fc0's output, fc1's output, ..., w_dim)
     first = needed(state, "mapping.fc0.weight").shape[-1]
     count = sum(re.fullmatch(r"mapping\.fc\d+\.weight", key) is not None for key in state)
     layers = [needed(state, f"mapping.fc{index}.weight") for index in range(count)]

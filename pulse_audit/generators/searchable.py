@@ -92,6 +92,7 @@ class DecoderGenerator:
 
     def images(self, styles: Tensor, noise: Sequence[Tensor]) -> Tensor:
         """Render (n, 1, latent_dim) to images (n, 3, R, R); ``noise`` is not used."""
+        # (n, 1, latent_dim) -> (n, latent_dim), and the decoder's range to [0, 1]
         low, high = self.output_range
         raw = self.decoder(styles[:, 0].to(self._dtype)).to(styles.dtype)
         return (raw - low) / (high - low)
@@ -173,6 +174,7 @@ def prior_images(generator: Generator, seeds: Sequence[int], device: torch.devic
         maps.append([torch.randn(1, *s, generator=source) for s in generator.noise_shapes])
     z = torch.stack(vectors).to(device)
     noise = [torch.stack(layer).to(device) for layer in zip(*maps, strict=True)]
+    # Without a mapping of its own: one Gaussian vector for all layers, (n, d) -> (n, L, d).
     if style is None:
         images = generator.synthesize(z[:, None].expand(-1, generator.card.n_latents, -1), noise)
     else:

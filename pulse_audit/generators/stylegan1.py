@@ -68,6 +68,7 @@ class StyleGAN1(MappedNetwork):
         noise: Sequence[Tensor] = (),
     ) -> None:
         super().__init__()
+        # Every tensor has to be read: one left over belongs to another kind of network.
         reader = StateReader({k: v.detach().float() for k, v in synthesis.items()})
         self.syn = StyleGAN1Synthesis(reader)
         reader.refuse_unread()
@@ -89,6 +90,7 @@ class StyleGAN1(MappedNetwork):
                 network.estimate_average()
             else:
                 network.w_avg.copy_(needed({"average of w": w_avg}, "average of w", self.w_dim))
+        # The maps that noise="const" stands for.
         source = torch.Generator().manual_seed(0)
         for index, shape in enumerate(self.noise_shapes):
             fixed = noise[index] if noise else torch.randn(1, 1, *shape, generator=source)
@@ -100,20 +102,10 @@ class StyleGAN1(MappedNetwork):
         self.requires_grad_(False).eval()
 
     def synthesis(self, w: Tensor, noise: Noise = "const") -> Tensor:
-        """Render styles w (n, num_ws, w_dim) to raw images (n, 3, R, R), about [-1, 1].
+        """Render w (n, num_ws, w_dim) to raw images (n, 3, R, R), about [-1, 1].
 
-        Parameters
-        ----------
-        w : Tensor
-            One style vector a layer.
-        noise : {"const", "none", "random"} or sequence of Tensor
-            The maps given at construction, none, maps from torch's global generator, or maps
-            (n or 1, 1, h, w) as in ``noise_shapes``.
-
-        Raises
-        ------
-        InputError
-            If ``w`` or ``noise`` has the wrong shape, or ``noise`` an unknown name.
+        ``noise`` is as for `noise_maps`, "const" being the maps given at construction. InputError
+        if styles or noise do not fit.
         """
         w = self.checked_styles(w)
         stored = [getattr(self, f"noise_const_{index}") for index in range(self.num_ws)]
@@ -134,6 +126,7 @@ class StyleGAN1Mapping(StyleMapping):
         for index in range(max(numbered(weights, r"dense(\d+)\.weight"), 1)):
             bias = needed(weights, f"dense{index}.bias", None)
             weight = needed(weights, f"dense{index}.weight", len(bias), None)
+            # Equalised learning rate: the gain that training applied when the weight was used.
             gain = math.sqrt(2 / weight.shape[1]) * LR_MULTIPLIER
             self.layers.append(_linear(weight * gain, bias * LR_MULTIPLIER))
         self.z_dim, self.c_dim = cast(nn.Linear, self.layers[0]).in_features, 0
@@ -148,6 +141,7 @@ class StyleGAN1Mapping(StyleMapping):
 
     def single(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Map z (n, z_dim) and one-hot labels (n, c_dim) to one style an image (n, w_dim)."""
+        # (n, z_dim) -> (n, z_dim + embed_dim) with a class
         x = z.to(self.w_avg.dtype)
         if labels is not None:
             x = torch.cat([x, labels.to(x.dtype) @ self.label_weight], dim=1)
@@ -162,6 +156,7 @@ class StyleGAN1Synthesis(nn.Module):
 
     def __init__(self, weights: State) -> None:
         super().__init__()
+        # Blocks are named by their size: 4x4, 8x8, ...
         sizes = sorted({int(m[1]) for k in weights if (m := re.match(r"blocks\.(\d+)x\1\.", k))})
         if sizes != [4 << i for i in range(len(sizes))] or not sizes:
             raise InputError(
@@ -175,6 +170,7 @@ class StyleGAN1Synthesis(nn.Module):
         # The constant has a bias but no convolution before it.
         self.start = nn.Parameter(const + bias[:, None, None])
         self.layers, channels = nn.ModuleList(), len(bias)
+        # Two layers a size, each with its own noise strength and style.
         for size in sizes:
             block = f"blocks.{size}x{size}"
             convs: list[nn.Module]
@@ -198,6 +194,7 @@ class StyleGAN1Synthesis(nn.Module):
 
     def forward(self, w: Tensor, noise: Sequence[Tensor | None], dtype: torch.dtype) -> Tensor:
         """Run all layers, feature maps in ``dtype``; each takes its own style and noise map."""
+        # The same constant for every image: (1, c, 4, 4) -> (n, c, 4, 4)
         x = self.start.to(dtype).expand(len(w), -1, -1, -1)
         x = x.contiguous(memory_format=torch.channels_last)
         for i, layer in enumerate(self.layers):
@@ -219,6 +216,7 @@ class StyleGAN1Layer(nn.Module):
         x = self.conv(x)
         if noise is not None:
             x = torch.addcmul(x, self.noise_strength.to(x.dtype), noise.to(x.dtype))
+        # (n, 2 c) -> scale and shift of every channel
         scale, shift = self.style(w).chunk(2, dim=1)
         return cast(Tensor, StyledNorm.apply(x, scale + 1, shift))
 
@@ -248,6 +246,7 @@ class UpConv(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor, blur: Tensor, fused: bool) -> None:
         super().__init__()
+        # (c_out, c_in, 3, 3) -> (c_in, c_out, 4, 4)
         kernel = (weight if fused else weight.flip(2, 3)).transpose(0, 1)
         padded = F.pad(kernel, (1, 1, 1, 1))
         shifts = [padded[:, :, i : i + 4, j : j + 4] for i in (0, 1) for j in (0, 1)]
@@ -271,6 +270,7 @@ class UpConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Take (n, c_in, h, w), return (n, c_out, 2h, 2w)."""
+        # The blur is one filter a channel; the bias belongs before or after it.
         blur, bias = self.blur.to(x.dtype), self.bias.to(x.dtype)
         early, late = (bias, None) if self.early_bias else (None, bias)
         x = F.conv_transpose2d(x, self.kernel.to(x.dtype), early, stride=2, padding=1)
@@ -306,6 +306,7 @@ class StyledNorm(torch.autograd.Function):
         """Gradients for x (n, c, h, w), scale (n, c) and shift (n, c)."""
         y, mean, rstd, gain = ctx.saved_tensors
         pixels = y.shape[2] * y.shape[3]
+        # Sums over the pixels, (n, c, 1, 1), in float32 at least.
         d_shift = grad.sum((2, 3), keepdim=True, dtype=mean.dtype)
         d_scale = (grad * y).sum((2, 3), keepdim=True, dtype=mean.dtype)
         d_scale = (d_scale - mean * d_shift) * rstd

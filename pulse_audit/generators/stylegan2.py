@@ -37,11 +37,6 @@ class StyleGAN2(MappedNetwork):
     """StyleGAN 2: ``mapping`` takes z to w, ``synthesis`` takes w to images.
 
     A new instance holds uninitialised weights: use :meth:`from_state` or :meth:`fresh`.
-
-    Parameters
-    ----------
-    config : StyleGAN2Config
-        The shape.
     """
 
     family = "stylegan2"
@@ -52,6 +47,7 @@ class StyleGAN2(MappedNetwork):
         super().__init__()
         self.config = config
         self.z_dim, self.w_dim, self.c_dim = config.z_dim, config.w_dim, config.c_dim
+        # Blocks b4, b8, b16, ... up to the resolution.
         indices = range(len(config.channels))
         blocks = {f"b{4 * 2**i}": SynthesisBlock(i, config) for i in indices}
         self.syn = SynthesisBlocks(blocks, torch.empty((config.filter_size,) * 2))
@@ -79,17 +75,9 @@ class StyleGAN2(MappedNetwork):
     ) -> Self:
         """Build the frozen network of a ``G_ema`` state dict in stylegan2-ada-pytorch's layout.
 
-        Parameters
-        ----------
-        state : mapping
-            Key to tensor; every shape is read from it.
-        lr_multiplier, conv_clamp, joint_norm
-            What shapes do not tell; the defaults are those of the ADA repository.
-
-        Raises
-        ------
-        InputError
-            If tensors are missing or do not fit together.
+        Shapes are read from the tensors; the other arguments are what they do not tell, with the
+        defaults of the ADA repository. InputError if tensors are missing, unknown or do not fit
+        together.
         """
         # Every layer of the repository stores its own copy of the one resampling filter. That of
         # conv1 and of the first block is never used, and there it is the default.
@@ -120,25 +108,10 @@ class StyleGAN2(MappedNetwork):
         return network
 
     def synthesis(self, w: Tensor, noise: Noise = "const") -> Tensor:
-        """Render styles.
+        """Render w (n, num_ws, w_dim) to images (n, 3, R, R), about [-1, 1].
 
-        Parameters
-        ----------
-        w : Tensor
-            Styles (n, num_ws, w_dim).
-        noise : str or sequence of Tensor
-            "const" for the maps stored with the weights, "none", "random" (drawn from the global
-            random state), or one map (n or 1, 1, h, w) per entry of ``noise_shapes``.
-
-        Returns
-        -------
-        Tensor
-            Images (n, 3, R, R), about [-1, 1], in float32 (float64 in that precision).
-
-        Raises
-        ------
-        InputError
-            If styles or noise do not fit.
+        ``noise`` is as for `noise_maps`, "const" being the maps stored with the weights. Images are
+        float32 (float64 in that precision). InputError if styles or noise do not fit.
         """
         w = self.checked_styles(w)
         layers = self.syn.layers
@@ -147,6 +120,7 @@ class StyleGAN2(MappedNetwork):
             maps = iter(noise_maps(noise, self.noise_shapes, w, stored))
         else:
             maps = iter([None] * len(layers))
+        # The learned constant (1, c, 4, 4) is the same for every image.
         x = self.syn.blocks["b4"].const.to(self.dtype).expand(len(w), -1, -1, -1)
         x = x.contiguous(memory_format=torch.channels_last)
         image, start = w.new_zeros(()), 0
@@ -179,6 +153,7 @@ class StyleGAN2(MappedNetwork):
                 f"has no image of {resolution} px"
             )
         network = copy.copy(self)
+        # The blocks up to there are shared, not copied.
         kept = {name: block for name, block in blocks.items() if int(name[1:]) <= resolution}
         network._modules = {**self._modules, "syn": SynthesisBlocks(kept, self.syn.resample_filter)}
         network._describe()
@@ -204,6 +179,7 @@ def infer_config(
         architecture = "resnet"
     else:
         architecture = "skip" if "synthesis.b4.torgb.weight" in state else "orig"
+    # An unconditional network has no embedding: c_dim and embed_dim 0.
     embed = state.get("mapping.embed.weight", torch.empty(0, 0))
     widths = mapping_widths(state)
     return StyleGAN2Config(

@@ -101,8 +101,10 @@ def upfirdn2d(
     left, right, top, bottom = padding
     if taps is None:
         taps = x.new_ones(1)
+    # One pass with a square filter.
     if taps.ndim == 2:
         return _filter(x, taps * gain, (up, up), (down, down), padding)
+    # A separable filter is applied along the rows, then along the columns, half the gain each.
     line = taps * gain**0.5
     x = _filter(x, line[None, :], (1, up), (1, down), (left, right, 0, 0))
     return _filter(x, line[:, None], (up, 1), (down, 1), (0, 0, top, bottom))
@@ -110,6 +112,7 @@ def upfirdn2d(
 
 def upsample2d(x: Tensor, taps: Tensor) -> Tensor:
     """Double the size of (n, c, h, w) images with a (k, k) filter, keeping their mean."""
+    # This padding keeps the image in place; the gain of 4 makes up for the inserted zeros.
     before, after = (taps.shape[-1] + 1) // 2, (taps.shape[-1] - 2) // 2
     return upfirdn2d(x, taps, up=2, padding=(before, after, before, after), gain=4.0)
 
@@ -122,6 +125,7 @@ def _filter(
     kernel = taps.to(x.dtype).expand(channels, 1, *taps.shape)
     left, right, top, bottom = padding
     if up == (1, 1):
+        # conv2d itself pads only evenly and never crops.
         if min(padding) < 0 or left != right or top != bottom:
             x, left, top = F.pad(x, padding), 0, 0
         # conv2d correlates; the flip makes it a convolution.
@@ -136,6 +140,7 @@ def _filter(
     else:
         full = F.conv_transpose2d(x, kernel, stride=up, groups=channels)
         full = F.pad(full, (left, right, top, bottom))
+    # Keep every nth pixel.
     return full[:, :, :: down[0], :: down[1]]
 
 
@@ -169,6 +174,7 @@ class StyleGAN2Layer(nn.Module):
         # A positive gain commutes with the leaky ReLU, so the small factors carry it.
         total = gain * math.sqrt(2)
         scale = (style.square() @ energy.T + 1e-8).rsqrt() * total
+        # Modulation on the activations: (n, n_in) over (n, n_in, h, h).
         x = x * style.to(x.dtype)[:, :, None, None]
         weight = self.weight.to(x.dtype)
         if self.up:
@@ -178,6 +184,7 @@ class StyleGAN2Layer(nn.Module):
             x = upfirdn2d(x, taps, padding=(before, after, before, after), gain=4.0)
         else:
             x = F.conv2d(x, weight, padding=1)
+        # x * scale + bias, then noise: every term carries the gain.
         bias = (self.bias * total).to(x.dtype)[:, None, None]
         x = torch.addcmul(bias, x, scale.to(x.dtype)[:, :, None, None])
         if noise is not None:
@@ -198,6 +205,7 @@ class ToRGB(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """Map (n, n_in, h, h) with styles (n, w_dim) to colours, in the type of ``w``."""
+        # Colours are added up over the sizes, so they are in the type of the styles.
         style = (self.affine(w) * self.gain).to(x.dtype)
         x = F.conv2d(x * style[:, :, None, None], self.weight.to(x.dtype))
         image = x.to(w.dtype) + self.bias[:, None, None]
@@ -246,6 +254,7 @@ class SynthesisBlock(nn.Module):
 
         ``w`` holds this block's styles first: (n, at least len(layers), w_dim).
         """
+        # The resnet architecture adds a shortcut, both scaled by sqrt(1/2).
         if self.residual:
             shortcut = self.skip(x, taps)
             x = self.conv0(x, w[:, 0], taps, next(noise))

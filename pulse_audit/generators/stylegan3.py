@@ -57,30 +57,22 @@ class LayerKind:
 
 
 def lowpass(taps: int, cutoff: float, width: float, rate: float, radial: bool) -> Tensor | None:
-    """Design a low-pass filter.
+    """Design a low-pass filter with a Kaiser window.
 
-    A Kaiser-windowed sinc of (taps,), to be used along both axes, or the radially symmetric jinc
-    of (taps, taps) (equation 6 of the paper's appendix C.1); None for one tap.
-
-    Parameters
-    ----------
-    taps : int
-        Length.
-    cutoff, width : float
-        Cutoff frequency and width of the transition band, in the units of ``rate``.
-    rate : float
-        Sampling rate.
-    radial : bool
-        Whether the frequency response is to be radially symmetric.
+    A sinc of (taps,), to be used along both axes, or with ``radial`` the radially symmetric jinc
+    of (taps, taps) (equation 6 of the paper's appendix C.1); None for one tap. ``cutoff`` and
+    ``width`` of the transition band are in the units of the sampling ``rate``.
     """
     if taps == 1:
         return None
     if not radial:
         line = scipy.signal.firwin(taps, cutoff, width=width, fs=rate)
         return torch.as_tensor(line, dtype=torch.float32)
+    # jinc(r) = J1(2 pi f r) / (pi r), sampled at the taps' distances from the centre.
     x = (np.arange(taps) - (taps - 1) / 2) / rate
     radius = np.hypot(x[:, None], x[None, :])
     jinc = scipy.special.j1(2 * np.pi * cutoff * radius) / (np.pi * radius)
+    # The window is the outer product of the one that firwin would take.
     beta = scipy.signal.kaiser_beta(scipy.signal.kaiser_atten(taps, width / (rate / 2)))
     window = np.kaiser(taps, beta)
     square = jinc * np.outer(window, window)
@@ -115,6 +107,7 @@ class FourierInput(nn.Module):
         shift = torch.stack([one, zero, -shift_x, zero, one, -shift_y, zero, zero, one], dim=1)
         # Rotation after translation, in homogeneous coordinates of the image plane: (n, 3, 3).
         transform = rotation.view(-1, 3, 3) @ shift.view(-1, 3, 3) @ self.transform
+        # Rotating and moving the plane turns the frequencies and shifts the phases.
         freqs = self.freqs @ transform[:, :2, :2]  # (n, channels, 2)
         phases = self.phases + (self.freqs @ transform[:, :2, 2:]).squeeze(2)
         # Pixel centres (size, size, 2) as (x, y); the image without margins spans [-0.5, 0.5].
@@ -186,6 +179,7 @@ class StyleGAN3Layer(nn.Module):
             style_power = style.square().mean(dim=1, keepdim=True)
             epsilon = 1e-8 * weight_power * style_power
             scale = (style.square() @ energy.T + epsilon).rsqrt() * scale
+        # Modulate, convolve with the shared weight, demodulate and add the bias.
         x = x * style.to(x.dtype)[:, :, None, None]
         x = F.conv2d(x, self.weight.to(x.dtype), padding=self.weight.shape[2] - 1)
         bias = self.bias.to(x.dtype)[:, None, None]
@@ -255,12 +249,14 @@ class StyleGAN3Config:
     def layers(self) -> list[LayerSpec]:
         """Signal specification of every layer (section 3.2 of the paper)."""
         signal, count = self.signal, len(self.channels) - 1
+        # The last layers reach the Nyquist frequency of the image.
         last_cutoff = self.resolution / 2
         last_stopband = last_cutoff * signal.last_stopband_rel
         # Cutoffs and stopbands grow geometrically until the critically sampled layers.
         exponents = np.minimum(np.arange(count + 1) / (count - signal.critical), 1)
         cutoffs = signal.first_cutoff * (last_cutoff / signal.first_cutoff) ** exponents
         stopbands = signal.first_stopband * (last_stopband / signal.first_stopband) ** exponents
+        # The sampling rate is the next power of two above twice the stopband.
         rates = np.exp2(np.ceil(np.log2(np.minimum(stopbands * 2, self.resolution))))
         half_widths = np.maximum(stopbands, rates / 2) - cutoffs
         # Every layer carries a margin of pixels around the image, but for the last two.
@@ -274,11 +270,6 @@ class StyleGAN3(MappedNetwork):
     """StyleGAN 3: ``mapping`` takes z to w, ``synthesis`` takes w to images.
 
     A new instance holds uninitialised weights: use :meth:`from_state`.
-
-    Parameters
-    ----------
-    config : StyleGAN3Config
-        The shape.
     """
 
     family = "stylegan3"
@@ -295,6 +286,7 @@ class StyleGAN3(MappedNetwork):
         filters = (signal.filter_size, signal.lrelu_upsampling, config.radial, signal.conv_clamp)
         kind = LayerKind(config.w_dim, config.kernel, *filters)
         self.syn = nn.ModuleDict({"input": FourierInput(config.w_dim, specs[0])})
+        # The last layers are critically sampled, the very last gives the colours.
         for index, spec in enumerate(specs):
             critical, last = index >= len(specs) - 1 - signal.critical, index == len(specs) - 1
             layer = StyleGAN3Layer(specs[max(index - 1, 0)], spec, kind, critical, last)
@@ -306,48 +298,26 @@ class StyleGAN3(MappedNetwork):
     def from_state(cls, state: Mapping[str, Tensor], signal: SignalConfig | None = None) -> Self:
         """Build the frozen network of a ``G_ema`` state dict in the stylegan3 repository's layout.
 
-        Filters that the file does not hold are designed anew.
-
-        Parameters
-        ----------
-        state : mapping
-            Key to tensor; every shape is read from it.
-        signal : SignalConfig, optional
-            What shapes do not tell; default: the repository's defaults.
-
-        Raises
-        ------
-        InputError
-            If tensors are missing or do not fit together.
+        Shapes are read from the tensors; ``signal`` is what they do not tell (default: the
+        repository's). Filters that the file does not hold are designed anew. InputError if tensors
+        are missing, unknown or do not fit together.
         """
         config = infer_config(state, signal or SignalConfig())
         return cls.filled(partial(cls, config), state)
 
     def synthesis(self, w: Tensor, noise: Noise = "const") -> Tensor:
-        """Render styles.
+        """Render w (n, num_ws, w_dim) to images (n, 3, R, R), about [-1, 1].
 
-        Parameters
-        ----------
-        w : Tensor
-            Styles (n, num_ws, w_dim).
-        noise
-            Accepted and ignored: StyleGAN 3 has none.
-
-        Returns
-        -------
-        Tensor
-            Images (n, 3, R, R), about [-1, 1], in float32 (float64 in that precision).
-
-        Raises
-        ------
-        InputError
-            If styles do not fit.
+        ``noise`` is accepted and ignored: StyleGAN 3 has none. Images are float32 (float64 in that
+        precision). InputError if styles do not fit.
         """
+        # The first style moves the Fourier features, each layer takes one of the others.
         first, *rest = self.checked_styles(w).unbind(dim=1)
         stem, *layers = self.syn.values()
         x = stem(first).to(self.dtype)
         for layer, style in zip(layers, rest, strict=True):
             x = layer(x, style)
+        # The colours are computed larger than the image: output_scale is a quarter by default.
         image: Tensor = x.to(first.dtype) * self.config.signal.output_scale
         return image.contiguous()
 
@@ -363,6 +333,7 @@ def infer_config(state: Mapping[str, Tensor], signal: SignalConfig) -> StyleGAN3
     weights = [needed(state, f"synthesis.{name}.weight") for name in names]
     embed = state.get("mapping.embed.weight", torch.empty(0, 0))
     widths = mapping_widths(state)
+    # Only R has two-dimensional, radially symmetric filters.
     down = state.get(f"synthesis.{names[0]}.down_filter", torch.empty(0))
     return StyleGAN3Config(
         resolution=int(names[-1].split("_")[1]),

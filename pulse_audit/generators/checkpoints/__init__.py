@@ -114,6 +114,7 @@ def _read(
     upsampling: str | None,
     trusted: bool,
 ) -> Network:
+    # Our own format by its suffix, programs by what the archive holds.
     native, program = path.suffix == ".safetensors", False
     with path.open("rb") as file:
         if not native and file.read(4) == ZIP_START:
@@ -125,6 +126,7 @@ def _read(
         raise InputError(f"@{upsampling} is for a StyleGAN 1 of genforce, which this is not")
     if native:
         return read_native(path)
+    # A program that is refused can be trusted by its digest, which the message gives.
     if program:
         try:
             return load_program(path.read_bytes(), trusted)
@@ -136,6 +138,7 @@ def _read(
                 + "; if you know who made it and trust them with your machine, add "
                 f"--trust-file {file_sha256(path)}"
             ) from error
+    # Everything else is a pickle of some kind, read without running it.
     with opened(path) as root:
         stored = find_generator(root)
         if mapping is not None and stored.layout != "stylegan1-pulse":

@@ -37,6 +37,7 @@ def stylegan2_from_rosinality(state: State, latent_avg: Tensor | None) -> dict[s
         layers.append((f"convs.{i}", f"synthesis.b{8 * 2 ** (i // 2)}.conv{i % 2}"))
     for i in range(count // 2):
         layers.append((f"to_rgbs.{i}", f"synthesis.b{8 * 2**i}.torgb"))
+    # Pairs of a layer's name there and here; weights have a leading axis of one there.
     out = {"synthesis.b4.const": needed(state, "input.input", 1, None, 4, 4)[0]}
     for source, target in layers:
         out[f"{target}.affine.weight"] = needed(state, f"{source}.conv.modulation.weight")
@@ -54,6 +55,7 @@ def stylegan2_from_rosinality(state: State, latent_avg: Tensor | None) -> dict[s
     for i in range(numbered(state, r"style\.(\d+)\.weight", "mapping layers", first=1)):
         for part in ("weight", "bias"):
             out[f"mapping.fc{i}.{part}"] = needed(state, f"style.{i + 1}.{part}")
+    # The average lies beside the state dict; without it the network estimates one.
     out["synthesis.resample_filter"] = _resampling_filter(state)
     state.refuse_unread()
     return out if latent_avg is None else out | {"mapping.w_avg": latent_avg.flatten()}
@@ -70,6 +72,7 @@ def stylegan2_from_genforce(state: State) -> dict[str, Tensor]:
     """
     state = StateReader(state)
     out = {"synthesis.b4.const": needed(state, "synthesis.early_layer.const", 1, None, 4, 4)[0]}
+    # Pairs of a layer's name there and here; the colours may be at the last size only.
     layers = []
     count = numbered(state, r"synthesis\.layer(\d+)\.style\.weight")
     for i in range(count):
@@ -79,6 +82,7 @@ def stylegan2_from_genforce(state: State) -> dict[str, Tensor]:
         if f"synthesis.output{i}.weight" in state:
             layers.append((f"synthesis.output{i}", f"synthesis.b{4 * 2**i}.torgb"))
     for source, target in layers:
+        # Affine layers, bias and weight; only convolutions are scaled and take noise.
         weight = needed(state, f"{source}.weight", *[None] * 4)
         out[f"{target}.affine.weight"] = needed(state, f"{source}.style.weight")
         out[f"{target}.affine.bias"] = needed(state, f"{source}.style.bias") + 1.0
@@ -171,6 +175,7 @@ def stylegan1_from_genforce(state: State, upsampling: str | None) -> StyleGAN1:
         out[f"{epilogue}.noise.weight"] = noise_weight * scale
         for part in ("weight", "bias"):
             out[f"{epilogue}.style_mod.lin.{part}"] = needed(state, f"{source}.style.{part}")
+    # The colours of the last size are those of the image.
     last = f"synthesis.output{count // 2 - 1}"
     out |= {f"torgb.{part}": needed(state, f"{last}.{part}") for part in ("weight", "bias")}
     noise = [needed(state, f"synthesis.layer{i}.apply_noise.noise") for i in range(count)]
@@ -195,6 +200,7 @@ def stylegan1_from_rosinality(state: State, resolution: int | None = None) -> St
     steps = numbered(state, r"generator\.progression\.(\d+)\.noise1\.weight_orig")
     sizes = [4 * 2**i for i in range(steps)]
     if resolution is None:
+        # Noise weights start at zero and leave it with the first step of training.
         trained = [i for i in range(steps) if state[f"{layers}.{i}.noise1.weight_orig"].any()]
         resolution = sizes[max(trained, default=0)] if sizes else 4
     if resolution not in sizes:
@@ -203,6 +209,7 @@ def stylegan1_from_rosinality(state: State, resolution: int | None = None) -> St
     out: dict[str, Tensor] = {}
     for index, size in enumerate(sizes[: step + 1]):
         source, block = f"{layers}.{index}", f"blocks.{size}x{size}"
+        # Each size has an upsampling layer (at 4 px the constant) and a second convolution.
         second = f"{block}.conv{'1' if index else ''}"
         out[f"{second}.weight"] = needed(state, f"{source}.conv2.conv.weight_orig")
         out[f"{second}.bias"] = needed(state, f"{source}.conv2.conv.bias")
@@ -261,6 +268,7 @@ def _scalar(state: State, key: str) -> Tensor:
 
 def _noise_maps(state: State, layers: State, pattern: str) -> dict[str, Tensor]:
     """Return the stored noise maps, or fixed standard-normal ones where the file has none."""
+    # Noise maps are numbered in the order of the layers: by size, conv0 before conv1.
     names = [key.removesuffix("_strength") for key in layers if key.endswith("noise_strength")]
     names.sort(key=lambda name: (int(name.split(".")[1][1:]), name))
     source = torch.Generator().manual_seed(0)

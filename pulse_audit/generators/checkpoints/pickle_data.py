@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,32 +18,13 @@ class Damaged(Exception):
     """The file does not make sense; the message says where."""
 
 
-class Source(Protocol):
-    """Bytes that can be read when needed."""
-
-    def read(self) -> bytes | memoryview:
-        """Return the bytes of one storage."""
-        ...
-
-
-@dataclass(frozen=True)
-class Bytes:
-    """Bytes already in memory, or a view into a mapped file."""
-
-    data: bytes | memoryview
-
-    def read(self) -> bytes | memoryview:
-        """Return them."""
-        return self.data
-
-
 @dataclass
 class Storage:
-    """A run of ``count`` numbers somewhere in a file."""
+    """A run of ``count`` numbers somewhere in a file; ``read`` returns their bytes."""
 
     dtype: torch.dtype
     count: int
-    source: Source | None = None
+    read: Callable[[], bytes] | None = None
 
     @property
     def nbytes(self) -> int:
@@ -57,7 +39,7 @@ class Storage:
         Damaged
             If the file holds another number of bytes than it declares.
         """
-        data = self.source.read() if self.source else b""
+        data = self.read() if self.read else b""
         if len(data) != self.nbytes:
             raise Damaged(f"a storage declares {self.nbytes:,} bytes and has {len(data):,}")
         if not data:
@@ -83,6 +65,7 @@ class StoredTensor:
         Damaged
             If the view repeats or leaves its storage: a few bytes could declare terabytes.
         """
+        # Everything here comes from the file: check it before anything is allocated.
         numbers = (self.offset, *self.shape, *self.stride)
         flat = len(self.shape) == len(self.stride) <= MAX_DIMENSIONS
         if not flat or not all(type(n) is int and 0 <= n < MAX_SIZE for n in numbers):
@@ -94,6 +77,7 @@ class StoredTensor:
             raise Damaged(
                 f"a tensor of shape {self.shape} in a storage of {self.storage.count:,} numbers"
             )
+        # Half precision is widened; integers stay as they are.
         out = self.storage.numbers().as_strided(self.shape, self.stride, self.offset)
         return (out.float() if out.is_floating_point() else out).contiguous()
 

@@ -110,21 +110,13 @@ def is_program(members: zipfile.ZipFile) -> bool:
 def load_program(data: bytes, trusted: bool) -> ExportedDecoder:
     """Load a program from the bytes of its file.
 
-    Parameters
-    ----------
-    data : bytes
-        The archive.
-    trusted : bool
-        Whether the user vouched for this very file; if not, it is looked through first.
-
-    Raises
-    ------
-    Damaged
-        If it contains anything that could run as Python, or does not load.
+    Unless the user vouched for this very file (``trusted``), it is looked through first: Damaged if
+    it contains anything that could run as Python, or does not load.
     """
     if not trusted:
         with archive(io.BytesIO(data)) as members:
             check_program(members)
+    # From here on PyTorch reads the file.
     try:
         program = torch.export.load(io.BytesIO(data))
         return ExportedDecoder(program)
@@ -135,13 +127,7 @@ def load_program(data: bytes, trusted: bool) -> ExportedDecoder:
 
 
 def check_program(members: zipfile.ZipFile) -> None:
-    """Refuse an archive with anything that could run as Python when loaded.
-
-    Raises
-    ------
-    Damaged
-        Naming the member.
-    """
+    """Refuse an archive with anything that could run as Python: Damaged, naming the member."""
     names = {_inner(name): name for name in members.namelist()}
     pickled = set[str]()
     for inner, name in names.items():
@@ -175,6 +161,7 @@ def check_program(members: zipfile.ZipFile) -> None:
 
 def _pickled_payloads(config: Any, inner: str) -> set[str]:
     """Return the members a config wants unpickled; Damaged for entries of any other kind."""
+    # A config is {"config": {name: {path_name, use_pickle, ...}}}.
     folder = str(PurePosixPath(inner).parent)
     entries = config.get("config") if isinstance(config, dict) else None
     if not isinstance(entries, dict):
@@ -198,6 +185,7 @@ def _inner(name: str) -> str:
 
 def _check_graph(value: Any, key: str) -> None:
     """Walk through the description of a graph; every text must be of its closed kind."""
+    # Every entry has a type of its own, and what is not on a closed list is refused.
     if key in NEVER and value:
         raise Damaged(f"its graph uses {key}")
     if isinstance(value, dict):
@@ -223,6 +211,7 @@ def _check_graph(value: Any, key: str) -> None:
 def _check_containers(text: str, key: str) -> None:
     """Nesting of inputs and outputs: tuples, lists and dicts only."""
     try:
+        # A tree specification is [version, root], each node with a type and its children.
         pending = [json.loads(text)[1]] if text else []
         while pending:
             spec = pending.pop()

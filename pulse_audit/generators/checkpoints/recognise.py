@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any
 
 from torch import Tensor
 
@@ -107,6 +107,7 @@ def find_generator(root: Any) -> StoredGenerator:
 
 def _tensors(value: Any) -> dict[str, LazyTensor]:
     """Return the entries of a dict that are tensors under a text."""
+    # Optimisers and settings lie between the tensors of a training checkpoint.
     items = value.items() if isinstance(value, dict) else ()
     return {key: v for key, v in items if isinstance(key, str) and isinstance(v, LazyTensor)}
 
@@ -121,6 +122,7 @@ def _module_tensors(root: Inert) -> dict[str, LazyTensor]:
         # A module can be its own child.
         if count > MAX_MODULES:
             raise Damaged(f"it has over {MAX_MODULES:,} modules")
+        # Buffers that PyTorch would not save are no part of the state dict.
         hidden = module.attribute("_non_persistent_buffers_set") or ()
         for group in ("_parameters", "_buffers"):
             stored = _tensors(module.attribute(group))
@@ -136,21 +138,15 @@ def _children(module: Inert) -> dict[str, Inert]:
     return {str(name): child for name, child in items if isinstance(child, Inert)}
 
 
-class StyleGAN2Settings(TypedDict, total=False):
-    """What the shapes of the weights do not tell."""
-
-    conv_clamp: float | None
-    lr_multiplier: float
-
-
-def stylegan2_settings(module: Inert | None) -> StyleGAN2Settings:
-    """Read the settings from a pickled network; none without one."""
+def stylegan2_settings(module: Inert | None) -> dict[str, Any]:
+    """Read conv_clamp and lr_multiplier from a pickled network; none without one."""
     if module is None:
         return {}
     layer, first = _part(module, "synthesis", "b4", "conv1"), _part(module, "mapping", "fc0")
     for part in (layer, first):
         if part.attribute("activation", "lrelu") != "lrelu":
             raise InputError("it uses another activation than the leaky ReLU, which is not known")
+    # One clamp and one activation for all layers: those of the first are read.
     clamp = layer.attribute("conv_clamp")
     return {
         "conv_clamp": None if clamp is None else _number("conv_clamp", clamp),
@@ -162,6 +158,7 @@ def stylegan3_settings(module: Inert | None) -> SignalConfig:
     """Read the signal settings from a pickled network; the defaults without one."""
     if module is None:
         return SignalConfig()
+    # The synthesis network remembers the arguments it was built with.
     stored = _part(module, "synthesis").attribute("_init_kwargs") or {}
     first = _part(module, "mapping", "fc0")
     settings: dict[str, Any] = {

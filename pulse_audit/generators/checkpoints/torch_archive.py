@@ -13,7 +13,7 @@ import struct
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
@@ -38,6 +38,7 @@ ZIP_ERRORS = (
     struct.error,
 )
 
+# Names of PyTorch's storages in a pickle.
 _STORAGES = {
     "FloatStorage": torch.float32,
     "DoubleStorage": torch.float64,
@@ -79,32 +80,6 @@ class Window:
         return self.file.tell()
 
 
-@dataclass(frozen=True)
-class FileRange:
-    """Bytes of an open file."""
-
-    file: BinaryIO
-    start: int
-    count: int
-
-    def read(self) -> bytes:
-        """Return them."""
-        self.file.seek(self.start)
-        return self.file.read(self.count)
-
-
-@dataclass(frozen=True)
-class ZipMember:
-    """A member of an open archive, whose checksum is verified when it is read."""
-
-    archive: zipfile.ZipFile
-    name: str
-
-    def read(self) -> bytes:
-        """Return its bytes."""
-        return read_member(self.archive, self.name)
-
-
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
     """Open a checkpoint; tensors of the object given can be read until it is closed.
@@ -115,6 +90,7 @@ def opened(path: Path) -> Iterator[Any]:
         If the file is in none of the three formats, or does not make sense.
     """
     with path.open("rb") as file:
+        # The three formats are told apart by how they begin.
         start = file.read(16)
         file.seek(0)
         if start.startswith(ZIP_START):
@@ -143,6 +119,7 @@ def archive(file: BinaryIO) -> Iterator[zipfile.ZipFile]:
         If a member is compressed, encrypted, named twice or outside the archive, or the members
         together declare more than the file holds.
     """
+    # What the directory declares is compared with the size of the file before anything is read.
     size = file.seek(0, os.SEEK_END)
     try:
         members = zipfile.ZipFile(file)
@@ -178,6 +155,7 @@ def read_member(members: zipfile.ZipFile, name: str) -> bytes:
 
 def _read_archive(members: zipfile.ZipFile) -> Any:
     """PyTorch's format since 1.6: data.pkl describes, data/KEY hold the numbers."""
+    # Exactly one description, in the folder that all members share.
     names = [name for name in members.namelist() if name.endswith("/data.pkl")]
     if len(names) != 1:
         raise Damaged("it is a zip archive, but none that torch.save wrote")
@@ -190,7 +168,7 @@ def _read_archive(members: zipfile.ZipFile) -> Any:
     def load(identity: Any) -> Any:
         storage = _storage(identity, storages)
         if isinstance(storage, Storage):
-            storage.source = ZipMember(members, f"{folder}data/{identity[2]}")
+            storage.read = partial(read_member, members, f"{folder}data/{identity[2]}")
         return storage
 
     return PickleMachine(BUILDERS, load).run(io.BytesIO(read_member(members, names[0])))
@@ -222,16 +200,23 @@ def read_stream(file: BinaryIO) -> Any:
         left = window.size - start
         if storage.nbytes > left:
             raise Damaged(f"a storage declares {storage.nbytes:,} bytes, {left:,} are left")
-        storage.source = FileRange(file, start, storage.nbytes)
+        storage.read = partial(_read_range, file, start, storage.nbytes)
         file.seek(start + storage.nbytes)
     return root
 
 
+def _read_range(file: BinaryIO, start: int, count: int) -> bytes:
+    file.seek(start)
+    return file.read(count)
+
+
 def _storage(identity: Any, storages: dict[str, Storage]) -> Storage | Name:
     """Return what a persistent id stands for: a storage, or the class of a saved module."""
+    # A persistent id is (kind, class, key, device, count, view of another storage).
     kind, name, key, *rest = identity
     if kind == "module":
         return Name(name.module, name.name)
+    # Two tensors may share a storage, which then has to be declared alike.
     dtype = _STORAGES[name.name]
     count, view = rest[1], rest[2:]
     if kind != "storage" or type(count) is not int or not 0 <= count < MAX_SIZE or any(view):

@@ -16,7 +16,6 @@ import torch
 
 from pulse_audit.generators.checkpoints.pickle_data import (
     MAX_DIMENSIONS,
-    Bytes,
     Damaged,
     Inert,
     Name,
@@ -29,6 +28,7 @@ MAX_INSTRUCTIONS = 1_000_000
 
 Builder = Callable[..., Any]
 T = TypeVar("T")
+# What the instruction MARK pushes, and what may be a key.
 _MARK = object()
 _PLAIN = (str, int, float, bool, bytes, type(None), Name, Inert)
 
@@ -57,6 +57,7 @@ class PickleMachine:
         Damaged
             If the stream ends early, is no pickle or builds something impossible.
         """
+        # pickletools only splits the stream into instructions; what they do is decided here.
         position = 0
         try:
             for count, (opcode, argument, at) in enumerate(pickletools.genops(stream)):
@@ -95,6 +96,7 @@ class PickleMachine:
         (target.elements if isinstance(target, Inert) else _a(list, target)).extend(items)
 
     def _put(self, items: list[Any]) -> None:
+        # Items come in pairs: key, value, key, value, ...
         target = self.stack[-1]
         mapping = target.items if isinstance(target, Inert) else _a(dict, target)
         for key, value in zip(items[::2], items[1::2], strict=True):
@@ -106,6 +108,7 @@ class PickleMachine:
 
     def _call(self, keywords: bool = False) -> None:
         """Stand in for a call: the builder of a listed name, inert data for every other."""
+        # From the top: keywords, arguments, and the name of what would be called.
         kwargs = _a(dict, self.stack.pop()) if keywords else {}
         args = _a(tuple, self.stack.pop())
         name = _a(Name, self.stack.pop())
@@ -191,6 +194,7 @@ _HANDLERS: Mapping[str, Callable[[PickleMachine, Any], Any]] = {
     "MEMOIZE": lambda m, _: m.memo.__setitem__(len(m.memo), m.stack[-1]),
 }
 
+# Codes of numpy's types.
 _ARRAYS = {
     "f2": torch.float16,
     "f4": torch.float32,
@@ -232,8 +236,9 @@ class Array:
         if len(shape) > MAX_DIMENSIONS:
             raise Damaged("an array of impossible shape")
         dtype = kind.dtype()
+        # Strides in numbers, of the last axis or of the first (Fortran) varying fastest.
         steps = [math.prod(shape[:i] if fortran else shape[i + 1 :]) for i in range(len(shape))]
-        storage = Storage(dtype, len(data) // dtype.itemsize, Bytes(data))
+        storage = Storage(dtype, len(data) // dtype.itemsize, lambda: data)
         self.stored = StoredTensor(storage, 0, tuple(shape), tuple(steps))
 
     def tensor(self) -> torch.Tensor:
@@ -288,7 +293,7 @@ BUILDERS: Mapping[str, Builder] = {
     **{f"numpy.{core}.multiarray._reconstruct": Array for core in ("core", "_core")},
     **{
         f"numpy.{core}.multiarray.scalar": lambda kind, data: float(
-            Storage(kind.dtype(), 1, Bytes(data)).numbers()[0]
+            Storage(kind.dtype(), 1, lambda: data).numbers()[0]
         )
         for core in ("core", "_core")
     },

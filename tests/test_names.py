@@ -1,0 +1,29 @@
+"""References to generators."""
+
+from pathlib import Path
+
+import pytest
+
+from pulse_audit.names import GeneratorReference, parse_generator
+
+
+@pytest.mark.parametrize(
+    ("reference", "parsed"),
+    [
+        ("net.pth", GeneratorReference("net.pth")),
+        ("net.pth@256", GeneratorReference("net.pth", 256)),
+        ("net.pth@auto#each", GeneratorReference("net.pth", None, "each", "auto")),
+        ("net.pth@128@fused#3", GeneratorReference("net.pth", 128, "3", "fused")),
+        ("net@home.pth@separate", GeneratorReference("net@home.pth", None, None, "separate")),
+        ("net.pth@nearest", GeneratorReference("net.pth@nearest")),
+    ],
+)
+def test_references_are_taken_apart(reference: str, parsed: GeneratorReference) -> None:
+    assert parse_generator(reference) == parsed
+    assert str(parsed) == reference
+
+
+def test_a_file_of_that_name_is_the_whole_reference(tmp_path: Path) -> None:
+    path = tmp_path / "net@auto"
+    path.touch()
+    assert parse_generator(str(path)) == GeneratorReference(str(path))
