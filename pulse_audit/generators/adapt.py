@@ -126,6 +126,7 @@ def as_generator(
         raise InputError(f"as_generator: {reason}; leave them out here")
     if is_generator(network):
         return network
+    # The search changes latents only.
     if isinstance(network, nn.Module):
         network.requires_grad_(False).eval()
     generator: StyleGenerator | DecoderGenerator
@@ -204,7 +205,7 @@ def _decoder_generator(
 
 def _fit(
     network: StyleNetwork,
-    given: GaussianFit | str | Path | None,
+    gaussian_fit: GaussianFit | str | Path | None,
     label: int | None,
     cache: Path | None,
 ) -> GaussianFit:
@@ -224,16 +225,17 @@ def _fit(
         return network.mapping(z, F.one_hot(classes, network.c_dim).to(z))[:, 0]
 
     device = _device_of(network)
-    if isinstance(given, GaussianFit):
-        fit = given
-    elif given is not None:
-        fit = read_gaussian_fit(given)
+    if isinstance(gaussian_fit, GaussianFit):
+        fit = gaussian_fit
+    elif gaussian_fit is not None:
+        fit = read_gaussian_fit(gaussian_fit)
     elif network.map is None:
         raise InputError(
             f"this {network.family} was loaded without its mapping network: give gaussian_fit, "
             "the path of PULSE's gaussian_fit.pt, or load mapping.pt with it"
         )
     else:
+        # A million z through the mapping network, once; then from the cache.
         weights = network.map.state_dict()
         fit = cached_fit(styles, network.z_dim, weights, label=label, device=device, cache=cache)
     if len(fit.mean) != network.w_dim:
@@ -251,6 +253,7 @@ def _rendered_side(render: Callable[[], Tensor], n: int, name: str) -> int:
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         line = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{name}: the network cannot render a batch of latents: {line}") from error
+    # Whatever the callable returned: a tensor of that shape, or it is refused.
     shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
     if not isinstance(images, Tensor) or images.shape != (n, 3, *images.shape[-1:] * 2):
         raise InputError(f"{name}: wanted square RGB images ({n}, 3, R, R) from it, got {shape}")

@@ -46,6 +46,7 @@ def truncate(w: Tensor, w_avg: Tensor, truncation: float, cutoff: int | None) ->
     The truncation trick (Karras et al. 2019, arXiv:1812.04948, appendix B):
     ``w_avg + truncation * (w - w_avg)``.
     """
+    # No arithmetic at 1, so that w stays what it is bit for bit.
     if truncation == 1:
         return w
     cutoff = w.shape[1] if cutoff is None else cutoff

@@ -27,6 +27,7 @@ def save_generator(network: StyleGAN2 | StyleGAN3, path: Path, card: Mapping[str
 
     ``card`` holds plain JSON values for the reader: name, crop, training_data, licence, ...
     """
+    # Both files are written whole or not at all, the weights first.
     weights = {key: value.contiguous().cpu() for key, value in network.weights().items()}
     atomic_write(path, save(weights))
     # The settings are what the shapes of the weights do not tell.
@@ -54,6 +55,7 @@ def read_native(path: Path) -> StyleGAN2 | StyleGAN3:
         state = load_file(path)
     except SafetensorError as error:
         raise InputError(f"{path}: damaged safetensors: {error}") from error
+    # Settings that a family does not know end in a TypeError below.
     settings, family = content.get("settings"), content.get("family")
     if not isinstance(settings, dict) or family not in (StyleGAN2.family, StyleGAN3.family):
         raise InputError(f"{card_path(path)}: the family {family!r} is not known here")

@@ -120,6 +120,7 @@ class MappedNetwork(nn.Module):
         """Move to a device and choose the precision of the activations."""
         if dtype == torch.float16:
             raise InputError("precision: float16 overflows in these networks; choose bfloat16")
+        # bfloat16 is for the activations only: the weights stay in float32.
         if dtype is not None:
             self.dtype = dtype
             super().to(dtype=torch.float32 if dtype == torch.bfloat16 else dtype)
@@ -155,15 +156,15 @@ class MappedNetwork(nn.Module):
         with torch.device("meta"):
             expected = make().weights()
         optional = {k: v for k, v in expected.items() if k.endswith((*cls.derived, ".w_avg"))}
-        given = {**optional, **state}
-        for key in sorted(expected.keys() | given.keys()):
-            if key not in given:
+        tensors = {**optional, **state}
+        for key in sorted(expected.keys() | tensors.keys()):
+            if key not in tensors:
                 raise InputError(f"checkpoint: the tensor {key} is missing")
             if key not in expected:
                 raise InputError(f"checkpoint: the tensor {key} has no place in this network")
-            if expected[key].shape != given[key].shape:
+            if expected[key].shape != tensors[key].shape:
                 raise InputError(
-                    f"checkpoint: the tensor {key} is {tuple(given[key].shape)}, "
+                    f"checkpoint: the tensor {key} is {tuple(tensors[key].shape)}, "
                     f"expected {tuple(expected[key].shape)}"
                 )
         # Every shape is known to fit, so the memory is that of the file.
@@ -193,6 +194,7 @@ def noise_maps(
         return [torch.randn(len(w), 1, *s, device=w.device, dtype=w.dtype) for s in shapes]
     if isinstance(noise, str):
         raise InputError(f"noise: {noise!r} is unknown; give const, none, random or a list of maps")
+    # One map a layer, for each image or one for all.
     if len(noise) != len(shapes):
         raise InputError(f"noise: {len(noise)} maps for {len(shapes)} layers")
     for layer_map, shape in zip(noise, shapes, strict=True):

@@ -26,14 +26,8 @@ class StyleGenerator:
     """A style network, searched in gaussianised W+: one sphere for each style vector.
 
     ``styles`` are ``LeakyReLU0.2(latents * std + mean)``, the network's own w, and images are
-    ``(synthesis + 1) / 2``.
-
-    Attributes
-    ----------
-    network : StyleNetwork
-        The network inside, moved along by `to`.
-    caveats : tuple of str
-        Sentences a report on this generator has to carry.
+    ``(synthesis + 1) / 2``. ``network`` is moved along by `to`; ``caveats`` are sentences that a
+    report on this generator has to carry.
     """
 
     def __init__(self, network: StyleNetwork, fit: GaussianFit, card: GeneratorCard) -> None:
@@ -55,6 +49,7 @@ class StyleGenerator:
 
     def images(self, styles: Tensor, noise: Sequence[Tensor]) -> Tensor:
         """Render w (n, num_ws, w_dim) to images (n, 3, R, R), nominally in [0, 1]."""
+        # The network renders black as -1 and white as 1.
         return (self.network.synthesis(styles, noise if self.noise_shapes else "none") + 1) / 2
 
     def synthesize(self, latents: Tensor, noise: Sequence[Tensor]) -> Tensor:
@@ -64,6 +59,7 @@ class StyleGenerator:
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Self:
         """Move the network; bfloat16 concerns its feature maps only."""
         self.network.to(device=device, dtype=dtype)
+        # The fit stays in float32 whatever the arithmetic of the network.
         self.fit = GaussianFit(self.fit.mean.to(device), self.fit.std.to(device))
         return self
 
@@ -71,12 +67,8 @@ class StyleGenerator:
 class DecoderGenerator:
     """Any decoder from one latent vector to images: one sphere an image, no noise maps.
 
-    Attributes
-    ----------
-    decoder : callable
-        ``decoder(latents (n, latent_dim)) -> (n, 3, R, R)``.
-    caveats : tuple of str
-        Sentences a report on this generator has to carry.
+    ``decoder`` maps latents (n, latent_dim) to (n, 3, R, R); ``caveats`` are sentences that a
+    report on this generator has to carry.
     """
 
     noise_shapes: tuple[tuple[int, int], ...] = ()

@@ -61,6 +61,7 @@ class StyleGAN2(MappedNetwork):
         """Set what follows from the blocks: resolution, number of styles, noise shapes."""
         self.resolution = 4 * 2 ** (len(self.syn) - 1)
         self.num_ws = len(self.syn.layers) + 1
+        # Layers at 4, 8, 8, 16, 16, ... px, each with a noise map.
         sizes = [4 * 2 ** ((i + 1) // 2) for i in range(len(self.syn.layers))]
         self.noise_shapes = tuple((s, s) for s in sizes) if self.config.noise else ()
 
@@ -154,8 +155,11 @@ class StyleGAN2(MappedNetwork):
             )
         network = copy.copy(self)
         # The blocks up to there are shared, not copied.
-        kept = {name: block for name, block in blocks.items() if int(name[1:]) <= resolution}
-        network._modules = {**self._modules, "syn": SynthesisBlocks(kept, self.syn.resample_filter)}
+        shared = {name: block for name, block in blocks.items() if int(name[1:]) <= resolution}
+        network._modules = {
+            **self._modules,
+            "syn": SynthesisBlocks(shared, self.syn.resample_filter),
+        }
         network._describe()
         # A mapping network of its own, because it gives fewer styles; the weights are shared.
         network.map = copy.copy(self.map)

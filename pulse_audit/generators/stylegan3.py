@@ -63,6 +63,7 @@ def lowpass(taps: int, cutoff: float, width: float, rate: float, radial: bool) -
     of (taps, taps) (equation 6 of the paper's appendix C.1); None for one tap. ``cutoff`` and
     ``width`` of the transition band are in the units of the sampling ``rate``.
     """
+    # One tap filters nothing.
     if taps == 1:
         return None
     if not radial:

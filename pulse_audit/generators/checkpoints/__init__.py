@@ -80,6 +80,7 @@ def read_checkpoint(
         if trust_file is not None and trust_file.lower() != file_sha256(path):
             raise InputError(f"its SHA-256 is {file_sha256(path)}, not the one given")
         network = _read(path, mapping, resolution, upsampling, trust_file is not None)
+        # Rosinality's files are cut at the resolution; all others can only agree with it.
         if resolution not in (None, getattr(network, "resolution", resolution)):
             raise InputError(f"it holds a network of {network.resolution} px, not {resolution}")
         return network

@@ -35,15 +35,10 @@ PLACES = (
 )
 # Names of NVIDIA's settings of a StyleGAN 3, and of ours.
 SIGNAL_SETTINGS = {
-    "num_critical": "critical",
-    "first_cutoff": "first_cutoff",
-    "first_stopband": "first_stopband",
-    "last_stopband_rel": "last_stopband_rel",
-    "margin_size": "margin",
-    "output_scale": "output_scale",
-    "filter_size": "filter_size",
-    "lrelu_upsampling": "lrelu_upsampling",
-    "conv_clamp": "conv_clamp",
+    **{"num_critical": "critical", "margin_size": "margin", "first_cutoff": "first_cutoff"},
+    **{"first_stopband": "first_stopband", "last_stopband_rel": "last_stopband_rel"},
+    **{"output_scale": "output_scale", "filter_size": "filter_size"},
+    **{"lrelu_upsampling": "lrelu_upsampling", "conv_clamp": "conv_clamp"},
 }
 
 LazyTensor = StoredTensor | Array
@@ -88,6 +83,7 @@ def find_generator(root: Any) -> StoredGenerator:
         # DataParallel puts a prefix before every key.
         if tensors and all(key.startswith("module.") for key in tensors):
             tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
+        # One key tells the layout; the tensors are read later, when they are needed.
         for layout, marker in MARKERS.items():
             if marker in tensors:
                 return StoredGenerator(layout, tensors, module, beside)
@@ -98,6 +94,7 @@ def find_generator(root: Any) -> StoredGenerator:
                 "it is a TensorFlow pickle: convert it with legacy.py of NVIDIA's stylegan3 "
                 "repository"
             )
+    # Say what is there instead.
     if isinstance(root, dict):
         content = f"its keys: {', '.join(str(key)[:40] for key in list(root)[:4])}"
     else:
