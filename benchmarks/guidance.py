@@ -48,18 +48,20 @@ def study(generator, guide, check, per_group: int, scale: int, weights) -> list[
     rows = []
     for weight in weights:
         began = time.process_time()
-        found = guided_search(
+        searches = guided_search(
             generator, lr, draw_start(generator, seeds, config), degradation.downscale, config,
             lambda images: {"race": column.probabilities(guide(images))}, {"race": wanted},
             (weight,),
         )  # fmt: skip
         seconds = (time.process_time() - began) / len(faces)
-        shown = [i for i, f in enumerate(found) if f.shown]
+        shown = [i for i, f in enumerate(searches) if f.shown]
         row = {
             "generator": generator.card.name, "weight": weight, "searches": len(faces),
-            "feasible": sum(f.feasible for f in found), "shown": len(shown),
-            "confirmed": confirmed(check, column, [found[i].image for i in shown], wanted[shown]),
-            "steps": sum(f.steps for f in found) / len(found),
+            "feasible": sum(f.feasible for f in searches), "shown": len(shown),
+            "confirmed": confirmed(
+                check, column, [searches[i].image for i in shown], wanted[shown]
+            ),
+            "steps": sum(f.steps for f in searches) / len(searches),
             "cpu_seconds": round(seconds, 3),
         }  # fmt: skip
         print(row, flush=True)
@@ -73,8 +75,8 @@ def confirmed(check, column, images, wanted) -> int | str:
     if not images:
         return 0
     with torch.no_grad():
-        seen = column.probabilities(check(torch.stack(images))).argmax(1)
-    return int((seen == wanted).sum())
+        predicted = column.probabilities(check(torch.stack(images))).argmax(1)
+    return int((predicted == wanted).sum())
 
 
 def main() -> None:
@@ -85,16 +87,16 @@ def main() -> None:
     parser.add_argument("--per-group", type=int, default=2)
     parser.add_argument("--scale", type=int, default=4)
     parser.add_argument("--weights", type=float, nargs="+", default=WEIGHTS)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
-    guide = load_attributes(asked.attributes, "cpu")
-    check = load_attributes(asked.check, "cpu") if asked.check else None
+    guide = load_attributes(arguments.attributes, "cpu")
+    check = load_attributes(arguments.check, "cpu") if arguments.check else None
     rows = [
         row
-        for reference in asked.generator
+        for reference in arguments.generator
         for row in study(
-            load_generator(reference), guide, check, asked.per_group, asked.scale,
-            asked.weights,
+            load_generator(reference), guide, check, arguments.per_group, arguments.scale,
+            arguments.weights,
         )
     ]  # fmt: skip
     with (RESULTS / "guidance.csv").open("w", newline="") as file:

@@ -1,8 +1,8 @@
 """Draws docs/search.png: synthetic faces, their 8 px inputs, and outputs of PULSE with each twin.
 
-The originals are of four groups the faces that the shipped attribute net is surest of among the
-shipped evaluation faces, and the words below the pictures are the net's: nothing here was chosen
-by looking.
+The originals are, for four groups, the shipped evaluation faces to which the shipped attribute net
+gives the highest probability of the group. The words below the pictures are the net's predictions.
+Nothing was chosen by eye.
 """
 
 import csv
@@ -27,22 +27,25 @@ SCALE, SEEDS = 4, (0, 1)
 
 
 def originals(net: AttributeModel) -> torch.Tensor:
-    """The clearest face of every group, (n, 3, R, R) in [0, 1]."""
+    """The face of every group with the highest probability, (n, 3, R, R) in [0, 1]."""
     with (FACES / "labels.csv").open(newline="") as table:
         files = [row["file"] for row in csv.DictReader(table)]
     pixels = np.stack([np.asarray(Image.open(FACES / file)) for file in files])
     faces = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
-    seen = net(faces).probabilities["race"]
+    probabilities = net(faces).probabilities["race"]
     words = net.card.vocabulary["race"]
-    return faces[[int(seen[:, words.index(group)].argmax()) for group in GROUPS]]
+    return faces[[int(probabilities[:, words.index(group)].argmax()) for group in GROUPS]]
 
 
 def main() -> None:
     net = load_attributes(None, "cpu")
     faces = originals(net)
     inputs = downscale(faces, SCALE).clamp(0, 1)
-    found = [
-        [one.image for one in pa.Pulse(load_generator(name), scale=SCALE).upsample(inputs, SEEDS)]
+    images = [
+        [
+            result.image
+            for result in pa.Pulse(load_generator(name), scale=SCALE).upsample(inputs, SEEDS)
+        ]
         for name in GENERATORS
     ]
     words = net.card.vocabulary["race"]
@@ -59,7 +62,7 @@ def main() -> None:
     )
     for row, axis in enumerate(axes):
         searched = [
-            image for per in found for image in per[row * len(SEEDS) : (row + 1) * len(SEEDS)]
+            image for drawn in images for image in drawn[row * len(SEEDS) : (row + 1) * len(SEEDS)]
         ]
         pictures = [faces[row], inputs[row], *searched]
         captions = [apparent(faces[row]), "", *map(apparent, searched)]

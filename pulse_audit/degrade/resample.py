@@ -1,8 +1,8 @@
 """Downscaling operators and resizing, each one matrix product per axis.
 
 A separable linear filter is a matrix (out, in) along each axis, its treatment of the edges
-included; two products apply it several times faster than a convolution does, on every device, and
-autograd gives the adjoint for nothing. The matrices are built once per size in float64.
+included; two products are several times faster than a convolution on every device, and autograd
+derives the adjoint. The matrices are built once per size in float64.
 
 Every kernel but ``pulse`` follows MATLAB's ``imresize``: pixel centres at half integers, the
 filter widened by the factor when it shrinks (antialiasing), its taps normalised to sum 1, and the

@@ -1,4 +1,4 @@
-"""Finding a face and bringing it into a crop.
+"""Face detection and alignment to a crop.
 
 MTCNN (Zhang et al. 2016, as in facenet-pytorch, whose wheel carries the weights) gives five
 landmarks: the eyes, the nose and the corners of the mouth. A crop is a square in the photo,

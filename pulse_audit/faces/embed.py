@@ -1,13 +1,13 @@
-"""Whose face it is: FaceNet embeddings of faces.
+"""FaceNet embeddings of faces, to measure whether two images show the same person.
 
 The network is facenet-pytorch's Inception-ResNet v1 with weights trained on VGGFace2; the weights
 come as a file, nothing is downloaded here. A face is cut as facenet-pytorch cuts it: MTCNN's box
 with the margin of the package's own evaluation on LFW, not rotated, squeezed to a 160 px square.
 
-Small faces are enlarged to 160 px with bilinear interpolation. What the network then sees is
-blurred, and its embeddings of different people lie closer together: cosines are to be compared at
-one resolution only, and the threshold of a verification is to be taken from originals of that very
-resolution (`pulse_audit.metrics.identity.impostor_threshold`).
+Small faces are enlarged to 160 px with bilinear interpolation. They are blurred, so embeddings of
+different people lie closer together: compare cosines at one resolution only, and take the
+threshold of a verification from originals of that resolution
+(`pulse_audit.metrics.identity.impostor_threshold`).
 
 References
 ----------
@@ -33,7 +33,7 @@ from pulse_audit.types import InputError, Unavailable
 if TYPE_CHECKING:
     from facenet_pytorch import InceptionResnetV1
 
-#: Name of the weights in the catalogue.
+#: Name of the published weights.
 WEIGHTS = "facenet-vggface2"
 
 #: Side of the faces the network was made for, and the margin around MTCNN's box, in its pixels.
@@ -164,6 +164,7 @@ def cut_face(image: Tensor, box: Points) -> Tensor:
     """
     finer = max(1, math.ceil(_FINE / min(image.shape[-2:])))
     image = _resized(image, finer * image.shape[-2], finer * image.shape[-1])
+    # The margin makes up MARGIN of the SIDE pixels of the result.
     left, top, right, bottom = (finer * float(edge) for edge in box)
     wider = (right - left) * MARGIN / (SIDE - MARGIN) / 2
     higher = (bottom - top) * MARGIN / (SIDE - MARGIN) / 2

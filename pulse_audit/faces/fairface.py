@@ -43,7 +43,7 @@ RACES = (
     "Middle Eastern",
 )  # fmt: skip
 GENDERS = ("Male", "Female")
-#: The last is ``70+`` in predict.py, and in the data set what it is here.
+#: The last is ``70+`` in predict.py; these are the words of the data set.
 AGES = ("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70")
 
 #: Measured on the 207 of 210 photos of a balanced FairFace sample in which MTCNN finds a face: the

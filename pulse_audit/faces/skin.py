@@ -127,11 +127,11 @@ def skin_tone(rgb: NDArray[np.floating], crop: str = "fairface-0.25") -> SkinTon
     if float(np.percentile(np.hypot(lab[..., 1], lab[..., 2]), 99)) <= GREYSCALE_CHROMA:
         return Unavailable("a greyscale picture has no skin colour")
     ellipse = face_ellipse(lab.shape[0], lab.shape[1], crop)
-    # Noise gives dark skin, which has little chroma, any hue: smoothed first, it keeps its own.
+    # Noise gives dark skin, which has little chroma, an arbitrary hue: smooth it away first.
     mask = skin_mask(gaussian_filter(lab, (1.0, 1.0, 0.0))) & ellipse
     if mask.sum() < max(CLUSTERS, LEAST_SHARE * ellipse.sum()):
         return Unavailable("too few pixels look like skin")
-    # Smooth by one pixel the skin alone: what is not skin has no weight.
+    # Smooth the skin with a standard deviation of one pixel; other pixels have no weight.
     weight = gaussian_filter(mask.astype(np.float64), 1.0)
     blurred = gaussian_filter(lab * mask[..., None], (1.0, 1.0, 0.0))
     smoothed = np.asarray(blurred / np.maximum(weight, 1e-12)[..., None])
@@ -182,7 +182,7 @@ def _representative(pixels: FloatArray) -> FloatArray:
     # until together they hold LEAST_HELD of the skin.
     held = np.cumsum([len(cluster) for cluster in clusters])
     fewest = 1 + int((held < LEAST_HELD * len(pixels)).sum())
-    # A picture of few colours has fewer clusters: the darkest two are the ones to leave out.
+    # A picture of few colours has fewer clusters; the darkest two are left out all the same.
     lightest = clusters[: max(fewest, LIGHTEST - (CLUSTERS - len(clusters)))]
     modes = np.array([[_mode(channel) for channel in cluster.T] for cluster in lightest])
     return np.asarray(np.average(modes, axis=0, weights=[len(cluster) for cluster in lightest]))
