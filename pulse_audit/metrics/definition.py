@@ -227,3 +227,17 @@ def mean(
     return MetricDefinition(
         name=name, title=title, description=description, direction=direction, kind="mean", **more
     )
+
+
+def measured(
+    name: str, title: str, description: str, direction: Direction, computed_by: str, **more: Any
+) -> MetricDefinition:
+    """Define a mean over draws of what is measured on images, in the column of its name."""
+    defaults: dict[str, Any] = {
+        "columns": {name: "float"},
+        "measured_from": "images",
+        "decimals": 3,
+    }
+    return mean(
+        name, title, description, direction, computed_by=computed_by, **{**defaults, **more}
+    )

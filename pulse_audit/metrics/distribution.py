@@ -1,9 +1,7 @@
-"""Feature networks for distances between sets of images (FID, KID), each under its own name.
+"""The Inception network whose features FID is defined by, for distances between sets of images.
 
-A distance is a statement about one network's features: FID's Inception, trained on ImageNet, or
-an attribute model, which knows faces and little else. Values of two networks are never compared,
-and every value is printed with its network's name. The distances themselves are in
-`pulse_audit.stats.distances`.
+A distance depends on the network whose features it compares: values of two networks must not be
+compared, so every row names its network. The distances are in `pulse_audit.stats.distances`.
 
 References
 ----------
@@ -29,18 +27,18 @@ from pulse_audit.types import InputError
 
 INCEPTION = "inception-2015-12-05 pool3"
 
-#: Side of what Inception sees, its features, and the classes of the weights (1,000 and 8 unused).
+#: Side of Inception's input, length of its features, classes of the weights (1,000 and 8 unused).
 SIDE = 299
 POOL3 = 2048
-_CLASSES = 1008
+CLASSES = 1008
 
-#: Blocks whose branch of a 3 x 3 average leaves the padding out of the mean, unlike torchvision's,
-#: and the last one, where it is a maximum: so in the network of 2015 that FID is defined by.
-_AVERAGE = (
+#: In the network of 2015, the 3 x 3 average of these blocks leaves the padding out of the mean,
+#: unlike torchvision's; in the last block it is a maximum.
+AVERAGE = (
     *("Mixed_5b", "Mixed_5c", "Mixed_5d"),
     *("Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e", "Mixed_7b"),
 )
-_MAXIMUM = ("Mixed_7c",)
+MAXIMUM = ("Mixed_7c",)
 
 
 @dataclass(frozen=True)
@@ -69,12 +67,12 @@ class FeatureNetwork:
         array, (n, dimension)
             float32.
         """
-        found = np.empty((len(images), self.dimension), dtype=np.float32)
+        vectors = np.empty((len(images), self.dimension), dtype=np.float32)
         with torch.no_grad():
             for start in range(0, len(images), batch):
                 part = self.features(images[start : start + batch])
-                found[start : start + batch] = part.float().cpu().numpy()
-        return found
+                vectors[start : start + batch] = part.float().cpu().numpy()
+        return vectors
 
 
 def inception(path: Path, device: torch.device | str = "cpu") -> FeatureNetwork:
@@ -88,19 +86,43 @@ def inception(path: Path, device: torch.device | str = "cpu") -> FeatureNetwork:
     InputError
         If the file cannot be read, or holds something else.
     """
-    network = _architecture()
+    from torchvision.models import inception_v3
+
     try:
-        network.load_state_dict(_tensors(path), assign=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError):
+        raise InputError(f"{path}: is not a file of PyTorch tensors") from None
+    if not isinstance(state, Mapping):
+        raise InputError(f"{path}: holds {type(state).__name__}, not tensors by name")
+
+    # torchvision's architecture; on "meta" no random weights are drawn only to be replaced.
+    with torch.device("meta"):
+        network: Any = inception_v3(
+            weights=None, num_classes=CLASSES, aux_logits=False, init_weights=False
+        )
+    try:
+        network.load_state_dict(state, assign=True)
     except (RuntimeError, TypeError, AttributeError):
         message = "is not FID's Inception (names or shapes of tensors differ)"
         raise InputError(f"{path}: {message}") from None
-    module = _as_of_2015(network).eval().requires_grad_(False).to(device)
+
+    # The pooling layers of 2015, and no classifier: what is left ends in pool3.
+    average = nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)
+    maximum = nn.MaxPool2d(3, stride=1, padding=1)
+    for names, pool in ((AVERAGE, average), (MAXIMUM, maximum)):
+        for name in names:
+            setattr(network, name, PooledBlock(getattr(network, name), pool))
+    network.fc = nn.Identity()
+    module: nn.Module = network.eval().requires_grad_(False).to(device)
 
     def features(images: Tensor) -> Tensor:
         # TF32 would round away three decimals, and pick algorithms by the size of the batch.
         with torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False):
-            found: Tensor = module(prepared(images.to(device)))
-        return found
+            # (n, 3, h, w) -> (n, 2048)
+            vectors: Tensor = module(prepared(images.to(device)))
+        return vectors
 
     return FeatureNetwork(INCEPTION, POOL3, features)
 
@@ -114,7 +136,7 @@ def prepared(images: Tensor) -> Tensor:
     return 2 * images.clamp(0, 1) - 1
 
 
-class _Block(nn.Module):
+class PooledBlock(nn.Module):
     """A block of torchvision's Inception v3 with another pooling in its last branch."""
 
     def __init__(self, block: Any, pool: nn.Module) -> None:
@@ -122,39 +144,7 @@ class _Block(nn.Module):
         self.block, self.pool = block, pool
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply the block, its last branch with the other pooling."""
         # The branches as a list; the last is torchvision's pooling, which is done anew.
         branches = self.block._forward(x)[:-1]
         return torch.cat([*branches, self.block.branch_pool(self.pool(x))], 1)
-
-
-def _architecture() -> Any:
-    from torchvision.models import inception_v3
-
-    with torch.device("meta"):  # no random weights are drawn only to be replaced
-        return inception_v3(
-            weights=None, num_classes=_CLASSES, aux_logits=False, init_weights=False
-        )
-
-
-def _as_of_2015(network: Any) -> nn.Module:
-    """Put in the poolings of 2015, and take the classifier off."""
-    average = nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)
-    maximum = nn.MaxPool2d(3, stride=1, padding=1)
-    for names, pool in ((_AVERAGE, average), (_MAXIMUM, maximum)):
-        for name in names:
-            setattr(network, name, _Block(getattr(network, name), pool))
-    network.fc = nn.Identity()
-    module: nn.Module = network
-    return module
-
-
-def _tensors(path: Path) -> Mapping[str, Any]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError):
-        raise InputError(f"{path}: is not a file of PyTorch tensors") from None
-    if not isinstance(content, Mapping):
-        raise InputError(f"{path}: holds {type(content).__name__}, not tensors by name")
-    return content

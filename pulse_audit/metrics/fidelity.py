@@ -113,6 +113,7 @@ def ms_ssim(sr: Tensor, hr: Tensor) -> Tensor | Unavailable:
     score = torch.ones(x.shape[:2], dtype=torch.float64, device=x.device)
     for scale, weight in enumerate(SCALE_WEIGHTS, start=1):
         luminance, structure = _comparisons(x, y)
+        # Luminance counts at the coarsest scale alone.
         compared = structure if scale < len(SCALE_WEIGHTS) else luminance * structure
         score = score * compared.mean((2, 3)).clamp_min(0) ** weight
         x, y = _halved(x), _halved(y)
@@ -125,6 +126,7 @@ def _comparisons(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     variance_x = _window_mean(x * x) - mean_x * mean_x
     variance_y = _window_mean(y * y) - mean_y * mean_y
     covariance = _window_mean(x * y) - mean_x * mean_y
+    # Every map is (n, c, h - 10, w - 10).
     luminance = (2 * mean_x * mean_y + C1) / (mean_x.square() + mean_y.square() + C1)
     return luminance, (2 * covariance + C2) / (variance_x + variance_y + C2)
 

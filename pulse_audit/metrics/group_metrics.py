@@ -89,6 +89,7 @@ _derived_share = partial(share, kind="derived")
 
 #: Metrics of groups and of sets of draws: no number belongs to one draw.
 DERIVED_METRICS: Sequence[MetricDefinition] = (
+    # The shift matrix: its diagonal, cells, margins and flows.
     _derived_share(
         "retention_corrected",
         "Retention, corrected",
@@ -118,6 +119,7 @@ DERIVED_METRICS: Sequence[MetricDefinition] = (
         "of all draws",
         "nearer 0",
     ),
+    # Diversity over the draws of a face.
     _derived_share(
         "flip_rate",
         "Flip rate",
@@ -126,11 +128,13 @@ DERIVED_METRICS: Sequence[MetricDefinition] = (
         in_report=True,
     ),
     _derived("entropy", "Entropy", "of the apparent group over a face's draws", "neither", "nats"),
+    # Fairness of sets of outputs, by divergence.
     *(
         _derived(f"{name}_{kind}", f"{title} {kind}", f"{divergence} {what}", "lower")
         for name, (title, what) in _PROPERTIES.items()
         for kind, divergence in _DIVERGENCES.items()
     ),
+    # Sources of the shift (--sources).
     *(
         _derived_share(f"source_{part}", f"Source: {part}", f"share of all draws: {what}", better)
         for part, (what, better) in _SOURCES.items()
@@ -151,6 +155,7 @@ DERIVED_METRICS: Sequence[MetricDefinition] = (
         _derived_share(f"{name}_share", f"{title} share", f"apparent groups of {what}", "neither")
         for name, (title, what) in _COMPOSITIONS.items()
     ),
+    # Distances between the sets of outputs and of originals.
     _derived(
         "fid",
         "FID",

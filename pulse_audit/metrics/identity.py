@@ -26,19 +26,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
 
+from pulse_audit.metrics.definition import FloatArray
 from pulse_audit.types import Estimate, Unavailable
-
-FloatArray = NDArray[np.float64]
 
 #: False-accept rates, the strictest first; a run uses the first that its pairs can carry.
 RATES = (1e-3, 1e-2)
 
 #: Pairs that a rate must let through on average: with fewer, the threshold is one pair's whim.
 FEWEST_ACCEPTED = 10
-
-#: Squared distance 1.242, which Schroff et al. selected on LFW for their own network, as a cosine.
-#: For comparison only: it belongs to that network, and to photos of full resolution.
-SCHROFF_LFW = 1 - 1.242 / 2
 
 METHOD = "all pairs of faces, jackknife over faces, Student t"
 
@@ -98,7 +93,6 @@ def cosines(first: ArrayLike, second: ArrayLike) -> FloatArray:
 
 def impostor_threshold(
     embeddings: ArrayLike,
-    people: Sequence[object] | None = None,
     rates: Sequence[float] = RATES,
 ) -> Threshold | Unavailable:
     """Take the threshold from pairs of different originals.
@@ -107,9 +101,6 @@ def impostor_threshold(
     ----------
     embeddings : array_like, (faces, d)
         Of the originals, one row a face; rows with NaN (no face found) are left out.
-    people : sequence, optional
-        Who each face is, where the data set says so: pairs of one person are no impostors.
-        Without it every face counts as another person.
     rates : sequence of float
         False-accept rates in the order of preference; the first that lets at least
         `FEWEST_ACCEPTED` pairs through is used.
@@ -120,9 +111,10 @@ def impostor_threshold(
         Cosines greater than the threshold are accepted; of the impostor pairs at most the rate's
         share. Unavailable where there are too few pairs for every rate.
     """
-    similarity, strangers = _pairs(embeddings, people)
+    similarity, strangers = _pairs(embeddings)
     values = np.sort(similarity[np.triu(strangers)])[::-1]
     for rate in rates:
+        # The threshold lies between the last accepted pair and the next one.
         accepted = math.floor(rate * len(values) + 1e-9)
         if accepted >= FEWEST_ACCEPTED:
             between = values[accepted - 1 : accepted + 1].mean()
@@ -164,8 +156,6 @@ def verified(
 def false_accepts(
     embeddings: ArrayLike,
     threshold: Threshold | float,
-    people: Sequence[object] | None = None,
-    confidence: float = 0.95,
 ) -> Estimate | Unavailable:
     """Share of pairs of different faces above a threshold, with an interval over faces.
 
@@ -179,35 +169,31 @@ def false_accepts(
     threshold : Threshold or float
         A cosine, taken as given: for the faces it was computed from, the interval says how well
         the rate is known, and the value is the rate by construction.
-    people : sequence, optional
-        Who each face is.
-    confidence : float
-        Two-sided, in (0, 1).
 
     Returns
     -------
     Estimate or Unavailable
         ``n_draws`` counts pairs; Unavailable with fewer than three faces that have a stranger.
     """
-    similarity, strangers = _pairs(embeddings, people)
+    similarity, strangers = _pairs(embeddings)
     limit = threshold.cosine if isinstance(threshold, Threshold) else threshold
     above, pairs = (np.where(strangers, similarity > limit, 0).sum(1), strangers.sum(1))
     n, total = len(pairs), int(pairs.sum())
     if n < 3 or (total == 2 * pairs).any():
         return Unavailable(f"a false-accept rate needs three different people, not {n} faces")
     value = above.sum() / total
+    # Jackknife: the rate without each face and all its pairs.
     left_out = (above.sum() - 2 * above) / (total - 2 * pairs)
     error = math.sqrt((n - 1) / n * np.square(left_out - left_out.mean()).sum())
-    half = error * float(stdtrit(n - 1, 0.5 + confidence / 2))
+    half = error * float(stdtrit(n - 1, 0.5 + 0.95 / 2))
     low, high = max(0.0, value - half), min(1.0, value + half)
-    return Estimate(float(value), low, high, n, total // 2, METHOD, confidence)
+    return Estimate(float(value), low, high, n, total // 2, METHOD)
 
 
 def group_false_accepts(
     embeddings: ArrayLike,
     groups: Sequence[str],
     threshold: Threshold | float,
-    people: Sequence[object] | None = None,
 ) -> dict[str, Estimate | Unavailable]:
     """Share of pairs of strangers within each group that lie above a threshold.
 
@@ -217,28 +203,14 @@ def group_false_accepts(
         A value as of `false_accepts` for every group, in the order of their names.
     """
     rows, labels = np.asarray(embeddings, dtype=np.float64), np.asarray(groups)
-    who = _numbered(people, len(rows))
     return {
-        str(group): false_accepts(rows[labels == group], threshold, who[labels == group].tolist())
-        for group in np.unique(labels)
+        str(group): false_accepts(rows[labels == group], threshold) for group in np.unique(labels)
     }
 
 
-def _pairs(
-    embeddings: ArrayLike, people: Sequence[object] | None
-) -> tuple[FloatArray, NDArray[np.bool_]]:
-    """Cosines of all pairs (n, n), and which of them are of different people."""
+def _pairs(embeddings: ArrayLike) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Cosines of all pairs of faces (n, n), and which of them are of different faces."""
     rows = np.asarray(embeddings, dtype=np.float64)
-    who = _numbered(people, len(rows))
-    whole = ~np.isnan(rows).any(1)
-    rows, who = rows[whole], who[whole]
+    rows = rows[~np.isnan(rows).any(1)]
     unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    return unit @ unit.T, who[:, None] != who[None, :]
-
-
-def _numbered(people: Sequence[object] | None, n: int) -> NDArray[np.int64]:
-    """One number a person; without names, every face is another person."""
-    if people is None:
-        return np.arange(n)
-    numbers = {person: number for number, person in enumerate(dict.fromkeys(people))}
-    return np.array([numbers[person] for person in people])
+    return unit @ unit.T, ~np.eye(len(rows), dtype=bool)

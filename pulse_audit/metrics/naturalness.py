@@ -81,14 +81,22 @@ class NiqeModel:
             On the images' device; `Unavailable` where fewer patches than 37 are sharp, for their
             covariance of 36 features would be singular.
         """
-        found = [_sharp_features(image, patch) for image in images]
-        features = torch.cat(found) if found else torch.zeros(0, FEATURES)
+        sharp = []
+        for image in images:
+            if min(image.shape[-2:]) < patch:
+                sharp.append(torch.zeros(0, FEATURES, dtype=torch.float64, device=image.device))
+                continue
+            # The patches of one image that are sharp beside its sharpest, and not flat: (k, 36).
+            (features,), (deviation,) = patch_features(image[None], patch)
+            chosen = (deviation > SHARP * deviation.max()) & features.isfinite().all(1)
+            sharp.append(features[chosen])
+        features = torch.cat(sharp) if sharp else torch.zeros(0, FEATURES)
         if len(features) <= FEATURES:
             return Unavailable(
                 f"the pristine model needs {FEATURES + 1} sharp patches of {patch} px, and "
-                f"{len(found)} originals hold {len(features)}"
+                f"{len(sharp)} originals hold {len(features)}"
             )
-        return cls(features.mean(0), features.T.cov(), patch, len(found), len(features))
+        return cls(features.mean(0), features.T.cov(), patch, len(sharp), len(features))
 
     def score(self, images: Tensor) -> Tensor:
         """Distance of each image's patches from the natural ones (the paper's eq. 10).
@@ -105,8 +113,20 @@ class NiqeModel:
             not flat.
         """
         at_once = max(1, PIXELS_AT_ONCE // (images.shape[-1] * images.shape[-2]))
-        found = (patch_features(part, self.patch)[0] for part in torch.split(images, at_once))
-        return torch.stack([self._score(features) for part in found for features in part])
+        scores = []
+        for part in torch.split(images, at_once):
+            # (part, patches, 36): the patches of an image that are not flat
+            for features in patch_features(part, self.patch)[0]:
+                features = features[features.isfinite().all(1)]
+                if len(features) < 2:
+                    scores.append(features.new_full((), math.nan))
+                    continue
+                # Equation 10, with the mean of both covariances.
+                pooled = (self.covariance.to(features) + features.T.cov()) / 2
+                difference = self.mean.to(features) - features.mean(0)
+                inverse: Tensor = torch.linalg.pinv(pooled, hermitian=True)
+                scores.append((difference @ inverse @ difference).sqrt())
+        return torch.stack(scores)
 
     def compute(self, sr: Tensor, hr: Tensor) -> Tensor | Unavailable:
         """`score` of outputs that are large enough; the originals are not looked at."""
@@ -121,15 +141,6 @@ class NiqeModel:
         """
         name = "niqe" if self.patch == PATCH else "niqe_small"
         return BY_NAME[name].computed_with(self.compute)
-
-    def _score(self, features: Tensor) -> Tensor:
-        features = features[features.isfinite().all(1)]
-        if len(features) < 2:
-            return features.new_full((), math.nan)
-        pooled = (self.covariance.to(features) + features.T.cov()) / 2
-        difference = self.mean.to(features) - features.mean(0)
-        inverse: Tensor = torch.linalg.pinv(pooled, hermitian=True)
-        return (difference @ inverse @ difference).sqrt()
 
 
 def patch_features(images: Tensor, patch: int) -> tuple[Tensor, Tensor]:
@@ -152,6 +163,7 @@ def patch_features(images: Tensor, patch: int) -> tuple[Tensor, Tensor]:
     """
     height, width = (side // patch * patch for side in images.shape[-2:])
     grey = luminance(images[..., :height, :width])
+    # (n, h, w) -> (n, patches, p, p) at the first scale and at half of it
     normalised, deviation = _normalised(grey)
     sharpness = _patches(deviation, patch).mean((-2, -1))
     coarse, _ = _normalised(_halved(grey))
@@ -181,8 +193,13 @@ def asymmetric_gaussian(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     shape, left, right : Tensor, (...)
         Shape, and the two spreads ``beta``; NaN where a side has no value.
     """
-    left, right = (_side_deviation(values, values * sign > 0) for sign in (-1, 1))
+    # Root mean square of the values on each side of zero.
+    left, right = (
+        ((values * side).square().sum(-1) / side.sum(-1)).sqrt()
+        for side in (values * sign > 0 for sign in (-1, 1))
+    )
     asymmetry = left / right
+    # The ratio of moments that determines the shape, and the one expected of every shape.
     ratio = values.abs().mean(-1).square() / values.square().mean(-1)
     ratio = ratio * (asymmetry**3 + 1) * (asymmetry + 1) / (asymmetry.square() + 1).square()
     shapes = torch.arange(200, 10_001, dtype=torch.float64, device=values.device) / 1000
@@ -218,31 +235,17 @@ def sharpness(sr: Tensor, hr: Tensor) -> Tensor | Unavailable:
     return laplacian.flatten(1).var(1, correction=0)
 
 
-def _sharp_features(image: Tensor, patch: int) -> Tensor:
-    """Features of the sharp patches of one image (3, h, w) that are not flat: (k, 36)."""
-    if min(image.shape[-2:]) < patch:
-        return torch.zeros(0, FEATURES, dtype=torch.float64, device=image.device)
-    (features,), (deviation,) = patch_features(image[None], patch)
-    sharp = deviation > SHARP * deviation.max()
-    chosen: Tensor = features[sharp & features.isfinite().all(1)]
-    return chosen
-
-
 def _statistics(patches: Tensor) -> Tensor:
     """(..., p, p) normalised patches to their 18 features."""
     shape, left, right = asymmetric_gaussian(patches.flatten(-2))
-    found = [shape, (left + right) / 2]
+    features = [shape, (left + right) / 2]
     for step in _NEIGHBOURS:
+        # Products of neighbours, asymmetric where the pixels are correlated.
         product = patches * patches.roll(step, dims=(-2, -1))
         shape, left, right = asymmetric_gaussian(product.flatten(-2))
         mean = (right - left) * ((2 / shape).lgamma() - (1 / shape).lgamma()).exp()
-        found += [shape, mean, left, right]
-    return torch.stack(found, dim=-1)
-
-
-def _side_deviation(values: Tensor, side: Tensor) -> Tensor:
-    """Root mean square of the values on one side of zero."""
-    return ((values * side).square().sum(-1) / side.sum(-1)).sqrt()
+        features += [shape, mean, left, right]
+    return torch.stack(features, dim=-1)
 
 
 def _normalised(grey: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,7 @@
 """LPIPS: distance between the features of a trained network (Zhang et al. 2018).
 
-The network, its heads and the way they are joined are those of the ``lpips`` package, version 0.1
-of the heads; only the trunk's weights, which the package would download, are taken from what
-``pulse-audit fetch`` has brought. Nothing here downloads.
+The network and its heads are those of the ``lpips`` package, version 0.1 of the heads; the weights
+of the trunk, which the package would download, come from a file of ``pulse-audit fetch``.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import hashlib
 import warnings
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -78,25 +77,38 @@ class Lpips:
         import lpips
 
         scaled = self._model.scaling_layer(2 * images.to(self._device).float() - 1)
-        found: list[Features] = []
+        features: list[Features] = []
         with _full_float32():
             for part in torch.split(scaled, self._at_once(images)):
+                # A layer is (part, c, h, w); one image keeps (1, c, h, w) of each.
                 layers = [lpips.normalize_tensor(layer) for layer in self._model.net(part)]
-                found += [tuple(layer[i : i + 1] for layer in layers) for i in range(len(part))]
-        return found
+                features += [tuple(layer[i : i + 1] for layer in layers) for i in range(len(part))]
+        return features
 
     @torch.inference_mode()
     def distance(self, one: Sequence[Features], other: Sequence[Features]) -> Tensor:
         """Distance between features, pair by pair: (n,) float64, at least 0."""
-        values = [self._between(a, b) for a, b in zip(one, other, strict=True)]
-        return torch.stack(values)
+        heads = [head.model[-1].weight.double() for head in self._model.lins]
+        totals = []
+        for pair in zip(one, other, strict=True):
+            # Equation 1: squared differences, mean over positions, weighted sum over channels.
+            total = torch.zeros((), dtype=torch.float64, device=self._device)
+            for a, b, weights in zip(*pair, heads, strict=True):
+                means = (a - b).square().double().mean((2, 3), keepdim=True)
+                total = total + (means * weights).sum()
+            totals.append(total)
+        return torch.stack(totals)
 
     def reference(self, originals: Tensor) -> list[Features]:
         """Return the features of originals; an image met before costs no pass through the trunk.
 
         Kept by a digest of all pixels, the least recently used are dropped first.
         """
-        keys = [_digest(original) for original in originals.detach().float().cpu()]
+        keys = []
+        for original in originals.detach().float().cpu():
+            shape = str(tuple(original.shape)).encode()
+            pixels = original.contiguous().numpy().tobytes()
+            keys.append(hashlib.blake2b(pixels, key=shape).hexdigest())
         missing = {
             key: original
             for key, original in zip(keys, originals, strict=True)
@@ -104,9 +116,14 @@ class Lpips:
         }
         computed = self.features(torch.stack([*missing.values()])) if missing else []
         new = dict(zip(missing, computed, strict=True))
-        found = [new.get(key) or self._kept[key] for key in keys]
-        self._keep(zip(keys, found, strict=True))
-        return found
+        references = [new.get(key) or self._kept[key] for key in keys]
+        for key, features in zip(keys, references, strict=True):
+            # Copies: a slice would keep the whole batch it was cut from.
+            kept = self._kept.pop(key, None) or tuple(layer.clone() for layer in features)
+            self._kept[key] = kept
+        while self._occupied() > self._kept_bytes:
+            self._kept.popitem(last=False)
+        return references
 
     def compute(self, sr: Tensor, hr: Tensor) -> Tensor | Unavailable:
         """LPIPS of outputs and originals.
@@ -143,8 +160,8 @@ class Lpips:
 
     @property
     def _device(self) -> torch.device:
-        found: Tensor = self._model.scaling_layer.shift
-        return found.device
+        shift: Tensor = self._model.scaling_layer.shift
+        return shift.device
 
     def _at_once(self, images: Tensor) -> int:
         # On a CPU a batch is no faster, takes its memory at once and rounds by its size.
@@ -152,20 +169,10 @@ class Lpips:
             return 1
         return max(1, PIXELS_AT_ONCE // (images.shape[-1] * images.shape[-2]))
 
-    def _between(self, one: Features, other: Features) -> Tensor:
-        total = torch.zeros((), dtype=torch.float64, device=self._device)
-        for a, b, head in zip(one, other, self._model.lins, strict=True):
-            weights = head.model[-1].weight.double()
-            total = total + ((a - b).square().double().mean((2, 3), keepdim=True) * weights).sum()
-        return total
-
-    def _keep(self, met: Iterable[tuple[str, Features]]) -> None:
-        for key, features in met:
-            # Copies: a slice would keep the whole batch it was cut from.
-            kept = self._kept.pop(key, None) or tuple(layer.clone() for layer in features)
-            self._kept[key] = kept
-        while _bytes(self._kept.values()) > self._kept_bytes:
-            self._kept.popitem(last=False)
+    def _occupied(self) -> int:
+        """Bytes of the features that are kept."""
+        layers = (layer for features in self._kept.values() for layer in features)
+        return sum(layer.numel() * layer.element_size() for layer in layers)
 
 
 def load(net: str, path: Path, device: torch.device | str = "cpu") -> Lpips:
@@ -187,8 +194,31 @@ def load(net: str, path: Path, device: torch.device | str = "cpu") -> Lpips:
     """
     if net not in TRUNKS:
         raise InputError(f"no LPIPS net {net}{nearest(net, [*TRUNKS])}")
-    model = bare(net)
-    _fill(model, path)
+    try:
+        # Older files of torchvision are no archives, and cannot be mapped.
+        state = torch.load(
+            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+        )
+    except Exception as error:  # damaged bytes end in any of a dozen errors
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"{path}: cannot be read as a state dict ({first}); delete it and fetch it again"
+        ) from None
+    if not isinstance(state, Mapping):
+        raise InputError(f"{path}: holds no state dict; delete it and fetch it again")
+
+    # The slices of the package's trunk keep torchvision's numbers: slice1.0.weight is
+    # features.0.weight there.
+    model: Any = bare(net)
+    names = {name: f"features.{name.split('.', 1)[1]}" for name, _ in model.net.named_parameters()}
+    try:
+        model.net.load_state_dict({name: state[published] for name, published in names.items()})
+    except (KeyError, RuntimeError) as error:
+        first = str(error).splitlines()[-1].strip()
+        raise InputError(
+            f"{path}: does not hold the weights of this LPIPS network ({first}); delete it and "
+            "fetch it again"
+        ) from None
     return Lpips(model.to(device), net)
 
 
@@ -206,44 +236,6 @@ def bare(net: str) -> nn.Module:
     return model
 
 
-def _fill(model: Any, path: Path) -> None:
-    """Put torchvision's weights into the trunk, whose slices keep torchvision's numbers.
-
-    Raises
-    ------
-    InputError
-        If the file is no such state dict.
-    """
-    state = _state(path)
-    renamed = {
-        name: f"features.{name.split('.', 1)[1]}" for name, _ in model.net.named_parameters()
-    }
-    try:
-        model.net.load_state_dict({name: state[old] for name, old in renamed.items()})
-    except (KeyError, RuntimeError) as error:
-        first = str(error).splitlines()[-1].strip()
-        raise InputError(
-            f"{path}: does not hold the weights of this LPIPS network ({first}); delete it and "
-            "fetch it again"
-        ) from None
-
-
-def _state(path: Path) -> Mapping[str, Tensor]:
-    try:
-        # Older files of torchvision are no archives, and cannot be mapped.
-        state = torch.load(
-            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-        )
-    except Exception as error:  # damaged bytes end in any of a dozen errors
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            f"{path}: cannot be read as a state dict ({first}); delete it and fetch it again"
-        ) from None
-    if not isinstance(state, Mapping):
-        raise InputError(f"{path}: holds no state dict; delete it and fetch it again")
-    return state
-
-
 @contextmanager
 def _full_float32() -> Iterator[None]:
     """Convolve in float32 on GPUs that would round to TF32, and choose the algorithm by shape."""
@@ -254,13 +246,3 @@ def _full_float32() -> Iterator[None]:
         yield
     finally:
         cudnn.allow_tf32, cudnn.benchmark = before
-
-
-def _digest(image: Tensor) -> str:
-    """Digest of an image's shape and all its pixels."""
-    shape = str(tuple(image.shape)).encode()
-    return hashlib.blake2b(image.contiguous().numpy().tobytes(), key=shape).hexdigest()
-
-
-def _bytes(kept: Iterable[Features]) -> int:
-    return sum(layer.numel() * layer.element_size() for features in kept for layer in features)

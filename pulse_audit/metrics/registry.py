@@ -18,6 +18,7 @@ from pulse_audit.metrics.definition import (
     FloatArray,
     MetricDefinition,
     mean,
+    measured,
     numbers,
     share,
 )
@@ -104,15 +105,12 @@ def _lpips(
     name: str, title: str, net: str, weights: str, smallest: int, **more: Any
 ) -> MetricDefinition:
     """LPIPS with one trunk (see `pulse_audit.metrics.perceptual`)."""
-    return mean(
+    return measured(
         name,
         title,
         "learned perceptual distance to the original",
         "lower",
-        decimals=3,
-        columns={name: "float"},
-        measured_from="images",
-        computed_by="pulse_audit.metrics.perceptual:load",
+        "pulse_audit.metrics.perceptual:load",
         arguments={"net": net},
         settings=lambda: {"heads": f"lpips {version('lpips')}, version 0.1 of the heads"},
         weights=weights,
@@ -123,15 +121,14 @@ def _lpips(
 
 def _niqe(name: str, title: str, patch: int, **more: Any) -> MetricDefinition:
     """NIQE with patches of one size (see `pulse_audit.metrics.naturalness`)."""
-    return mean(
+    return measured(
         name,
         title,
         f"naturalness of the output alone, in patches of {patch} px",
         "lower",
+        "pulse_audit.metrics.naturalness:NiqeModel",
         decimals=2,
-        columns={name: "float"},
         measured_from="patches",
-        computed_by="pulse_audit.metrics.naturalness:NiqeModel",
         arguments={"patch": patch},
         settings=lambda: {"fitted_on": "the originals"},
         needs="37 sharp patches",
@@ -148,8 +145,10 @@ _FACENET: Mapping[str, Any] = {
     "in_report": True,
 }
 
-#: Metrics with one number a draw, in the order of the samples' columns and of a summary's rows.
+#: Metrics with one number a draw, in the order of the samples' columns and of a summary's rows; a
+#: new one goes to the end.
 DRAW_METRICS: Sequence[MetricDefinition] = (
+    # What became of the draws, and how well outputs fit their inputs.
     share(
         "feasible_rate",
         "Feasible",
@@ -197,83 +196,72 @@ DRAW_METRICS: Sequence[MetricDefinition] = (
         terminal=("DS error /255", 1),
         in_report=True,
     ),
-    mean(
+    # Outputs beside their originals, and the naturalness of outputs alone.
+    measured(
         "psnr",
         "PSNR",
         f"against the original; identical images (infinite) count as {PSNR_CEILING:.0f} dB",
         "higher",
+        "pulse_audit.metrics.fidelity:psnr",
         unit="dB",
-        columns={"psnr": "float"},
+        decimals=1,
         in_contract=True,
         from_samples=lambda samples: np.minimum(numbers(samples, "psnr"), PSNR_CEILING),
-        measured_from="images",
-        computed_by="pulse_audit.metrics.fidelity:psnr",
         terminal=("PSNR dB", 1),
         in_report=True,
     ),
-    mean(
+    measured(
         "ssim",
         "SSIM",
         "structural similarity to the original",
         "higher",
-        decimals=3,
-        columns={"ssim": "float"},
+        "pulse_audit.metrics.fidelity:ssim",
         in_contract=True,
-        measured_from="images",
-        computed_by="pulse_audit.metrics.fidelity:ssim",
         smallest=11,
         terminal=("SSIM", 3),
         in_report=True,
     ),
-    mean(
+    measured(
         "ms_ssim",
         "MS-SSIM",
         "structural similarity over five scales, from 161 px",
         "higher",
-        decimals=3,
-        columns={"ms_ssim": "float"},
+        "pulse_audit.metrics.fidelity:ms_ssim",
         in_contract=True,
-        measured_from="images",
-        computed_by="pulse_audit.metrics.fidelity:ms_ssim",
         smallest=161,
         in_report=True,
     ),
     _lpips("lpips", "LPIPS", "alex", "lpips-alexnet", 31, in_contract=True, in_report=True),
     _niqe("niqe", "NIQE", 96, in_contract=True, in_report=True),
-    mean(
+    measured(
         "sharpness",
         "Sharpness",
         "variance of the Laplacian of the output",
         "neither",
+        "pulse_audit.metrics.naturalness:sharpness",
         unit="(8-bit levels)²",
         decimals=4,
-        columns={"sharpness": "float"},
         in_contract=True,
-        measured_from="images",
-        computed_by="pulse_audit.metrics.naturalness:sharpness",
         smallest=3,
     ),
-    mean(
+    # Whether the output still shows the person.
+    measured(
         "attribute_cosine",
         "Attribute cosine",
         "similarity of output and original in the attribute model's features",
         "higher",
-        decimals=3,
-        columns={"attribute_cosine": "float"},
+        "pulse_audit.metrics.identity:cosines",
         in_contract=True,
         measured_from="attribute features",
-        computed_by="pulse_audit.metrics.identity:cosines",
         needs="an attribute model with features",
         in_report=True,
     ),
-    mean(
+    measured(
         "identity_cosine",
         "Identity cosine",
         "similarity of output and original in a face recognition network",
         "higher",
-        decimals=3,
-        columns={"identity_cosine": "float"},
-        computed_by="pulse_audit.metrics.identity:cosines",
+        "pulse_audit.metrics.identity:cosines",
         **_FACENET,
     ),
     share(
@@ -286,6 +274,7 @@ DRAW_METRICS: Sequence[MetricDefinition] = (
         settings=lambda: {"false_accept_rates": [1e-3, 1e-2]},
         **_FACENET,
     ),
+    # Skin tone: levels of originals and outputs, and their differences.
     *_tone("lightness", "Lightness", "L*", terminal=("L* shift", 1)),
     *_tone("ita", "ITA", "°"),
     mean(
@@ -310,6 +299,7 @@ DRAW_METRICS: Sequence[MetricDefinition] = (
         lower_bound=0.0,
         in_report=True,
     ),
+    # The cost of the search.
     mean(
         "steps",
         "Search steps",

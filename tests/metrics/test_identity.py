@@ -61,15 +61,6 @@ def test_fewer_pairs_give_a_looser_rate_or_none() -> None:
     assert "780 (40 faces)" in none.reason
 
 
-def test_photos_of_one_person_are_no_impostors() -> None:
-    one = unit(60, 16, 7)
-    twice = np.concatenate([one, one + 1e-3])
-    people = [f"person {k}" for k in range(60)] * 2
-    known = identity.impostor_threshold(twice, people, rates=(5e-3,))
-    assert known.n_pairs == 120 * 119 // 2 - 60
-    assert known.cosine < identity.impostor_threshold(twice, rates=(5e-3,)).cosine
-
-
 def test_faces_that_were_not_found_do_not_count() -> None:
     faces = unit(60, 16, 8)
     holes = np.concatenate([faces, np.full((3, 16), np.nan)])
