@@ -1,12 +1,11 @@
-"""Searches guided toward an apparent group, to ask whether the generator could have shown it.
+"""Searches guided toward an apparent group, to test whether the generator could have shown it.
 
-The search of PULSE is run with one more term in its loss, the cross-entropy of an attribute model
-for the group that is wanted. An image counts as shown only where it fits the input as every
-answer of the arm has to, so what is found is an image that the arm might have given.
+The search of PULSE with one more term in its loss: the cross-entropy of an attribute model for the
+wanted group. An image counts as shown only where it fits the input as every output of the arm has
+to, so it is an image that the arm could have returned.
 
-Where the first weight of the term finds nothing the next is tried, from the same start: what one
-weight does not find, because it is too small to guide or too large to fit, another may
-(benchmarks/guidance.py).
+Where the first weight of the term finds no such image, the next is tried from the same start: a
+weight can be too small to guide or too large to fit the input (benchmarks/guidance.py).
 """
 
 from __future__ import annotations
@@ -25,17 +24,17 @@ from pulse_audit.types import Generator, InputError
 #: Reads images (m, 3, R, R) in [0, 1]: probabilities (m, k) of each attribute, rows summing to 1.
 Reader = Callable[[Tensor], Mapping[str, Tensor]]
 
-#: An image is done when it is feasible and the wanted group has this probability.
-ENOUGH = 0.8
+#: A search stops when its image is feasible and the wanted group has this probability.
+STOP_PROBABILITY = 0.8
 #: Log-probabilities are floored here, so that a certain classifier still gives a finite loss.
-LEAST_PROBABILITY = 1e-6
+MIN_PROBABILITY = 1e-6
 #: Weights of the cross-entropy (in nats) in PULSE's loss, in the order in which they are tried.
 WEIGHTS = (1.0, 0.1, 10.0)
 
 
 @dataclass(frozen=True)
 class Guided:
-    """What one guided search found.
+    """Result of one guided search.
 
     Attributes
     ----------
@@ -46,13 +45,13 @@ class Guided:
     feasible : bool
         Whether any iterate was.
     shown : bool
-        Whether a feasible iterate was seen as the wanted group, in every guided attribute.
+        Whether a feasible iterate was classified as the wanted group, in every guided attribute.
     downscale_error : float or None
         Of ``image``.
     steps : int
         Over all weights tried.
     weight : float
-        With which it was found.
+        That gave ``image``.
     """
 
     image: Tensor | None
@@ -62,19 +61,15 @@ class Guided:
     steps: int
     weight: float
 
-    def or_better(self, other: Guided) -> Guided:
-        """Return the better of two finds, with the steps of both."""
-        better = max(self, other, key=lambda one: one._rank)
-        return replace(better, steps=self.steps + other.steps)
-
     @property
-    def _rank(self) -> tuple[bool, bool, float]:
+    def rank(self) -> tuple[bool, bool, float]:
+        """Sort key of results for one image, the best last: shown, feasible, smallest error."""
         error = float("inf") if self.downscale_error is None else self.downscale_error
         return self.shown, self.feasible, -error
 
 
 class Guidance:
-    """One batch's guidance: the term in the loss, and the judge of every iterate.
+    """Guidance of one batch: the term in the loss, and the choice of the best iterates.
 
     Parameters
     ----------
@@ -97,81 +92,77 @@ class Guidance:
         self, reader: Reader, wanted: Mapping[str, Tensor], eps: float, weight: float
     ) -> None:
         self._reader, self._wanted, self._eps, self._weight = reader, wanted, eps, weight
-        first = next(iter(wanted.values()))
-        n = len(first)
-        self._rows = torch.arange(n, device=first.device)
-        self._margin = torch.full((n,), -torch.inf, device=first.device)
-        self._error = torch.full((n,), torch.inf, device=first.device, dtype=torch.float64)
-        self._feasible = torch.zeros(n, dtype=torch.bool, device=first.device)
-        self._steps = torch.zeros(n, dtype=torch.int64, device=first.device)
+        classes = next(iter(wanted.values()))
+        n, device = len(classes), classes.device
+        # Images that are still searched.
+        self._rows = torch.arange(n, device=device)
+        # Of the best iterate of each image so far, all (n,).
+        self._margin = torch.full((n,), -torch.inf, device=device)
+        self._error = torch.full((n,), torch.inf, device=device, dtype=torch.float64)
+        self._feasible = torch.zeros(n, dtype=torch.bool, device=device)
+        self._steps = torch.zeros(n, dtype=torch.int64, device=device)
         self._images: list[Tensor | None] = [None] * n
-        self._seen: tuple[Tensor, Tensor] = (self._margin, self._margin)
+        # Margin and probability of the wanted group at the current iterate, both (m,).
+        self._current: tuple[Tensor, Tensor] = (self._margin, self._margin)
 
     def term(self, images: Tensor, latents: Tensor) -> Tensor:
         """Weighted cross-entropy of the wanted group, (m,); see `BatchSearch.extra_losses`."""
         probabilities = self._reader(images.clamp(0, 1))
-        log_p, margin, least = torch.zeros_like(images[:, 0, 0, 0]), None, None
-        for attribute, classes in self._wanted.items():
+        log_p, margin, probability = torch.zeros_like(images[:, 0, 0, 0]), None, None
+        for attribute, wanted in self._wanted.items():
             p = probabilities[attribute]
             if not p.requires_grad and images.requires_grad:
                 raise InputError(
                     "--sources: the attribute model gives no gradients, so it cannot guide a "
                     "search; guide by another one with --attributes"
                 )
-            own, others = _own_and_best_other(p, classes[self._rows])
-            log_p = log_p + own.clamp(min=LEAST_PROBABILITY).log()
+            # (m, k) -> (m,): the wanted class, and the likeliest of the others.
+            classes = wanted[self._rows][:, None]
+            own = p.gather(1, classes)[:, 0]
+            others = p.scatter(1, classes, -torch.inf).amax(1)
+            log_p = log_p + own.clamp(min=MIN_PROBABILITY).log()
+            # All attributes have to be shown at once: the smallest counts.
             margin = own - others if margin is None else torch.minimum(margin, own - others)
-            least = own if least is None else torch.minimum(least, own)
-        assert margin is not None and least is not None
-        self._seen = (margin.detach().float(), least.detach().float())
+            probability = own if probability is None else torch.minimum(probability, own)
+        assert margin is not None and probability is not None
+        self._current = (margin.detach().float(), probability.detach().float())
         return -self._weight * log_p
 
     def should_stop(self, iterate: Iterate) -> Tensor:
-        """Judge an iterate and say which images are done, (m,)."""
-        rows, (margin, probability) = iterate.rows, self._seen
-        error = iterate.downscale_error
+        """Keep the images of an iterate that improve, and say which searches are done, (m,)."""
+        rows, error, (margin, probability) = iterate.rows, iterate.downscale_error, self._current
         feasible = error <= self._eps
-        self._keep(rows, iterate.images, error, feasible, margin)
+        # Better: feasible before infeasible, then the larger margin or the smaller error.
+        was_feasible = self._feasible[rows]
+        shows_more = feasible & (~was_feasible | (margin > self._margin[rows]))
+        fits_more = ~feasible & ~was_feasible & (error < self._error[rows])
+        better = shows_more | fits_more
+        improved = rows[better]
+        self._error[improved], self._margin[improved] = error[better], margin[better]
+        self._feasible[improved] = feasible[better]
+        for row, image in zip(improved.tolist(), iterate.images[better], strict=True):
+            self._images[row] = image.clamp(0, 1).float()
+
         self._steps[rows] = iterate.step + 1
-        done = feasible & (margin > 0) & (probability >= ENOUGH)
+        done = feasible & (margin > 0) & (probability >= STOP_PROBABILITY)
+        # The search drops the images that are done, and those that are no longer finite.
         finite = torch.isfinite(iterate.total) & torch.isfinite(error)
         self._rows = rows[finite & ~done]
         return done
 
-    def found(self) -> list[Guided]:
-        """Return what was found, one an image."""
+    def results(self) -> list[Guided]:
+        """Return the result of each image."""
         return [
             Guided(
-                image=self._images[row],
+                image=image,
                 feasible=bool(self._feasible[row]),
                 shown=bool(self._feasible[row] & (self._margin[row] > 0)),
-                downscale_error=None if self._images[row] is None else float(self._error[row]),
+                downscale_error=None if image is None else float(self._error[row]),
                 steps=int(self._steps[row]),
                 weight=self._weight,
             )
-            for row in range(len(self._images))
+            for row, image in enumerate(self._images)
         ]
-
-    def _keep(
-        self, rows: Tensor, images: Tensor, error: Tensor, feasible: Tensor, margin: Tensor
-    ) -> None:
-        """Keep what improved: feasible before infeasible, then the margin or the error."""
-        was = self._feasible[rows]
-        shows_more = feasible & (~was | (margin > self._margin[rows]))
-        fits_more = ~feasible & ~was & (error < self._error[rows])
-        better = shows_more | fits_more
-        places = rows[better]
-        self._error[places], self._margin[places] = error[better], margin[better]
-        self._feasible[places] = feasible[better]
-        for place, image in zip(places.tolist(), images[better], strict=True):
-            self._images[place] = image.clamp(0, 1).float()
-
-
-def _own_and_best_other(probabilities: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-    """Probability of each row's class, and the largest of the other classes, both (m,)."""
-    own = probabilities.gather(1, classes[:, None])
-    others = probabilities.scatter(1, classes[:, None], -torch.inf)
-    return own[:, 0], others.amax(1)
 
 
 def guided_search(
@@ -190,11 +181,11 @@ def guided_search(
     ----------
     generator, lr, start, downscale, config
         As of `BatchSearch`. Stopping at feasibility does not apply: an image is done when it is
-        feasible and shows the wanted group with a probability of at least `ENOUGH`.
+        feasible and shows the wanted group with a probability of at least `STOP_PROBABILITY`.
     reader : Reader
-        Sees the generator's images, clamped.
+        Gets the generator's images, clamped.
     wanted : mapping of str to Tensor
-        The wanted class of every image, (n,) an attribute.
+        The wanted class of every image, (n,) per attribute.
     weights : sequence of float
         Of the guidance, tried in turn on the images that do not show their group yet.
 
@@ -203,8 +194,13 @@ def guided_search(
     InputError
         As `BatchSearch`, and if the reader is not differentiable.
     """
-
-    def attempt(rows: Tensor, weight: float) -> list[Guided]:
+    results: dict[int, Guided] = {}
+    waiting = list(range(len(lr)))
+    for weight in weights:
+        if not waiting:
+            break
+        # Search the images that are waiting, all from their own starts.
+        rows = torch.tensor(waiting)
         here = rows.to(lr.device)
         classes = {name: classes[here] for name, classes in wanted.items()}
         guidance = Guidance(reader, classes, config.eps, weight)
@@ -217,13 +213,10 @@ def guided_search(
             extra_losses=[guidance.term],
             should_stop=guidance.should_stop,
         ).run()
-        return guidance.found()
-
-    found = attempt(torch.arange(len(lr)), weights[0])
-    for weight in weights[1:]:
-        left = [row for row, guided in enumerate(found) if not guided.shown]
-        if not left:
-            break
-        for row, again in zip(left, attempt(torch.tensor(left), weight), strict=True):
-            found[row] = found[row].or_better(again)
-    return found
+        # The better result counts, with the steps of both.
+        for row, result in zip(waiting, guidance.results(), strict=True):
+            before = results.get(row, replace(result, steps=0))
+            best = max(before, result, key=lambda one: one.rank)
+            results[row] = replace(best, steps=before.steps + result.steps)
+        waiting = [row for row in waiting if not results[row].shown]
+    return [results[row] for row in range(len(lr))]

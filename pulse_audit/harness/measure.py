@@ -1,10 +1,16 @@
-"""What is measured on images: originals once a face, outputs in the batches of their units."""
+"""What is measured on images, and what a run fits on all of its originals first.
+
+Originals are measured once per face, outputs in the batches of their units. The references are
+NIQE's model of natural faces, and the cosine above which two faces count as one person. Both are
+fitted once, on the originals one by one in the order of the plan, and stored beside the samples,
+so that a resumed run uses the same numbers.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,12 +24,20 @@ from pulse_audit.faces.align import FaceAligner, FoundFace
 from pulse_audit.faces.attributes import Column, checked
 from pulse_audit.faces.embed import FaceNet
 from pulse_audit.faces.skin import SkinTone, skin_tone
+from pulse_audit.harness.photos import to_numpy
 from pulse_audit.harness.suite import MetricSuite
 from pulse_audit.metrics.distribution import inception
-from pulse_audit.metrics.identity import Threshold, cosines, verified
+from pulse_audit.metrics.identity import (
+    Threshold,
+    cosines,
+    group_false_accepts,
+    impostor_threshold,
+    verified,
+)
+from pulse_audit.metrics.naturalness import PATCH, NiqeModel
 from pulse_audit.metrics.registry import MEASURED
 from pulse_audit.models.published import fetched, get
-from pulse_audit.types import Attributes, InputError, Metric, Unavailable
+from pulse_audit.types import Estimate, InputError, Metric, Unavailable
 
 Vector: TypeAlias = NDArray[np.float32]
 Values: TypeAlias = list[float | None]
@@ -50,56 +64,66 @@ class ImageMeasurements:
 
     def columns(self, side: str, attributes: Sequence[Column]) -> dict[str, Any]:
         """Columns of the samples, ``hr_...`` or ``sr_...``."""
-        found: dict[str, Any] = {f"{side}_{n}": value for n, value in _tone(self.tone).items()}
-        found[f"{side}_face_found"] = self.face_found
+        tone = ("ita", "hue", "lightness", "monk")
+        values: dict[str, Any] = {f"{side}_{name}": getattr(self.tone, name, None) for name in tone}
+        values[f"{side}_face_found"] = self.face_found
         for column in attributes:
-            found |= column.entries(side, self.probabilities[column.name])
-        return found
+            values |= column.entries(side, self.probabilities[column.name])
+        return values
 
 
 class Measurer:
-    """Looks at images with the instruments of a run.
+    """Measures images by themselves: attributes, faces, embeddings and skin tone.
 
     Parameters
     ----------
-    instruments : MetricSuite
+    suite : MetricSuite
     crop : str
-        The run's.
+        Of the run.
     device : torch.device
     """
 
-    def __init__(self, instruments: MetricSuite, crop: str, device: torch.device) -> None:
-        self._instruments, self._crop = instruments, crop
-        self._reports_faces = "face_found" in instruments.metrics
+    def __init__(self, suite: MetricSuite, crop: str, device: torch.device) -> None:
+        self._suite, self._crop = suite, crop
+        self._reports_faces = "face_found" in suite.metrics
         # FID's Inception, where it is requested: (n, 3, R, R) -> (n, 2048).
         self._inception = None
-        if "fid" in instruments.metrics:
+        if "fid" in suite.metrics:
             self._inception = inception(_weights_file(MEASURED["fid"].weights), device)
-        needed = IDENTITY & set(instruments.metrics)
+        needed = IDENTITY & set(suite.metrics)
         self._embedder = FaceNet.load(_weights_file(embed.WEIGHTS), device) if needed else None
-        wanted = self._reports_faces or self._embedder is not None
-        self._aligner = FaceAligner(device) if wanted else None
+        # Embeddings are taken from the box of the detected face.
+        detects = self._reports_faces or self._embedder is not None
+        self._aligner = FaceAligner(device) if detects else None
 
     @torch.no_grad()
     def measure(self, images: Tensor) -> list[ImageMeasurements]:
         """Measure each of (n, 3, R, R) by itself."""
-        answer = self._attributes(images)
-        vectors: dict[str, list[list[float]]] = {}
-        features = None
-        if answer is not None:
-            for column in self._instruments.columns:
-                vectors[column.name] = column.probabilities(answer).double().tolist()
-            if answer.features is not None:
-                features = answer.features.float().cpu().numpy()
+        # Attribute model: per column n vectors of probabilities; features (n, d).
+        probabilities: dict[str, list[list[float]]] = {}
+        features: Vector | None = None
+        if self._suite.attributes is not None:
+            prediction = checked(self._suite.attributes, images)
+            for column in self._suite.columns:
+                probabilities[column.name] = column.probabilities(prediction).double().tolist()
+            if prediction.features is not None:
+                features = prediction.features.float().cpu().numpy()
         set_features = features if self._inception is None else self._inception.of(images)
-        faces = self._faces(images)
-        found = [face is not None for face in faces] if self._reports_faces else None
-        embeddings = self._embed(images, faces)
+
+        # Face detector, and the embedding of the detected face: (n, 512).
+        faces: list[FoundFace | None] = [None] * len(images)
+        if self._aligner is not None:
+            faces = self._aligner.find_prepared(images, self._crop)
+        embeddings: Vector | None = None
+        if self._embedder is not None:
+            boxes = [None if face is None else face.box for face in faces]
+            embeddings = self._embedder.embed(images, boxes).float().cpu().numpy()
+
         return [
             ImageMeasurements(
                 skin_tone(to_numpy(image), self._crop),
-                None if found is None else found[i],
-                {name: rows[i] for name, rows in vectors.items()},
+                faces[i] is not None if self._reports_faces else None,
+                {name: vectors[i] for name, vectors in probabilities.items()},
                 None if features is None else features[i],
                 None if embeddings is None else embeddings[i],
                 None if set_features is None else set_features[i],
@@ -107,60 +131,18 @@ class Measurer:
             for i, image in enumerate(images)
         ]
 
-    def _attributes(self, images: Tensor) -> Attributes | None:
-        model = self._instruments.attributes
-        return None if model is None else checked(model, images)
-
-    def _faces(self, images: Tensor) -> list[FoundFace | None]:
-        if self._aligner is None:
-            return [None] * len(images)
-        return self._aligner.find_prepared(images, self._crop)
-
-    def _embed(self, images: Tensor, faces: Sequence[FoundFace | None]) -> Vector | None:
-        if self._embedder is None:
-            return None
-        boxes = [None if face is None else face.box for face in faces]
-        vectors: Vector = self._embedder.embed(images, boxes).float().cpu().numpy()
-        return vectors
-
 
 def _weights_file(name: str) -> Path:
-    """Return the file of fetched weights that the plan found."""
+    """Return the file of fetched weights; they were there when the run was planned."""
     try:
         return fetched(get(name))[0]
     except InputError as error:
         raise InputError(f"{error}; it was fetched when this run was planned") from None
 
 
-def attribute_cosines(sr: Sequence[ImageMeasurements], hr: Sequence[ImageMeasurements]) -> Values:
-    """Cosines of the attribute model's features of outputs and originals; None without features."""
-    pairs = [(s.features, h.features) for s, h in zip(sr, hr, strict=True)]
-    known = [(s, h) for s, h in pairs if s is not None and h is not None]
-    if not known or len(known) < len(pairs):
-        return [None] * len(pairs)
-    return as_values(cosines(*(np.stack(side) for side in zip(*known, strict=True))))
-
-
-def identities(
-    sr: Sequence[ImageMeasurements], hr: Sequence[ImageMeasurements], threshold: Threshold | None
-) -> dict[str, list[Any]]:
-    """``identity_cosine`` of outputs and originals, and ``verified``; empty without embeddings."""
-    pairs = [(s.embedding, h.embedding) for s, h in zip(sr, hr, strict=True)]
-    known = [(s, h) for s, h in pairs if s is not None and h is not None]
-    if len(known) < len(pairs):
-        return {}
-    outputs, originals = (np.stack(side) for side in zip(*known, strict=True))
-    values = cosines(outputs, originals)
-    found: dict[str, list[Any]] = {"identity_cosine": as_values(values)}
-    if threshold is not None:
-        same = verified(values, threshold, ~np.isnan(originals).any(axis=1))
-        found["verified"] = [None if math.isnan(v) else bool(v) for v in same]
-    return found
-
-
-def load_networks(instruments: MetricSuite, device: torch.device) -> list[Metric]:
+def load_networks(suite: MetricSuite, device: torch.device) -> list[Metric]:
     """Load the metrics whose networks have fetched weights."""
-    networks = [MEASURED[name] for name in instruments.metrics if name in MEASURED]
+    networks = [MEASURED[name] for name in suite.metrics if name in MEASURED]
     return [
         metric.load(_weights_file(metric.weights), device)
         for metric in networks
@@ -169,27 +151,161 @@ def load_networks(instruments: MetricSuite, device: torch.device) -> list[Metric
 
 
 def compare(metrics: Sequence[Metric], sr: Tensor, hr: Tensor) -> dict[str, Values]:
-    """Image metrics of outputs (n, 3, R, R) beside their originals."""
-    found: dict[str, Values] = {}
+    """Image metrics of outputs (n, 3, R, R) against their originals, n values each."""
+    values: dict[str, Values] = {}
     for metric in metrics:
-        measured = metric.compute(sr, hr)
-        if isinstance(measured, Unavailable):
-            found[metric.name] = [None] * len(sr)
+        result = metric.compute(sr, hr)
+        if isinstance(result, Unavailable):
+            values[metric.name] = [None] * len(sr)
         else:
-            found[metric.name] = as_values(measured.double().cpu().numpy())
-    return found
+            values[metric.name] = _null_for_nan(result.double().cpu().numpy())
+    return values
 
 
-def as_values(numbers: NDArray[Any]) -> Values:
-    """FloatArray, None for NaN."""
+def attribute_cosines(sr: Sequence[ImageMeasurements], hr: Sequence[ImageMeasurements]) -> Values:
+    """Cosines of the attribute model's features of outputs and originals; None without features."""
+    pairs = [
+        (s.features, h.features)
+        for s, h in zip(sr, hr, strict=True)
+        if s.features is not None and h.features is not None
+    ]
+    if not pairs or len(pairs) < len(sr):
+        return [None] * len(sr)
+    # n pairs of (d,) -> two (n, d) -> (n,)
+    return _null_for_nan(cosines(*(np.stack(side) for side in zip(*pairs, strict=True))))
+
+
+def identities(
+    sr: Sequence[ImageMeasurements], hr: Sequence[ImageMeasurements], threshold: Threshold | None
+) -> dict[str, list[Any]]:
+    """``identity_cosine`` of outputs and originals, and ``verified``; empty without embeddings."""
+    pairs = [
+        (s.embedding, h.embedding)
+        for s, h in zip(sr, hr, strict=True)
+        if s.embedding is not None and h.embedding is not None
+    ]
+    if len(pairs) < len(sr):
+        return {}
+    outputs, originals = (np.stack(side) for side in zip(*pairs, strict=True))
+    values = cosines(outputs, originals)
+    columns: dict[str, list[Any]] = {"identity_cosine": _null_for_nan(values)}
+    if threshold is not None:
+        # An original without a face has no embedding: nothing to verify against.
+        same = verified(values, threshold, ~np.isnan(originals).any(axis=1))
+        columns["verified"] = [None if math.isnan(v) else bool(v) for v in same]
+    return columns
+
+
+def _null_for_nan(numbers: NDArray[Any]) -> Values:
     return [None if math.isnan(number) else float(number) for number in numbers]
 
 
-def _tone(tone: SkinTone | Unavailable) -> dict[str, float | int | None]:
-    return {name: getattr(tone, name, None) for name in ("ita", "hue", "lightness", "monk")}
+@dataclass(frozen=True)
+class References:
+    """What is fitted on all originals; None where it is not requested or cannot be fitted.
+
+    ``unavailable`` says why, by metric; ``false_accepts`` are the shares of pairs of different
+    originals above the threshold, by group.
+    """
+
+    niqe: NiqeModel | None
+    threshold: Threshold | None
+    false_accepts: Mapping[str, Estimate]
+    unavailable: Mapping[str, str]
+
+    def summary(self) -> dict[str, Any]:
+        """Return their entry in the manifest."""
+        niqe = self.niqe and {
+            "patch": self.niqe.patch,
+            "n_images": self.niqe.n_images,
+            "n_patches": self.niqe.n_patches,
+        }
+        verified = self.threshold and {
+            **asdict(self.threshold),
+            "rule": self.threshold.describe(),
+            "false_accepts": {group: asdict(e) for group, e in self.false_accepts.items()},
+        }
+        return {"niqe": niqe, "verified": verified, "unavailable": dict(self.unavailable)}
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all of it as plain JSON values, exact to the bit."""
+        model = self.niqe and {
+            "mean": self.niqe.mean.tolist(),
+            "covariance": self.niqe.covariance.tolist(),
+        }
+        return {**self.summary(), "model": model}
 
 
-def to_numpy(image: Tensor) -> Vector:
-    """(3, H, W) tensor to (H, W, 3) array."""
-    pixels: Vector = image.detach().permute(1, 2, 0).float().cpu().numpy()
-    return pixels
+def read_references(stored: Mapping[str, Any]) -> References:
+    """Read what `References.as_json` returned.
+
+    Raises
+    ------
+    InputError
+        If it is something else.
+    """
+    try:
+        niqe, verification = stored["niqe"], stored["verified"]
+        model = niqe and NiqeModel(
+            mean=torch.tensor(stored["model"]["mean"], dtype=torch.float64),
+            covariance=torch.tensor(stored["model"]["covariance"], dtype=torch.float64),
+            **niqe,
+        )
+        numbers = ("cosine", "rate", "n_pairs", "n_faces")
+        threshold = verification and Threshold(**{name: verification[name] for name in numbers})
+        accepts = verification["false_accepts"] if verification else {}
+        return References(
+            model,
+            threshold,
+            {group: Estimate(**values) for group, values in accepts.items()},
+            dict(stored["unavailable"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"references.json: damaged ({error}); choose another --out") from None
+
+
+def fit_references(
+    originals: Iterable[tuple[Tensor, Vector | None]],
+    groups: Sequence[str],
+    patch: int | None,
+    verify: bool,
+) -> References:
+    """Fit the references of a run.
+
+    Parameters
+    ----------
+    originals : iterable of (image (3, R, R), embedding (d,) or None)
+        Every original once, in the order of the plan.
+    groups : sequence of str
+        Group of each original, for the false-accept rates.
+    patch : int or None
+        Side of NIQE's patches; None: no NIQE.
+    verify : bool
+        Whether to fit a threshold of verification.
+    """
+    embeddings: list[Vector] = []
+
+    # One pass over the originals: NIQE takes the images, the embeddings are collected.
+    def images() -> Iterable[Tensor]:
+        for image, embedding in originals:
+            if embedding is not None:
+                embeddings.append(embedding)
+            yield image
+
+    unavailable: dict[str, str] = {}
+    niqe = NiqeModel.fit(images(), patch) if patch else None
+    if patch is None:
+        list(images())
+    if isinstance(niqe, Unavailable):
+        unavailable["niqe" if patch == PATCH else "niqe_small"] = niqe.reason
+        niqe = None
+
+    threshold = impostor_threshold(np.stack(embeddings)) if verify else None
+    accepts: dict[str, Estimate] = {}
+    if isinstance(threshold, Unavailable):
+        unavailable["verified"] = threshold.reason
+        threshold = None
+    elif threshold is not None:
+        rates = group_false_accepts(np.stack(embeddings), groups, threshold)
+        accepts = {group: e for group, e in rates.items() if isinstance(e, Estimate)}
+    return References(niqe, threshold, accepts, unavailable)

@@ -1,4 +1,4 @@
-"""What an audit is asked to do: one flat model, from flags or YAML."""
+"""The specification of an audit: one flat model, from flags or YAML."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Precision = Literal["auto", "fp32", "bf16"]
 Positive = Annotated[int, Field(ge=1)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
-#: Where things lie and how fast they go: not part of what is asked.
+#: Where data lies: not part of the fingerprint.
 PLACES = frozenset({"data_root", "datasets_file"})
 
 
@@ -33,13 +33,13 @@ class AuditSpec(BaseModel):
     dataset : str
         Name in ``datasets.yaml`` or in the user's own ``datasets_file``.
     arms : list of str
-        ``pulse | nearest | bicubic | lanczos | FILE.py:FACTORY``.
+        ``pulse | nearest | bicubic | lanczos | planted:MATRIX.csv | FILE.py:FACTORY``.
     generators : list of str
-        ``FILE.py:FACTORY``, a name or a checkpoint file; each makes a pulse arm. Of a conditional
-        network ``FILE#3`` fixes class 3 and ``FILE#each`` makes an arm of every class, else
-        classes are drawn uniformly; ``FILE@256`` gives the resolution where the file does not.
+        ``FILE.py:FACTORY``, a name or a checkpoint file; each makes a pulse arm. ``FILE#3`` fixes
+        class 3 of a conditional network, ``FILE#each`` makes an arm of every class, else classes
+        are drawn uniformly; ``FILE@256`` gives the resolution where the file does not.
     trusted_files : list of str
-        SHA-256 of ``.pt2`` programs that are run whatever is in them.
+        SHA-256 of ``.pt2`` programs that may be run although they can contain any code.
     search : str
         ``official`` and ``paper`` are 100 steps to eps 2e-3 or 1e-3; ``fast`` is official, but an
         image leaves the search at its first feasible iterate.
@@ -50,28 +50,27 @@ class AuditSpec(BaseModel):
     kernel : str
         The downscaling operator DS; ``pulse`` is the bicubic of the official code.
     resolution, crop : int, str or None
-        Where outputs are compared; None means the smallest generator's.
+        At which outputs are compared; None means the smallest generator's.
     group_by : list of str or None
         Groupings; ``"race,gender"`` is an intersection; None means the data set's own.
         The first one over label columns is balanced by ``per_group``.
     limit : int or None
-        Cut the balanced order after this many faces (a trial run; gates refuse it).
+        Stop after this many faces of the balanced order (a trial run; gates refuse it).
     attributes : str or None
-        The model of apparent attributes: a name, a file or ``FILE.py:FACTORY``; None means the
-        one that ships with the package, ``none`` means none.
+        The attribute model: a name, a file or ``FILE.py:FACTORY``; None means the shipped one,
+        ``none`` means none.
     metrics : list of str or None
-        What is measured on outputs: names of metrics or ``FILE.py:FACTORY``; None means all that
-        can be measured here.
+        Names of metrics or ``FILE.py:FACTORY``; None means all that can be measured here.
     sources : bool
-        Whether to ask, after the units, where shifts come from: see `harness.sources_run`.
+        Whether to attribute shifts to their sources after the units: see `harness.sources`.
     second_attributes : str or None
-        The attribute model that checks what guidance finds; None means the shipped one where it
-        is there, ``none`` means nobody.
+        The attribute model that checks guided searches; None means the shipped one where it is
+        available, ``none`` means no check.
     seed : int
-        Run seed; every draw's seed is made from it.
+        Run seed, from which every draw's seed follows.
     precision : str
         Of the generators: ``bf16`` renders in bfloat16 and searches in float32; ``auto`` is
-        ``fp32``, because the searches end elsewhere in bfloat16.
+        ``fp32``.
     threads, batch : int or None
         None: this machine's cores, and a batch that suits the device.
     """
@@ -118,14 +117,14 @@ class AuditSpec(BaseModel):
     def _without_repeats(cls, value: list[Any] | None) -> list[Any] | None:
         return None if value is None else list(dict.fromkeys(value))
 
-    def asked(self) -> dict[str, Any]:
-        """Return what is asked, as plain JSON values, without the places where data lies."""
+    def requested(self) -> dict[str, Any]:
+        """Return the specification as plain JSON values, without the places where data lies."""
         return self.model_dump(mode="json", exclude=set(PLACES))
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over what is asked, in hex."""
-        return hexdigest(self.asked())
+        """SHA-256 over `requested`, in hex."""
+        return hexdigest(self.requested())
 
     @property
     def default_out(self) -> Path:
@@ -146,12 +145,10 @@ def make_spec(values: Mapping[str, Any], where: str = "the audit") -> AuditSpec:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "spec"
-        hint = _field_hint(field) if first["type"] == "extra_forbidden" else ""
+        hint = ""
+        if first["type"] == "extra_forbidden" and "." not in field:
+            hint = f" (known: {', '.join(sorted(AuditSpec.model_fields))})"
         raise InputError(f"{where}: {field}: {first['msg']}{hint}") from None
-
-
-def _field_hint(field: str) -> str:
-    return f" (known: {', '.join(sorted(AuditSpec.model_fields))})" if "." not in field else ""
 
 
 def read_spec(text_or_path: str) -> dict[str, Any]:
@@ -163,26 +160,12 @@ def read_spec(text_or_path: str) -> dict[str, Any]:
         If there is no such file or name, or it is not a YAML mapping.
     """
     path = Path(text_or_path)
-    if path.suffix in {".yaml", ".yml"}:
-        return _read_yaml(path)
-    shipped = {p.stem: p for p in _shipped_specs()}
-    if text_or_path not in shipped:
-        known = ", ".join(sorted(shipped))
-        raise InputError(f"unknown spec {text_or_path!r}: name a .yaml file, or one of {known}")
-    return _read_yaml(shipped[text_or_path])
-
-
-def _shipped_specs() -> list[Path]:
-    folder = Path(str(resources.files("pulse_audit"))) / "specs"
-    return sorted(folder.glob("*.yaml"))
-
-
-def shipped_specs() -> dict[str, str]:
-    """Names of the specs that ship with the package, each with its first comment line."""
-    return {p.stem: p.read_text().splitlines()[0].lstrip("# ") for p in _shipped_specs()}
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
+    if path.suffix not in {".yaml", ".yml"}:
+        shipped = _spec_files()
+        if text_or_path not in shipped:
+            known = ", ".join(sorted(shipped))
+            raise InputError(f"unknown spec {text_or_path!r}: name a .yaml file, or one of {known}")
+        path = shipped[text_or_path]
     try:
         content = yaml.safe_load(path.read_text())
     except FileNotFoundError:
@@ -193,6 +176,16 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path}: a spec is a YAML mapping of options to values")
     return content
+
+
+def shipped_specs() -> dict[str, str]:
+    """Names of the specs that ship with the package, each with its first comment line."""
+    return {n: path.read_text().splitlines()[0].lstrip("# ") for n, path in _spec_files().items()}
+
+
+def _spec_files() -> dict[str, Path]:
+    folder = Path(str(resources.files("pulse_audit"))) / "specs"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 KEEP_IMAGES: tuple[str, ...] = get_args(KeepImages)

@@ -2,59 +2,36 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from pulse_audit import store
-from pulse_audit.datasets.images import decode
-from pulse_audit.degrade.degradation import DegradationModel
-from pulse_audit.degrade.resample import resize
-from pulse_audit.faces.align import FaceAligner
 from pulse_audit.harness.measure import (
     ImageMeasurements,
     Measurer,
+    References,
     attribute_cosines,
     compare,
+    fit_references,
     identities,
     load_networks,
-    to_numpy,
+    read_references,
 )
+from pulse_audit.harness.photos import FacePipeline
 from pulse_audit.harness.plan import Plan
-from pulse_audit.harness.prepare import prepared
-from pulse_audit.harness.references import References, fit, read
 from pulse_audit.search.config import PRESETS
-from pulse_audit.seeding import fingerprint
-from pulse_audit.store import Manifest
 from pulse_audit.store.manifest import WorkUnit
-from pulse_audit.types import Draw, Request, Status, Upsampled, Upsampler
-
-#: Faces a group of which images are kept by ``--keep-images sample``.
-SAMPLE_FACES = 2
+from pulse_audit.types import Degradation, Request, Status, Upsampled, Upsampler
 
 
 @dataclass(frozen=True)
-class Original:
-    """A prepared original: image (3, R, R), whether it was aligned, and what is seen in it.
-
-    ``aligned`` is None where the photo came in the run's crop.
-    """
-
-    image: Tensor
-    aligned: bool | None
-    seen: ImageMeasurements
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A finished unit: one row a draw, and the features (rows, d) where they are kept.
+class UnitResult:
+    """A finished unit: one row per draw, and the features (rows, d) where the run keeps them.
 
     Features are NaN where there is no output.
     """
@@ -64,247 +41,197 @@ class Measured:
 
 
 class UnitRunner:
-    """Everything a unit needs, made once for a run.
+    """Carries out work units: what they need is loaded once.
 
     Parameters
     ----------
     plan : Plan
     run : store.Run
-        Receives the images that are kept.
+        Receives the references and the images that are kept.
     """
 
     def __init__(self, plan: Plan, run: store.Run) -> None:
-        manifest = plan.manifest
-        self._plan, self._run, self._spec = plan, run, manifest.spec
-        self._resolution: int = manifest.prepared.resolution
-        self._crop: str = manifest.prepared.crop
-        self._device = torch.device(manifest.execution.device)
+        self._plan, self._run, self._spec = plan, run, plan.manifest.spec
         self._eps = PRESETS[self._spec.search].eps
-        self._kept = kept_faces(manifest)
-        self._aligner = FaceAligner(self._device) if manifest.prepared.aligned else None
-        self._instruments = plan.instruments
-        self._observer = Measurer(plan.instruments, self._crop, self._device)
-        self._images = [*plan.instruments.images, *load_networks(plan.instruments, self._device)]
+        self.photos = FacePipeline(run, plan.manifest, plan.faces)
+        self._suite, device = plan.suite, self.photos.device
+        self._measurer = Measurer(self._suite, self.photos.crop, device)
+        self._pair_metrics = [*self._suite.images, *load_networks(self._suite, device)]
         self._references: References | None = None
-        self._seen: dict[str, ImageMeasurements] = {}
-        held = 2 * manifest.execution.batch
-        self.original = lru_cache(maxsize=held)(self._prepare)
+        self._originals: dict[str, ImageMeasurements] = {}
 
-    def measure(self, unit: WorkUnit) -> Measured:
-        """Carry out a unit: one row a draw, failures included."""
-        draws = [Draw(face_id, unit.condition, unit.scale, index) for face_id, index in unit.draws]
-        originals = [self.original(draw.face_id) for draw in draws]
-        hr = torch.stack([original.image for original in originals]).to(self._device)
-        seeds = [draw.seed(self._spec.seed) for draw in draws]
-        degradation = DegradationModel(unit.condition, unit.scale, self._spec.kernel)
-        lr = degradation(hr, [fingerprint(seed, "degradation") for seed in seeds])
-        requests = [
-            Request(small, draw.face_id, self._plan.faces[draw.face_id].labels, seed)
-            for small, draw, seed in zip(lr, draws, seeds, strict=True)
+    def run(self, unit: WorkUnit) -> UnitResult:
+        """Carry out a unit: one row per draw, failures included."""
+        inputs = self.photos.unit_inputs(unit)
+        originals = [self.original_measurements(draw.face_id) for draw in inputs.draws]
+        # Upsample, and bring what comes back to the run's resolution.
+        results = upsample(self._plan.arms[unit.arm], inputs.requests, inputs.degradation)
+        outputs = [
+            None if r.image is None else self.photos.resample(r.image.float()[None])[0]
+            for r in results
         ]
-        answers = answer(self._plan.arms[unit.arm], requests, degradation)
-        outputs = [self._compared(answered) for answered in answers]
-        seen, values = self._measure_outputs(outputs, originals, hr)
-        rows = [
-            self._row(unit.arm, draws[i], seeds[i], originals[i], answers[i], seen[i])
-            | {"image": self._keep(unit.arm, draws[i], originals[i], outputs[i], lr[i])}
-            | values[i]
-            for i in range(len(draws))
-        ]
-        return Measured(rows, self._stack_features(seen))
+        measured, pair_values = self._measure_outputs(outputs, originals, inputs.hr)
+
+        rows: list[dict[str, Any]] = []
+        for i, (draw, result, output) in enumerate(
+            zip(inputs.draws, results, outputs, strict=True)
+        ):
+            sr = measured[i]
+            # Arms that do not judge feasibility themselves are judged by the eps of the search.
+            feasible = result.feasible
+            if feasible is None and result.downscale_error is not None:
+                feasible = result.downscale_error <= self._eps
+            image = None
+            if output is not None:
+                image = self.photos.keep(unit.arm, draw, output, inputs.lr[i])
+            labels = self._plan.faces[draw.face_id].labels
+            rows.append(
+                {
+                    "face_id": draw.face_id,
+                    "dataset": self._spec.dataset,
+                    "arm": unit.arm,
+                    "condition": draw.condition,
+                    "scale": draw.scale,
+                    "draw": draw.index,
+                    "seed": inputs.seeds[i],
+                    "status": str(status(result, sr)),
+                    "feasible": bool(feasible),
+                    "downscale_error": result.downscale_error,
+                    "steps": result.steps,
+                    "seconds": result.seconds,
+                    "image": image,
+                    "hr_aligned": self.photos.original(draw.face_id).aligned,
+                    "reason": result.reason,
+                    **originals[i].columns("hr", self._suite.columns),
+                    **(sr.columns("sr", self._suite.columns) if sr is not None else {}),
+                    **{f"label_{attribute}": word for attribute, word in labels.items()},
+                    **pair_values[i],
+                }
+            )
+
+        if self._run.features_dim is None:
+            return UnitResult(rows, None)
+        # (d,) per output -> (rows, d)
+        missing = np.full(self._run.features_dim, np.nan, np.float32)
+        vectors = [None if sr is None else sr.set_features for sr in measured]
+        return UnitResult(rows, np.stack([missing if v is None else v for v in vectors]))
+
+    def original_measurements(self, face_id: str) -> ImageMeasurements:
+        """Measure an original once.
+
+        By itself, never in a batch, so that its values are the same for every arm, unit and resume.
+        """
+        if face_id not in self._originals:
+            image = self.photos.original(face_id).image[None].to(self.photos.device)
+            self._originals[face_id] = self._measurer.measure(image)[0]
+        return self._originals[face_id]
 
     def features_of_originals(self) -> dict[str, store.Features]:
         """Features of every original, in the order of the plan.
 
         Those of faces that only an earlier process measured are computed again.
         """
-        for face_id in self._plan.faces:
-            if face_id not in self._seen:
-                self.original(face_id)
-        seen = {face_id: self._seen[face_id].set_features for face_id in self._plan.faces}
-        return {face_id: vector for face_id, vector in seen.items() if vector is not None}
+        vectors = {
+            face_id: self.original_measurements(face_id).set_features
+            for face_id in self._plan.faces
+        }
+        return {face_id: vector for face_id, vector in vectors.items() if vector is not None}
 
     def references(self) -> References:
-        """Take what outputs are judged by from all originals, once for a run."""
-        if self._references is None:
-            stored = self._run.read_references()
-            self._references = self._fit_references() if stored is None else read(stored)
-            if stored is None:
-                self._run.write_references(self._references.as_json())
-                self._run.write_manifest(references=self._references.summary())
-        return self._references
+        """Return what was fitted on all originals; fitted once for a run, and stored."""
+        if self._references is not None:
+            return self._references
+        stored = self._run.read_references()
+        if stored is not None:
+            self._references = read_references(stored)
+            return self._references
 
-    def _fit_references(self) -> References:
-        metrics = self._instruments.metrics
+        metrics = self._suite.metrics
         patch = next((record["patch"] for record in metrics.values() if "patch" in record), None)
         verify = "verified" in metrics
+        # Originals are read again only where a metric needs them.
         faces = self._run.manifest.faces if patch or verify else []
-        columns = [c for g in self._spec.groupings[:1] for c in g]
+        columns = [column for grouping in self._spec.groupings[:1] for column in grouping]
         groups = [" x ".join(str(face.labels.get(c)) for c in columns) for face in faces]
-        prepared = (self.original(face.id) for face in faces)
-        originals = ((original.image, original.seen.embedding) for original in prepared)
-        return fit(originals, groups, patch, verify)
-
-    def _prepare(self, face_id: str) -> Original:
-        """Decode, align where the run's crop asks for it, resize and measure one original.
-
-        By itself, never in a batch, so that it is measured alike for every arm, unit and resume.
-        """
-        photo = decode(self._plan.faces[face_id].source.read())
-        image, aligned = prepared(photo, self._aligner, self._crop, self._resolution)
-        if face_id not in self._seen:
-            self._seen[face_id] = self._observer.measure(image[None].to(self._device))[0]
-        return Original(image, aligned, self._seen[face_id])
+        originals = (
+            (self.photos.original(face.id).image, self.original_measurements(face.id).embedding)
+            for face in faces
+        )
+        self._references = fit_references(originals, groups, patch, verify)
+        self._run.write_references(self._references.as_json())
+        self._run.write_manifest(references=self._references.summary())
+        return self._references
 
     def _measure_outputs(
-        self, outputs: Sequence[Tensor | None], originals: Sequence[Original], hr: Tensor
+        self,
+        outputs: Sequence[Tensor | None],
+        originals: Sequence[ImageMeasurements],
+        hr: Tensor,
     ) -> tuple[list[ImageMeasurements | None], list[dict[str, Any]]]:
-        """Measure the outputs that there are: each by itself, and beside its original."""
+        """Measure the outputs that exist: each by itself, and against its original.
+
+        Returns
+        -------
+        measured : list of ImageMeasurements or None
+        pair_values : list of dict
+            Columns of the metrics that compare an output with its original.
+        """
+        measured: list[ImageMeasurements | None] = [None] * len(outputs)
+        pair_values: list[dict[str, Any]] = [{} for _ in outputs]
         present = [i for i, output in enumerate(outputs) if output is not None]
-        seen: list[ImageMeasurements | None] = [None] * len(outputs)
-        values: list[dict[str, Any]] = [{} for _ in outputs]
         if not present:
-            return seen, values
+            return measured, pair_values
+        # m outputs exist: (m, 3, R, R)
         sr = torch.stack([output for output in outputs if output is not None])
-        looked = self._observer.measure(sr)
+        sr_measurements = self._measurer.measure(sr)
+        hr_measurements = [originals[i] for i in present]
         references = self.references()
         niqe = [] if references.niqe is None else [references.niqe.metric]
-        beside = [originals[i].seen for i in present]
-        measured: dict[str, list[Any]] = {
-            **compare([*self._images, *niqe], sr, hr[present]),
-            **identities(looked, beside, references.threshold),
+        columns: dict[str, list[Any]] = {
+            **compare([*self._pair_metrics, *niqe], sr, hr[present]),
+            **identities(sr_measurements, hr_measurements, references.threshold),
         }
-        if "attribute_cosine" in self._instruments.metrics:
-            measured["attribute_cosine"] = attribute_cosines(looked, beside)
+        if "attribute_cosine" in self._suite.metrics:
+            columns["attribute_cosine"] = attribute_cosines(sr_measurements, hr_measurements)
         for k, i in enumerate(present):
-            seen[i] = looked[k]
-            values[i] = {name: numbers[k] for name, numbers in measured.items()}
-        return seen, values
-
-    def _stack_features(self, seen: Sequence[ImageMeasurements | None]) -> store.Features | None:
-        dim = self._run.features_dim
-        if dim is None:
-            return None
-        nothing = np.full(dim, np.nan, np.float32)
-        return np.stack(
-            [s.set_features if s and s.set_features is not None else nothing for s in seen]
-        )
-
-    def _compared(self, answered: Upsampled) -> Tensor | None:
-        """Bring an output to the run's resolution."""
-        if answered.image is None:
-            return None
-        image = answered.image.float()
-        if image.shape[-1] != self._resolution:
-            image = resize(image[None], self._resolution, "bicubic")[0].clamp(0, 1)
-        return image
-
-    def _row(
-        self,
-        arm: str,
-        draw: Draw,
-        seed: int,
-        original: Original,
-        answered: Upsampled,
-        seen: ImageMeasurements | None,
-    ) -> dict[str, Any]:
-        """One row of the samples, but for its image and the image metrics."""
-        feasible = answered.feasible
-        if feasible is None and answered.downscale_error is not None:
-            feasible = answered.downscale_error <= self._eps
-        columns = self._instruments.columns
-        return {
-            "face_id": draw.face_id,
-            "dataset": self._spec.dataset,
-            "arm": arm,
-            "condition": draw.condition,
-            "scale": draw.scale,
-            "draw": draw.index,
-            "seed": seed,
-            "status": str(status(answered, seen)),
-            "feasible": bool(feasible),
-            "downscale_error": answered.downscale_error,
-            "steps": answered.steps,
-            "seconds": answered.seconds,
-            "hr_aligned": original.aligned,
-            "reason": answered.reason,
-            **original.seen.columns("hr", columns),
-            **(seen.columns("sr", columns) if seen is not None else {}),
-            **{
-                f"label_{attribute}": word
-                for attribute, word in self._plan.faces[draw.face_id].labels.items()
-            },
-        }
-
-    def _keep(
-        self, arm: str, draw: Draw, original: Original, output: Tensor | None, lr: Tensor
-    ) -> str | None:
-        """Store the images of a draw where the spec keeps them; return the output's path."""
-        if output is None or draw.face_id not in self._kept:
-            return None
-        key = (draw.face_id, draw.condition, draw.scale, draw.index)
-        path = store.output_path(arm, *key)
-        self._run.write_image(path, encode_png(output))
-        # Draws share their original and arms share their inputs: what is there is the same.
-        for relative, image in (
-            (store.original_path(draw.face_id), original.image),
-            (store.lr_path(*key), lr),
-        ):
-            if not (self._run.path / relative).exists():
-                self._run.write_image(relative, encode_png(image))
-        return path
+            measured[i] = sr_measurements[k]
+            pair_values[i] = {name: values[k] for name, values in columns.items()}
+        return measured, pair_values
 
 
-def kept_faces(manifest: Manifest) -> frozenset[str]:
-    """Faces whose images are kept: all, none, or the first few of each cell of the draw."""
-    keep, faces = manifest.spec.keep_images, manifest.faces
-    if keep != "sample":
-        return frozenset(face.id for face in faces) if keep == "all" else frozenset()
-    columns = [c for g in manifest.spec.groupings[:1] for c in g]
-    taken: dict[tuple[str | None, ...], list[str]] = {}
-    for face in faces:
-        taken.setdefault(tuple(face.labels.get(c) for c in columns), []).append(face.id)
-    return frozenset(face_id for cell in taken.values() for face_id in cell[:SAMPLE_FACES])
-
-
-def status(answered: Upsampled, seen: ImageMeasurements | None) -> Status:
-    """Say what became of a draw: ``no_face`` where its output shows none, feasible or not."""
-    judged = answered.status in (Status.OK, Status.INFEASIBLE)
-    if judged and seen is not None and seen.face_found is False:
+def status(result: Upsampled, measurements: ImageMeasurements | None) -> Status:
+    """Return the status of a draw: ``no_face`` where its output shows none, feasible or not."""
+    judged = result.status in (Status.OK, Status.INFEASIBLE)
+    if judged and measurements is not None and measurements.face_found is False:
         return Status.NO_FACE
-    return answered.status
+    return result.status
 
 
-def answer(
-    arm: Upsampler, requests: Sequence[Request], degradation: DegradationModel
+def upsample(
+    arm: Upsampler, requests: Sequence[Request], degradation: Degradation
 ) -> list[Upsampled]:
-    """Ask an arm, and hold it to the contract: an answer a request, finite images in [0, 1]."""
-    answers = arm(requests, degradation)
-    if len(answers) != len(requests):
-        return [_failed(f"{len(answers)} answers to {len(requests)} requests") for _ in requests]
-    return [_checked(answered) for answered in answers]
+    """Call an arm and check its results: one per request, finite images in [0, 1].
 
-
-def _checked(answered: Upsampled) -> Upsampled:
-    image = answered.image
-    if image is None:
-        return answered
-    if image.ndim != 3 or image.shape[0] != 3 or image.shape[1] != image.shape[2]:
-        return _failed(f"output of shape {tuple(image.shape)}, not (3, R, R)")
-    if not bool(torch.isfinite(image).all()):
-        return _failed("output is not finite")
-    if float(image.min()) < 0 or float(image.max()) > 1:
-        return _failed("output leaves [0, 1]")
-    return answered
+    A result that breaks the contract becomes a row of status ``error``.
+    """
+    results = arm(requests, degradation)
+    if len(results) != len(requests):
+        return [_failed(f"{len(results)} answers to {len(requests)} requests") for _ in requests]
+    checked = []
+    for result in results:
+        image = result.image
+        if image is None:
+            checked.append(result)
+        elif image.ndim != 3 or image.shape[0] != 3 or image.shape[1] != image.shape[2]:
+            checked.append(_failed(f"output of shape {tuple(image.shape)}, not (3, R, R)"))
+        elif not bool(torch.isfinite(image).all()):
+            checked.append(_failed("output is not finite"))
+        elif float(image.min()) < 0 or float(image.max()) > 1:
+            checked.append(_failed("output leaves [0, 1]"))
+        else:
+            checked.append(result)
+    return checked
 
 
 def _failed(reason: str) -> Upsampled:
     return Upsampled(None, None, False, 0, 0.0, Status.ERROR, reason)
-
-
-def encode_png(image: Tensor) -> bytes:
-    """Encode (3, H, W) in [0, 1] as an 8-bit PNG."""
-    pixels = (to_numpy(image).clip(0, 1) * 255).round().astype(np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    return buffer.getvalue()

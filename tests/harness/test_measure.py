@@ -101,9 +101,9 @@ def test_probabilities_come_in_the_words_of_the_data_set(
     namespace: dict = {}
     exec(attribute_code, namespace)
     spec = {**manifest.spec.as_dict(), "data_root": fairface_root}
-    bench = UnitRunner(plan_audit(make_spec(spec)), attributed)
+    runner = UnitRunner(plan_audit(make_spec(spec)), attributed)
     row = rows.iloc[0]
-    answer = namespace["Model"]()(bench.original(row.face_id).image[None])
+    answer = namespace["Model"]()(runner.photos.original(row.face_id).image[None])
     by_name = dict(zip(namespace["RACES"], answer.probabilities["race"][0].tolist(), strict=True))
     assert row.hr_race_p.tolist() == pytest.approx([by_name[word] for word in words], abs=1e-6)
     assert row.hr_race == max(by_name, key=by_name.__getitem__)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pulse_audit.harness.references import fit, read
+from pulse_audit.harness.measure import fit_references, read_references
 from pulse_audit.types import InputError
 
 
@@ -19,8 +19,8 @@ def originals(n: int) -> list:
 
 
 def test_what_is_stored_comes_back_to_the_bit() -> None:
-    found = fit(iter(originals(50)), ["a", "b"] * 25, 32, verify=True)
-    again = read(json.loads(json.dumps(found.as_json())))
+    found = fit_references(iter(originals(50)), ["a", "b"] * 25, 32, verify=True)
+    again = read_references(json.loads(json.dumps(found.as_json())))
     assert found.niqe is not None and again.niqe is not None
     assert torch.equal(again.niqe.mean, found.niqe.mean)
     assert torch.equal(again.niqe.covariance, found.niqe.covariance)
@@ -31,7 +31,7 @@ def test_what_is_stored_comes_back_to_the_bit() -> None:
 def test_the_threshold_lets_the_stated_share_of_strangers_through() -> None:
     """Counted anew over all pairs."""
     pairs = originals(50)
-    threshold = fit(iter(pairs), ["a"] * 50, None, verify=True).threshold
+    threshold = fit_references(iter(pairs), ["a"] * 50, None, verify=True).threshold
     assert threshold is not None and threshold.rate == 0.01
     unit = np.stack([v / np.linalg.norm(v) for _, v in pairs]).astype(float)
     cosines = (unit @ unit.T)[np.triu_indices(50, 1)]
@@ -39,16 +39,16 @@ def test_the_threshold_lets_the_stated_share_of_strangers_through() -> None:
 
 
 def test_too_few_originals_are_a_reason_not_a_number() -> None:
-    found = fit(iter(originals(5)), ["a"] * 5, 32, verify=True)
+    found = fit_references(iter(originals(5)), ["a"] * 5, 32, verify=True)
     assert found.niqe is None and found.threshold is None
     assert set(found.unavailable) == {"niqe_small", "verified"}
 
 
 def test_nothing_is_taken_that_was_not_asked_for() -> None:
-    found = fit(iter(()), [], None, verify=False)
+    found = fit_references(iter(()), [], None, verify=False)
     assert found.summary() == {"niqe": None, "verified": None, "unavailable": {}}
 
 
 def test_a_damaged_file_costs_one_line() -> None:
     with pytest.raises(InputError, match=r"references\.json"):
-        read({"niqe": {"patch": 32}})
+        read_references({"niqe": {"patch": 32}})

@@ -23,7 +23,7 @@ def test_the_fingerprint_is_of_what_is_asked_not_of_where_it_lies() -> None:
 
 
 def test_the_fingerprint_never_changes_between_versions_unnoticed() -> None:
-    assert AuditSpec(dataset="x", seed=0).asked().keys() == {
+    assert AuditSpec(dataset="x", seed=0).requested().keys() == {
         "dataset", "split", "arms", "generators", "search", "scales", "conditions", "kernel",
         "resolution", "crop", "group_by", "per_group", "draws", "limit", "seed", "keep_images",
         "device", "precision", "threads", "batch", "trusted_files", "attributes", "metrics",

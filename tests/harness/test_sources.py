@@ -9,17 +9,17 @@ import torch
 from PIL import Image
 
 from pulse_audit import store
-from pulse_audit.harness import sources_run
+from pulse_audit.harness import sources
 from pulse_audit.harness.plan import plan_audit
 from pulse_audit.harness.run import run_audit
-from pulse_audit.harness.sources_models import settle_sources
-from pulse_audit.harness.sources_run import Settings, run_sources
+from pulse_audit.harness.source_models import resolve_sources
+from pulse_audit.harness.sources import SourcesConfig, run_sources
 from pulse_audit.harness.spec import make_spec
 from pulse_audit.summary.sources import source_rows
 from pulse_audit.types import InputError
 
 SIDE, SCALE, FACES = 16, 4, 6
-QUICK = Settings(prior_samples=200, uninformative_draws=2)
+QUICK = SourcesConfig(prior_samples=200, uninformative_draws=2)
 CHECKER = (-1.0) ** (np.arange(SIDE)[:, None] + np.arange(SIDE)[None])
 
 #: The sign of a chequer, which DS removes, is the group. `prefers` shows B for 2 % of its prior,
@@ -236,13 +236,13 @@ def test_the_manifest_says_who_guided_and_who_checked(finished):
     assert about["settings"]["prior_samples"] == 200
 
 
-def again(toy, out, settings=QUICK):
+def again(toy, out, config=QUICK):
     """Plan the toy's run anew and make its sources in the directory that is there."""
     plan = plan_audit(spec(toy))
     run = store.open_run(out)
     calls = []
-    run_sources(run, plan, settle_sources(plan, f"{toy}/toy.py:check"),
-                lambda *now: calls.append(now), settings)  # fmt: skip
+    run_sources(run, plan, resolve_sources(plan, f"{toy}/toy.py:check"),
+                lambda *now: calls.append(now), config)  # fmt: skip
     return calls
 
 
@@ -257,7 +257,7 @@ def test_interrupted_sources_go_on_and_end_the_same(toy, finished, tables, monke
     before = contents(finished.path)
     for name in tables:
         (finished.path / "sources" / f"{name}.parquet").unlink()
-    search, done = sources_run.guided_search, []
+    search, done = sources.guided_search, []
 
     def stops(*args, **options):
         if len(done) == 2:
@@ -265,11 +265,11 @@ def test_interrupted_sources_go_on_and_end_the_same(toy, finished, tables, monke
         done.append(1)
         return search(*args, **options)
 
-    monkeypatch.setattr(sources_run, "guided_search", stops)
+    monkeypatch.setattr(sources, "guided_search", stops)
     with pytest.raises(KeyboardInterrupt):
         again(toy, finished.path)
     assert finished.source_tables() is None
-    monkeypatch.setattr(sources_run, "guided_search", search)
+    monkeypatch.setattr(sources, "guided_search", search)
     calls = again(toy, finished.path)
     assert calls[0][0] == calls[0][2] > 0  # what was finished is restored
     assert calls[-1][0] == calls[-1][1]
@@ -301,7 +301,7 @@ def test_what_cannot_be_asked_is_one_line_and_leaves_nothing(toy, tmp_path, chan
 
 
 def test_a_second_model_that_sees_no_b_calls_its_guided_draws_fooled(toy, tmp_path, monkeypatch):
-    few = Settings(prior_samples=2, uninformative_draws=1)
+    few = SourcesConfig(prior_samples=2, uninformative_draws=1)
     monkeypatch.setattr(run_sources, "__defaults__", (few,))
     monkeypatch.setattr("pulse_audit.harness.run.html.publish", lambda run: None)
     changes = {"second_attributes": f"{toy}/toy.py:blind", "arms": [], "draws": 1}
@@ -315,7 +315,7 @@ def test_a_second_model_that_sees_no_b_calls_its_guided_draws_fooled(toy, tmp_pa
 
 def test_without_a_second_model_the_manifest_says_why(toy):
     plan = plan_audit(spec(toy))
-    assert "none" in settle_sources(plan, "none").unchecked
-    assert settle_sources(plan, f"{toy}/toy.py:other_words").unchecked == (
+    assert "none" in resolve_sources(plan, "none").unchecked
+    assert resolve_sources(plan, f"{toy}/toy.py:other_words").unchecked == (
         "foreign does not predict group in the same words"
     )

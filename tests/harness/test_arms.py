@@ -9,8 +9,8 @@ from torch import Tensor
 from pulse_audit.datasets.readers import read_faces
 from pulse_audit.datasets.registry import load_registry
 from pulse_audit.degrade.degradation import DegradationModel
+from pulse_audit.harness.photos import FacePreparer
 from pulse_audit.harness.plan import Plan, plan_audit
-from pulse_audit.harness.planted import preparer
 from pulse_audit.harness.spec import make_spec
 from pulse_audit.types import Draw, InputError, Request, Status
 
@@ -59,7 +59,8 @@ def test_outputs_are_prepared_faces_of_the_planted_group_and_never_the_run_s_own
 ) -> None:
     plan, images = answers(fairface_root, matrix)
     faces = read_faces(load_registry().get("fairface"), fairface_root, "val").faces
-    prepare = preparer(faces, torch.device("cpu"), False, "fairface-0.25", 32)
+    preparer = FacePreparer(32, "fairface-0.25", False, torch.device("cpu"))
+    prepare = preparer.prepare_by_id(faces)
     free = {face.id: face for face in faces if face.id not in plan.faces}
     inputs = [face for face in plan.faces.values() for _ in range(3)]
     for image, given in zip(images, inputs, strict=True):

@@ -1,0 +1,153 @@
+"""The arms of a run: planted ones, the frame in which all are compared, and their descriptions."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+from torch import Tensor
+
+from pulse_audit.datasets.balance import cell_of
+from pulse_audit.datasets.readers import FaceIndex
+from pulse_audit.datasets.registry import DatasetCard
+from pulse_audit.degrade.resample import check_factor
+from pulse_audit.harness.spec import AuditSpec
+from pulse_audit.models.arms import arm_sha256
+from pulse_audit.names import ArmReference
+from pulse_audit.store.manifest import ArmEntry, Prepared
+from pulse_audit.summary.groups import JOIN
+from pulse_audit.types import InputError, Upsampler
+from pulse_audit.upsamplers.planted import Planted, read_matrix
+
+
+def comparison_frame(spec: AuditSpec, arms: Mapping[str, Upsampler], card: DatasetCard) -> Prepared:
+    """Resolution and crop at which outputs are compared: the smallest generator's by default.
+
+    Raises
+    ------
+    InputError
+        If neither the specification, an arm nor the data set has a resolution.
+    """
+    sized = [arm for arm in arms.values() if arm.resolution is not None]
+    smallest = min(sized, key=lambda arm: arm.resolution or 0, default=None)
+    native = smallest.resolution if smallest is not None else card.resolution
+    resolution = spec.resolution or native
+    if resolution is None:
+        raise InputError(
+            f"data set {card.name!r} has no native size and no arm has one: add --resolution"
+        )
+    native_crop = getattr(smallest, "crop", "as-is")
+    crop = spec.crop or (card.crop if native_crop == "as-is" else native_crop)
+    # Photos that are in the crop already, or in no known one, are not aligned.
+    aligned = crop not in ("as-is", card.crop)
+    return Prepared(resolution=resolution, crop=crop, aligned=aligned)
+
+
+def check_geometry(spec: AuditSpec, arms: Mapping[str, Upsampler], resolution: int) -> None:
+    """Check that every scale divides the resolution, and every arm's own size.
+
+    Raises
+    ------
+    InputError
+        Naming the scale, and the arm where one is at fault.
+    """
+    for scale in spec.scales:
+        check_factor(resolution, scale, spec.kernel)
+        lr_size = resolution // scale
+        for name, arm in arms.items():
+            if arm.resolution is None:
+                continue
+            if arm.resolution % lr_size:
+                raise InputError(
+                    f"{name}: its {arm.resolution} px are no whole multiple of the {lr_size} px "
+                    f"input at --scale {scale} and --resolution {resolution}"
+                )
+            check_factor(arm.resolution, arm.resolution // lr_size, spec.kernel)
+
+
+def planted_arms(
+    references: Sequence[ArmReference],
+    index: FaceIndex,
+    columns: Sequence[str],
+    used: Collection[str],
+    prepare: Callable[[str], Tensor | None],
+) -> dict[str, Upsampler]:
+    """Build planted arms over the groups of the columns.
+
+    The run's own faces estimate the attribute model's confusion, all other faces of the split may
+    be returned: two folds without a common face, so the correction is never tested on the faces
+    it was estimated from.
+
+    Parameters
+    ----------
+    references : sequence of ArmReference
+        Their ``reference`` is the matrix file.
+    index : FaceIndex
+        The faces of the run's split.
+    columns : sequence of str
+        Label columns of the run's first grouping.
+    used : collection of str
+        Ids of the run's own faces, which are never returned.
+    prepare : callable
+        See `Planted`.
+
+    Raises
+    ------
+    InputError
+        If the grouping is measured or missing, the matrix is not one over its groups, or a group
+        has no face left.
+    """
+    if not references:
+        return {}
+    if not columns or set(columns) - set(index.vocabulary):
+        raise InputError(
+            f"{references[0].name}: a planted matrix is over labelled groups: --group-by starts "
+            f"with {','.join(columns) or 'nothing'}, not with one of {', '.join(index.vocabulary)}"
+        )
+    words = (index.vocabulary[column] for column in columns)
+    groups = [JOIN.join(cell) for cell in itertools.product(*words)]
+    pool: dict[str, list[str]] = {group: [] for group in groups}
+    for face in index.faces:
+        if face.id not in used:
+            pool[JOIN.join(cell_of(face, columns))].append(face.id)
+
+    def group_of(labels: Mapping[str, str]) -> str:
+        return JOIN.join(labels[column] for column in columns)
+
+    return {
+        r.name: Planted(r.name, read_matrix(Path(r.reference), groups), group_of, pool, prepare)
+        for r in references
+    }
+
+
+def describe_arm(reference: ArmReference, arm: Upsampler, frame: Prepared) -> ArmEntry:
+    """Entry of an arm in the manifest, with notes where its size or crop is not the run's.
+
+    Raises
+    ------
+    InputError
+        If the description of a foreign arm cannot be stored.
+    """
+    notes = []
+    if arm.resolution not in (None, frame.resolution):
+        notes.append(f"native size {arm.resolution} px, resampled to {frame.resolution} px")
+    crop = getattr(arm, "crop", "as-is")
+    if crop not in ("as-is", frame.crop):
+        notes.append(f"made for crop {crop}, compared at crop {frame.crop}")
+    notes.extend(getattr(arm, "caveats", ()))
+    description = {**arm.describe(), "notes": notes}
+    if description.get("search", {}).get("stop_at_feasibility"):
+        notes.append("search fast: an image is kept at its first feasible step, and not improved")
+    if reference.kind != "interpolation":
+        digest = arm_sha256(reference)
+        description["file_sha256"] = digest
+        generator = description.get("generator")
+        if isinstance(generator, dict):
+            generator["sha256"] = generator.get("sha256") or digest
+    try:
+        return ArmEntry.model_validate(description)
+    except ValidationError as error:
+        entry = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise InputError(f"{reference.name}: {entry!r} of describe() cannot be stored") from None

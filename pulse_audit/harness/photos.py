@@ -1,0 +1,271 @@
+"""From photos to inputs: decode, align, resize, degrade; and the images that a run keeps.
+
+Work units, ``--sources``, planted arms and single photos all take this path.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import re
+import zlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from pulse_audit import store
+from pulse_audit.datasets.images import UnreadableImage, load
+from pulse_audit.degrade.degradation import DegradationModel
+from pulse_audit.degrade.resample import resize
+from pulse_audit.faces.align import FaceAligner, centre_square
+from pulse_audit.models import shipped
+from pulse_audit.seeding import fingerprint
+from pulse_audit.store.manifest import Manifest, WorkUnit
+from pulse_audit.types import Draw, Face, InputError, Request
+
+#: Faces per group whose images are kept by ``--keep-images sample``.
+SAMPLE_FACES = 2
+#: Memory for the prepared faces that planted arms return, in bytes.
+PLANTED_CACHE = 2**27
+#: Ends the name of the list of training photos beside a shipped model.
+TRAINING_PHOTOS = "-images.txt.gz"
+
+
+@dataclass(frozen=True)
+class PreparedFace:
+    """An original (3, R, R) in [0, 1], and whether a face was found in it to align.
+
+    ``aligned`` is None where the photo was not to be aligned, so that no detector ran.
+    """
+
+    image: Tensor
+    aligned: bool | None
+
+
+class FacePreparer:
+    """Photos to originals: aligned to a crop, or their centre square, and resized.
+
+    Parameters
+    ----------
+    resolution : int
+        Side R of the originals, in pixels.
+    crop : str
+    align : bool
+        Whether photos have to be aligned; False where they are in the crop already.
+    device : torch.device
+        Of the face detector.
+    """
+
+    def __init__(self, resolution: int, crop: str, align: bool, device: torch.device) -> None:
+        self._resolution, self._crop = resolution, crop
+        self._aligner = FaceAligner(device) if align else None
+
+    def prepare(self, photo: NDArray[np.float32]) -> PreparedFace:
+        """Prepare a decoded photo (H, W, 3) in [0, 1].
+
+        A photo without a detectable face is used unaligned: dropping it would drop the groups on
+        which the detector fails.
+        """
+        if self._aligner is None:
+            return PreparedFace(centre_square(photo, self._resolution), None)
+        image = self._aligner.align(photo, self._crop, self._resolution)
+        if image is None:
+            return PreparedFace(centre_square(photo, self._resolution), False)
+        return PreparedFace(image, True)
+
+    def prepare_by_id(self, faces: Sequence[Face]) -> Callable[[str], Tensor | None]:
+        """Return a function from a face's id to its original; None for an unreadable photo."""
+        sources = {face.id: face.source for face in faces}
+
+        # An original takes 3 x 4 bytes per pixel.
+        @lru_cache(maxsize=max(16, PLANTED_CACHE // (12 * self._resolution**2)))
+        def prepare(face_id: str) -> Tensor | None:
+            try:
+                return self.prepare(load(sources[face_id])).image
+            except UnreadableImage:
+                return None
+
+        return prepare
+
+
+@dataclass(frozen=True)
+class UnitInputs:
+    """The n draws of a work unit with their seeds, originals (n, 3, R, R) and inputs.
+
+    ``lr`` is (n, 3, R / scale, R / scale); both image batches are on the run's device.
+    """
+
+    draws: list[Draw]
+    seeds: list[int]
+    hr: Tensor
+    lr: Tensor
+    degradation: DegradationModel
+    requests: list[Request]
+
+
+class FacePipeline:
+    """The photos of a run: originals, degraded inputs, outputs, and what is kept of them.
+
+    Parameters
+    ----------
+    run : store.Run
+        Receives the images that are kept.
+    manifest : Manifest
+        The plan of the run.
+    faces : mapping of str to Face
+        By id.
+    """
+
+    def __init__(self, run: store.Run, manifest: Manifest, faces: Mapping[str, Face]) -> None:
+        self._run, self._spec, self._faces = run, manifest.spec, faces
+        prepared = manifest.prepared
+        self.resolution, self.crop = prepared.resolution, prepared.crop
+        self.device = torch.device(manifest.execution.device)
+        self._kept = faces_to_keep(manifest)
+        preparer = FacePreparer(self.resolution, self.crop, prepared.aligned, self.device)
+
+        # A unit holds several draws of a face, and the next arm takes the same faces again.
+        @lru_cache(maxsize=2 * manifest.execution.batch)
+        def original(face_id: str) -> PreparedFace:
+            return preparer.prepare(load(faces[face_id].source))
+
+        self.original = original
+
+    def unit_inputs(self, unit: WorkUnit) -> UnitInputs:
+        """Degrade the originals of a work unit, each draw with its own seed."""
+        draws = [Draw(face_id, unit.condition, unit.scale, index) for face_id, index in unit.draws]
+        seeds = [draw.seed(self._spec.seed) for draw in draws]
+        # HR (n, 3, R, R) -> LR (n, 3, R / scale, R / scale)
+        hr = torch.stack([self.original(draw.face_id).image for draw in draws]).to(self.device)
+        degradation = DegradationModel(unit.condition, unit.scale, self._spec.kernel)
+        lr = degradation(hr, [fingerprint(seed, "degradation") for seed in seeds])
+        requests = [
+            Request(small, draw.face_id, self._faces[draw.face_id].labels, seed)
+            for small, draw, seed in zip(lr, draws, seeds, strict=True)
+        ]
+        return UnitInputs(draws, seeds, hr, lr, degradation, requests)
+
+    def resample(self, images: Tensor) -> Tensor:
+        """Bring outputs (n, 3, r, r) to the run's resolution (n, 3, R, R); differentiable."""
+        if images.shape[-1] == self.resolution:
+            return images
+        return resize(images, self.resolution, "bicubic").clamp(0, 1)
+
+    def keep(self, arm: str, draw: Draw, output: Tensor, lr: Tensor | None = None) -> str | None:
+        """Store the output of a draw where the run keeps the images of its face.
+
+        Parameters
+        ----------
+        arm : str
+        draw : Draw
+        output : Tensor, (3, R, R)
+        lr : Tensor, (3, r, r), optional
+            Its input, which is kept too, with the original.
+
+        Returns
+        -------
+        str or None
+            Path of the output, relative to the run; None where it is not kept.
+        """
+        if draw.face_id not in self._kept:
+            return None
+        key = (draw.face_id, draw.condition, draw.scale, draw.index)
+        path = store.output_path(arm, *key)
+        self._run.write_image(path, encode_png(output))
+        if lr is not None:
+            # Draws share their original and arms their inputs: a file that exists is the same.
+            original = self.original(draw.face_id).image
+            inputs = {store.original_path(draw.face_id): original, store.lr_path(*key): lr}
+            for relative, image in inputs.items():
+                if not (self._run.path / relative).exists():
+                    self._run.write_image(relative, encode_png(image))
+        return path
+
+
+def faces_to_keep(manifest: Manifest) -> frozenset[str]:
+    """Ids of the faces whose images are kept: all, none, or the first few of each group."""
+    keep, faces = manifest.spec.keep_images, manifest.faces
+    if keep == "all":
+        return frozenset(face.id for face in faces)
+    if keep != "sample":
+        return frozenset()
+    # Groups of the first grouping: the one that the draw of faces is balanced over.
+    columns = [column for grouping in manifest.spec.groupings[:1] for column in grouping]
+    groups: dict[tuple[str | None, ...], list[str]] = {}
+    for face in faces:
+        groups.setdefault(tuple(face.labels.get(c) for c in columns), []).append(face.id)
+    return frozenset(face_id for ids in groups.values() for face_id in ids[:SAMPLE_FACES])
+
+
+def to_numpy(image: Tensor) -> NDArray[Any]:
+    """(3, H, W) tensor to (H, W, 3) array of float32."""
+    pixels: NDArray[Any] = image.detach().permute(1, 2, 0).float().cpu().numpy()
+    return pixels
+
+
+def encode_png(image: Tensor) -> bytes:
+    """Encode (3, H, W) in [0, 1] as an 8-bit PNG."""
+    pixels = (to_numpy(image).clip(0, 1) * 255).round().astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class TrainingPhotos:
+    """Photos a model was trained on: SHA-256 of their bytes, and their names in FairFace.
+
+    Both count: training may have used smaller copies of photos that a run has in full.
+    """
+
+    digests: frozenset[str]
+    names: frozenset[str] = frozenset()
+
+
+def read_training_photos(path: Path) -> TrainingPhotos:
+    """Read a list of training photos: per line a SHA-256 and, after spaces, a file name.
+
+    Raises
+    ------
+    InputError
+        If a line does not begin with a SHA-256.
+    """
+    try:
+        lines = gzip.decompress(path.read_bytes()).decode().splitlines()
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+        raise InputError(f"{path}: unreadable list of training photos ({error})") from None
+    pairs = [line.partition(" ")[::2] for line in lines]
+    for digest, _ in pairs:
+        if not re.fullmatch(r"[0-9a-f]{64}", digest):
+            raise InputError(f"{path}: {digest[:20]!r} is no SHA-256; the list is damaged")
+    names = frozenset(name.strip() for _, name in pairs)
+    return TrainingPhotos(frozenset(digest for digest, _ in pairs), names - {""})
+
+
+def training_photo_notes(models: Collection[str], manifest: Manifest) -> list[str]:
+    """Say how many of a run's photos the models were trained on, for those that state them.
+
+    Names are compared where the data set of the run is FairFace.
+    """
+    notes, faces = [], manifest.faces
+    for model in models:
+        path = shipped.ASSETS / f"{model}{TRAINING_PHOTOS}"
+        if not path.is_file():
+            continue
+        photos = read_training_photos(path)
+        names = photos.names if manifest.dataset.name.startswith("fairface") else frozenset()
+        known = sum(face.sha256 in photos.digests or face.id in names for face in faces)
+        if known:
+            notes.append(
+                f"{model} was trained on {known} of the {len(faces)} photos of this run: its "
+                "results on those say little about new faces"
+            )
+    return notes

@@ -1,0 +1,388 @@
+"""``--sources``: samples of the prior, guided searches, and searches for uninformative inputs.
+
+Four tables in ``sources/``, made after the units, task by task: finished tasks survive an
+interruption, and the tables are written whole once all tasks are finished.
+
+originals.parquet
+    One row per face: the attribute models' predictions on the original.
+prior.parquet
+    Samples of each generator's prior, and the attribute model's predictions on them.
+guided.parquet
+    One row per draw of every pulse arm: its search once more, from the same start, guided toward
+    the face's labelled group.
+uninformative.parquet
+    Searches for inputs with little or no information on the group: means of the evaluation faces
+    of each group, these means with noise, and uniform greys.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from pulse_audit import store
+from pulse_audit.degrade.degradation import DegradationModel
+from pulse_audit.faces.attributes import Column
+from pulse_audit.faces.skin import SkinTone, skin_tone
+from pulse_audit.files import atomic_write
+from pulse_audit.generators.searchable import drawn_from, prior_images
+from pulse_audit.harness.guidance import WEIGHTS, guided_search
+from pulse_audit.harness.photos import FacePipeline, to_numpy
+from pulse_audit.harness.plan import Plan
+from pulse_audit.harness.source_models import SourceModels
+from pulse_audit.search.sphere import draw_start
+from pulse_audit.search.upsampler import PulseUpsampler
+from pulse_audit.seeding import fingerprint, hexdigest
+from pulse_audit.store.manifest import WorkUnit
+from pulse_audit.types import Request
+
+Progress = Callable[[int, int, int], None]
+SourceRow: TypeAlias = dict[str, Any]
+
+#: Prior samples rendered together: a constant, so that no sample depends on the run's batch.
+PRIOR_BATCH = 100
+#: Prior samples of one task.
+PRIOR_TASK = 500
+
+_FLOAT, _TEXT, _FLAG, _INT = pa.float64(), pa.string(), pa.bool_(), pa.int64()
+_TONE = {"lightness": _FLOAT, "ita": _FLOAT}
+_SEARCH = {
+    "arm": _TEXT, "condition": _TEXT, "scale": _INT, "draw": _INT, "seed": _INT,
+    "feasible": _FLAG, "downscale_error": _FLOAT,
+}  # fmt: skip
+#: Columns of the tables, before those of the attribute models.
+COLUMNS: Mapping[str, Mapping[str, pa.DataType]] = {
+    "originals": {"face_id": _TEXT},
+    "prior": {"arm": _TEXT, "index": _INT, "seed": _INT, "drawn": _TEXT, **_TONE},
+    "guided": {
+        "face_id": _TEXT, **_SEARCH,
+        "shown": _FLAG, "steps": _INT, "weight": _FLOAT, "seconds": _FLOAT, "image": _TEXT,
+    },
+    "uninformative": {
+        **_SEARCH, "kind": _TEXT, "about": _TEXT, "input": _TEXT, "status": _TEXT, **_TONE,
+    },
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SourcesConfig:
+    """Sample sizes and inputs; recorded in the manifest.
+
+    Attributes
+    ----------
+    prior_samples : int
+        Per generator.
+    uninformative_draws : int
+        Per input.
+    noise : float
+        Standard deviation of the noise on group means, on the [0, 1] scale of the input. Its
+        square, 1.6e-3, is below the eps of the official search, so that a smooth face still fits.
+    greys : tuple of float
+    weights : tuple of float
+        Of the guidance, tried in turn.
+    """
+
+    prior_samples: int = 10_000
+    uninformative_draws: int = 20
+    noise: float = 0.04
+    greys: tuple[float, ...] = (0.25, 0.5, 0.75)
+    weights: tuple[float, ...] = WEIGHTS
+
+
+STANDARD = SourcesConfig()
+
+
+@dataclass(frozen=True)
+class SourceTask:
+    """One task: its table, its name, what it counts for in the progress, and how it is done."""
+
+    table: str
+    name: str
+    size: int
+    rows: Callable[[], list[SourceRow]] = field(repr=False)
+
+
+def table_schemas(models: SourceModels) -> dict[str, pa.Schema]:
+    """Columns of the four tables."""
+
+    def predicted(side: str, columns: Sequence[Column]) -> dict[str, pa.DataType]:
+        words = {f"{side}_{column.name}": _TEXT for column in columns}
+        return words | {f"{name}_p": pa.list_(_FLOAT) for name in words}
+
+    hr, sr = predicted("hr", models.columns), predicted("sr", models.columns)
+    check = predicted("check", models.check_columns)
+    predictions = {"originals": hr | check, "prior": sr, "guided": sr | check, "uninformative": sr}
+    return {
+        name: pa.schema([*{**COLUMNS[name], **predictions[name]}.items()])
+        for name in store.SOURCE_TABLES
+    }
+
+
+def encode_parquet(table: pa.Table) -> bytes:
+    """Encode a table as a Parquet file."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def run_sources(
+    run: store.Run,
+    plan: Plan,
+    models: SourceModels,
+    progress: Progress,
+    config: SourcesConfig = STANDARD,
+) -> None:
+    """Make the tables of ``sources/``, or finish them; complete tables are left as they are.
+
+    Parameters
+    ----------
+    run : store.Run
+        With its units finished.
+    plan : Plan
+    models : SourceModels
+        From `resolve_sources`.
+    progress : callable
+        Called as ``progress(done, total, restored)``; a search and a task of samples count alike.
+    config : SourcesConfig
+    """
+    # As it comes back from the manifest: lists for tuples.
+    entry = json.loads(json.dumps(models.manifest_entry(asdict(config))))
+    folder = run.path / "sources"
+    tables = {name: folder / f"{name}.parquet" for name in store.SOURCE_TABLES}
+    recorded = run.manifest.sources
+    unchanged = recorded is not None and recorded.as_dict() == entry
+    if unchanged and all(map(Path.is_file, tables.values())):
+        return
+    # Tables are never older than their entry in the manifest.
+    for path in tables.values():
+        path.unlink(missing_ok=True)
+    run.write_manifest(sources=entry)
+
+    # Tasks of another configuration or other models have another key, so they are not reused.
+    key, schemas = hexdigest(entry)[:12], table_schemas(models)
+    tasks = {
+        folder / "parts" / f"{key}-{task.table}-{hexdigest(task.name)[:16]}.parquet": task
+        for task in SourceWork(run, plan, models, config).tasks()
+    }
+    waiting = {path: task for path, task in tasks.items() if not path.is_file()}
+    total = sum(task.size for task in tasks.values())
+    done = restored = total - sum(task.size for task in waiting.values())
+    progress(done, total, restored)
+    for path, task in waiting.items():
+        rows = pa.Table.from_pylist(task.rows(), schema=schemas[task.table])
+        atomic_write(path, encode_parquet(rows))
+        done += task.size
+        progress(done, total, restored)
+
+    # Join the tasks of each table.
+    for name, table in tables.items():
+        parts = [pq.read_table(path) for path, task in tasks.items() if task.table == name]
+        atomic_write(table, encode_parquet(pa.concat_tables(parts)))
+    shutil.rmtree(folder / "parts")
+
+
+class SourceWork:
+    """The work of ``--sources``, cut into tasks; one method for the rows of each table.
+
+    Parameters
+    ----------
+    run : store.Run
+        Receives the images that are kept.
+    plan : Plan
+    models : SourceModels
+    config : SourcesConfig
+    """
+
+    def __init__(
+        self, run: store.Run, plan: Plan, models: SourceModels, config: SourcesConfig
+    ) -> None:
+        self._plan, self._models, self._config = plan, models, config
+        self._spec, self._batch = plan.manifest.spec, plan.manifest.execution.batch
+        self._photos = FacePipeline(run, plan.manifest, plan.faces)
+        self._arms = {n: arm for n, arm in plan.arms.items() if isinstance(arm, PulseUpsampler)}
+        # Faces of each group, by the attributes that guide.
+        names = [column.name for column in models.guided_by]
+        self._groups: dict[str, list[str]] = {}
+        for face in plan.faces.values():
+            group = " × ".join(face.labels[name] for name in names)
+            self._groups.setdefault(group, []).append(face.id)
+
+    def tasks(self) -> Iterator[SourceTask]:
+        """Return all tasks, the quick ones first."""
+        yield SourceTask("originals", "all", 1, self.originals)
+        samples = self._config.prior_samples
+        for arm in self._arms:
+            for first in range(0, samples, PRIOR_TASK):
+                last = min(first + PRIOR_TASK, samples)
+                rows = partial(self.prior, arm, range(first, last))
+                yield SourceTask("prior", f"{arm}/{first}-{last}", 1, rows)
+        for unit in self._plan.manifest.units:
+            if unit.arm in self._arms:
+                yield SourceTask("guided", unit.id, len(unit.draws), partial(self.guided, unit))
+        kinds = [
+            *((kind, group) for kind in ("group_mean", "noisy_mean") for group in self._groups),
+            *(("grey", f"{level:g}") for level in self._config.greys),
+        ]
+        size = self._config.uninformative_draws
+        for arm in self._arms:
+            for scale in self._spec.scales:
+                for kind, content in kinds:
+                    rows = partial(self.uninformative, arm, scale, kind, content)
+                    yield SourceTask("uninformative", f"{arm}/{scale}/{kind}/{content}", size, rows)
+
+    def originals(self) -> list[SourceRow]:
+        """Predict the attributes of every original by itself."""
+        rows = []
+        for face_id in self._plan.faces:
+            image = self._photos.original(face_id).image[None].to(self._photos.device)
+            (predicted,) = self._models.predict_and_check(image, "hr")
+            rows.append({"face_id": face_id, **predicted})
+        return rows
+
+    def prior(self, arm: str, indices: range) -> list[SourceRow]:
+        """Draw samples of a generator's prior and predict their attributes."""
+        generator = self._arms[arm].generator
+        distribution = drawn_from(generator)
+        rows: list[SourceRow] = []
+        for first in range(indices.start, indices.stop, PRIOR_BATCH):
+            batch = range(first, min(first + PRIOR_BATCH, indices.stop))
+            seeds = [fingerprint(self._spec.seed, "prior", index) for index in batch]
+            images = self._photos.resample(prior_images(generator, seeds, self._photos.device))
+            predictions = self._models.predict(images, "sr")
+            for index, seed, image, predicted in zip(
+                batch, seeds, images, predictions, strict=True
+            ):
+                sample = {"arm": arm, "index": index, "seed": seed, "drawn": distribution}
+                rows.append({**sample, **predicted, **self._tone(image)})
+        return rows
+
+    def guided(self, unit: WorkUnit) -> list[SourceRow]:
+        """Search a unit once more, from the same starts, guided toward the labelled groups."""
+        arm = self._arms[unit.arm]
+        inputs = self._photos.unit_inputs(unit)
+        factor = arm.generator.card.resolution // inputs.lr.shape[-1]
+        # Per attribute the class of each draw's labelled group, (n,).
+        classes = {
+            column.name: torch.tensor(
+                [column.words.index(request.labels[column.name]) for request in inputs.requests],
+                device=self._photos.device,
+            )
+            for column in self._models.guided_by
+        }
+        began = time.perf_counter()
+        results = guided_search(
+            arm.generator,
+            inputs.lr,
+            draw_start(arm.generator, inputs.seeds, arm.config),
+            lambda images: inputs.degradation.downscale(images, scale=factor),
+            arm.config,
+            lambda images: self._models.guiding_probabilities(self._photos.resample(images)),
+            classes,
+            self._config.weights,
+        )
+        seconds = (time.perf_counter() - began) / len(results)
+
+        rows = []
+        for draw, seed, result in zip(inputs.draws, inputs.seeds, results, strict=True):
+            predicted, path = {}, None
+            if result.image is not None:
+                image = self._photos.resample(result.image[None])
+                (predicted,) = self._models.predict_and_check(image, "sr")
+                path = self._photos.keep(f"{unit.arm}, guided", draw, image[0])
+            rows.append(
+                {
+                    "face_id": draw.face_id,
+                    "arm": unit.arm,
+                    "condition": draw.condition,
+                    "scale": draw.scale,
+                    "draw": draw.index,
+                    "seed": seed,
+                    "feasible": result.feasible,
+                    "shown": result.shown,
+                    "downscale_error": result.downscale_error,
+                    "steps": result.steps,
+                    "weight": result.weight,
+                    "seconds": seconds,
+                    "image": path,
+                    **predicted,
+                }
+            )
+        return rows
+
+    @cached_property
+    def _means(self) -> dict[str, Tensor]:
+        """Mean original of each group, (3, R, R)."""
+        side = self._photos.resolution
+        means = {}
+        for group, faces in self._groups.items():
+            total = torch.zeros(3, side, side, dtype=torch.float64)
+            for face_id in faces:
+                total += self._photos.original(face_id).image
+            means[group] = (total / len(faces)).float()
+        return means
+
+    def uninformative(self, name: str, scale: int, kind: str, content: str) -> list[SourceRow]:
+        """Search one uninformative input from many starts."""
+        arm, degradation = self._arms[name], DegradationModel("clean", scale, self._spec.kernel)
+        draws = range(self._config.uninformative_draws)
+        seeds = [
+            fingerprint(self._spec.seed, "uninformative", kind, content, scale, draw)
+            for draw in draws
+        ]
+        # The input (1, 3, r, r): a uniform grey, or the mean face of a group.
+        side = self._photos.resolution
+        grey = kind == "grey"
+        hr = torch.full((3, side, side), float(content)) if grey else self._means[content]
+        lr = degradation(hr[None].to(self._photos.device), [0])
+
+        rows: list[SourceRow] = []
+        for first in range(0, len(draws), self._batch):
+            requests = []
+            for seed in seeds[first : first + self._batch]:
+                small = lr[0]
+                if kind == "noisy_mean":
+                    # Every draw has its own noise.
+                    source = torch.Generator().manual_seed(fingerprint(seed, "noise"))
+                    noise = torch.randn(small.shape, generator=source).to(small)
+                    small = (small + self._config.noise * noise).clamp(0, 1)
+                requests.append(Request(small, f"{kind} {content}", {}, seed))
+            for draw, result in enumerate(arm(requests, degradation), start=first):
+                measured: SourceRow = {}
+                if result.image is not None:
+                    image = self._photos.resample(result.image[None])
+                    (measured,) = self._models.predict(image, "sr")
+                    measured |= self._tone(image[0])
+                rows.append(
+                    {
+                        "arm": name,
+                        "condition": "clean",
+                        "scale": scale,
+                        "kind": kind,
+                        "about": content,
+                        "input": f"{kind} {content}",
+                        "draw": draw,
+                        "seed": seeds[draw],
+                        "status": str(result.status),
+                        "feasible": bool(result.feasible),
+                        "downscale_error": result.downscale_error,
+                        **measured,
+                    }
+                )
+        return rows
+
+    def _tone(self, image: Tensor) -> SourceRow:
+        tone = skin_tone(to_numpy(image), self._photos.crop)
+        known = isinstance(tone, SkinTone)
+        return {name: getattr(tone, name) if known else None for name in ("lightness", "ita")}
