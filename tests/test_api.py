@@ -61,3 +61,14 @@ def test_a_scale_that_does_not_fit_the_generator_is_refused() -> None:
     )
     with pytest.raises(pa.InputError, match="16"):
         pa.Pulse(generator, scale=5)
+
+
+def test_a_generator_is_loaded_by_name_and_shows_its_network() -> None:
+    from pulse_audit.models.shipped import shipped_generators
+
+    generator = pa.load_generator(shipped_generators()[0])
+    z = torch.randn(2, generator.network.z_dim, generator=torch.Generator().manual_seed(0))
+    w = generator.mapping(z, labels=None, truncation=1.0)
+    assert torch.equal(w, generator.network.mapping(z))
+    assert generator.synthesis(w, noise="none").shape[:2] == (2, 3)
+    assert pa.as_generator(generator) is generator
