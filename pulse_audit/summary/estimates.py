@@ -276,9 +276,9 @@ def distance_rows(
     subset: Subset, grouping: Grouping, features: AlignedFeatures
 ) -> Iterator[EstimateRow]:
     """KID per group, the widest gap between groups (GPI), and FID of the whole sample."""
+    # (n,): draws of which the output and the original both have features
     measured = np.isfinite(features.outputs[subset.rows]).all(axis=1)
     measured &= np.isfinite(features.originals[subset.faces]).all(axis=1)
-    # draws of which both sides have features; each original counts once, however many its draws
     of_draw = grouping.of_draw[subset.rows]
     detail: Detail = {"network": features.network}
     kernel: dict[str, KernelDistance | Unavailable] = {}
@@ -287,7 +287,7 @@ def distance_rows(
         if not inside.any():
             continue
         faces = np.unique(subset.faces[inside])
-        # (draws, d) and (faces, d)
+        # (draws, d) and (faces, d): each original counts once, however many draws it has
         sets = features.outputs[subset.rows[inside]], features.originals[faces]
         kid = kernel[group] = kernel_distance(*sets, subset.faces[inside], faces)
         estimate = kid if isinstance(kid, Unavailable) else kid.estimate
