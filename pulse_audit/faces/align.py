@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pulse_audit.names import nearest
-from pulse_audit.types import InputError, Unavailable
+from pulse_audit.types import InputError
 
 if TYPE_CHECKING:
     from facenet_pytorch import MTCNN
@@ -50,11 +50,6 @@ LEAST_PIXELS = 20
 #: 0.25) a face is found in 617; with a mirrored margin in 614, with stretched edges in 607, without
 #: a margin in 605.
 MARGIN = 0.5
-
-#: Smallest prepared face, in pixels a side, in which a face is looked for: at 32 px one is found in
-#: 95 to 99 % of 103 prepared photos of FairFace, by crop; at 24 px in 90 to 96 %, and in only 75 %
-#: of those of one group (Black).
-SMALLEST = 32
 
 #: Smallest face looked for in prepared faces, by crop: their place in the frame is known.
 SMALLEST_PREPARED = {"fairface-1.25": LARGE_FACE, "as-is": LARGE_FACE}
@@ -156,16 +151,6 @@ SQUARES: Mapping[str, Callable[[Points], Square]] = {
 
 #: Crops that need a face to be found; ``as-is`` is the photo's own frame.
 CROPS = tuple(SQUARES)
-
-
-def available(resolution: int) -> Unavailable | None:
-    """Why faces are not looked for in images of this size, or None if they are."""
-    if resolution >= SMALLEST:
-        return None
-    return Unavailable(
-        f"faces are not looked for in images under {SMALLEST} px, these have {resolution}: "
-        "the detector misses too many originals"
-    )
 
 
 def centre_square(photo: Photo, size: int) -> Tensor:

@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pulse_audit.faces.align import Points
-from pulse_audit.types import InputError, Unavailable
+from pulse_audit.types import InputError
 
 if TYPE_CHECKING:
     from facenet_pytorch import InceptionResnetV1
@@ -42,10 +42,6 @@ MARGIN = 14
 
 #: Length of an embedding.
 DIMENSION = 512
-
-#: Images with fewer pixels a side are not embedded: a face that fills half of one would have fewer
-#: than the 20 px that MTCNN asks for.
-SMALLEST = 40
 
 #: Smaller images are enlarged by a whole factor before a face is cut at whole pixels; at 32 px the
 #: rounding of the box would otherwise move it by 5 % of the face.
@@ -136,15 +132,6 @@ class FaceNet:
             with torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False):
                 result[batch] = self._network(inputs)
         return result
-
-
-def available(resolution: int) -> Unavailable | None:
-    """Why faces in images of this many pixels a side are not embedded, or None if they are."""
-    if resolution >= SMALLEST:
-        return None
-    return Unavailable(
-        f"faces are not embedded in images under {SMALLEST} px, these have {resolution}"
-    )
 
 
 def cut_face(image: Tensor, box: Points) -> Tensor:

@@ -21,117 +21,83 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.float64]
 Direction = Literal["higher", "lower", "nearer 0", "neither"]
 ColumnType = Literal["float", "flag"]
+Source = Literal[
+    "images", "patches", "attribute features", "face embedding", "detector", "set features"
+]
 #: From the sums of the values over resampled draws and the numbers of draws to the estimates.
 Statistic: TypeAlias = Callable[[FloatArray, FloatArray], FloatArray]
 
 
 @dataclass(frozen=True)
 class RunConditions:
-    """What decides whether a metric can be measured in a run.
+    """What decides whether a metric can be measured in a run."""
 
-    Attributes
-    ----------
-    resolution : int
-        Side in pixels at which outputs are compared.
-    weights : callable
-        From the name of published weights to what the manifest records of them (``weights``,
-        ``sha256``), or why they are not here.
-    attributes : AttributeCard or None
-        Of the run's attribute model.
-    no_attributes : str
-        Why there is no attribute model.
-    """
-
+    #: Side in pixels at which outputs are compared.
     resolution: int
+    #: From the name of published weights to what the manifest records of them (``weights``,
+    #: ``sha256``), or why they are not here.
     weights: Callable[[str], Mapping[str, str] | Unavailable]
+    #: Of the run's attribute model; None where there is none, and why.
     attributes: AttributeCard | None
     no_attributes: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MetricDefinition:
-    """One metric, and everything the package knows about it.
-
-    Attributes
-    ----------
-    name, title, description, unit : str
-    direction : str
-        Which values are better.
-    decimals, display_scale : int, float
-        ``display_scale`` converts the stored number to the unit shown (100 for per cent).
-    kind : str
-        ``proportion``: 0 or 1 a draw; ``mean``: a number a draw; ``derived``: of groups or sets of
-        draws; ``column``: it fills columns that other metrics are taken from.
-    columns : mapping of str to str
-        Columns of the samples that it fills, with their types.
-    in_contract : bool
-        Whether every run has these columns (null where they are not measured); those of other
-        metrics are there where they are measured.
-    reads : tuple of str
-        Columns that a draw's number is taken from; default: those it fills.
-    from_samples : callable, optional
-        From the samples to one float a draw, NaN where that draw was not measured. Default: the
-        column of the metric's name.
-    statistic : callable, optional
-        Estimate from sums and counts of draws; default: their mean.
-    lower_bound : float
-        The least value that the quantity can have.
-    measured_from : str, optional
-        What it is computed from where it is measured on images: ``images`` (output beside
-        original, one batch at a time), ``patches`` (a model fitted on those of the originals), the
-        ``attribute features`` or ``face embedding`` of both, the ``detector``, or ``set features``
-        of all outputs and originals.
-    computed_by : str
-        ``module:function``, imported when it is first used: ``compute(sr, hr)`` as of
-        `pulse_audit.types.Metric`. With ``weights``: a function of ``path``, ``device`` and
-        ``arguments`` that returns an object with this method.
-    arguments, settings : mapping, callable
-        Arguments of ``computed_by``, and further settings; the manifest records both.
-    weights : str
-        Name of the published weights it needs.
-    needs : str
-        What else it needs, for the listing.
-    smallest : int
-        Side in pixels from which on it is defined.
-    replaced : tuple of (str, int), optional
-        A metric that is measured in its place from a side in pixels on.
-    on_request : bool
-        Whether it is measured only where ``--metrics`` names it.
-    terminal : tuple of (str, int), optional
-        Heading and decimals in the table that ends a run.
-    in_report : bool
-        Whether it adds a column to the tables of the report.
-    """
+    """One metric, and everything the package knows about it."""
 
     name: str
     title: str
     description: str
+    #: Which values are better.
     direction: Direction
+    #: ``proportion``: 0 or 1 a draw; ``mean``: a number a draw; ``derived``: of groups or sets of
+    #: draws; ``column``: it fills columns that other metrics are taken from.
     kind: Literal["proportion", "mean", "derived", "column"]
+    #: How it is shown; ``display_scale`` converts stored numbers to the unit (100 for per cent).
     unit: str = ""
     decimals: int = 1
     display_scale: float = 1.0
+
+    #: Columns of the samples that it fills, with their types.
     columns: Mapping[str, ColumnType] = field(default_factory=dict)
+    #: Whether every run has these columns, null where they are not measured; those of other
+    #: metrics are there where they are measured.
     in_contract: bool = False
+    #: Columns that a draw's number is taken from; default: those it fills.
     reads: tuple[str, ...] = ()
+    #: From the samples to (draws,), NaN where not measured; default: the column of its name.
     from_samples: Callable[[pd.DataFrame], FloatArray] | None = None
+    #: Estimate from sums and counts of draws; default: their mean.
     statistic: Statistic | None = None
+    #: The least value that the quantity can have.
     lower_bound: float = -np.inf
-    measured_from: (
-        Literal[
-            "images", "patches", "attribute features", "face embedding", "detector", "set features"
-        ]
-        | None
-    ) = None
+
+    #: What it is computed from where it is measured on images: ``images`` (outputs beside
+    #: originals), ``patches`` (by a model fitted on those of the originals), the ``attribute
+    #: features`` or ``face embedding`` of both, the ``detector``, or the ``set features`` of all.
+    measured_from: Source | None = None
+    #: ``module:function``, imported when it is first used: ``compute(sr, hr)`` as of
+    #: `pulse_audit.types.Metric`; with ``weights`` a function of ``path``, ``device`` and
+    #: ``arguments`` that returns an object with this method. The harness calls only those of
+    #: ``images`` through `load`.
     computed_by: str = ""
+    #: Arguments of ``computed_by``, and further settings; the manifest records both.
     arguments: Mapping[str, Any] = field(default_factory=dict)
     settings: Callable[[], Mapping[str, Any]] = dict
+    #: Name of the published weights it needs, and what else, for the listing.
     weights: str = ""
     needs: str = ""
+    #: Side in pixels from which on it is defined.
     smallest: int = 1
+    #: A metric that is measured in its place from a side in pixels on.
     replaced: tuple[str, int] | None = None
+    #: Whether it is measured only where ``--metrics`` names it.
     on_request: bool = False
+
+    #: Heading and decimals in the table that ends a run.
     terminal: tuple[str, int] | None = None
+    #: Whether it has a column in the tables of the report.
     in_report: bool = False
 
     @property
@@ -158,6 +124,7 @@ class MetricDefinition:
 
     def in_run(self, run: RunConditions) -> dict[str, Any] | Unavailable:
         """Return what the manifest of a run records of the metric, or why it is not measured."""
+        # The reasons, in the order in which they are given: size, weights, attribute model.
         if too_small := self.available(run.resolution):
             return too_small
         if self.replaced and run.resolution >= self.replaced[1]:

@@ -122,6 +122,7 @@ def ms_ssim(sr: Tensor, hr: Tensor) -> Tensor | Unavailable:
 
 def _comparisons(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Compare luminance, and contrast times structure, in every window (eqs. 6 and 13 of SSIM)."""
+    # Weighted moments of every window that lies within the images.
     mean_x, mean_y = _window_mean(x), _window_mean(y)
     variance_x = _window_mean(x * x) - mean_x * mean_x
     variance_y = _window_mean(y * y) - mean_y * mean_y

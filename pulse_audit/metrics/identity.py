@@ -84,6 +84,7 @@ def cosines(first: ArrayLike, second: ArrayLike) -> FloatArray:
     x, y = (np.asarray(vectors, dtype=np.float64) for vectors in (first, second))
     if x.shape != y.shape or x.ndim != 2:
         raise ValueError(f"vectors {x.shape} and {y.shape} must be two sets of one shape, (n, d)")
+    # (n, d), (n, d) -> (n,)
     products = np.einsum("nd,nd->n", x, y)
     lengths = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -111,6 +112,7 @@ def impostor_threshold(
         Cosines greater than the threshold are accepted; of the impostor pairs at most the rate's
         share. Unavailable where there are too few pairs for every rate.
     """
+    # Each pair once, the most alike first.
     similarity, strangers = _pairs(embeddings)
     values = np.sort(similarity[np.triu(strangers)])[::-1]
     for rate in rates:
@@ -149,6 +151,7 @@ def verified(
     values = np.asarray(identity_cosines, dtype=np.float64)
     limit = threshold.cosine if isinstance(threshold, Threshold) else threshold
     known = ~np.isnan(values) if found is None else np.asarray(found, dtype=bool)
+    # An output without a face has no cosine and is not accepted.
     accepted = np.nan_to_num(values, nan=-np.inf) > limit
     return np.where(known, accepted.astype(np.float64), np.nan)
 
@@ -177,6 +180,7 @@ def false_accepts(
     """
     similarity, strangers = _pairs(embeddings)
     limit = threshold.cosine if isinstance(threshold, Threshold) else threshold
+    # Per face: its pairs above the threshold, and all its pairs.
     above, pairs = (np.where(strangers, similarity > limit, 0).sum(1), strangers.sum(1))
     n, total = len(pairs), int(pairs.sum())
     if n < 3 or (total == 2 * pairs).any():
@@ -185,6 +189,7 @@ def false_accepts(
     # Jackknife: the rate without each face and all its pairs.
     left_out = (above.sum() - 2 * above) / (total - 2 * pairs)
     error = math.sqrt((n - 1) / n * np.square(left_out - left_out.mean()).sum())
+    # Student's interval, cut to what a share can be.
     half = error * float(stdtrit(n - 1, 0.5 + 0.95 / 2))
     low, high = max(0.0, value - half), min(1.0, value + half)
     return Estimate(float(value), low, high, n, total // 2, METHOD)

@@ -104,11 +104,13 @@ class Lpips:
 
         Kept by a digest of all pixels, the least recently used are dropped first.
         """
+        # The digest covers shape and pixels: equal keys are equal images.
         keys = []
         for original in originals.detach().float().cpu():
             shape = str(tuple(original.shape)).encode()
             pixels = original.contiguous().numpy().tobytes()
             keys.append(hashlib.blake2b(pixels, key=shape).hexdigest())
+        # Only images that were not met before pass through the trunk.
         missing = {
             key: original
             for key, original in zip(keys, originals, strict=True)
@@ -121,6 +123,7 @@ class Lpips:
             # Copies: a slice would keep the whole batch it was cut from.
             kept = self._kept.pop(key, None) or tuple(layer.clone() for layer in features)
             self._kept[key] = kept
+        # The oldest are dropped until the rest fits.
         while self._occupied() > self._kept_bytes:
             self._kept.popitem(last=False)
         return references
@@ -148,6 +151,7 @@ class Lpips:
         if too_small := self.definition.available(min(sr.shape[-2:])):
             return too_small
         step = self._at_once(sr)
+        # In parts, so that memory does not grow with the batch.
         chunks = (slice(start, start + step) for start in range(0, len(sr), step))
         return torch.cat(
             [self.distance(self.features(sr[part]), self.reference(hr[part])) for part in chunks]

@@ -137,6 +137,7 @@ def _niqe(name: str, title: str, patch: int, **more: Any) -> MetricDefinition:
     )
 
 
+#: A face that fills half of a smaller image would have fewer than the 20 px that MTCNN asks for.
 _FACENET: Mapping[str, Any] = {
     "measured_from": "face embedding",
     "weights": "facenet-vggface2",
@@ -334,6 +335,8 @@ FACE_FOUND = MetricDefinition(
         "weights": f"facenet-pytorch {version('facenet-pytorch')}",
     },
     needs="MTCNN",
+    # At 32 px a face is found in 95 to 99 % of 103 prepared photos of FairFace, by crop; at 24 px
+    # in 90 to 96 %, and in only 75 % of those of one group (Black).
     smallest=32,
 )
 
