@@ -164,6 +164,7 @@ class Summary(BaseModel):
         """
         if metric.endswith(CORRECTED):
             metric, correction = metric.removesuffix(CORRECTED), "corrected"
+        # cells of matrices and comparisons of groups or arms have rows of the same metric
         wanted = (metric, arm, condition, scale, group_by, correction)
         return [
             row
@@ -213,6 +214,7 @@ def read(path: Path | str) -> Summary:
 
 def json_schema() -> str:
     """Return the JSON Schema of ``summary.json``; the package holds it in ``assets/``."""
+    # sorted, so that equal models give equal files
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **Summary.model_json_schema(by_alias=True, mode="serialization"),

@@ -253,6 +253,7 @@ def range_over_settings(rows: Sequence[EstimateRow]) -> Iterator[str]:
 
 def widest_interval(rows: Sequence[EstimateRow], grouping: str) -> Iterator[str]:
     """Width of the widest interval of a group's feasible rate: what the sample cannot resolve."""
+    # (width, row) of every group of every arm
     rates = [
         (row.high - row.low, row)
         for row in rows
