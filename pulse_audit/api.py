@@ -64,12 +64,20 @@ class AuditRun:
 
     @cached_property
     def summary(self) -> summary.Summary:
-        """Estimates, what is unavailable, and findings, as in ``summary.json``."""
-        return summary.summarise_run(self.run, self.samples)
+        """Estimates, what is unavailable, and findings: what ``summary.json`` holds.
+
+        Where that file is missing or of another version, it is written anew.
+        """
+        try:
+            return summary.read(self.path)
+        except InputError:
+            content = summary.summarise_run(self.run, self.samples)
+            summary.write(self.run, content)
+            return content
 
     @cached_property
     def estimates(self) -> pd.DataFrame:
-        """One row an estimate, with its interval."""
+        """One row per estimate, with its interval."""
         return pd.DataFrame([row.model_dump() for row in self.summary.estimates])
 
     def figure(
@@ -98,20 +106,20 @@ class AuditRun:
         if name not in FIGURES:
             raise InputError(f"figure {name!r} is unknown{nearest(name, list(FIGURES))}")
         spec = self.run.manifest.spec
-        drawn = FIGURES[name](
+        figure = FIGURES[name](
             self.summary,
             arms or list(self.run.manifest.arms),
             condition or spec.conditions[0],
             scale or spec.scales[0],
             group_by or next(iter(spec.group_by), "all"),
         )
-        if drawn is None:
+        if figure is None:
             raise InputError(f"figure {name!r}: nothing to draw for this grouping")
-        return drawn
+        return figure
 
     def report(self, out: Path | str | None = None) -> Path:
         """Write the report and return its page."""
-        return html.render(self.run, Path(out) if out is not None else None)
+        return html.render(self.run, None if out is None else Path(out), summary=self.summary)
 
 
 def audit(spec: AuditSpec, out: Path | str | None = None) -> AuditRun:

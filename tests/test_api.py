@@ -72,3 +72,23 @@ def test_a_generator_is_loaded_by_name_and_shows_its_network() -> None:
     assert torch.equal(w, generator.network.mapping(z))
     assert generator.synthesis(w, noise="none").shape[:2] == (2, 3)
     assert pa.as_generator(generator) is generator
+
+
+def test_a_finished_run_reads_its_summary_and_makes_it_anew_where_it_is_missing(
+    fairface_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = pa.AuditSpec(
+        dataset="fairface", data_root=fairface_root, arms=["nearest"], scales=[4], resolution=32,
+        crop="fairface-0.25", per_group=1, draws=1, threads=1, device="cpu", metrics=["psnr"],
+        attributes="none",
+    )  # fmt: skip
+    path = pa.audit(spec, tmp_path / "out").path / "summary.json"
+    stored = path.read_bytes()
+    from pulse_audit import store, summary
+
+    with monkeypatch.context() as patch:
+        patch.setattr(summary, "summarise_run", lambda *args: pytest.fail("summarised again"))
+        assert pa.AuditRun(store.open_run(path.parent)).summary == summary.read(path)
+    path.write_text('{"schema": 1}')
+    assert len(pa.AuditRun(store.open_run(path.parent)).estimates) > 0
+    assert path.read_bytes() == stored

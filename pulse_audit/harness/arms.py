@@ -30,6 +30,7 @@ def comparison_frame(spec: AuditSpec, arms: Mapping[str, Upsampler], card: Datas
     InputError
         If neither the specification, an arm nor the data set has a resolution.
     """
+    # Arms with a size of their own are generators; interpolation takes any size.
     sized = [arm for arm in arms.values() if arm.resolution is not None]
     smallest = min(sized, key=lambda arm: arm.resolution or 0, default=None)
     native = smallest.resolution if smallest is not None else card.resolution
@@ -38,6 +39,7 @@ def comparison_frame(spec: AuditSpec, arms: Mapping[str, Upsampler], card: Datas
         raise InputError(
             f"data set {card.name!r} has no native size and no arm has one: add --resolution"
         )
+    # A generator of no known crop takes the photos as they are.
     native_crop = getattr(smallest, "crop", "as-is")
     crop = spec.crop or (card.crop if native_crop == "as-is" else native_crop)
     # Photos that are in the crop already, or in no known one, are not aligned.
@@ -55,6 +57,7 @@ def check_geometry(spec: AuditSpec, arms: Mapping[str, Upsampler], resolution: i
     """
     for scale in spec.scales:
         check_factor(resolution, scale, spec.kernel)
+        # An arm upsamples the same input to its own size, by another factor.
         lr_size = resolution // scale
         for name, arm in arms.items():
             if arm.resolution is None:
@@ -106,6 +109,7 @@ def planted_arms(
             f"{references[0].name}: a planted matrix is over labelled groups: --group-by starts "
             f"with {','.join(columns) or 'nothing'}, not with one of {', '.join(index.vocabulary)}"
         )
+    # All intersections of the words, and the faces of each that may be returned.
     words = (index.vocabulary[column] for column in columns)
     groups = [JOIN.join(cell) for cell in itertools.product(*words)]
     pool: dict[str, list[str]] = {group: [] for group in groups}
@@ -140,6 +144,7 @@ def describe_arm(reference: ArmReference, arm: Upsampler, frame: Prepared) -> Ar
     description = {**arm.describe(), "notes": notes}
     if description.get("search", {}).get("stop_at_feasibility"):
         notes.append("search fast: an image is kept at its first feasible step, and not improved")
+    # Weights, matrix or code: the file that defines the arm.
     if reference.kind != "interpolation":
         digest = arm_sha256(reference)
         description["file_sha256"] = digest

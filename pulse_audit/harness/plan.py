@@ -76,6 +76,7 @@ def plan_audit(
     InputError
         If anything the spec names cannot be used.
     """
+    # The faces, and how the work is carried out; a resumed run keeps its execution.
     inputs = inputs or find_inputs(spec)
     index, groupings = inputs.index, inputs.groupings
     references = expand_arms(spec.arms, spec.generators, spec.trusted_files)
@@ -99,10 +100,12 @@ def plan_audit(
         {face.id for face, _ in chosen} | {skip.face.id for skip in skipped},
         preparer.prepare_by_id(index.faces),
     )
+    # In the order of the specification.
     arms = {r.name: arms[r.name] for r in references}
     check_geometry(spec, arms, frame.resolution)
     suite = resolve_metrics(spec, index, frame.resolution, device, earlier)
 
+    # The manifest: what is planned, with what.
     faces = [face for face, _ in chosen]
     manifest = Manifest(
         schema=store.SCHEMA_VERSION,
@@ -150,6 +153,7 @@ def choose_faces(
     chosen : list of (Face, SHA-256 of its bytes)
     skipped : unreadable photos, replaced from the balanced reserve
     """
+    # Balanced over the first grouping without a measured column.
     balanced = next((g for g in groupings if not set(g) & set(MEASURED_GROUPS)), [])
     draw = balanced_draw(index.faces, balanced, spec.per_group, spec.seed, index.vocabulary)
     digests: dict[str, str] = {}
@@ -185,6 +189,7 @@ def cut_units(
     Faces come in balanced random order and every arm sees a face before the next face starts,
     so what is finished at any time is balanced.
     """
+    # Faces per unit.
     width = max(1, batch // spec.draws)
     cells = [
         (face_ids[start : start + width], condition, scale, arm)

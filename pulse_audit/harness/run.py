@@ -98,6 +98,7 @@ def run_units(run: store.Run, plan: Plan, progress: Progress) -> None:
     started = time.monotonic()
     run.write_manifest(status="running", started=run.manifest.started or _now())
     progress(done, total, restored)
+    # A unit is written whole before the next begins, so a killed run loses one unit at most.
     for unit in waiting:
         result = runner.run(unit)
         run.write_unit(unit.id, result.rows, result.features)
@@ -118,6 +119,7 @@ def unavailable(
     ``planned`` are reasons known when the run was planned, ``references`` the manifest's entry of
     what was fitted on the originals.
     """
+    # Reasons known when the run was planned, then those that only its data could give.
     reasons = dict(planned)
     reasons |= (references or {}).get("unavailable", {})
     reasons["hr_aligned"] = "the faces came in the run's crop, so none was aligned"
@@ -152,6 +154,7 @@ def check_same_spec(manifest: Manifest, spec: AuditSpec, out: Path) -> None:
 
 def check_same_plan(before: Manifest, after: Manifest, out: Path) -> None:
     """Refuse to resume where faces, weights or units are no longer those of the manifest."""
+    # As plain JSON values: the stored plan has lists where the new one has tuples.
     stored, planned = before.as_dict(), after.as_dict()
     for key, subject in (
         ("faces", "the faces on disk"),

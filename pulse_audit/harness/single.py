@@ -53,6 +53,7 @@ def upsample_photos(
     InputError
         If a photo, the generator or the scale cannot be used; nothing is written then.
     """
+    # Everything is read and checked before the first search.
     check_search(photos, generator, search, device)
     decoded = []
     for photo in photos:
@@ -101,6 +102,7 @@ def _search(
     arm: PulseUpsampler, photo: Path, lr: Tensor, draws: int, seed: int, out: Path
 ) -> list[dict[str, Any]]:
     """Search one input over its seeds and write the input and every output."""
+    # Seeds as in an audit: a fingerprint of the photo's name, the factor and the draw.
     factor = (arm.resolution or 0) // lr.shape[-1]
     degradation = DegradationModel("clean", factor)
     seeds = [Draw(photo.name, "clean", factor, i).seed(seed) for i in range(draws)]

@@ -115,7 +115,7 @@ def resolve_sources(plan: Plan, second: str | None) -> SourceModels:
     guide, predicted = plan.suite.attributes, plan.suite.columns
     searched = {name: arm for name, arm in plan.arms.items() if isinstance(arm, PulseUpsampler)}
     if not searched:
-        raise InputError("--sources: asks what searches could have found; add a pulse arm")
+        raise InputError("--sources: searches again with guidance; add a pulse arm")
     if guide is None:
         raise InputError("--sources: needs an attribute model; name one with --attributes")
     if not is_differentiable(guide):
@@ -124,7 +124,7 @@ def resolve_sources(plan: Plan, second: str | None) -> SourceModels:
             "name another with --attributes"
         )
 
-    # The first grouping whose columns are all labelled and predicted, in the same words.
+    # Guidance goes by the first grouping whose columns are all labelled and predicted alike.
     labelled = {column.name: column for column in predicted if column.labelled}
     groupings = plan.manifest.spec.groupings
     grouping = next((names for names in groupings if set(names) <= set(labelled)), None)
@@ -144,6 +144,7 @@ def resolve_sources(plan: Plan, second: str | None) -> SourceModels:
                 )
 
     device = torch.device(plan.manifest.execution.device)
+    # The second model, which has to predict the same attributes in the same words.
     check, check_columns, unchecked = load_check(second, guide, predicted, device)
     unknown = {column.name for column in guided_by} - {column.name for column in check_columns}
     if check is not None and unknown:

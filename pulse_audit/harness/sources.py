@@ -231,6 +231,7 @@ class SourceWork:
         for unit in self._plan.manifest.units:
             if unit.arm in self._arms:
                 yield SourceTask("guided", unit.id, len(unit.draws), partial(self.guided, unit))
+        # Kinds of uninformative inputs: group means, noisy group means, greys.
         kinds = [
             *((kind, group) for kind in ("group_mean", "noisy_mean") for group in self._groups),
             *(("grey", f"{level:g}") for level in self._config.greys),
@@ -272,6 +273,7 @@ class SourceWork:
         """Search a unit once more, from the same starts, guided toward the labelled groups."""
         arm = self._arms[unit.arm]
         inputs = self._photos.unit_inputs(unit)
+        # The search inverts DS at the generator's own resolution.
         factor = arm.generator.card.resolution // inputs.lr.shape[-1]
         # Per attribute the class of each draw's labelled group, (n,).
         classes = {
@@ -327,6 +329,7 @@ class SourceWork:
         side = self._photos.resolution
         means = {}
         for group, faces in self._groups.items():
+            # Summed in float64, so that rounding does not grow with the number of faces.
             total = torch.zeros(3, side, side, dtype=torch.float64)
             for face_id in faces:
                 total += self._photos.original(face_id).image

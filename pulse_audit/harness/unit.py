@@ -183,6 +183,7 @@ class UnitRunner:
             return measured, pair_values
         # m outputs exist: (m, 3, R, R)
         sr = torch.stack([output for output in outputs if output is not None])
+        # Each output by itself, then against its original.
         sr_measurements = self._measurer.measure(sr)
         hr_measurements = [originals[i] for i in present]
         references = self.references()
@@ -193,6 +194,7 @@ class UnitRunner:
         }
         if "attribute_cosine" in self._suite.metrics:
             columns["attribute_cosine"] = attribute_cosines(sr_measurements, hr_measurements)
+        # Back to the places of the draws.
         for k, i in enumerate(present):
             measured[i] = sr_measurements[k]
             pair_values[i] = {name: values[k] for name, values in columns.items()}
