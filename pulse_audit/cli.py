@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 import sys
@@ -161,7 +162,15 @@ def report(run_dir: Path, as_json: bool) -> int:
     with store.locked(run_dir):
         html.publish(stored)
     _show_run(run_dir, as_json)
-    return DONE if stored.complete else INCOMPLETE
+    if stored.complete:
+        return DONE
+    planned, missing = len(stored.manifest.units), len(stored.missing_units)
+    click.echo(
+        f"pulse-audit: {run_dir} is unfinished: {missing} of {planned} work units are missing, and "
+        "the numbers are of the others; the same run command makes them",
+        err=True,
+    )
+    return INCOMPLETE
 
 
 @commands.command()
@@ -313,6 +322,12 @@ def outcome(arguments: Sequence[str] | None = None) -> int:
         # The reader of stdout has gone, as `head` does; nothing is wrong.
         sys.stderr.close()
         return DONE
+    except OSError as error:
+        # A disk that is full, read-only or broken: what is finished stays, and the run goes on.
+        place = f"{error.filename}: " if error.filename else ""
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        advice = "; free space there, then the same command goes on" if full else ""
+        problem, code = f"{place}{error.strerror or error}{advice}", BAD_INPUT
     click.echo(f"pulse-audit: {' '.join(problem.split())}", err=True)
     return code
 

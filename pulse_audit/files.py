@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,14 @@ CARD_VERSION = 1
 #: Largest card that is read, in bytes.
 MAX_CARD = 2**22
 
+#: Names of temporary files: this prefix and the random part of `tempfile.mkstemp`.
+TEMPORARY = ".pulse-audit-"
+LEFTOVER = re.compile(r"\.pulse-audit-[a-z0-9_]{8}\.tmp")
+
+# The mask can only be read by setting it.
+UMASK = os.umask(0o077)
+os.umask(UMASK)
+
 
 def cache_folder() -> Path:
     """Where fetched and computed files are kept: PULSE_AUDIT_HOME, or the platform's cache."""
@@ -29,20 +38,46 @@ def cache_folder() -> Path:
 
 
 def atomic_write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    # A temporary file in the same folder is renamed once its content is on disk.
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
+    """Write a file whole or not at all.
+
+    Raises
+    ------
+    OSError
+        With the file's name, if it cannot be written, such as on a full disk.
+    """
+    temporary: Path | None = None
     try:
+        # A temporary file in the same folder is renamed once its content is on disk. Its name is
+        # one that `remove_leftovers` recognises.
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=TEMPORARY, suffix=".tmp", dir=path.parent)
+        temporary = Path(name)
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
+        os.chmod(temporary, 0o666 & ~UMASK)
         os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+    except OSError as error:
+        # The file that was asked for, not the temporary one.
+        if error.errno is not None:
+            error.filename, error.filename2 = str(path), None
         raise
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files that a killed `atomic_write` left below a folder.
+
+    Only files with a name that `atomic_write` made; links are neither removed nor followed.
+    """
+    for root, _, names in os.walk(folder, followlinks=False):
+        for name in names:
+            path = Path(root, name)
+            if LEFTOVER.fullmatch(name) and not path.is_symlink():
+                path.unlink(missing_ok=True)
 
 
 def file_sha256(path: Path) -> str:

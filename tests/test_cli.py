@@ -1,6 +1,8 @@
 """The command line: exit codes, one line for bad input, nothing half-written."""
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pulse_audit.cli import BAD_INPUT, DONE, outcome
+from pulse_audit.cli import BAD_INPUT, DONE, INCOMPLETE, outcome
 
 Capture = pytest.CaptureFixture[str]
 
@@ -187,6 +189,42 @@ def test_a_finished_run_can_be_shown_as_json_and_rendered_again(
 
 def test_a_report_of_what_is_no_run_is_refused(tmp_path: Path, capsys: Capture) -> None:
     assert "not a run" in refused(["report", str(tmp_path)], capsys)
+
+
+def test_a_report_of_a_run_that_lost_shards_says_so(
+    fairface_root: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    out = tmp_path / "out"
+    assert outcome(audit(fairface_root, out)) == DONE
+    next((out / "samples").glob("*.parquet")).unlink()
+    capsys.readouterr()
+    assert outcome(["report", str(out)]) == INCOMPLETE
+    assert "unfinished: 1 of" in capsys.readouterr().err
+    assert "Unfinished run." in (out / "report" / "index.html").read_text()
+    # The same command makes the shard again.
+    assert outcome(audit(fairface_root, out)) == DONE
+    assert outcome(["report", str(out)]) == DONE
+
+
+def test_a_full_disk_costs_one_line_and_no_sample(
+    fairface_root: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_space(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    assert "free space" in refused(audit(fairface_root, tmp_path / "out"), capsys)
+    monkeypatch.undo()
+    assert outcome(audit(fairface_root, tmp_path / "out")) == DONE
+
+
+def test_a_folder_of_photos_is_no_run(fairface_root: Path, tmp_path: Path, capsys: Capture) -> None:
+    out = tmp_path / "mine"
+    out.mkdir()
+    (out / "letter.txt").write_text("mine")
+    (out / ".draft.tmp").write_text("mine")
+    assert "not empty" in refused(audit(fairface_root, out), capsys)
+    assert sorted(p.name for p in out.iterdir()) == [".draft.tmp", "letter.txt"]
 
 
 def test_a_foreign_manifest_is_not_trusted(tmp_path: Path, capsys: Capture) -> None:

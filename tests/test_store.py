@@ -1,6 +1,8 @@
 """The run directory: whole files, checksums, one writer, nothing trusted."""
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -99,10 +101,87 @@ def test_not_a_number_is_refused_not_written(run: store.Run) -> None:
 
 def test_leftovers_of_a_killed_writer_are_swept(run: store.Run) -> None:
     (run.path / "samples").mkdir()
-    leftover = run.path / "samples" / ".abc.tmp"
+    leftover = run.path / "samples" / ".pulse-audit-a1b2c3d4.tmp"
     leftover.write_bytes(b"half")
     with store.locked(run.path):
         assert not leftover.exists()
+
+
+def test_files_of_others_are_never_swept(run: store.Run, tmp_path: Path) -> None:
+    """Names that we do not make, folders, links, and what lies behind links stay."""
+    name = ".pulse-audit-a1b2c3d4.tmp"
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    for path in (outside / name, run.path / ".notes.tmp", tmp_path / "mine.txt"):
+        path.write_text("mine")
+    (run.path / "images").symlink_to(outside)
+    (run.path / name).symlink_to(tmp_path / "mine.txt")
+    (run.path / ".pulse-audit-ffffffff.tmp").mkdir()
+    with store.locked(run.path):
+        pass
+    assert (outside / name).read_text() == "mine"
+    assert (run.path / ".notes.tmp").read_text() == "mine"
+    assert (run.path / name).is_symlink() and (tmp_path / "mine.txt").read_text() == "mine"
+    assert (run.path / ".pulse-audit-ffffffff.tmp").is_dir()
+
+
+def test_nothing_is_written_to_a_folder_that_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    files = {
+        tmp_path / "photos" / name for name in ("a.jpg", ".b.tmp", ".pulse-audit-00000000.tmp")
+    }
+    for path in files:
+        path.write_text("mine")
+    with (
+        pytest.raises(InputError, match="not a run directory"),
+        store.locked(tmp_path / "photos"),
+    ):
+        pass
+    assert set((tmp_path / "photos").iterdir()) == files
+
+
+@pytest.mark.parametrize("name", [".lock", "samples", "features", "sources", "report"])
+def test_a_run_whose_parts_are_links_is_refused(run: store.Run, tmp_path: Path, name: str) -> None:
+    target = tmp_path / "precious"
+    target.write_text("mine")
+    (run.path / name).symlink_to(target)
+    for use in (store.open_run, lambda path: store.locked(path).__enter__()):
+        with pytest.raises(InputError, match="is a link"):
+            use(run.path)
+    assert target.read_text() == "mine"
+
+
+def test_images_are_not_written_through_links(run: store.Run, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (run.path / "images").symlink_to(tmp_path / "outside")
+    with pytest.raises(InputError, match="is a link"):
+        run.write_image("images/original/a.png", b"png")
+    assert not list((tmp_path / "outside").iterdir())
+
+
+def test_a_run_that_lost_a_shard_is_not_complete(run: store.Run) -> None:
+    for unit in ("u00000", "u00001"):
+        run.write_unit(unit, [row()])
+    run.write_manifest(status="complete")
+    assert store.open_run(run.path).complete
+    (run.path / "samples" / "u00001.parquet").unlink()
+    lost = store.open_run(run.path)
+    assert not lost.complete and lost.missing_units == ["u00001"]
+
+
+def test_after_a_full_disk_the_same_run_goes_on(
+    run: store.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_space(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(OSError, match=r"No space left on device.*u00000"):
+        run.write_unit("u00000", [row()])
+    monkeypatch.undo()
+    assert not [p for p in run.path.rglob("*") if p.name.endswith(".tmp")]
+    run.write_unit("u00000", [row()])
+    assert len(store.open_run(run.path).samples()) == 1
 
 
 def test_a_directory_made_for_nothing_is_taken_away(tmp_path: Path) -> None:

@@ -79,6 +79,7 @@ def render(
         If the stored samples cannot be read or do not fit the manifest.
     """
     folder = out_dir if out_dir is not None else run.path / "report"
+    store.refuse_links(folder, (".", "data", "tables", "figures", PAGE))
     samples = run.samples()
     summary = summary if summary is not None else summarise_run(run, samples)
     images_shown = run.manifest.dataset.may_publish_images or not public
@@ -144,6 +145,7 @@ def page_text(
         settings=pages,
         facts=facts,
         progress=(len(samples), manifest.planned_draws),
+        complete=manifest.complete and len(samples) == manifest.planned_draws,
         images_shown=images_shown,
         missing=missing,
         left_out=left_out(manifest, samples),

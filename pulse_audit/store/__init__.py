@@ -17,6 +17,7 @@ from pulse_audit.store.run import (
     create_run,
     locked,
     open_run,
+    refuse_links,
 )
 
 __all__ = [
@@ -34,5 +35,6 @@ __all__ = [
     "open_run",
     "original_path",
     "output_path",
+    "refuse_links",
     "sample_schema",
 ]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import io
 import json
+import os
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,13 +20,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pulse_audit.files import atomic_write
+from pulse_audit.files import atomic_write, remove_leftovers
 from pulse_audit.seeding import sha256
 from pulse_audit.store.columns import conform, sample_schema
 from pulse_audit.store.manifest import Manifest, read_manifest
 from pulse_audit.types import InputError
 
 Features = NDArray[np.float32]
+
+#: Files and folders of a run that are written; none of them may be a link.
+FOLDERS = (
+    ".lock",
+    "manifest.json",
+    "references.json",
+    "summary.json",
+    "samples",
+    "features",
+    "sources",
+    "report",
+)
 
 #: Tables of ``sources/``.
 SOURCE_TABLES = ("originals", "prior", "guided", "uninformative")
@@ -58,8 +72,13 @@ class Run:
 
     @property
     def complete(self) -> bool:
-        """Whether the run finished."""
-        return self.manifest.complete
+        """Whether the run finished and all of its shards are there."""
+        return self.manifest.complete and not self.missing_units
+
+    @property
+    def missing_units(self) -> list[str]:
+        """Work units without a shard."""
+        return [u.id for u in self.manifest.units if not self._shard(u.id).exists()]
 
     def samples(self) -> pd.DataFrame:
         """All rows of the finished units, in the order of the plan.
@@ -232,7 +251,15 @@ class Run:
         return self.path / name
 
     def write_image(self, relative: str, png: bytes) -> None:
-        """Write an image of the run whole."""
+        """Write an image of the run whole, never through a linked folder.
+
+        Raises
+        ------
+        InputError
+            If a folder on the way is a link.
+        """
+        parents = [str(parent) for parent in Path(relative).parents if parent.name]
+        refuse_links(self.path, parents)
         atomic_write(self.path / relative, png)
 
     def _shard(self, unit: str) -> Path:
@@ -257,9 +284,10 @@ def open_run(path: Path | str) -> Run:
     Raises
     ------
     InputError
-        If there is no readable manifest of a known version.
+        If there is no readable manifest of a known version, or a folder of the run is a link.
     """
     path = Path(path)
+    refuse_links(path)
     return Run(path, read_manifest(path))
 
 
@@ -271,12 +299,7 @@ def create_run(path: Path, manifest: Manifest) -> Run:
     InputError
         If the directory holds something else.
     """
-    # Hidden files, such as the lock, do not count.
-    others = [p.name for p in path.iterdir() if not p.name.startswith(".")]
-    if others:
-        raise InputError(
-            f"{path}: not a run directory and not empty ({others[0]}); choose another --out"
-        )
+    _refuse_others(path)
     run = Run(path, manifest)
     run.write_manifest()
     return run
@@ -291,15 +314,26 @@ def locked(path: Path) -> Iterator[None]:
     Raises
     ------
     InputError
-        If it cannot be written, or another process holds it.
+        If it is something else than a run or an empty directory, cannot be written, or another
+        process holds it.
     """
+    # Nothing is written to a directory before it is known to be ours.
+    refuse_links(path)
+    if (path / "manifest.json").exists():
+        read_manifest(path)
+    elif path.exists():
+        _refuse_others(path)
+
     created = not path.exists()
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = (path / ".lock").open("w")
+        # Never through a link, and never truncated: the name could be any file of the user's.
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        lock = os.open(path / ".lock", flags, 0o666)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
-    with lock:
+        reason = "is a link" if error.errno == errno.ELOOP else error.strerror
+        raise InputError(f"{path}: cannot be written (.lock: {reason})") from None
+    try:
         # One writer at a time; the kernel drops the lock when the process ends.
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -307,14 +341,37 @@ def locked(path: Path) -> Iterator[None]:
             raise InputError(f"{path}: another process is writing this run") from None
         except OSError as error:
             raise InputError(f"{path}: cannot be locked ({error.strerror})") from None
-        # Temporary files of a writer that was killed.
-        for leftover in path.rglob(".*.tmp"):
-            leftover.unlink(missing_ok=True)
-        try:
-            yield
-        finally:
-            # A directory that holds the lock and nothing else is not in use.
-            with contextlib.suppress(OSError):
-                if created and [entry.name for entry in path.iterdir()] == [".lock"]:
-                    (path / ".lock").unlink()
-                    path.rmdir()
+        remove_leftovers(path)
+        yield
+    finally:
+        # A directory that holds the lock and nothing else is not in use.
+        with contextlib.suppress(OSError):
+            if created and [entry.name for entry in path.iterdir()] == [".lock"]:
+                (path / ".lock").unlink()
+                path.rmdir()
+        os.close(lock)
+
+
+def refuse_links(path: Path, names: Sequence[str] = FOLDERS) -> None:
+    """Refuse a run in which a folder that is read or written is a link to another place.
+
+    Raises
+    ------
+    InputError
+        Naming the link.
+    """
+    for name in names:
+        if (path / name).is_symlink():
+            raise InputError(f"{path / name}: is a link; a run directory holds its own files")
+
+
+def _refuse_others(path: Path) -> None:
+    """Refuse a directory that holds files of others; hidden ones do not count."""
+    try:
+        others = sorted(p.name for p in path.iterdir() if not p.name.startswith("."))
+    except OSError as error:
+        raise InputError(f"{path}: not a directory that can be read ({error.strerror})") from None
+    if others:
+        raise InputError(
+            f"{path}: not a run directory and not empty ({others[0]}); choose another --out"
+        )
