@@ -76,6 +76,7 @@ def run(spec: str | None, out: Path | None, as_json: bool, quiet: bool, **flags:
     inputs = find_inputs(audit)
     from pulse_audit.harness.run import run_audit
 
+    # With --sources, what is counted is no longer draws alone.
     work = ("auditing", "pieces of work") if audit.sources else ("upsampling", "draws")
     with terminal.progress(*work, quiet) as progress:
         finished = run_audit(audit, out or audit.default_out, progress, inputs)
@@ -188,6 +189,7 @@ def validate(dataset: str, as_json: bool, quiet: bool, **options: Any) -> int:
     from pulse_audit.datasets.registry import load_registry
     from pulse_audit.datasets.validate import validate as check
 
+    # The user's own datasets.yaml may name the data set.
     card = load_registry(options.pop("datasets_file")).get(dataset)
     root = options.pop("data_root")
     with terminal.progress("reading", "photos", quiet) as progress:

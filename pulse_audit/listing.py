@@ -201,6 +201,7 @@ def _attributes() -> Rows:
 
     rows: Rows = []
     for name in attribute_names():
+        # Attribute -> its words.
         words: Mapping[str, Sequence[str]]
         try:
             card = load_attributes(name, "cpu").card

@@ -22,6 +22,7 @@ _GENERATOR = re.compile(r"(.+?)(?:@(\d{1,5}))?(?:@(auto|fused|separate))?(?:#(\d
 
 def nearest(name: str, known: Sequence[str]) -> str:
     """Return the end of a message about an unknown name: the nearest known ones, or all."""
+    # At most three names that share about half of their letters with it.
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(close)}?" if close else f"; known: {', '.join(known)}"
 

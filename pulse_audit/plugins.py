@@ -64,6 +64,7 @@ def load_factory(reference: str) -> Any:
 def call_plugin(call: Callable[[], Any], reference: str) -> Any:
     """Call foreign code; any exception becomes an `InputError` of one line."""
     try:
+        # Its own InputErrors are already one line; a plug-in may also exit.
         with suppress_sphere_warning():
             return call()
     except InputError as error:

@@ -219,12 +219,14 @@ def _show_estimates(
 
 def show_validation(result: Mapping[str, Any]) -> None:
     """Print the result of ``validate``: counts, notes, and one line for each defect."""
+    # Columns of many words, such as numbers, are left out.
     for column, counts in result["counts"].items():
         if len(counts) <= 20:
             print(f"{column}: " + ", ".join(f"{word} {count}" for word, count in counts.items()))
     for kind in ("repaired", "notes", "warnings"):
         for line in result[kind]:
             print(f"{kind.removesuffix('s')}: {line}")
+    # What makes the command fail comes last.
     for defect in result["defects"]:
         print(f"DEFECT {defect['kind']}: {defect['where']}: {defect['what_to_do']}")
     size = f"{result['n_faces']} faces, {len(result['defects'])} defects"

@@ -93,6 +93,7 @@ def check_search(photos: Sequence[Path], generator: str, search: str, device: st
         raise InputError(f"--search {search}: unknown{nearest(search, SEARCHES)}")
     if parse_generator(generator).label == "each":
         raise InputError(f"{generator}: choose one class here, such as #0, or leave #each out")
+    # The photos are decoded later; here they only have to exist.
     parse_device(device)
     for photo in photos:
         if not photo.exists():

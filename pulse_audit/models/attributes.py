@@ -27,6 +27,7 @@ SHIPPED = (shipped.ATTRIBUTES, shipped.CHECK)
 
 def attribute_names() -> list[str]:
     """Return the names of attribute models: shipped, published, and of installed packages."""
+    # A wheel built without assets has no shipped models.
     here = [name for name in SHIPPED if shipped_file(name).is_file()]
     published_names = published.names_of("attribute model")
     return list(dict.fromkeys([*here, *published_names, *entry_point_names(ATTRIBUTES)]))

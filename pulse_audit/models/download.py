@@ -63,6 +63,7 @@ class PartRecord:
 
     def continued_by(self, response: Any, length: int) -> bool:
         """Whether a partial response is of the same version and starts after ``length`` bytes."""
+        # bytes FIRST-LAST/TOTAL, where the total may be unknown (*).
         content_range = response.headers.get("Content-Range", "")
         extent = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", content_range)
         if not extent or int(extent[1]) != length:
@@ -91,6 +92,7 @@ def download(url: str, part: Path, size: int | None, progress: Progress) -> None
         If the server refuses, sends another number of bytes or an HTML page, redirects to
         something other than http(s), keeps failing, or the disk is full.
     """
+    # Seconds between attempts: 1, 2, 4.
     reason = ""
     for attempt in range(ATTEMPTS):
         if attempt:
@@ -273,6 +275,7 @@ def _one_line(reason: object) -> str:
 def _total(response: Any, start: int, size: int | None, url: str) -> int | None:
     """Return the bytes of the whole file; the server and weights.yaml must agree."""
     length = response.headers.get("Content-Length", "")
+    # Of a continued part the server declares the rest only.
     declared = start + int(length) if length.isdecimal() else None
     if response.headers.get("Content-Encoding", "identity") != "identity":
         raise InputError(f"{url}: the server sends the file compressed, which was not asked for")
@@ -305,6 +308,7 @@ def _open_part(part: Path, mode: str) -> FileIO:
 
 
 def _write(file: FileIO, chunk: bytes) -> None:
+    # An unbuffered file may take less than it is given.
     rest = memoryview(chunk)
     try:
         while rest:

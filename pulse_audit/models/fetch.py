@@ -27,6 +27,7 @@ def to_fetch(names: Sequence[str]) -> list[WeightCard]:
     InputError
         If a name is unknown, or is a data set, which has to be obtained by hand.
     """
+    # Data sets have no direct links: say how each is obtained.
     datasets = load_registry().cards
     for name in names:
         if name in datasets:
@@ -201,6 +202,7 @@ def source_of(card: WeightCard) -> str | None:
     mirror = os.environ.get(MIRROR)
     if not mirror:
         return card.url
+    # A folder or an address, below which files have the names of weights.yaml.
     if "://" not in mirror:
         return (Path(mirror).expanduser().absolute() / card.file_name).as_uri()
     if urlsplit(mirror).scheme not in ("http", "https", "file"):
