@@ -1,4 +1,4 @@
-"""The contracts every room of the house keeps. No torch at import time.
+"""The contracts that all packages share. No torch at import time.
 
 Images are NCHW float32 RGB in [0, 1] everywhere; labels are strings of the data set's own
 vocabulary.
@@ -85,7 +85,7 @@ class GeneratorCard:
 
     ``crop`` is one of `CROPS`.
     ``training_data``, ``licence`` and ``sha256`` are None where nothing is known;
-    ``training_composition`` counts the training faces by label, and is None where nobody did.
+    ``training_composition`` counts the training faces by label; None where it is not known.
     ``classes`` is the number of classes of a conditional generator, 0 for all others.
     """
 
