@@ -7,7 +7,9 @@ version (Range with If-Range).
 
 from __future__ import annotations
 
+import functools
 import http.client
+import io
 import json
 import re
 import shutil
@@ -26,6 +28,8 @@ from pulse_audit.files import atomic_write
 from pulse_audit.models.published import unwritable
 from pulse_audit.types import InputError
 
+#: The environment variable with a folder or an address to use in place of the publishers' sites.
+MIRROR = "PULSE_AUDIT_MIRROR"
 #: Bytes done, bytes in all (as far as known), bytes that an earlier attempt downloaded.
 Progress = Callable[[int, int, int], None]
 
@@ -34,8 +38,16 @@ ATTEMPTS = 4
 BACKOFF = 1.0
 #: Seconds without a byte after which a connection counts as dropped.
 TIMEOUT = 60.0
+#: Seconds that the head of a response, and each chunk, may take, however the bytes come.
+STEP = 120.0
 #: Bytes written at once; an interrupt loses at most so many.
 CHUNK = 1 << 16
+#: Slowest mean rate in bytes per second; a whole download has ``SLACK`` seconds beside it.
+MIN_RATE = 16_384
+SLACK = 300.0
+#: Largest head of a response, and largest file where nobody says how long it is, in bytes.
+MAX_HEAD = 1 << 16
+MAX_UNKNOWN = 4 << 30
 #: HTTP statuses after which another attempt may succeed.
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 WEB_PAGE = "a web page (a quota or log-in page?) in place of the file; it is not kept"
@@ -44,6 +56,22 @@ _HTML = re.compile(rb"^(?:\xef\xbb\xbf)?\s*<(?:!doctype html|html|head)", re.IGN
 
 class TransientError(Exception):
     """The attempt failed, and another one may succeed; it continues where this one stopped."""
+
+
+class Deadline:
+    """When a download has to be done: a time that grows with the size of the file."""
+
+    def __init__(self, size: int | None) -> None:
+        self._started = time.monotonic()
+        self.expect(size or 0)
+
+    def expect(self, size: int) -> None:
+        """Allow the time that ``size`` bytes take at the slowest rate."""
+        self._end = self._started + SLACK + size / MIN_RATE
+
+    def remaining(self) -> float:
+        """Return the seconds that are left."""
+        return self._end - time.monotonic()
 
 
 @dataclass(frozen=True)
@@ -57,15 +85,16 @@ class PartRecord:
 
     @property
     def validator(self) -> str | None:
-        """The value for If-Range: a strong ETag, else a date."""
+        """The value for If-Range: a strong ETag, else a date; None if it cannot be sent."""
         strong = self.etag is not None and not self.etag.startswith("W/")
-        return self.etag if strong else self.modified
+        value = self.etag if strong else self.modified
+        return value if value and re.fullmatch(r"[ -~]+", value) else None
 
     def continued_by(self, response: Any, length: int) -> bool:
         """Whether a partial response is of the same version and starts after ``length`` bytes."""
         # bytes FIRST-LAST/TOTAL, where the total may be unknown (*).
         content_range = response.headers.get("Content-Range", "")
-        extent = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", content_range)
+        extent = re.fullmatch(r"bytes ([0-9]{1,18})-[0-9]+/([0-9]+|\*)", content_range)
         if not extent or int(extent[1]) != length:
             return False
         same_total = self.total is None or extent[2] in ("*", str(self.total))
@@ -90,25 +119,31 @@ def download(url: str, part: Path, size: int | None, progress: Progress) -> None
     ------
     InputError
         If the server refuses, sends another number of bytes or an HTML page, redirects to
-        something other than http(s), keeps failing, or the disk is full.
+        something other than http(s), keeps failing or is too slow, or the disk is full.
     """
     # Seconds between attempts: 1, 2, 4.
-    reason = ""
+    reason, deadline = "", Deadline(size)
     for attempt in range(ATTEMPTS):
         if attempt:
             time.sleep(BACKOFF * 2 ** (attempt - 1))
         try:
-            return _attempt(url, part, size, progress)
+            return _attempt(url, part, size, progress, deadline)
         except TransientError as error:
             reason = str(error)
+        if deadline.remaining() <= 0:
+            break
     raise InputError(
-        f"{url}: {reason}; gave up after {ATTEMPTS} attempts, the same command continues from there"
+        f"{url}: {reason}; gave up after {attempt + 1} attempts, the same command continues from "
+        "there"
     )
 
 
 def copy(source: Path, part: Path, progress: Progress) -> None:
     """Copy a file of a local mirror into ``part``; `InputError` if it cannot be read or written."""
     try:
+        # A pipe or a device would never end.
+        if source.exists() and not source.is_file():
+            raise InputError(f"{source}: is not a file; it is looked for there because of {MIRROR}")
         with source.open("rb") as origin:
             total, done = source.stat().st_size, 0
             with _open_part(part, "wb") as file:
@@ -116,10 +151,11 @@ def copy(source: Path, part: Path, progress: Progress) -> None:
                     _write(file, chunk)
                     done += len(chunk)
                     progress(done, total, 0)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or error
         raise InputError(
-            f"{source}: cannot be read ({error.strerror}); it is looked for there because of "
-            "PULSE_AUDIT_MIRROR"
+            f"{str(source)!r}: cannot be read ({reason}); it is looked for there because of "
+            f"{MIRROR}"
         ) from None
 
 
@@ -141,12 +177,14 @@ def _record_path(part: Path) -> Path:
     return part.with_name(f"{part.name}.json")
 
 
-def _attempt(url: str, part: Path, size: int | None, progress: Progress) -> None:
+def _attempt(
+    url: str, part: Path, size: int | None, progress: Progress, deadline: Deadline
+) -> None:
     """Make one request and write what it returns to the part; see `download`."""
     record, length = _continuable(url, part)
     if record and record.total == length:
         return
-    with _request(url, record, length) as response:
+    with _request(url, record, length, deadline) as response:
         # Where the server continues the part, its first byte follows the part's last one.
         if response.status == 200:
             start = 0
@@ -162,6 +200,8 @@ def _attempt(url: str, part: Path, size: int | None, progress: Progress) -> None
         if response.headers.get_content_type() == "text/html":
             raise InputError(f"{url}: {WEB_PAGE}")
         total = _total(response, start, size, url)
+        limit = MAX_UNKNOWN if total is None else total
+        deadline.expect(limit)
         free = shutil.disk_usage(part.parent).free
         if (total or 0) - start > free:
             raise InputError(
@@ -189,14 +229,14 @@ def _attempt(url: str, part: Path, size: int | None, progress: Progress) -> None
             file.seek(start)
             while chunk:
                 done += len(chunk)
-                if total is not None and done > total:
+                if done > limit:
                     break
                 _write(file, chunk)
                 progress(done, max(done, total or 0), start)
                 chunk = _read(response)
-    if total is not None and done > total:
+    if done > limit:
         discard(part)
-        raise InputError(f"{url}: the server sends more than the {total:,} bytes it should")
+        raise InputError(f"{url}: the server sends more than the {limit:,} bytes it should")
     if done < (total or 1):
         raise TransientError(f"the connection ended after {done:,} of {total or 'some'} bytes")
 
@@ -223,22 +263,95 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
+        # Closed, so that the redirect's own page, of any length, is not read.
+        fp.close()
         old, new = urlsplit(req.full_url).scheme, urlsplit(newurl).scheme
         if new not in ("http", "https") or (old == "https" and new == "http"):
-            fp.close()
             raise InputError(f"{req.full_url}: redirects to {newurl}, which is not followed")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _request(url: str, record: PartRecord | None, length: int) -> Any:
+class _TimedReader(io.RawIOBase):
+    """The bytes of a connection, as long as there is time for them.
+
+    A time limit of a socket starts anew with every byte; a server that sends one a second would
+    hold the program for ever. Here the head of a response, and each chunk, has ``STEP`` seconds.
+    """
+
+    def __init__(self, raw: io.RawIOBase, connection: Any, deadline: Deadline) -> None:
+        self._raw, self._connection, self._deadline = raw, connection, deadline
+        self.head_left: int | None = MAX_HEAD
+        self.start_step()
+
+    def start_step(self) -> None:
+        """Allow the next step its own time."""
+        self._step_end = time.monotonic() + STEP
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = min(self._step_end - time.monotonic(), self._deadline.remaining())
+        if left <= 0:
+            raise TimeoutError("the server is too slow")
+        self._connection.settimeout(min(TIMEOUT, left))
+        count = self._raw.readinto(buffer)
+        # Interim answers (100 Continue) and headers may otherwise go on for ever.
+        if self.head_left is not None:
+            self.head_left -= count or 0
+            if self.head_left < 0:
+                raise http.client.HTTPException(f"over {MAX_HEAD:,} bytes of headers")
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    """A response whose head and whose pace have limits."""
+
+    def __init__(self, sock: Any, *args: Any, deadline: Deadline, **options: Any) -> None:
+        super().__init__(sock, *args, **options)
+        self.timed = _TimedReader(self.fp.detach(), sock, deadline)
+        self.fp = io.BufferedReader(self.timed)
+
+    def begin(self) -> None:
+        super().begin()
+        self.timed.head_left = None
+
+    def _read_next_chunk_size(self) -> int:
+        # http.client takes -1 for "everything that follows".
+        size: int = super()._read_next_chunk_size()  # type: ignore[misc]
+        if size < 0:
+            raise ValueError("a chunk of negative size")
+        return size
+
+
+class _TimedHandler(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
+    """Opens http and https, redirects and proxies included, with `_Response` for the responses."""
+
+    def __init__(self, deadline: Deadline) -> None:
+        super().__init__()
+        self._response_class = functools.partial(_Response, deadline=deadline)
+
+    def do_open(self, http_class: Any, req: urllib.request.Request, **options: Any) -> Any:
+        def connect(host: str, **settings: Any) -> Any:
+            connection = http_class(host, **settings)
+            connection.response_class = self._response_class
+            return connection
+
+        return super().do_open(connect, req, **options)
+
+
+def _request(url: str, record: PartRecord | None, length: int, deadline: Deadline) -> Any:
     """Request the file, or the rest of it after ``length`` bytes; returns the open response."""
     # http and https alone: the default opener would also follow file:, ftp: and data:.
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
         urllib.request.UnknownHandler(),
-        urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(),
+        _TimedHandler(deadline),
         urllib.request.HTTPDefaultErrorHandler(),
         _Redirects(),
         urllib.request.HTTPErrorProcessor(),
@@ -252,13 +365,13 @@ def _request(url: str, record: PartRecord | None, length: int) -> Any:
     try:
         return opener.open(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
-        with error:
-            if error.code == 416:  # the part is longer than the file: start again
-                return error
-            answer = f"the server answers {error.code} {_one_line(error.reason)}"
-            if error.code in _TRANSIENT:
-                raise TransientError(answer) from None
-            raise InputError(f"{url}: {answer}") from None
+        if error.code == 416:  # the part is longer than the file: start again
+            return error
+        error.close()
+        answer = f"the server answers {error.code} {_one_line(error.reason)}"
+        if error.code in _TRANSIENT:
+            raise TransientError(answer) from None
+        raise InputError(f"{url}: {answer}") from None
     except (http.client.InvalidURL, ValueError) as error:
         raise InputError(f"{url}: is not an http address ({_one_line(error)})") from None
     except (http.client.HTTPException, OSError) as error:
@@ -269,14 +382,16 @@ def _request(url: str, record: PartRecord | None, length: int) -> Any:
 
 
 def _one_line(reason: object) -> str:
-    return " ".join(str(reason).split()) or type(reason).__name__
+    return " ".join(str(reason).split())[:200] or type(reason).__name__
 
 
 def _total(response: Any, start: int, size: int | None, url: str) -> int | None:
     """Return the bytes of the whole file; the server and weights.yaml must agree."""
     length = response.headers.get("Content-Length", "")
+    if re.fullmatch(r"[0-9]{19,}", length):
+        raise InputError(f"{url}: the server announces more bytes than any file has")
     # Of a continued part the server declares the rest only.
-    declared = start + int(length) if length.isdecimal() else None
+    declared = start + int(length) if re.fullmatch(r"[0-9]+", length) else None
     if response.headers.get("Content-Encoding", "identity") != "identity":
         raise InputError(f"{url}: the server sends the file compressed, which was not asked for")
     if declared is not None and size is not None and declared != size:
@@ -293,6 +408,7 @@ def _total(response: Any, start: int, size: int | None, url: str) -> int | None:
 
 def _read(response: Any) -> bytes:
     try:
+        response.timed.start_step()
         data: bytes = response.read(CHUNK)
     except (http.client.HTTPException, OSError) as error:
         raise TransientError(f"the connection was lost ({_one_line(error)})") from None

@@ -12,11 +12,9 @@ from urllib.request import url2pathname
 from pulse_audit.datasets.registry import load_registry
 from pulse_audit.files import file_sha256
 from pulse_audit.models import download, published
-from pulse_audit.models.download import Progress
+from pulse_audit.models.download import MIRROR, Progress
 from pulse_audit.models.published import WeightCard
 from pulse_audit.types import InputError
-
-MIRROR = "PULSE_AUDIT_MIRROR"
 
 
 def to_fetch(names: Sequence[str]) -> list[WeightCard]:
@@ -203,10 +201,14 @@ def source_of(card: WeightCard) -> str | None:
     if not mirror:
         return card.url
     # A folder or an address, below which files have the names of weights.yaml.
-    if "://" not in mirror:
-        return (Path(mirror).expanduser().absolute() / card.file_name).as_uri()
-    if urlsplit(mirror).scheme not in ("http", "https", "file"):
-        raise InputError(f"{MIRROR}={mirror}: give a folder or an http, https or file address")
+    try:
+        if "://" not in mirror:
+            return (Path(mirror).expanduser().absolute() / card.file_name).as_uri()
+        scheme = urlsplit(mirror).scheme
+    except (RuntimeError, ValueError) as error:  # ~nobody; an address such as http://[
+        raise InputError(f"{MIRROR}={mirror!r}: {error}") from None
+    if scheme not in ("http", "https", "file"):
+        raise InputError(f"{MIRROR}={mirror!r}: give a folder or an http, https or file address")
     return f"{mirror.rstrip('/')}/{quote(card.file_name)}"
 
 

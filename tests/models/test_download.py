@@ -377,3 +377,134 @@ def test_a_disk_that_runs_full_costs_one_line_and_keeps_the_part(
     download_file(server.url, part, len(CONTENT), silent)
     assert part.read_bytes() == CONTENT
     assert server.ranges[1] is not None
+
+
+# --- Servers that lie about lengths, or never come to an end ---
+
+
+def raw(*pieces: bytes, pause: float = 0.0, repeat: bytes = b"", last: bytes = b""):
+    """An answer of these very bytes; ``repeat`` follows, up to 20 MB, a ``pause`` after each."""
+
+    def answer(handler) -> None:
+        handler.close_connection = True
+        for piece in pieces:
+            handler.wfile.write(piece)
+        for _ in range(20_000_000 // len(repeat) if repeat else 0):
+            handler.wfile.write(repeat)
+            time.sleep(pause)
+        handler.wfile.write(last)
+
+    return answer
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "reason"),
+    [
+        (b"Content-Length: " + b"9" * 5000, "more bytes than any file has"),
+        (b"Content-Length: " + b"9" * 18, "make room"),
+        (b"Content-Length: -5", "does not say how long"),
+        ("Content-Length: \u0661\u0662".encode(), "does not say how long"),
+    ],
+)
+def test_a_length_that_no_file_has_is_one_line(server, part: Path, head, reason) -> None:
+    server.answers = [raw(OK, head, b"\r\n\r\n", CONTENT[:100])]
+    assert reason in refusal(server.url, part, None)
+    assert not part.exists()
+
+
+@pytest.mark.parametrize("size", [b"-1", b"-ffffffffffffff", b"zz", b""])
+def test_a_chunk_of_no_size_is_one_line(server, part: Path, size: bytes) -> None:
+    server.answers = [raw(CHUNKED, size + b"\r\n", repeat=b"x" * 100_000)]
+    assert "the connection was lost" in refusal(server.url, part, None)
+
+
+def test_a_content_range_of_5000_digits_starts_over(server, part: Path) -> None:
+    extent = b"Content-Range: bytes " + b"9" * 5000 + b"-9/9\r\n\r\n"
+    partial = raw(b"HTTP/1.1 206 Partial\r\nContent-Length: 3\r\n", extent, b"abc")
+    server.answers = [server.ranged(cut=HALF), partial, server.ranged()]
+    download_file(server.url, part, len(CONTENT), silent)
+    assert part.read_bytes() == CONTENT
+
+
+def test_a_validator_that_cannot_be_sent_back_is_not_used(server, part: Path) -> None:
+    folded = raw(OK, b"ETag: a\r\n b\r\n", b"Content-Length: %d\r\n\r\n" % len(CONTENT), b"abc")
+    server.answers = [folded, server.ranged()]
+    download_file(server.url, part, len(CONTENT), silent)
+    assert part.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    "repeat", [b"HTTP/1.1 100 Continue\r\n\r\n", b"X: " + b"y" * 60_000 + b"\r\n"]
+)
+def test_headers_without_end_are_cut_off(
+    server, part: Path, monkeypatch: pytest.MonkeyPatch, repeat: bytes
+) -> None:
+    monkeypatch.setattr(download, "MAX_HEAD", 4096)
+    start = b"" if repeat.startswith(b"HTTP") else OK
+    server.answers = [raw(start, repeat=repeat)]
+    assert "bytes of headers" in refusal(server.url, part)
+
+
+@pytest.mark.parametrize(
+    ("start", "repeat"),
+    [
+        (b"", b"H"),
+        (OK, b"X"),
+        (OK + b"Content-Length: %d\r\n\r\n" % len(CONTENT), b"x"),
+        (CHUNKED, b"1\r\nx\r\n"),
+        (CHUNKED + b"1\r\nx\r\n0\r\n", b"Trailer: x\r\n"),
+    ],
+    ids=["status", "headers", "body", "chunks", "trailers"],
+)
+def test_a_server_of_one_byte_at_a_time_is_given_up(
+    server, part: Path, monkeypatch: pytest.MonkeyPatch, start: bytes, repeat: bytes
+) -> None:
+    monkeypatch.setattr(download, "STEP", 0.05)
+    server.answers = [raw(start, repeat=repeat, pause=0.002)]
+    line = refusal(server.url, part)
+    assert "too slow" in line or "timed out" in line
+    assert len(server.requests) == download.ATTEMPTS
+
+
+def test_a_download_has_the_time_that_its_size_takes(
+    server, part: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Every attempt brings a little, so that none of them stalls; their sum is over time.
+    monkeypatch.setattr(download, "SLACK", 0.05)
+    monkeypatch.setattr(download, "MIN_RATE", 10 * len(CONTENT))
+    head = OK + b"Content-Length: %d\r\n\r\n" % len(CONTENT)
+    server.answers = [raw(head, repeat=b"x" * 100, pause=0.001)]
+    assert "gave up after 1 attempts" in refusal(server.url, part)
+
+
+def test_a_deadline_grows_with_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(monotonic=lambda: 100.0)
+    monkeypatch.setattr(download, "time", clock)
+    deadline = download.Deadline(None)
+    assert deadline.remaining() == download.SLACK
+    deadline.expect(1000 * download.MIN_RATE)
+    assert deadline.remaining() == download.SLACK + 1000
+    clock.monotonic = lambda: 100.0 + download.SLACK + 1001
+    assert deadline.remaining() == -1
+
+
+def test_a_file_of_unknown_length_has_a_limit(
+    server, part: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "MAX_UNKNOWN", 3 * download.CHUNK)
+    server.answers = [raw(CHUNKED, repeat=b"400\r\n" + b"x" * 1024 + b"\r\n")]
+    assert "more than the 196,608 bytes" in refusal(server.url, part, None)
+    assert not part.exists()
+
+
+def test_the_page_of_a_redirect_is_not_read(server, part: Path) -> None:
+    location = f"HTTP/1.1 302 Found\r\nLocation: {server.url}/there\r\n\r\n".encode()
+    server.answers = [raw(location, repeat=b"x" * 1000, pause=0.01), server.ranged()]
+    started = time.monotonic()
+    download_file(server.url, part, len(CONTENT), silent)
+    assert part.read_bytes() == CONTENT
+    assert time.monotonic() - started < 2

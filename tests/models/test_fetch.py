@@ -272,7 +272,14 @@ def test_a_mirror_is_checked_like_the_publisher(card, mirror, monkeypatch) -> No
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"), [("/no/such/folder", "MIRROR"), ("ftp://x/y", "ftp://x/y")]
+    ("value", "expected"),
+    [
+        ("/no/such/folder", "MIRROR"),
+        ("ftp://x/y", "ftp://x/y"),
+        ("~nobody-here/x", "home"),
+        ("http://[x", "http://[x"),
+        ("file:///a%00b", "null byte"),
+    ],
 )
 def test_a_mirror_that_is_none(card, monkeypatch, value: str, expected: str) -> None:
     monkeypatch.setenv("PULSE_AUDIT_MIRROR", value)
@@ -322,3 +329,12 @@ def test_licences_are_kept_in_readable_form(server, card, home: Path) -> None:
     fetch(wanted, yes)
     kept = json.loads((home / "licences.json").read_text())
     assert list(kept) == [f"{wanted.licence.name} {wanted.licence.url}"]
+
+
+def test_a_mirror_with_a_pipe_in_the_place_of_a_file_is_refused(
+    card, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PULSE_AUDIT_MIRROR", str(tmp_path))
+    wanted = card()
+    os.mkfifo(tmp_path / wanted.file_name)
+    assert "is not a file" in refusal(wanted)
