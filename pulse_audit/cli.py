@@ -107,7 +107,9 @@ def _show_run(path: Path, as_json: bool) -> None:
     default="faces-balanced",
     show_default=True,
     metavar="GEN",
-    help="A name, a checkpoint (FILE#3: class 3; FILE@256: its resolution) or FILE.py:FACTORY.",
+    help="A name, a checkpoint or FILE.py:FACTORY: SOURCE[@RESOLUTION][@UPSAMPLING][#CLASS]. "
+    "FILE@256: its resolution; FILE#3: class 3; StyleGAN 1 files of genforce need FILE@auto, "
+    "FILE@fused or FILE@separate.",
 )
 @trust_file
 @click.option("--scale", type=click.IntRange(min=1), default=8, show_default=True)

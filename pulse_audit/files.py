@@ -11,6 +11,8 @@ import json
 import os
 import re
 import tempfile
+import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -84,6 +86,43 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file, in hex, in bounded memory."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_state(path: Path, *, mapped: bool = False) -> Mapping[str, Any]:
+    """Read tensors by name from a file of PyTorch; nothing in it is run.
+
+    Parameters
+    ----------
+    path : Path
+    mapped : bool
+        Map archives into memory instead of reading them, for callers that copy a part.
+
+    Raises
+    ------
+    InputError
+        In one line, if the file cannot be read, is damaged, or holds anything but plain tensors.
+    """
+    import torch
+
+    try:
+        with warnings.catch_warnings():
+            # Of other pickle protocols than 2, which are refused or read just the same.
+            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
+            # Files from before PyTorch 1.6 are no archives, and cannot be mapped.
+            state = torch.load(
+                path,
+                map_location="cpu",
+                weights_only=True,
+                mmap=mapped and zipfile.is_zipfile(path),
+            )
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except Exception as error:  # damaged bytes end in any of a dozen errors
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise InputError(f"{path}: holds no plain weights ({reason}); nothing was run") from None
+    if not isinstance(state, Mapping):
+        raise InputError(f"{path}: holds a {type(state).__name__}, not tensors by name")
+    return state
 
 
 def card_path(weights: Path) -> Path:

@@ -72,10 +72,11 @@ _OF_A_RUN: tuple[Callable[[Command], Command], ...] = (
     ),
     option(
         "--generator", "generators", multiple=True, metavar="GEN", help="A name, a checkpoint file "
-        "or FILE.py:FACTORY; each makes a pulse arm (repeatable). Conditional networks: FILE#3 "
-        "fixes class 3, FILE#each makes an arm of every class, else classes are drawn uniformly. "
-        "FILE@256: the resolution, where the file does not state it; FILE@auto, @fused or "
-        "@separate: the upsampling of a StyleGAN 1 of genforce.",
+        "or FILE.py:FACTORY; each makes a pulse arm (repeatable). In full "
+        "SOURCE[@RESOLUTION][@UPSAMPLING][#CLASS]. FILE@256: the resolution, where the file does "
+        "not state it. StyleGAN 1 files of genforce need FILE@auto, FILE@fused or FILE@separate. "
+        "Conditional networks: FILE#3 fixes class 3, FILE#each makes an arm of every class, else "
+        "classes are drawn uniformly.",
     ),
     trust_file,
     option(

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 #: images, ``celeba-108`` their 108 px one; of ``as-is`` nothing is known.
 Crop = Literal["ffhq", "fairface-0.25", "fairface-1.25", "celeba", "celeba-108", "as-is"]
 CROPS: tuple[str, ...] = get_args(Crop)
+#: Which values of a metric are better.
+Direction = Literal["higher", "lower", "nearer 0", "neither"]
+#: Called with the work that is done, all work, and what was done by an earlier process.
+Progress = Callable[[int, int, int], None]
 
 
 class InputError(Exception):

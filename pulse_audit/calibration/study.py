@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from pulse_audit.calibration import corrected, gaps, prior_work, retention
 from pulse_audit.calibration.scenarios import Performance, Scenario
 from pulse_audit.files import atomic_write
 from pulse_audit.seeding import fingerprint
-from pulse_audit.types import InputError
+from pulse_audit.types import InputError, Progress
 
 #: Replicates of a scenario; the published table is made with the former.
 FULL, QUICK = 4000, 200
@@ -60,7 +60,7 @@ def run_study(
     replicates: int,
     seed: int,
     out: Path,
-    progress: Callable[[int, int, int], None] | None = None,
+    progress: Progress | None = None,
     workers: int | None = None,
 ) -> list[ScenarioResult]:
     """Simulate every scenario that has no result file yet, and return all results in order.

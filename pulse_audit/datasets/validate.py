@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -14,9 +14,7 @@ from pulse_audit.datasets.readers import FaceIndex, index, resolve_split, scan
 from pulse_audit.datasets.registry import DatasetCard
 from pulse_audit.datasets.scan import data_folder, images_in, join_words
 from pulse_audit.datasets.tables import repair_csv
-from pulse_audit.types import Face
-
-Progress = Callable[[int, int, int], None]
+from pulse_audit.types import Face, Progress
 
 # A public copy of FairFace was cut at this many rows by a spreadsheet viewer.
 _CUT = 5000

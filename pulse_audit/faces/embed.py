@@ -18,8 +18,7 @@ IEEE FG.
 from __future__ import annotations
 
 import math
-import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +27,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pulse_audit.faces.align import Points
+from pulse_audit.files import read_state
 from pulse_audit.types import InputError
 
 if TYPE_CHECKING:
@@ -80,14 +80,7 @@ class FaceNet:
         """
         from facenet_pytorch import InceptionResnetV1
 
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
-        except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError):
-            raise InputError(f"{path}: is not a file of PyTorch tensors") from None
-        if not isinstance(content, Mapping):
-            raise InputError(f"{path}: holds {type(content).__name__}, not tensors by name")
+        content = read_state(path)
         tensors = {k: v for k, v in content.items() if not str(k).startswith("logits.")}
         with torch.device("meta"):  # no random weights are drawn only to be replaced
             network = InceptionResnetV1(pretrained=None)

@@ -13,9 +13,6 @@ github.com/dchen236/FairFace for the order of the outputs.
 
 from __future__ import annotations
 
-import io
-import pickle
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pulse_audit.faces.attributes import normalised, resized
-from pulse_audit.seeding import sha256
+from pulse_audit.files import file_sha256, read_state
 from pulse_audit.types import AttributeCard, Attributes, InputError
 
 RESOLUTION = 224
@@ -63,9 +60,6 @@ class Layout:
     attributes: Mapping[str, tuple[tuple[str, ...], int]]
     notes: tuple[str, ...]
 
-
-#: Causes of ``torch.load`` refusing a file that is damaged, or holds more than tensors.
-UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError)
 
 #: By the name of the weights. The four races are an attribute of their own: most data sets call
 #: other words ``race``.
@@ -150,22 +144,7 @@ def load_fairface(
     """
     from torchvision.models import resnet34
 
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    # ``weights_only`` runs nothing of what is in the file.
-    try:
-        with warnings.catch_warnings():
-            # Of other pickle protocols than 2, which are refused or read just the same.
-            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
-            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
-        reason = " ".join(str(error).split())[:120]
-        raise InputError(f"{path}: holds no plain weights ({reason}); nothing was run") from None
-    if not isinstance(state, Mapping):
-        raise InputError(f"{path}: holds a {type(state).__name__}, not FairFace's weights")
-
+    state = read_state(path)
     with torch.device("meta"):  # no random weights that are thrown away
         network: nn.Module = resnet34(num_classes=OUTPUTS)
     # Keys and shapes have to be those of the network, but for the counters of batches: evaluation
@@ -197,7 +176,7 @@ def load_fairface(
         feature_dim=FEATURE_DIM,
         training_data=training_data,
         licence=licence,
-        sha256=sha256(data),
+        sha256=file_sha256(path),
         notes=layout.notes,
     )
     return FairFace(network, layout, card)

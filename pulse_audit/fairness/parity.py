@@ -10,16 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from pulse_audit.stats import gaps
 from pulse_audit.stats.gaps import Gap, GroupStatistic
-from pulse_audit.types import Estimate
-
-Better: TypeAlias = Literal["higher", "lower", "nearer 0", "neither"]
+from pulse_audit.types import Direction, Estimate
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ def compare(
     groups: ArrayLike,
     *,
     proportion: bool,
-    better: Better,
+    better: Direction,
     seed: int,
     confidence: float = 0.95,
 ) -> Mapping[GroupStatistic, Comparison]:

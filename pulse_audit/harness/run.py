@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,9 @@ from pulse_audit.harness.suite import NOT_REQUESTED
 from pulse_audit.harness.unit import UnitRunner
 from pulse_audit.report import html
 from pulse_audit.store import Manifest
-from pulse_audit.types import InputError
+from pulse_audit.types import InputError, Progress
 
 NOT_MEASURED = "no draw has a value"
-
-#: Called with the draws that are done, all draws, and those done by an earlier process.
-Progress = Callable[[int, int, int], None]
 
 
 def run_audit(

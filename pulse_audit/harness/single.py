@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from pulse_audit.harness.plan import check_device
 from pulse_audit.models.generators import load_generator
 from pulse_audit.search.config import PRESETS
 from pulse_audit.search.upsampler import PulseUpsampler
-from pulse_audit.types import Draw, InputError, Request, Upsampled
+from pulse_audit.types import Draw, InputError, Progress, Request, Upsampled
 
 #: Draws searched at once.
 BATCH = 8
@@ -38,7 +38,7 @@ def upsample_photos(
     is_lr: bool,
     device: str,
     out: Path,
-    progress: Callable[[int, int, int], None],
+    progress: Progress,
     trusted_files: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Search images that downscale to each photo's low-resolution version.

@@ -45,9 +45,8 @@ from pulse_audit.search.sphere import draw_start
 from pulse_audit.search.upsampler import PulseUpsampler
 from pulse_audit.seeding import fingerprint, hexdigest
 from pulse_audit.store.manifest import WorkUnit
-from pulse_audit.types import Request
+from pulse_audit.types import Progress, Request
 
-Progress = Callable[[int, int, int], None]
 SourceRow: TypeAlias = dict[str, Any]
 
 #: Prior samples rendered together: a constant, so that no sample depends on the run's batch.

@@ -35,9 +35,11 @@ class AuditSpec(BaseModel):
     arms : list of str
         ``pulse | nearest | bicubic | lanczos | planted:MATRIX.csv | FILE.py:FACTORY``.
     generators : list of str
-        ``FILE.py:FACTORY``, a name or a checkpoint file; each makes a pulse arm. ``FILE#3`` fixes
-        class 3 of a conditional network, ``FILE#each`` makes an arm of every class, else classes
-        are drawn uniformly; ``FILE@256`` gives the resolution where the file does not.
+        ``FILE.py:FACTORY``, a name or a checkpoint file; each makes a pulse arm. The full form is
+        ``SOURCE[@RESOLUTION][@UPSAMPLING][#CLASS]``: ``@256`` gives the resolution where the file
+        does not; StyleGAN 1 files of genforce need ``@auto``, ``@fused`` or ``@separate``; ``#3``
+        fixes class 3 of a conditional network, ``#each`` makes an arm of every class, else classes
+        are drawn uniformly.
     trusted_files : list of str
         SHA-256 of ``.pt2`` programs that may be run although they can contain any code.
     search : str

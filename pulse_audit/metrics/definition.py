@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pulse_audit.types import AttributeCard, Metric, Unavailable
+from pulse_audit.types import AttributeCard, Direction, Metric, Unavailable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import torch
 
 FloatArray = NDArray[np.float64]
-Direction = Literal["higher", "lower", "nearer 0", "neither"]
 ColumnType = Literal["float", "flag"]
 Source = Literal[
     "images", "patches", "attribute features", "face embedding", "detector", "set features"

@@ -11,8 +11,7 @@ Inception of 2015-12-05). G. Parmar, R. Zhang and J.-Y. Zhu (2022), CVPR (resizi
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pulse_audit.files import read_state
 from pulse_audit.types import InputError
 
 INCEPTION = "inception-2015-12-05 pool3"
@@ -88,14 +88,7 @@ def inception(path: Path, device: torch.device | str = "cpu") -> FeatureNetwork:
     """
     from torchvision.models import inception_v3
 
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError):
-        raise InputError(f"{path}: is not a file of PyTorch tensors") from None
-    if not isinstance(state, Mapping):
-        raise InputError(f"{path}: holds {type(state).__name__}, not tensors by name")
+    state = read_state(path)
 
     # torchvision's architecture; on "meta" no random weights are drawn only to be replaced.
     with torch.device("meta"):

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from pulse_audit.metrics.definition import Direction, MetricDefinition, share
+from pulse_audit.metrics.definition import MetricDefinition, share
+from pulse_audit.types import Direction
 
 #: Taken from the apparent group of each output, for the attribute that a grouping tests.
 OUTCOME_METRICS: Sequence[MetricDefinition] = (

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pulse_audit.files import read_state
 from pulse_audit.metrics.definition import MetricDefinition
 from pulse_audit.metrics.registry import MEASURED
 from pulse_audit.names import nearest
@@ -199,17 +199,10 @@ def load(net: str, path: Path, device: torch.device | str = "cpu") -> Lpips:
     if net not in TRUNKS:
         raise InputError(f"no LPIPS net {net}{nearest(net, [*TRUNKS])}")
     try:
-        # Older files of torchvision are no archives, and cannot be mapped.
-        state = torch.load(
-            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-        )
-    except Exception as error:  # damaged bytes end in any of a dozen errors
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            f"{path}: cannot be read as a state dict ({first}); delete it and fetch it again"
-        ) from None
-    if not isinstance(state, Mapping):
-        raise InputError(f"{path}: holds no state dict; delete it and fetch it again")
+        # Only the trunk is copied from it: VGG's file is ten times as large.
+        state = read_state(path, mapped=True)
+    except InputError as error:
+        raise InputError(f"{error}; delete it and fetch it again") from None
 
     # The slices of the package's trunk keep torchvision's numbers: slice1.0.weight is
     # features.0.weight there.

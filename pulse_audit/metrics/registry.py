@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from pulse_audit.metrics.definition import (
-    Direction,
     FloatArray,
     MetricDefinition,
     mean,
@@ -23,7 +22,7 @@ from pulse_audit.metrics.definition import (
     share,
 )
 from pulse_audit.metrics.group_metrics import DERIVED_METRICS, OUTCOME_METRICS
-from pulse_audit.types import Status
+from pulse_audit.types import Direction, Status
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,7 +17,6 @@ import ssl
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from io import FileIO
 from pathlib import Path
@@ -26,12 +25,10 @@ from urllib.parse import urlsplit
 
 from pulse_audit.files import atomic_write
 from pulse_audit.models.published import unwritable
-from pulse_audit.types import InputError
+from pulse_audit.types import InputError, Progress
 
 #: The environment variable with a folder or an address to use in place of the publishers' sites.
 MIRROR = "PULSE_AUDIT_MIRROR"
-#: Bytes done, bytes in all (as far as known), bytes that an earlier attempt downloaded.
-Progress = Callable[[int, int, int], None]
 
 ATTEMPTS = 4
 #: Seconds before the second attempt; doubled before each further one.

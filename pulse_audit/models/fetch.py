@@ -12,9 +12,9 @@ from urllib.request import url2pathname
 from pulse_audit.datasets.registry import load_registry
 from pulse_audit.files import file_sha256
 from pulse_audit.models import download, published
-from pulse_audit.models.download import MIRROR, Progress
+from pulse_audit.models.download import MIRROR
 from pulse_audit.models.published import WeightCard
-from pulse_audit.types import InputError
+from pulse_audit.types import InputError, Progress
 
 
 def to_fetch(names: Sequence[str]) -> list[WeightCard]:

@@ -20,7 +20,7 @@ ALL = "all"
 CORRECTED = "_corrected"
 
 Correction: TypeAlias = Literal["raw", "corrected", "original_baseline"]
-Statistic: TypeAlias = Literal[
+StatisticName: TypeAlias = Literal[
     "value", "max_gap", "min_ratio", "worst_group", "max_abs", "difference"
 ]
 Detail: TypeAlias = dict[str, str | int | float | None]
@@ -76,7 +76,7 @@ class EstimateRow(BaseModel):
     n_faces: int = Field(ge=0)
     n_draws: int = Field(ge=0)
     method: str
-    statistic: Statistic = "value"
+    statistic: StatisticName = "value"
     detail: Detail | None = None
 
     @property
@@ -94,7 +94,7 @@ def make_row(
     *,
     to_group: str | None = None,
     correction: Correction = "raw",
-    statistic: Statistic = "value",
+    statistic: StatisticName = "value",
     detail: Mapping[str, str | int | float | None] | None = None,
 ) -> EstimateRow:
     """Make the row of an estimate; where it is unavailable, of the reason without numbers."""

@@ -238,7 +238,7 @@ class Malicious:
 def test_a_file_that_would_run_code_is_refused_and_does_not_run(put, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     put(pickle.dumps(Malicious(), protocol=2))
-    with pytest.raises(InputError, match="cannot be read as a state dict"):
+    with pytest.raises(InputError, match="holds no plain weights"):
         load("squeeze", weights_of("squeeze"))
     assert not Path("executed").exists()
 
@@ -252,7 +252,7 @@ def stored(content, path):
     ("content", "message"),
     [
         ({"features.0.weight": torch.zeros(1)}, "does not hold the weights of this LPIPS network"),
-        ([1, 2], "holds no state dict"),
+        ([1, 2], "holds a list, not tensors by name"),
     ],
 )
 def test_a_file_of_something_else_is_refused_in_one_line(content, message, put, tmp_path):
