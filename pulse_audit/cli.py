@@ -87,9 +87,10 @@ def run(spec: str | None, out: Path | None, as_json: bool, quiet: bool, **flags:
 def _show_run(path: Path, as_json: bool) -> None:
     """Print a run's summary, as tables or as JSON."""
     from pulse_audit import terminal
+    from pulse_audit.documents import read_json
 
     # The stored summary is shown as it is, so that both forms agree with the report.
-    summary = json.loads((path / "summary.json").read_text())
+    summary = read_json(path / "summary.json")
     page = path / "report" / "index.html"
     if as_json:
         click.echo(json.dumps({"run": str(path), "report": str(page), **summary}, indent=1))

@@ -19,6 +19,7 @@ from typing import Any
 
 from platformdirs import user_cache_dir
 
+from pulse_audit.documents import read_json
 from pulse_audit.types import InputError
 
 CARD_VERSION = 1
@@ -159,17 +160,12 @@ def read_card(weights: Path, kind: str) -> dict[str, Any]:
     """
     path = card_path(weights)
     try:
-        with path.open("rb") as file:
-            card = json.loads(file.read(MAX_CARD))
+        card = read_json(path, MAX_CARD)
     except FileNotFoundError:
         problem = "cannot be read (No such file or directory)"
         if weights.exists():
             problem = f"its card {path.name} is missing; keep the two together"
         raise InputError(f"{weights}: {problem}") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: it is no JSON card") from error
     if not isinstance(card, dict) or card.get("format") != f"pulse-audit {kind}":
         raise InputError(f"{path}: it is no {kind} card of pulse-audit")
     if card.get("version") != CARD_VERSION:

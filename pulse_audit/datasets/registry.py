@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -20,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from pulse_audit.documents import read_yaml
 from pulse_audit.names import nearest
 from pulse_audit.types import Crop, InputError
 
@@ -314,42 +314,41 @@ def load_registry(extra: Path | None = None) -> Registry:
         for name, entry in _read(extra).items():
             entries[name] = {**entries.get(name, {}), **entry}
             origin[name] = extra
-    # Check every entry; the first that does not fit is the error.
+    # Check every entry, and list all that is wrong at once.
     cards = {}
+    problems = []
     for name, entry in entries.items():
         where = f"{origin[name]}: entry {name!r}"
         if "name" in entry:
-            raise InputError(f"{where}, key 'name': the entry's own key is its name")
+            problems.append(f"{where}, key 'name': the entry's own key is its name")
+            continue
         try:
             cards[name] = DatasetCard(name=name, **entry)
         except ValidationError as error:
             # Inputs are left out of the message: an alias bomb in YAML would be written out there.
-            first = error.errors(include_input=False, include_url=False)[0]
-            loc = [str(part) for part in first["loc"]]
-            key = f"key {'.'.join(loc)!r}: " if loc else ""
-            reason = first["msg"].removeprefix("Value error, ")
-            if first["type"] == "string_type":
-                reason += " (put it in quotes)"
-            elif first["type"] == "extra_forbidden":
-                keys = list(DatasetCard.model_fields)[1:]
-                reason = "is no key" + (nearest(loc[0], keys) if len(loc) == 1 else "")
-            raise InputError(f"{where}, {key}{reason}") from error
+            for problem in error.errors(include_input=False, include_url=False):
+                loc = [str(part) for part in problem["loc"]]
+                key = f"key {'.'.join(loc)!r}: " if loc else ""
+                reason = problem["msg"].removeprefix("Value error, ")
+                if problem["type"] == "string_type":
+                    reason += " (put it in quotes)"
+                elif problem["type"] == "extra_forbidden":
+                    keys = list(DatasetCard.model_fields)[1:]
+                    reason = "is no key" + (nearest(loc[0], keys) if len(loc) == 1 else "")
+                problems.append(f"{where}, {key}{reason}")
+    if problems:
+        rest = f"; and {len(problems) - 20:,} more" if len(problems) > 20 else ""
+        raise InputError("; ".join(problems[:20]) + rest)
     return Registry(cards)
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        # The C loader is ten times faster; both build plain values only.
-        loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        data = yaml.load(text, Loader=loader)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is not UTF-8 text; save it as UTF-8") from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{path}: is not valid YAML: {reason}") from error
+        data = read_yaml(path)
+    except FileNotFoundError:
+        raise InputError(
+            f"{path}: cannot be read (No such file or directory); check the path"
+        ) from None
     # The shape: names, each with keys below it.
     if not isinstance(data, dict) or not data:
         raise InputError(f"{path}: holds no data sets; write 'name:' and its keys below it")

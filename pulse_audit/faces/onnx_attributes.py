@@ -20,7 +20,6 @@ An attribute's ``activation`` is ``softmax`` (default) for logits and ``none`` f
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from importlib.util import find_spec
@@ -28,7 +27,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import torch
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -42,6 +40,7 @@ from pydantic import (
 )
 from torch import Tensor
 
+from pulse_audit.documents import parse_json, parse_yaml, read_file
 from pulse_audit.faces.attributes import check_card, checked, normalised, resized
 from pulse_audit.seeding import sha256
 from pulse_audit.types import AttributeCard, Attributes, Crop, InputError
@@ -51,7 +50,6 @@ if TYPE_CHECKING:
 
 METADATA_KEY = "pulse_audit"
 SUFFIXES = (".yaml", ".yml", ".json")
-MAX_CARD = 2**20
 
 Word = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=80)]
 
@@ -262,9 +260,9 @@ def load_onnx(path: Path) -> OnnxAttributes:
     description = inside
     for place in beside:
         try:
-            content = place.read_bytes()
-        except OSError as error:
-            raise InputError(f"{place}: cannot be read ({error.strerror})") from None
+            content = read_file(place)
+        except FileNotFoundError:
+            raise InputError(f"{place}: is gone") from None
         description = _described(place, content, is_json=place.suffix == ".json")
         if inside is not None and inside.attributes != description.attributes:
             raise InputError(
@@ -294,11 +292,8 @@ def _tensors(graph: Any) -> Iterator[Any]:
 
 def _described(where: Path, data: bytes, is_json: bool) -> OnnxDescription:
     """Read and check one description of a model."""
+    content = parse_json(data, where) if is_json else parse_yaml(data, where)
     try:
-        text = data.decode("utf-8")
-        if len(text) > MAX_CARD:
-            raise ValueError("it is longer than a megabyte")
-        content = json.loads(text) if is_json else yaml.safe_load(text)
         if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
             raise ValueError("it holds no keys with values")
         return OnnxDescription(**content)
@@ -307,7 +302,7 @@ def _described(where: Path, data: bytes, is_json: bool) -> OnnxDescription:
         key = ".".join(str(part) for part in first["loc"])
         reason = first["msg"].removeprefix("Value error, ")
         raise InputError(f"{where}: key {key!r}: {reason}") from None
-    except (ValueError, TypeError, yaml.YAMLError, RecursionError) as error:
+    except (ValueError, TypeError) as error:
         raise InputError(f"{where}: cannot be understood: {_line(error)}") from None
 
 

@@ -7,9 +7,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from pulse_audit.documents import read_yaml
 from pulse_audit.seeding import hexdigest
 from pulse_audit.types import InputError
 
@@ -169,12 +169,9 @@ def read_spec(text_or_path: str) -> dict[str, Any]:
             raise InputError(f"unknown spec {text_or_path!r}: name a .yaml file, or one of {known}")
         path = shipped[text_or_path]
     try:
-        content = yaml.safe_load(path.read_text())
+        content = read_yaml(path)
     except FileNotFoundError:
         raise InputError(f"{path}: no such spec file") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: not a readable YAML spec ({reason})") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: a spec is a YAML mapping of options to values")
     return content

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from pulse_audit.documents import read_json
 from pulse_audit.files import atomic_write
 from pulse_audit.models.published import unwritable
 from pulse_audit.types import InputError, Progress
@@ -241,9 +242,9 @@ def _attempt(
 def _continuable(url: str, part: Path) -> tuple[PartRecord | None, int]:
     """Return the record and the length of a part that may be continued; else (None, 0)."""
     try:
-        record = PartRecord(**json.loads(_record_path(part).read_bytes()))
+        record = PartRecord(**read_json(_record_path(part)))
         length = part.stat().st_size
-    except (OSError, ValueError, TypeError):
+    except (OSError, InputError, TypeError):
         return None, 0
     # A damaged record may hold values of other types.
     sound = all(isinstance(text, str | None) for text in (record.etag, record.modified))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 
+from pulse_audit.documents import read_json
 from pulse_audit.types import InputError
 
 SCHEMA_VERSION: Literal[1] = 1
@@ -215,11 +215,9 @@ def read_manifest(path: Path) -> Manifest:
     """
     where = path / "manifest.json"
     try:
-        content = json.loads(where.read_bytes())
+        content = read_json(where)
     except FileNotFoundError:
         raise InputError(f"{path}: not a run directory (no manifest.json)") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{where}: unreadable ({error})") from None
     if not isinstance(content, dict) or not isinstance(content.get("schema"), int):
         raise InputError(f"{where}: not a manifest of pulse-audit")
     if content["schema"] != SCHEMA_VERSION:

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pulse_audit.documents import read_json
 from pulse_audit.files import atomic_write, remove_leftovers
 from pulse_audit.seeding import sha256
 from pulse_audit.store.columns import conform, sample_schema
@@ -225,11 +226,9 @@ class Run:
         """Read what `write_references` wrote; None where nothing is."""
         path = self.path / "references.json"
         try:
-            content = json.loads(path.read_bytes())
+            content = read_json(path)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: unreadable ({error}); choose another --out") from None
         return content if isinstance(content, dict) else {}
 
     @property

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pulse_audit.documents import read_json
 from pulse_audit.types import Estimate, InputError, Unavailable
 
 SCHEMA_VERSION: Literal[3] = 3
@@ -200,9 +201,9 @@ def read(path: Path | str) -> Summary:
     path = Path(path)
     path = path / NAME if path.is_dir() else path
     try:
-        return Summary.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+        return Summary.model_validate(read_json(path))
+    except FileNotFoundError:
+        raise InputError(f"{path}: cannot be read (No such file or directory)") from None
     except ValidationError as error:
         # one line: the first entry at fault
         first = error.errors()[0]

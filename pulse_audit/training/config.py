@@ -7,9 +7,9 @@ import math
 from pathlib import Path
 from typing import Literal, Self, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from pulse_audit.documents import read_yaml
 from pulse_audit.generators.stylegan2_layers import StyleGAN2Config
 from pulse_audit.types import InputError
 
@@ -182,7 +182,7 @@ def _read(model: type[Config], name: str | Path, folder: Path) -> Config:
         known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
         raise InputError(f"{path}: no such configuration; shipped ones are {known}")
     try:
-        return model.model_validate(yaml.safe_load(path.read_text()))
-    except (yaml.YAMLError, ValidationError) as error:
+        return model.model_validate(read_yaml(path))
+    except ValidationError as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: not a valid configuration ({reason})") from error

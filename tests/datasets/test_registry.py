@@ -142,6 +142,13 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
     assert "'licence'" in refusal(tmp_path, {"mine": entry})
 
 
+def test_all_that_is_wrong_is_listed_at_once(tmp_path: Path) -> None:
+    wrong = {**MINIMAL, "crop": "tight", "colour": "red"}
+    line = refusal(tmp_path, {"one": wrong, "two": {**MINIMAL, "licence": 3}})
+    for part in ("'one', key 'crop'", "'one', key 'colour'", "'two', key 'licence'"):
+        assert part in line
+
+
 def test_a_bad_name_is_refused(tmp_path: Path) -> None:
     assert "../mine" in refusal(tmp_path, {"../mine": MINIMAL})
 

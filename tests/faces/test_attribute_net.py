@@ -100,7 +100,7 @@ def edited(path: Path, change: Callable[[dict[str, object]], object]) -> None:
     [
         (lambda p: p.write_bytes(b"x" + p.read_bytes()[1:]), "not those of their card"),
         (lambda p: p.with_suffix(".json").unlink(), "its card .*json is missing"),
-        (lambda p: p.with_suffix(".json").write_text("{"), "no JSON card"),
+        (lambda p: p.with_suffix(".json").write_text("{"), "unreadable"),
         (lambda p: edited(p, lambda c: c.update(format="other")), "no attribute net card"),
         (lambda p: edited(p, lambda c: c.update(version=9)), "version 9"),
         (lambda p: edited(p, lambda c: c.update(widths=[4, 4, 8])), "do not fit their card"),

@@ -74,7 +74,7 @@ def test_cards_that_do_not_fit_are_refused(saved, changes, message):
 def test_a_missing_or_broken_card_is_named(saved):
     place = saved[1].with_suffix(".json")
     place.write_text("{" * 100_000)
-    with pytest.raises(InputError, match="no JSON card"):
+    with pytest.raises(InputError, match="unreadable"):
         read_checkpoint(saved[1])
     place.unlink()
     with pytest.raises(InputError, match="its card small.json is missing"):

@@ -66,7 +66,7 @@ def test_equal_summaries_are_equal_bytes(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{", "not a summary"),
+        ("{", "unreadable"),
         ("[]", "not a summary"),
         ('{"schema": 1, "estimates": [], "unavailable": {}, "findings": []}', "schema"),
         ('{"schema": 3, "estimates": [{}], "unavailable": {}, "findings": []}', "estimates.0.arm"),

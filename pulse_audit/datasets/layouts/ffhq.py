@@ -7,7 +7,6 @@ flat (``00000.png``) or in folders of a thousand (``00000/00000.png``). FFHQ has
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from pulse_audit.datasets.scan import (
     require_columns,
 )
 from pulse_audit.datasets.tables import read_csv
+from pulse_audit.documents import parse_json
 from pulse_audit.types import InputError
 
 # Where archives and public copies keep the photos and the labels.
@@ -93,8 +93,8 @@ def scan_features(card: DatasetCard, root: Path, split: str) -> Scan:
         digest.update(f"{path.name} {len(data)}\n".encode() + data)
         # The labels of the largest face; a file of another shape is a problem of its own.
         try:
-            labels = _largest_face(json.loads(data))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            labels = _largest_face(parse_json(data, path.name))
+        except (ValueError, TypeError, KeyError, AttributeError, InputError) as error:
             message = f"does not hold age and gender ({error!r:.60})"
             scan.add("unknown_label", path.name, message)
             continue
