@@ -17,6 +17,8 @@ import click
 import pulse_audit
 from pulse_audit.names import nearest
 from pulse_audit.options import (
+    SEED,
+    PlainPath,
     data_root,
     options_of_a_run,
     out_folder,
@@ -100,9 +102,7 @@ def _show_run(path: Path, as_json: bool) -> None:
 
 
 @commands.command()
-@click.argument(
-    "images", nargs=-1, required=True, metavar="IMAGE...", type=click.Path(path_type=Path)
-)
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...", type=PlainPath())
 @click.option(
     "--generator",
     default="faces-balanced",
@@ -113,9 +113,9 @@ def _show_run(path: Path, as_json: bool) -> None:
     "FILE@fused or FILE@separate.",
 )
 @trust_file
-@click.option("--scale", type=click.IntRange(min=1), default=8, show_default=True)
-@click.option("--draws", type=click.IntRange(min=1), default=1, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--scale", type=click.IntRange(1, 1024), default=8, show_default=True)
+@click.option("--draws", type=click.IntRange(1, 10_000), default=1, show_default=True)
+@click.option("--seed", type=SEED, default=0, show_default=True)
 @click.option("--search", default="official", show_default=True, metavar="official|paper|fast")
 @click.option(
     "--align/--no-align",
@@ -154,7 +154,7 @@ def upsample(images: tuple[Path, ...], as_json: bool, quiet: bool, **options: An
 
 
 @commands.command()
-@click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("run_dir", metavar="RUN", type=PlainPath())
 @outcome_as_json
 def report(run_dir: Path, as_json: bool) -> int:
     """Summarise and render a run again from its stored samples; needs no torch."""
@@ -236,7 +236,7 @@ def fetch(names: tuple[str, ...], accept_licence: bool, as_json: bool, quiet: bo
 @commands.command()
 @click.option("--quick", is_flag=True, help="Fewer replicates: done in under three minutes.")
 @out_folder("runs/calibration")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=SEED, default=0, show_default=True)
 @outcome_as_json
 @quiet_option
 def calibrate(quick: bool, out: Path, seed: int, as_json: bool, quiet: bool) -> int:
@@ -333,8 +333,39 @@ def outcome(arguments: Sequence[str] | None = None) -> int:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         advice = "; free space there, then the same command goes on" if full else ""
         problem, code = f"{place}{error.strerror or error}{advice}", BAD_INPUT
-    click.echo(f"pulse-audit: {' '.join(problem.split())}", err=True)
+    except Exception as error:
+        problem, code = crash_line(error, arguments), BAD_INPUT
+    # One line, in which no path from outside is longer than a line can be.
+    words = [w if len(w) <= 500 else f"{w[:100]}...{w[-100:]}" for w in problem.split()]
+    click.echo(f"pulse-audit: {' '.join(words)}", err=True)
     return code
+
+
+def crash_line(error: Exception, arguments: Sequence[str] | None) -> str:
+    """Write an unexpected error to a crash file, and return the line that asks to report it."""
+    import platform
+    import shlex
+    import tempfile
+    import traceback
+
+    from pulse_audit.files import cache_folder
+
+    command = sys.argv[1:] if arguments is None else arguments
+    system = f"{platform.platform()}, Python {platform.python_version()}"
+    trace = "".join(traceback.format_exception(error))
+    text = f"pulse-audit {pulse_audit.__version__}, {system}\n{shlex.join(command)}\n\n{trace}"
+    summary = f"unexpected {type(error).__name__}: {str(error)[:200] or 'no message'}"
+    # Into the cache folder, or the temporary one where that cannot be written.
+    for folder in (cache_folder() / "crashes", Path(tempfile.gettempdir())):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix="crash-", suffix=".txt", dir=folder)
+            with open(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(text)
+            return f"{summary}; please report it with the file {name}"
+        except OSError:
+            continue
+    return f"{summary}; please report it (no crash file could be written)"
 
 
 if __name__ == "__main__":

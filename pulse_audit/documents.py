@@ -22,7 +22,7 @@ MAX_DOCUMENT, MAX_RECORD = 2**20, 2**28
 #: Levels of nesting, and digits of an integer.
 MAX_DEPTH, MAX_DIGITS = 32, 20
 #: Values of a document, aliases spelled out.
-MAX_YAML_VALUES, MAX_JSON_VALUES = 100_000, 6_000_000
+MAX_YAML_VALUES, MAX_JSON_VALUES = 100_000, 10_000_000
 
 # The C parser is ten times faster; both read the same events without recursion.
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

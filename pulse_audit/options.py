@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,22 @@ import click
 from pulse_audit.types import InputError
 
 Command = Callable[..., Any]
+SEED = click.IntRange(-(2**63), 2**63 - 1)
+
+
+class PlainPath(click.ParamType):  # type: ignore[type-arg]
+    """A path that is not empty and not too long to be one."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return the path, or fail with the name of the option."""
+        text = str(value)
+        if not text:
+            self.fail("an empty path; . is the current folder", param, ctx)
+        if len(os.fsencode(text)) > 4095:
+            self.fail(f"a path of {len(text):,} characters", param, ctx)
+        return Path(text)
 
 
 def _digests(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> list[str]:
@@ -29,20 +46,21 @@ def _names(ctx: click.Context, param: click.Parameter, text: str | None) -> list
 
 def out_folder(default: str) -> Callable[[Command], Command]:
     """``--out DIR`` with a default."""
-    kind = click.Path(path_type=Path)
-    return click.option("--out", type=kind, default=default, show_default=True, metavar="DIR")
+    return click.option(
+        "--out", type=PlainPath(), default=default, show_default=True, metavar="DIR"
+    )
 
 
 data_root = click.option(
     "--data-root",
-    type=click.Path(path_type=Path),
+    type=PlainPath(),
     envvar="PULSE_AUDIT_DATA",
     help="Folder of the data set [env: PULSE_AUDIT_DATA].",
 )
 own_datasets = click.option(
     "--datasets",
     "datasets_file",
-    type=click.Path(path_type=Path),
+    type=PlainPath(),
     metavar="FILE",
     help="Your own datasets.yaml, read over the built-in one.",
 )
@@ -137,7 +155,7 @@ _OF_A_RUN: tuple[Callable[[Command], Command], ...] = (
     option("--batch", type=int, metavar="N", help="Draws in a work unit."),
     option("--threads", type=int, metavar="N", help="CPU threads; results depend on them."),
     option(
-        "--out", type=click.Path(path_type=Path), metavar="DIR",
+        "--out", type=PlainPath(), metavar="DIR",
         help="[default: runs/<dataset>-<fingerprint>]",
     ),
 )  # fmt: skip

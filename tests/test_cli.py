@@ -112,6 +112,18 @@ def test_scale_that_does_not_divide(fairface_root: Path, tmp_path: Path, capsys:
         ("--per-group", "9", "4"),
         ("--keep-images", "some", "sample"),
         ("--wrong", "x", "--wrong"),
+        ("--out", "", "--out"),
+        ("--out", "x/" * 3000, "--out"),
+        ("--out", "x" * 3000, "File name too long"),
+        ("--data-root", "", "--data-root"),
+        ("--datasets", "x" * 3000, "File name too long"),
+        ("--threads", "1000000", "threads"),
+        ("--draws", "1000000000000", "draws"),
+        ("--resolution", "100000", "resolution"),
+        ("--seed", "9" * 30, "seed"),
+        ("--seed", "9" * 5000, "seed"),
+        ("--batch", "100000000", "batch"),
+        ("--arm", "x" * 5000, "arms"),
     ],
 )
 def test_unknown_values_cost_one_line(
@@ -303,3 +315,43 @@ def test_lists_have_rows_in_both_forms(what: str, capsys: Capture) -> None:
 def test_doctor_names_the_device(capsys: Capture) -> None:
     assert outcome(["doctor", "--json"]) == DONE
     assert any(row["part"] == "device" for row in json.loads(capsys.readouterr().out))
+
+
+def test_an_unexpected_error_is_one_line_and_a_crash_file(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PULSE_AUDIT_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("pulse_audit.listing.doctor", lambda: 1 / 0)
+    line = refused(["doctor", "--json"], capsys)
+    (crash,) = (tmp_path / "cache" / "crashes").iterdir()
+    assert "ZeroDivisionError" in line and "report" in line and str(crash) in line
+    for part in ("pulse-audit 0.", "doctor --json", "Traceback", "1 / 0"):
+        assert part in crash.read_text()
+
+
+def test_where_the_cache_cannot_be_written_the_crash_file_is_temporary(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("PULSE_AUDIT_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("pulse_audit.listing.doctor", lambda: 1 / 0)
+    refused(["doctor"], capsys)
+    assert len(list(tmp_path.glob("crash-*.txt"))) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["validate", "fairface", "--data-root", "x" * 3000],
+        ["validate", "x" * 5000],
+        ["report", "x" * 3000],
+        ["upsample", "x" * 3000],
+        ["run", "x" * 3000 + ".yaml"],
+        ["run", "x" * 3000],
+        ["list", "datasets", "--datasets", "x" * 3000],
+    ],
+    ids=lambda arguments: " ".join(arguments)[:20],
+)
+def test_long_paths_cost_one_short_line(arguments: list[str], capsys: Capture) -> None:
+    assert len(refused(arguments, capsys)) < 1000

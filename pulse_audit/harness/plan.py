@@ -42,6 +42,8 @@ from pulse_audit.types import Face, InputError, Upsampler
 
 #: Distributions whose version can change a result; recorded in the manifest.
 RECORDED = ("pulse-audit", "torch", "torchvision", "numpy", "scipy", "scikit-image", "pillow")
+#: Most draws of a run: those whose manifest can be read again.
+MAX_DRAWS = 2_000_000
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -105,8 +107,14 @@ def plan_audit(
     check_geometry(spec, arms, frame.resolution)
     suite = resolve_metrics(spec, index, frame.resolution, device, earlier)
 
-    # The manifest: what is planned, with what.
+    # The manifest: what is planned, with what. It lists every draw.
     faces = [face for face, _ in chosen]
+    draws = len(faces) * spec.draws * len(spec.conditions) * len(spec.scales) * len(arms)
+    if draws > MAX_DRAWS:
+        raise InputError(
+            f"{draws:,} draws (faces x draws x conditions x scales x arms) are more than a run "
+            f"holds ({MAX_DRAWS:,}); lower --draws or --per-group, or make several runs"
+        )
     manifest = Manifest(
         schema=store.SCHEMA_VERSION,
         status="planned",

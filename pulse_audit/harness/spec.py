@@ -7,7 +7,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from pulse_audit.documents import read_yaml
 from pulse_audit.seeding import hexdigest
@@ -18,8 +25,17 @@ Split = Literal["val", "train", "all"]
 KeepImages = Literal["all", "sample", "none"]
 Kernel = Literal["pulse", "bicubic", "lanczos", "bilinear", "area", "nearest"]
 Precision = Literal["auto", "fp32", "bf16"]
-Positive = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Scale = Annotated[int, Field(ge=1, le=1024)]
+Resolution = Annotated[int, Field(ge=1, le=4096)]
+Draws = Annotated[int, Field(ge=1, le=10_000)]
+Faces = Annotated[int, Field(ge=1, le=10_000_000)]
+Threads = Annotated[int, Field(ge=1, le=1024)]
+Batch = Annotated[int, Field(ge=1, le=65_536)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+#: Longest text, such as a path, and most entries of a list.
+MAX_TEXT, MAX_ENTRIES = 4096, 1000
 
 #: Where data lies: not part of the fingerprint.
 PLACES = frozenset({"data_root", "datasets_file"})
@@ -87,16 +103,16 @@ class AuditSpec(BaseModel):
     generators: list[str] = []
     trusted_files: list[Digest] = []
     search: Search = "official"
-    scales: Annotated[list[Positive], Field(min_length=1)] = [8]
+    scales: Annotated[list[Scale], Field(min_length=1)] = [8]
     conditions: Annotated[list[str], Field(min_length=1)] = ["clean"]
     kernel: Kernel = "pulse"
-    resolution: Positive | None = None
+    resolution: Resolution | None = None
     crop: str | None = None
     group_by: list[str] | None = None
-    per_group: Positive = 10
-    draws: Positive = 2
-    limit: Positive | None = None
-    seed: int = 0
+    per_group: Faces = 10
+    draws: Draws = 2
+    limit: Faces | None = None
+    seed: Seed = 0
     keep_images: KeepImages = "sample"
     attributes: str | None = None
     metrics: list[str] | None = None
@@ -104,8 +120,27 @@ class AuditSpec(BaseModel):
     second_attributes: str | None = None
     device: str = "auto"
     precision: Precision = "auto"
-    threads: Positive | None = None
-    batch: Positive | None = None
+    threads: Threads | None = None
+    batch: Batch | None = None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _bounded(cls, value: Any, info: ValidationInfo) -> Any:
+        entries = value if isinstance(value, list) else [value]
+        if len(entries) > MAX_ENTRIES:
+            raise ValueError(f"a list of more than {MAX_ENTRIES:,} entries")
+        for text in (str(entry) for entry in entries if isinstance(entry, str | Path)):
+            if len(text) > MAX_TEXT:
+                raise ValueError(f"text of more than {MAX_TEXT:,} characters")
+            if "\0" in text:
+                raise ValueError("text with a NUL byte")
+            # The manifest is UTF-8 and records all but where data lies.
+            if info.field_name in PLACES:
+                if not text:
+                    raise ValueError("an empty path; . is the current folder")
+            elif any("\ud800" <= character <= "\udfff" for character in text):
+                raise ValueError("text that is not UTF-8")
+        return value
 
     @field_validator("trusted_files", mode="before")
     @classmethod
@@ -146,11 +181,12 @@ def make_spec(values: Mapping[str, Any], where: str = "the audit") -> AuditSpec:
         return AuditSpec.model_validate(dict(values))
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "spec"
+        field = ".".join(str(part) for part in first["loc"])[:80] or "spec"
         hint = ""
         if first["type"] == "extra_forbidden" and "." not in field:
             hint = f" (known: {', '.join(sorted(AuditSpec.model_fields))})"
-        raise InputError(f"{where}: {field}: {first['msg']}{hint}") from None
+        reason = first["msg"].removeprefix("Value error, ")
+        raise InputError(f"{where}: {field}: {reason}{hint}") from None
 
 
 def read_spec(text_or_path: str) -> dict[str, Any]:

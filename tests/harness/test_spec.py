@@ -38,6 +38,23 @@ def test_the_fingerprint_never_changes_between_versions_unnoticed() -> None:
         ({"dataset": "x", "scales": []}, "scales"),
         ({"dataset": "x", "scale": 8}, "scale"),
         ({}, "dataset"),
+        ({"dataset": "x", "draws": 10**12}, "draws"),
+        ({"dataset": "x", "per_group": 10**9}, "per_group"),
+        ({"dataset": "x", "limit": 10**9}, "limit"),
+        ({"dataset": "x", "resolution": 100_000}, "resolution"),
+        ({"dataset": "x", "threads": 10**6}, "threads"),
+        ({"dataset": "x", "batch": 10**9}, "batch"),
+        ({"dataset": "x", "seed": 2**63}, "seed"),
+        ({"dataset": "x", "seed": "2001-99-99"}, "seed"),
+        ({"dataset": "x", "scales": [8, 10**6]}, "scales.1"),
+        ({"dataset": "x", "scales": list(range(1, 1100))}, "scales"),
+        ({"dataset": "x", "arms": ["a\0b"]}, "arms: text with a NUL"),
+        ({"dataset": "x", "generators": ["x" * 5000]}, "generators: text of more than 4,096"),
+        ({"dataset": "x", "generators": ["\udcff.pt"]}, "generators: text that is not UTF-8"),
+        ({"dataset": "x", "data_root": "x" * 5000}, "data_root"),
+        ({"dataset": "x", "data_root": Path("a\0b")}, "data_root"),
+        ({"dataset": "x", "datasets_file": ""}, "datasets_file"),
+        ({"dataset": "x" * 5000}, "dataset"),
     ],
 )
 def test_what_is_wrong_is_named(values: dict[str, object], named: str) -> None:
@@ -52,7 +69,10 @@ def test_a_spec_file_is_read_and_flags_would_win(tmp_path: Path) -> None:
     assert make_spec(values).draws == 1
 
 
-@pytest.mark.parametrize("text", ["- a list", "a: [", "!!python/object/apply:os.getcwd []"])
+@pytest.mark.parametrize(
+    "text",
+    ["- a list", "a: [", "!!python/object/apply:os.getcwd []", "seed: !!int abc", "[" * 30_000],
+)
 def test_what_is_no_spec_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "mine.yaml").write_text(text)
     with pytest.raises(InputError, match="mine.yaml"):
