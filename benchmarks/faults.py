@@ -359,10 +359,10 @@ def table(results: dict[str, list[Outcome]], arguments: argparse.Namespace) -> s
         f"on {len(cpus)} x {cpus[0].split(':')[1].strip()}, Python {platform.python_version()}, "
         f"{time.strftime('%Y-%m-%d')}. Limits of a case: {SECONDS:.0f} s, {MEMORY >> 30} GB.",
         "",
-        "Held: read, or refused in one line. Tracebacks: any other exception, for "
-        "which the command line writes a crash file. Killed: by a signal, or at a limit. Other: more "
-        "text than one line, or code of the file was executed. Peak "
-        "memory includes the program itself; seconds are wall-clock, and the machine may be busy.",
+        "Held: read, or refused in one line. Tracebacks: any other exception, for which the "
+        "command line writes a crash file. Killed: by a signal, or at a limit. Other: more text "
+        "than one line, or code of the file was executed. Peak memory includes the program "
+        "itself; seconds are wall-clock, and the machine may be busy.",
         "",
         "| input | tried | held | tracebacks | killed | other | slowest, s | peak memory, MB |",
         "|---|---|---|---|---|---|---|---|",

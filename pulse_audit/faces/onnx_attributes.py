@@ -311,12 +311,20 @@ def _session(path: Path, data: bytes, device: torch.device) -> InferenceSession:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what it logs of a model it refuses is in the exception too
     providers: list[Any] = ["CPUExecutionProvider"]
     if device.type == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0}))
     try:
-        return onnxruntime.InferenceSession(data, options, providers=providers)
+        # On failure it prints, and tries the same again where the CPU is all there is.
+        fallback = int(len(providers) > 1)
+        session = onnxruntime.InferenceSession(
+            data, options, providers=providers, enable_fallback=fallback
+        )
+        # Names that are not UTF-8 are noticed only when they are read.
+        for node in (*session.get_inputs(), *session.get_outputs()):
+            _ = node.name, node.shape
+        return session
     except Exception as error:  # onnxruntime's own exceptions share no base class
         raise InputError(f"{path}: onnxruntime refuses it: {_line(error)}") from None
 

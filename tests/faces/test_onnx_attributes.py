@@ -213,6 +213,17 @@ def test_two_files_that_describe_it_are_one_too_many(write):
     assert "net.yaml and net.json both describe it" in refusal(write())
 
 
+@pytest.mark.parametrize("bad", [b"\x80mage", b"imagf"])
+def test_a_model_of_damaged_names_is_refused_without_further_text(write, capfd, bad):
+    path = write()
+    # One of its several mentions: no UTF-8, or a name that no node has.
+    data = path.read_bytes()
+    at = data.rindex(b"image")
+    path.write_bytes(data[:at] + bad + data[at + 5 :])
+    refusal(path)
+    assert "".join(capfd.readouterr()) == ""
+
+
 def test_a_damaged_model_is_refused(write):
     path = write()
     path.write_bytes(path.read_bytes()[:200])
