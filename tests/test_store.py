@@ -6,7 +6,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from pulse_audit import store
 from pulse_audit.files import atomic_write
@@ -14,15 +19,21 @@ from pulse_audit.seeding import sha256
 from pulse_audit.types import InputError
 
 
+def unit(number: int, *faces: str) -> dict[str, Any]:
+    draws = [[face_id, 0] for face_id in faces or (f"val/{number}.jpg",)]
+    place = {"arm": "bicubic", "condition": "clean", "scale": 8}
+    return {"id": f"u{number:05d}", **place, "draws": draws}
+
+
 def manifest(**changes: Any) -> dict[str, Any]:
     return {
         "schema": store.SCHEMA_VERSION,
         "status": "planned",
-        "spec": {},
+        "spec": {"scales": [8], "conditions": ["clean"]},
         "dataset": {"vocabulary": {"race": ["White", "Black"]}},
-        "arms": {},
-        "faces": [],
-        "units": [{"id": "u00000"}, {"id": "u00001"}],
+        "arms": {"bicubic": {}},
+        "faces": [{"id": f"val/{number}.jpg"} for number in range(3)],
+        "units": [unit(0), unit(1)],
         **changes,
     }
 
@@ -34,14 +45,16 @@ def run(tmp_path: Path) -> store.Run:
 
 
 def row(**values: Any) -> dict[str, Any]:
-    return {"face_id": "val/1.jpg", "arm": "bicubic", "scale": 8, "draw": 0, **values}
+    place = {"arm": "bicubic", "condition": "clean", "scale": 8, "draw": 0}
+    return {"face_id": "val/0.jpg", **place, "status": "ok", **values}
 
 
 def test_rows_come_back_as_they_were_written(run: store.Run) -> None:
-    run.write_unit("u00001", [row(draw=1, feasible=False, hr_ita=-12.5, label_race="Black")])
+    second = row(face_id="val/1.jpg", feasible=False, hr_ita=-12.5, label_race="Black")
+    run.write_unit("u00001", [second])
     run.write_unit("u00000", [row(feasible=True, sr_race_p=[0.25, 0.75], reason=None)])
     rows = store.open_run(run.path).samples()
-    assert rows.draw.tolist() == [0, 1]  # in the order of the plan
+    assert rows.face_id.tolist() == ["val/0.jpg", "val/1.jpg"]  # in the order of the plan
     assert rows.feasible.tolist() == [True, False]
     assert rows.hr_ita[1] == -12.5
     assert rows.sr_race_p[0].tolist() == [0.25, 0.75]
@@ -160,8 +173,8 @@ def test_images_are_not_written_through_links(run: store.Run, tmp_path: Path) ->
 
 
 def test_a_run_that_lost_a_shard_is_not_complete(run: store.Run) -> None:
-    for unit in ("u00000", "u00001"):
-        run.write_unit(unit, [row()])
+    for name in ("u00000", "u00001"):
+        run.write_unit(name, [row()])
     run.write_manifest(status="complete")
     assert store.open_run(run.path).complete
     (run.path / "samples" / "u00001.parquet").unlink()
@@ -219,6 +232,17 @@ def test_a_second_writer_is_refused(run: store.Run) -> None:
         (json.dumps(manifest(units=[{"id": "../../etc/passwd"}])), "not one of ours"),
         (json.dumps(manifest(dataset={})), "vocabulary"),
         (json.dumps(manifest(faces="x")), "faces"),
+        ("[" * 100_000, "32 deep"),
+        (json.dumps(manifest(seconds=float("nan"))), "not a number"),
+        (json.dumps(manifest(units=[unit(0), unit(0)])), "unit twice"),
+        (json.dumps(manifest(faces=[{"id": "a"}, {"id": "a"}])), "face twice"),
+        (json.dumps(manifest(units=[unit(0, "val/9.jpg")])), "u00000.*a face"),
+        (json.dumps(manifest(units=[unit(0), unit(1, "val/0.jpg")])), "u00001.*draw twice"),
+        (json.dumps(manifest(arms={})), "u00000.*arm"),
+        (json.dumps(manifest(spec={"scales": [4], "conditions": ["clean"]})), "u00000.*scale"),
+        (json.dumps(manifest(execution={"threads": 10**6})), "threads"),
+        (json.dumps(manifest(execution={"precision": "fp8"})), "precision"),
+        (json.dumps(manifest(features={"dim": 10**12})), "dim"),
     ],
 )
 def test_a_foreign_manifest_costs_one_line(tmp_path: Path, text: str, said: str) -> None:
@@ -241,3 +265,114 @@ def test_no_id_makes_a_path_that_leaves_the_run(face_id: str) -> None:
 
 def test_ids_that_differ_have_paths_that_differ() -> None:
     assert store.original_path("val/1.jpg") != store.original_path("val_1.jpg")
+
+
+def with_shard(run: store.Run, table: pa.Table) -> store.Run:
+    """The run with a shard of anyone's making, and a checksum that matches it."""
+    run.write_unit("u00000", [row()])
+    shard = run.path / "samples" / "u00000.parquet"
+    pq.write_table(table, shard)
+    shard.with_suffix(".sha256").write_text(f"{sha256(shard.read_bytes())}  u00000.parquet\n")
+    return store.open_run(run.path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"psnr": pa.array(["high"])}, "psnr"),
+        ({"psnr": pa.array(["12.5"])}, "psnr"),
+        ({"seconds": pa.array([float("inf")])}, "seconds.*infinite"),
+        ({"sr_race_p": pa.array([[0.5, float("-inf")]])}, "sr_race_p.*infinite"),
+        ({"face_id": pa.array([None], pa.string())}, "face_id"),
+        ({"face_id": pa.array(["val/2.jpg"])}, "face_id"),
+        ({"draw": pa.array([1])}, "draw"),
+        ({"arm": pa.array(["pulse"])}, "arm"),
+        ({"scale": pa.array([4])}, "scale"),
+        ({"status": pa.array(["fine"])}, "status"),
+        ({"status": pa.array([None], pa.string())}, "status"),
+        ({"label_race": pa.array(["<b>"])}, "label_race"),
+    ],
+)
+def test_a_foreign_shard_costs_one_line(
+    run: store.Run, changes: dict[str, pa.Array], problem: str
+) -> None:
+    table = pa.Table.from_pylist([row()], schema=run.schema)
+    for name, column in changes.items():
+        table = table.set_column(table.schema.get_field_index(name), name, column)
+    with pytest.raises(InputError, match=rf"u00000\.parquet: .*{problem}") as error:
+        with_shard(run, table).samples()
+    assert "\n" not in str(error.value)
+
+
+def test_repeated_and_missing_rows_cost_one_line(run: store.Run) -> None:
+    for rows in ([row(), row()], []):
+        table = pa.Table.from_pylist(rows, schema=run.schema)
+        with pytest.raises(InputError, match=r"u00000\.parquet: .*rows"):
+            with_shard(run, table).samples()
+
+
+def test_a_shard_that_is_no_parquet_costs_one_line(run: store.Run) -> None:
+    run.write_unit("u00000", [row()])
+    shard = run.path / "samples" / "u00000.parquet"
+    shard.write_bytes(b"PAR1" * 9)
+    shard.with_suffix(".sha256").write_text(f"{sha256(shard.read_bytes())}  u00000.parquet\n")
+    with pytest.raises(InputError, match=r"u00000\.parquet: cannot be read"):
+        run.samples()
+
+
+def test_identical_images_have_infinite_psnr(run: store.Run) -> None:
+    run.write_unit("u00000", [row(psnr=float("inf"))])
+    assert np.isinf(run.samples().psnr[0])
+
+
+@pytest.fixture
+def featured(tmp_path: Path) -> store.Run:
+    (tmp_path / "featured").mkdir()
+    content = manifest(features={"network": "x", "dim": 3})
+    return store.create_run(tmp_path / "featured", store.check_manifest(content))
+
+
+def test_features_are_one_vector_for_each_draw(featured: store.Run) -> None:
+    featured.write_unit("u00000", [row()], np.zeros((2, 3), np.float32))
+    with pytest.raises(InputError, match=r"u00000\.npz: 2 vectors for 1 draws"):
+        featured.features()
+
+
+@pytest.mark.parametrize("damage", ["cut", "text", "other faces", "infinite", "gone"])
+def test_damaged_features_of_the_originals_are_named(featured: store.Run, damage: str) -> None:
+    path = featured.path / "features" / "originals.npz"
+    featured.write_originals({"val/0.jpg": np.zeros(3, np.float32)})
+    assert featured.has_originals
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-30])
+    elif damage == "text":
+        path.write_bytes(b"no archive")
+    elif damage == "other faces":
+        featured.write_originals({"val/9.jpg": np.zeros(3, np.float32)})
+    elif damage == "infinite":
+        featured.write_originals({"val/0.jpg": np.full(3, np.inf, np.float32)})
+    else:
+        path.unlink()
+    assert not featured.has_originals
+    if damage != "gone":
+        with pytest.raises(InputError, match=r"originals\.npz.*makes it again"):
+            featured.features()
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.floats(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=6,
+)
+
+
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.sampled_from(sorted(store.Manifest.model_fields)), VALUES)
+def test_any_manifest_opens_or_costs_one_line(tmp_path: Path, entry: str, value: Any) -> None:
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest(**{entry: value})))
+    try:
+        assert store.open_run(tmp_path).samples().empty
+    except InputError as error:
+        assert str(error).startswith(str(tmp_path)) and "\n" not in str(error)

@@ -87,7 +87,11 @@ def run_units(run: store.Run, plan: Plan, progress: Progress) -> None:
     """Carry out every unit that is not finished."""
     units = run.manifest.units
     total = run.manifest.planned_draws
-    waiting = [unit for unit in units if not run.is_finished(unit.id)]
+    # A unit whose shard or images are damaged or missing is made again.
+    checked: dict[str, bool] = {}
+    waiting = [
+        unit for unit in units if not (run.is_finished(unit.id) and run.has_images(unit, checked))
+    ]
     if not waiting and (run.features_dim is None or run.has_originals):
         return
     done = restored = total - sum(len(unit.draws) for unit in waiting)

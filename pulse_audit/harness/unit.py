@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -222,6 +223,10 @@ def upsample(
     checked = []
     for result in results:
         image = result.image
+        # What an arm says about its error is a number, or nothing.
+        error = result.downscale_error
+        if error is not None and not math.isfinite(error):
+            result = replace(result, downscale_error=None)
         if image is None:
             checked.append(result)
         elif image.ndim != 3 or image.shape[0] != 3 or image.shape[1] != image.shape[2]:

@@ -1,8 +1,11 @@
-"""Where the images of a run are kept, relative to it."""
+"""The images of a run: where they are kept, relative to it, and whether one is whole."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
+
+from PIL import Image
 
 from pulse_audit.seeding import hexdigest
 
@@ -26,3 +29,13 @@ def lr_path(face_id: str, condition: str, scale: int, draw: int) -> str:
 def output_path(arm: str, face_id: str, condition: str, scale: int, draw: int) -> str:
     """Where an output is kept, relative to the run."""
     return f"images/{_slug(arm)}/{_slug(condition)}/x{scale}/{_slug(face_id)}_{draw}.png"
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file is a PNG of which nothing is missing or changed, by its own checksums."""
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            image.verify()
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
+    return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pulse_audit.documents import read_json
 from pulse_audit.types import InputError
@@ -35,7 +35,7 @@ class RecordedSpec(_Entry):
 
     dataset: str = ""
     seed: int = 0
-    search: str = "official"
+    search: Literal["official", "paper", "fast"] = "official"
     scales: list[int] = []
     conditions: list[str] = []
     kernel: str = "pulse"
@@ -62,9 +62,9 @@ class Execution(_Entry):
     """Device, precision of the generators, CPU threads, and draws per work unit."""
 
     device: str = "cpu"
-    precision: str = "fp32"
-    threads: int = 1
-    batch: int = 8
+    precision: Literal["fp32", "bf16"] = "fp32"
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    batch: Annotated[int, Field(ge=1, le=65_536)] = 8
 
 
 class DatasetEntry(_Entry):
@@ -139,7 +139,7 @@ class FeaturesEntry(_Entry):
     """The network whose features are stored, their length, and why none are."""
 
     network: str | None = None
-    dim: PositiveInt | None = None
+    dim: Annotated[int, Field(ge=1, le=65_536)] | None = None
     why: str | None = None
 
 
@@ -224,7 +224,33 @@ def read_manifest(path: Path) -> Manifest:
         raise InputError(
             f"{where}: schema {content['schema']}, this version reads {SCHEMA_VERSION}"
         )
-    return check_manifest(content, where)
+    manifest = check_manifest(content, where)
+    _check_plan(manifest, where)
+    return manifest
+
+
+def _check_plan(manifest: Manifest, where: Path) -> None:
+    """Refuse a manifest whose parts do not fit together: InputError naming the first at fault."""
+    faces = {face.id for face in manifest.faces}
+    if len(faces) < len(manifest.faces):
+        raise InputError(f"{where}: entry 'faces' names a face twice")
+    if len({unit.id for unit in manifest.units}) < len(manifest.units):
+        raise InputError(f"{where}: entry 'units' names a unit twice")
+    spec, rows = manifest.spec, set[tuple[str, str, int, str, int]]()
+    for unit in manifest.units:
+        entry = f"{where}: unit {unit.id!r}"
+        place = (unit.arm, unit.condition, unit.scale)
+        if unit.arm not in manifest.arms:
+            raise InputError(f"{entry} is of an arm that 'arms' does not hold")
+        if unit.condition not in spec.conditions or unit.scale not in spec.scales:
+            raise InputError(f"{entry} is of a condition or a scale that 'spec' does not hold")
+        # No draw is planned twice, in one unit or in two.
+        if not faces.issuperset(face_id for face_id, _ in unit.draws):
+            raise InputError(f"{entry} holds a face that 'faces' does not")
+        before = len(rows)
+        rows.update((*place, face_id, draw) for face_id, draw in unit.draws)
+        if len(rows) - before < len(unit.draws):
+            raise InputError(f"{entry} holds a draw twice")
 
 
 def check_manifest(content: dict[str, Any], where: Path | str = "manifest.json") -> Manifest:

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,8 +24,10 @@ from numpy.typing import NDArray
 from pulse_audit.documents import read_json
 from pulse_audit.files import atomic_write, remove_leftovers
 from pulse_audit.seeding import sha256
-from pulse_audit.store.columns import conform, sample_schema
-from pulse_audit.store.manifest import Manifest, read_manifest
+from pulse_audit.store.columns import sample_schema
+from pulse_audit.store.images import is_whole, lr_path, original_path, output_path
+from pulse_audit.store.manifest import AttributesEntry, Manifest, WorkUnit, read_manifest
+from pulse_audit.store.shards import read_shard
 from pulse_audit.types import InputError
 
 Features = NDArray[np.float32]
@@ -40,6 +43,14 @@ FOLDERS = (
     "sources",
     "report",
 )
+
+#: Most bytes that a file of features unpacks to, and errors of one that cannot be read.
+MAX_FEATURES = 2**30
+_UNREADABLE = (
+    OSError, ValueError, EOFError, KeyError, MemoryError, OverflowError, NotImplementedError,
+    RuntimeError, SyntaxError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+_NO_MODEL = AttributesEntry(vocabulary={})
 
 #: Tables of ``sources/``.
 SOURCE_TABLES = ("originals", "prior", "guided", "uninformative")
@@ -89,8 +100,15 @@ class Run:
         InputError
             If a shard does not match its checksum or cannot be read.
         """
-        # Shards of an older version lack columns; they are null.
-        tables = [conform(pq.read_table(self._shard(u)), self.schema) for u in self._finished()]
+        # Words that text columns may hold, by column.
+        words: dict[str, Sequence[str]] = {
+            f"label_{name}": known for name, known in self.manifest.dataset.vocabulary.items()
+        }
+        for name, known in (self.manifest.attributes or _NO_MODEL).vocabulary.items():
+            words |= {f"{side}_{name}{end}": known for side in ("hr", "sr") for end in ("", "_p")}
+        tables = [
+            read_shard(self._shard(unit.id), unit, self.schema, words) for unit in self._finished()
+        ]
         table = pa.concat_tables(tables) if tables else self.schema.empty_table()
         frame: pd.DataFrame = table.to_pandas()
         return frame
@@ -117,27 +135,49 @@ class Run:
             return None
         # (rows, d), one block per finished unit.
         outputs = [np.empty((0, dim), np.float32)]
-        outputs += [self._vectors(unit, "sr_features", dim)[0] for unit in self._finished()]
+        for unit in self._finished():
+            outputs.append(self._vectors(unit.id, "sr_features", dim)[0])
+            if len(outputs[-1]) != len(unit.draws):
+                path = self._features(unit.id)
+                raise InputError(
+                    f"{path}: {len(outputs[-1]):,} vectors for {len(unit.draws):,} draws"
+                )
         stacked = np.concatenate(outputs)
-        if not self.has_originals:
-            return stacked, {}
-        vectors, stored = self._vectors("originals", "features", dim)
-        ids = [str(face_id) for face_id in stored.get("face_ids", np.empty(0, "U1"))]
-        return stacked, dict(zip(ids, vectors, strict=False))
+        return stacked, self.originals() if self._features("originals").exists() else {}
+
+    def originals(self) -> dict[str, Features]:
+        """Feature vectors of the originals by face id; errors as `features`."""
+        vectors, arrays = self._vectors("originals", "features", self.features_dim or 0)
+        ids = [str(face_id) for face_id in arrays.get("face_ids", np.empty(0, "U1")).ravel()]
+        planned = {face.id for face in self.manifest.faces}
+        if len(ids) != len(vectors) or len(set(ids)) != len(ids) or not planned.issuperset(ids):
+            raise InputError(
+                f"{self._features('originals')}: the vectors are not one for each face; "
+                "the same `pulse-audit run` command makes it again"
+            )
+        return dict(zip(ids, vectors, strict=True))
 
     def _vectors(
         self, shard: str, name: str, dim: int
     ) -> tuple[Features, Mapping[str, NDArray[Any]]]:
         """Feature vectors (n, dim) of a shard, and all of its arrays; nothing is unpickled."""
         path = self._features(shard)
+        again = "the same `pulse-audit run` command makes it again"
         try:
+            # What the archive unpacks to is checked before it is unpacked.
+            with zipfile.ZipFile(path) as archive:
+                if sum(member.file_size for member in archive.infolist()) > MAX_FEATURES:
+                    raise ValueError(f"it unpacks to more than {MAX_FEATURES:,} bytes")
             with np.load(path, allow_pickle=False) as file:
                 arrays = {key: file[key] for key in file.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path}: unreadable features ({error})") from None
+        except _UNREADABLE as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"{path}: unreadable features ({reason}); {again}") from None
         vectors = arrays.get(name)
         if vectors is None or vectors.shape[1:] != (dim,) or vectors.dtype.kind != "f":
-            raise InputError(f"{path}: {name} are not vectors of {dim} numbers")
+            raise InputError(f"{path}: {name} are not vectors of {dim} numbers; {again}")
+        if np.isinf(vectors).any():
+            raise InputError(f"{path}: {name} hold an infinite number; {again}")
         return vectors.astype(np.float32), arrays
 
     def source_tables(self) -> dict[str, pd.DataFrame] | None:
@@ -159,7 +199,7 @@ class Run:
                 raise InputError(f"{path}: cannot be read ({error})") from None
         return tables
 
-    def _finished(self) -> list[str]:
+    def _finished(self) -> list[WorkUnit]:
         """Units whose shard exists, in the order of the plan.
 
         Raises
@@ -167,11 +207,11 @@ class Run:
         InputError
             If a shard does not match its checksum.
         """
-        units = [u.id for u in self.manifest.units if self._shard(u.id).exists()]
+        units = [unit for unit in self.manifest.units if self._shard(unit.id).exists()]
         for unit in units:
-            if not self.is_finished(unit):
+            if not self.is_finished(unit.id):
                 raise InputError(
-                    f"{self._shard(unit)}: does not match its checksum; "
+                    f"{self._shard(unit.id)}: does not match its checksum; "
                     "the same `pulse-audit run` command makes it again"
                 )
         return units
@@ -233,8 +273,38 @@ class Run:
 
     @property
     def has_originals(self) -> bool:
-        """Whether the feature vectors of the originals are written."""
-        return self._features("originals").exists()
+        """Whether the feature vectors of all originals are there and whole."""
+        try:
+            return len(self.originals()) > 0
+        except InputError:
+            return False
+
+    def has_images(self, unit: WorkUnit, checked: dict[str, bool]) -> bool:
+        """Whether the images that a finished unit kept are there; damaged ones are removed.
+
+        ``checked`` remembers the images of other units, which share originals and inputs.
+        """
+        if self.manifest.spec.keep_images == "none":
+            return True
+        try:
+            kept = pq.read_table(self._shard(unit.id), columns=["image"])["image"].is_valid()
+        except (OSError, pa.ArrowException):
+            return False
+        names = [
+            name
+            for (face_id, draw), is_kept in zip(unit.draws, kept.to_pylist(), strict=False)
+            for key in [(face_id, unit.condition, unit.scale, draw)]
+            for name in (output_path(unit.arm, *key), original_path(face_id), lr_path(*key))
+            if is_kept
+        ]
+        for name in names:
+            if name not in checked:
+                refuse_links(self.path, [str(p) for p in Path(name).parents if p.name])
+                checked[name] = is_whole(self.path / name)
+                # Those that are shared are only written where they are missing.
+                if not checked[name]:
+                    (self.path / name).unlink(missing_ok=True)
+        return all(checked[name] for name in names)
 
     def write_manifest(self, **changes: Any) -> None:
         """Change entries of the manifest and write it whole."""

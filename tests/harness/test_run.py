@@ -182,6 +182,37 @@ def test_a_damaged_shard_is_refused_by_readers_and_made_anew_by_run(
     pd.testing.assert_frame_equal(again, before)
 
 
+@pytest.mark.parametrize("kind", ["output", "original", "lr"])
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_kept_images_are_checked_and_made_anew_by_run(
+    fairface_root: Path, tmp_path: Path, kind: str, damage: str
+) -> None:
+    finished = run(fairface_root, tmp_path / "out", per_group=1, draws=1)
+    before = finished.samples().drop(columns=NOT_COMPARED)
+    image = tmp_path / "out" / before.image[0]
+    if kind != "output":
+        image = next((tmp_path / "out" / "images" / kind).rglob("*.png"))
+    data = image.read_bytes()
+    image.unlink()
+    if damage == "cut":
+        image.write_bytes(data[:-40])
+    again = run(fairface_root, tmp_path / "out", per_group=1, draws=1)
+    assert image.read_bytes() == data
+    pd.testing.assert_frame_equal(again.samples().drop(columns=NOT_COMPARED), before)
+
+
+def test_damaged_features_of_the_originals_are_made_anew_by_run(
+    fairface_root: Path, tmp_path: Path
+) -> None:
+    changes = {"per_group": 1, "draws": 1, "attributes": None}
+    run(fairface_root, tmp_path / "out", **changes)
+    path = tmp_path / "out" / "features" / "originals.npz"
+    before = np.load(path)["features"]
+    path.write_bytes(path.read_bytes()[:-30])
+    run(fairface_root, tmp_path / "out", **changes)
+    assert np.array_equal(np.load(path)["features"], before)
+
+
 def test_two_writers_are_one_too_many(fairface_root: Path, tmp_path: Path) -> None:
     with (
         store.locked(tmp_path / "out"),
