@@ -24,7 +24,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pulse_audit.files import cache_folder
-from pulse_audit.generators.checkpoints.pickle_data import Damaged, StoredTensor
+from pulse_audit.generators.checkpoints.budget import Damaged
+from pulse_audit.generators.checkpoints.pickle_data import StoredTensor
 from pulse_audit.generators.checkpoints.torch_archive import opened
 from pulse_audit.seeding import hexdigest
 from pulse_audit.types import InputError

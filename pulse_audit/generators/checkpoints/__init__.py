@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pulse_audit.files import file_sha256
 from pulse_audit.generators.checkpoints import layouts
-from pulse_audit.generators.checkpoints.pickle_data import Damaged
+from pulse_audit.generators.checkpoints.budget import Damaged, file_budget
 from pulse_audit.generators.checkpoints.programs import ExportedDecoder, is_program, load_program
 from pulse_audit.generators.checkpoints.recognise import (
     StoredGenerator,
@@ -23,7 +23,12 @@ from pulse_audit.generators.checkpoints.recognise import (
     stylegan2_settings,
     stylegan3_settings,
 )
-from pulse_audit.generators.checkpoints.torch_archive import ZIP_START, archive, opened
+from pulse_audit.generators.checkpoints.torch_archive import (
+    ZIP_START,
+    archive,
+    check_safetensors,
+    opened,
+)
 from pulse_audit.generators.native_format import read_native
 from pulse_audit.generators.stylegan1 import StyleGAN1
 from pulse_audit.generators.stylegan2 import StyleGAN2
@@ -33,6 +38,8 @@ from pulse_audit.types import InputError
 Network = StyleGAN1 | StyleGAN2 | StyleGAN3 | ExportedDecoder
 
 LONGEST_REASON = 240
+# A program is read into memory, twice for a moment.
+MAX_PROGRAM = 2**29
 
 
 def read_checkpoint(
@@ -88,9 +95,10 @@ def read_checkpoint(
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Name the file in every refusal, in one printable line."""
+    """Read within one budget, and name the file in every refusal, in one printable line."""
     try:
-        yield
+        with file_budget():
+            yield
     except Damaged as error:
         raise InputError(_line(f"{path}: cannot be read: {error}")) from error
     except InputError as error:
@@ -104,7 +112,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 def _line(text: str) -> str:
     """Whatever a file says about itself, as one line without control characters."""
-    plain = "".join(c if c.isprintable() else " " for c in text)
+    plain = "".join(c if c.isprintable() else " " for c in text[: LONGEST_REASON + 1])
     return plain if len(plain) <= LONGEST_REASON else f"{plain[:LONGEST_REASON]}..."
 
 
@@ -126,17 +134,23 @@ def _read(
     if upsampling is not None and (native or program):
         raise InputError(f"@{upsampling} is for a StyleGAN 1 of genforce, which this is not")
     if native:
-        return read_native(path)
+        check_safetensors(path)
+        try:
+            return read_native(path)
+        except (LookupError, ValueError, ArithmeticError, RuntimeError) as error:
+            raise Damaged(f"its tensors do not fit together: {error}") from error
     # A program that is refused can be trusted by its digest, which the message gives.
     if program:
+        if not trusted and path.stat().st_size > MAX_PROGRAM:
+            raise InputError(f"a program of over {MAX_PROGRAM:,} bytes is not read")
         try:
             return load_program(path.read_bytes(), trusted)
         except Damaged as error:
             if trusted:
                 raise
             raise InputError(
-                _line(f"{path}: refused, not opened: {error}"[: LONGEST_REASON - 120])
-                + "; if you know who made it and trust them with your machine, add "
+                f"{path}: refused, not opened: {_line(str(error))[: LONGEST_REASON - 80]}"
+                "; if you know who made it and trust them with your machine, add "
                 f"--trust-file {file_sha256(path)}"
             ) from error
     # Everything else is a pickle of some kind, read without running it.

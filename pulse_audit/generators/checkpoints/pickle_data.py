@@ -10,12 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pulse_audit.generators.checkpoints.budget import Damaged, spend
+
 MAX_DIMENSIONS = 8
 MAX_SIZE = 2**40
-
-
-class Damaged(Exception):
-    """The file does not make sense; the message says where."""
 
 
 @dataclass
@@ -42,6 +40,8 @@ class Storage:
         data = self.read() if self.read else b""
         if len(data) != self.nbytes:
             raise Damaged(f"a storage declares {self.nbytes:,} bytes and has {len(data):,}")
+        # A view keeps its whole storage, which is read anew for each tensor, widened to float32.
+        spend(size=self.count * max(4, self.dtype.itemsize))
         if not data:
             return torch.empty(0, dtype=self.dtype)
         # A copy: tensors must not be views of a file that may change.

@@ -18,13 +18,16 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from pulse_audit.generators.checkpoints.pickle_data import Damaged
+from pulse_audit.generators.checkpoints.budget import Damaged, spend
+from pulse_audit.generators.checkpoints.operators import allowed
 from pulse_audit.generators.checkpoints.torch_archive import (
     ZIP_START,
     archive,
+    read_archive,
     read_member,
     read_stream,
 )
+from pulse_audit.generators.checkpoints.trial import try_program
 from pulse_audit.types import InputError
 
 # The members of an archive: labels, the graph, the lists of weights, the numbers, and pickles.
@@ -36,22 +39,23 @@ PICKLE = re.compile(
     r"data/sample_inputs/[\w.]+\.pt|serialized_(?:state_dict|constants|example_inputs)\.pt"
 )
 
-# Operators: of PyTorch's own library, of Python's numbers, of symbolic sizes.
-OPERATOR = re.compile(
-    r"torch\.ops\.aten\.(?!from_file)\w+\.\w+"
-    r"|_operator\.(?:add|sub|mul|floordiv|truediv|mod|neg|getitem|eq|ne|lt|le|gt|ge|and_|or_)"
-    r"|torch\.sym_(?:max|min|not|float|int|sum)|math\.(?:ceil|floor|trunc)"
-)
-# Sizes as sympy writes them. No powers: a few digits of them could fill the memory.
+# Bounds on a description (JSON), on integers in it, and on the numbers of one tensor.
+MAX_DESCRIPTION = 2**25
+MAX_INTEGER = 2**63
+MAX_NUMBERS = 2**31
+# Sizes as sympy writes them. No powers, shifts or numbers over 64 bits: a few digits of them could
+# fill the memory.
 EXPRESSION = re.compile(
-    r"(?:[\d\s()+,.=<>-]|\*(?!\*)|//?|'[su]\d+'|\b[su]\d+\b|\b(?:Symbol|Integer|Rational|Add|Mul|Max"
+    r"(?:[\s()+,.=-]|(?<!\d)\d{1,18}(?!\d)|<(?!<)|>(?!>)|\*(?!\*)|//?|'[su]\d+'|\b[su]\d+\b|\b(?:Symbol|Integer|Rational|Add|Mul|Max"
     r"|Min|Mod|FloorDiv|CeilDiv|PythonMod|IntTrueDiv|ToFloat|Eq|Ne|Lt|Le|Gt|Ge|True|False|positive"
     r"|nonnegative|integer|real)\b)*"
 )
 MAX_EXPRESSION = 1000
 WORD = re.compile(r"[\w.\-]*")
+# The equation of an einsum.
+EQUATION = re.compile(r"[\w.\-]*|[A-Za-z,. ]*->[A-Za-z. ]*")
 # What the texts of a graph may be; all others are a WORD.
-TEXTS = {"target": OPERATOR, "expr_str": EXPRESSION}
+TEXTS = {"expr_str": EXPRESSION, "as_string": EQUATION}
 CONTAINERS = (None, "builtins.tuple", "builtins.list", "builtins.dict")
 CONTEXT = re.compile(r'null|\[(?:"\w+"(?:, )?)*\]')
 # Entries of a graph that hold code or objects of other libraries.
@@ -116,7 +120,12 @@ def load_program(data: bytes, trusted: bool) -> ExportedDecoder:
     if not trusted:
         with archive(io.BytesIO(data)) as members:
             check_program(members)
-    # From here on PyTorch reads the file.
+        try_program(data)
+    return read_program(data)
+
+
+def read_program(data: bytes) -> ExportedDecoder:
+    """Let PyTorch read a program; Damaged if it cannot."""
     try:
         program = torch.export.load(io.BytesIO(data))
         return ExportedDecoder(program)
@@ -134,14 +143,17 @@ def check_program(members: zipfile.ZipFile) -> None:
         if PICKLE.fullmatch(inner):
             pickled.add(inner)
         elif CONFIG.fullmatch(inner) or PROGRAM.fullmatch(inner):
+            if members.getinfo(name).file_size > MAX_DESCRIPTION:
+                raise Damaged(f"its member {name!r} has over {MAX_DESCRIPTION:,} bytes")
             try:
                 content = json.loads(read_member(members, name))
+                if PROGRAM.fullmatch(inner):
+                    _check_graph(content, "")
+                else:
+                    _check_sizes(content)
+                    pickled |= _pickled_payloads(content, inner)
             except (ValueError, RecursionError) as error:
-                raise Damaged(f"its member {name!r} is no JSON") from error
-            if PROGRAM.fullmatch(inner):
-                _check_graph(content, "")
-            else:
-                pickled |= _pickled_payloads(content, inner)
+                raise Damaged(f"its member {name!r} is no JSON of a graph") from error
         elif not (LABEL.fullmatch(inner) or PAYLOAD.fullmatch(inner)):
             raise Damaged(f"its member {inner!r} is neither description nor numbers")
     # A pickle has to be one that weights_only=True loads and that declares no more than it holds.
@@ -149,8 +161,8 @@ def check_program(members: zipfile.ZipFile) -> None:
         data = read_member(members, names[inner])
         try:
             if data.startswith(ZIP_START):
-                with archive(io.BytesIO(data)):
-                    pass
+                with archive(io.BytesIO(data)) as inside:
+                    read_archive(inside)
             elif data:
                 read_stream(io.BytesIO(data))
             if data:
@@ -186,9 +198,13 @@ def _inner(name: str) -> str:
 def _check_graph(value: Any, key: str) -> None:
     """Walk through the description of a graph; every text must be of its closed kind."""
     # Every entry has a type of its own, and what is not on a closed list is refused.
+    spend(objects=1)
     if key in NEVER and value:
         raise Damaged(f"its graph uses {key}")
+    if isinstance(value, int) and abs(value) > MAX_INTEGER:
+        raise Damaged("its graph has an integer of over 64 bits")
     if isinstance(value, dict):
+        _check_numbers(value.get("sizes"))
         for name, child in value.items():
             _check_text(name, "", WORD)
             _check_graph(child, key if key == "metadata" else name)
@@ -202,10 +218,32 @@ def _check_graph(value: Any, key: str) -> None:
                 raise Damaged("its metadata has control characters")
         elif key in ("in_spec", "out_spec"):
             _check_containers(value, key)
+        elif key == "target" and not allowed(value):
+            raise Damaged(f"its operator {value[:80]!r} is not one of image networks")
         elif key == "expr_str" and len(value) > MAX_EXPRESSION:
             raise Damaged("its graph has an endless expression")
         else:
             _check_text(value, key, TEXTS.get(key, WORD))
+
+
+def _check_sizes(value: Any) -> None:
+    """Look at the sizes of all tensors in a list of weights."""
+    spend(objects=1)
+    if isinstance(value, dict):
+        _check_numbers(value.get("sizes"))
+        value = list(value.values())
+    for child in value if isinstance(value, list) else ():
+        _check_sizes(child)
+
+
+def _check_numbers(sizes: Any) -> None:
+    """Refuse a tensor whose fixed sizes multiply to more than an image network needs."""
+    count = 1
+    for size in sizes if isinstance(sizes, list) else ():
+        length = size.get("as_int") if isinstance(size, dict) else None
+        count *= length if isinstance(length, int) else 1
+        if not 0 <= count <= MAX_NUMBERS:
+            raise Damaged(f"its graph has a tensor of over {MAX_NUMBERS:,} numbers")
 
 
 def _check_containers(text: str, key: str) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from pulse_audit.generators.checkpoints.pickle_data import Damaged, Inert, StoredTensor
+from pulse_audit.generators.checkpoints.budget import Damaged, spend
+from pulse_audit.generators.checkpoints.pickle_data import Inert, StoredTensor
 from pulse_audit.generators.checkpoints.unpickle import Array
 from pulse_audit.generators.stylegan3 import SignalConfig
 from pulse_audit.types import InputError
@@ -96,9 +97,13 @@ def find_generator(root: Any) -> StoredGenerator:
             )
     # Say what is there instead.
     if isinstance(root, dict):
-        content = f"its keys: {', '.join(str(key)[:40] for key in list(root)[:4])}"
+        # Only texts: the text of a nested tuple can fill the memory.
+        keys = [key[:40] if isinstance(key, str) else type(key).__name__ for key in root]
+        content = f"its keys: {', '.join(keys[:4])}"
     else:
-        content = f"a {root.name.name if isinstance(root, Inert) else type(root).__name__}"[:60]
+        content = f"a {root.name.name[:40] if isinstance(root, Inert) else type(root).__name__}"[
+            :60
+        ]
     raise InputError(f"it holds no generator of a known layout ({content})")
 
 
@@ -106,6 +111,7 @@ def _tensors(value: Any) -> dict[str, LazyTensor]:
     """Return the entries of a dict that are tensors under a text."""
     # Optimisers and settings lie between the tensors of a training checkpoint.
     items = value.items() if isinstance(value, dict) else ()
+    spend(objects=len(items))
     return {key: v for key, v in items if isinstance(key, str) and isinstance(v, LazyTensor)}
 
 
@@ -120,11 +126,17 @@ def _module_tensors(root: Inert) -> dict[str, LazyTensor]:
         if count > MAX_MODULES:
             raise Damaged(f"it has over {MAX_MODULES:,} modules")
         # Buffers that PyTorch would not save are no part of the state dict.
-        hidden = module.attribute("_non_persistent_buffers_set") or ()
+        hidden = module.attribute("_non_persistent_buffers_set")
+        hidden = hidden if isinstance(hidden, set) else ()
         for group in ("_parameters", "_buffers"):
             stored = _tensors(module.attribute(group))
+            spend(size=len(prefix) * len(stored))
             out |= {f"{prefix}{key}": v for key, v in stored.items() if key not in hidden}
-        pending += [(f"{prefix}{name}.", child) for name, child in _children(module).items()]
+        # One module can be a child of many, and its name can be long.
+        children = _children(module)
+        for name, child in children.items():
+            spend(size=len(prefix) + len(name), depth=prefix.count("."))
+            pending.append((f"{prefix}{name}.", child))
     return out
 
 
@@ -132,7 +144,10 @@ def _children(module: Inert) -> dict[str, Inert]:
     """Return the submodules of a pickled ``nn.Module`` by name."""
     modules = module.attribute("_modules")
     items = modules.items() if isinstance(modules, dict) else ()
-    return {str(name): child for name, child in items if isinstance(child, Inert)}
+    spend(objects=len(items))
+    return {
+        name: child for name, child in items if isinstance(name, str) and isinstance(child, Inert)
+    }
 
 
 def stylegan2_settings(module: Inert | None) -> dict[str, Any]:

@@ -15,17 +15,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO, cast
 
 import torch
 
-from pulse_audit.generators.checkpoints.pickle_data import MAX_SIZE, Damaged, Name, Storage
-from pulse_audit.generators.checkpoints.unpickle import BUILDERS, PickleMachine
+from pulse_audit.generators.checkpoints.budget import MAX_PIECE, Damaged, file_budget, spend
+from pulse_audit.generators.checkpoints.pickle_data import MAX_SIZE, Name, Storage
+from pulse_audit.generators.checkpoints.unpickle import BUILDERS, MAX_NAME, PickleMachine
 
 # How a stream in PyTorch's format before 1.6 begins, after the two bytes of the protocol: its
 # magic number 0x1950a86a20f9469cfc6c.
 STREAM_START = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 ZIP_START = b"PK\x03\x04"
+# The longest line of a pickle (a dotted name), and the directory of an archive: 80,000 members.
+MAX_LINE = 2**16
+MAX_DIRECTORY = 2**23
+# The header of a safetensors file: some thousand tensors.
+MAX_HEADER = 2**20
 # Damaged archives make zipfile raise these.
 ZIP_ERRORS = (
     zipfile.BadZipFile,
@@ -55,25 +61,40 @@ _STORAGES = {
 
 
 class Window:
-    """A file that never returns, nor takes memory for, more than it has.
+    """A file that never returns, nor takes memory for, more than it has or the budget allows.
 
     A pickle may declare a string of any length; reading that many bytes from an ordinary file
     object would allocate them first.
     """
 
     def __init__(self, file: BinaryIO):
-        self.file = file
+        self.file, self.longest = file, MAX_PIECE
         position = file.tell()
         self.size = file.seek(0, os.SEEK_END)
         file.seek(position)
 
-    def read(self, count: int) -> bytes:
+    def read(self, count: int = -1) -> bytes:
         """Read up to ``count`` bytes."""
-        return self.file.read(min(count, self.size - self.file.tell()))
+        left = max(0, self.size - self.file.tell())
+        count = left if count < 0 else min(count, left)
+        if count > self.longest:
+            raise Damaged(f"a piece of it has {count:,} bytes, over {self.longest:,}")
+        # The clock is looked at for every size, so small pieces are left to the count of objects.
+        if count > 64:
+            spend(size=count)
+        return self.file.read(count)
 
     def readline(self) -> bytes:
         """Read up to the next line feed."""
-        return self.file.readline(self.size)
+        return self.file.readline(MAX_LINE)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Set the position."""
+        return self.file.seek(offset, whence)
+
+    def seekable(self) -> bool:
+        """Tell zipfile that it may seek."""
+        return True
 
     def tell(self) -> int:
         """Return the position."""
@@ -89,13 +110,13 @@ def opened(path: Path) -> Iterator[Any]:
     Damaged
         If the file is in none of the three formats, or does not make sense.
     """
-    with path.open("rb") as file:
+    with file_budget(), path.open("rb") as file:
         # The three formats are told apart by how they begin.
         start = file.read(16)
         file.seek(0)
         if start.startswith(ZIP_START):
             with archive(file) as members:
-                yield _read_archive(members)
+                yield read_archive(members)
         elif start[2:].startswith(STREAM_START):
             yield read_stream(file)
         elif start.startswith(b"\x80"):
@@ -116,16 +137,19 @@ def archive(file: BinaryIO) -> Iterator[zipfile.ZipFile]:
     Raises
     ------
     Damaged
-        If a member is compressed, encrypted, named twice or outside the archive, or the members
-        together declare more than the file holds.
+        If its directory is endless, a member is compressed, encrypted, named twice or outside the
+        archive, or the members together declare more than the file holds.
     """
     # What the directory declares is compared with the size of the file before anything is read.
-    size = file.seek(0, os.SEEK_END)
+    window = Window(file)
+    size, window.longest = window.size, MAX_DIRECTORY
     try:
-        members = zipfile.ZipFile(file)
+        members = zipfile.ZipFile(cast(IO[bytes], window))
     except ZIP_ERRORS as error:
         raise Damaged(f"its zip archive is broken: {error}") from error
+    window.longest = MAX_PIECE
     with members:
+        spend(objects=len(members.infolist()))
         declared, names = 0, set[str]()
         for member in members.infolist():
             name, path = member.filename, PurePosixPath(member.filename)
@@ -153,7 +177,20 @@ def read_member(members: zipfile.ZipFile, name: str) -> bytes:
         raise Damaged(f"its member {name!r} is broken: {error}") from error
 
 
-def _read_archive(members: zipfile.ZipFile) -> Any:
+def check_safetensors(path: Path) -> None:
+    """Refuse a safetensors file that is too large, or whose header is, before it is read.
+
+    The header's offsets and shapes are checked by safetensors itself.
+    """
+    with path.open("rb") as file:
+        size, start = file.seek(0, os.SEEK_END), file.seek(0)
+        header = int.from_bytes(file.read(8), "little")
+        spend(size=size - start)
+        if header > MAX_HEADER:
+            raise Damaged(f"its header declares {header:,} bytes, over {MAX_HEADER:,}")
+
+
+def read_archive(members: zipfile.ZipFile) -> Any:
     """PyTorch's format since 1.6: data.pkl describes, data/KEY hold the numbers."""
     # Exactly one description, in the folder that all members share.
     names = [name for name in members.namelist() if name.endswith("/data.pkl")]
@@ -193,19 +230,20 @@ def read_stream(file: BinaryIO) -> Any:
     keys = PickleMachine({}).run(window)
     # Note where each storage's numbers are, and step over them.
     for key in keys if isinstance(keys, list) else ():
-        storage, header = storages.get(str(key)), file.read(8)
+        storage = storages.get(str(key)) if type(key) in (str, int) else None
+        header = file.read(8)
         if storage is None or len(header) < 8 or struct.unpack("<q", header)[0] != storage.count:
             raise Damaged("its storages do not fit its tensors")
         start = file.tell()
         left = window.size - start
         if storage.nbytes > left:
             raise Damaged(f"a storage declares {storage.nbytes:,} bytes, {left:,} are left")
-        storage.read = partial(_read_range, file, start, storage.nbytes)
+        storage.read = partial(_read_range, window, start, storage.nbytes)
         file.seek(start + storage.nbytes)
     return root
 
 
-def _read_range(file: BinaryIO, start: int, count: int) -> bytes:
+def _read_range(file: Window, start: int, count: int) -> bytes:
     file.seek(start)
     return file.read(count)
 
@@ -214,6 +252,8 @@ def _storage(identity: Any, storages: dict[str, Storage]) -> Storage | Name:
     """Return what a persistent id stands for: a storage, or the class of a saved module."""
     # A persistent id is (kind, class, key, device, count, view of another storage).
     kind, name, key, *rest = identity
+    if not isinstance(name, Name) or type(key) not in (str, int) or len(str(key)) > MAX_NAME:
+        raise TypeError("an unknown kind of storage")
     if kind == "module":
         return Name(name.module, name.name)
     # Two tensors may share a storage, which then has to be declared alike.

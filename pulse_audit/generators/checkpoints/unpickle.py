@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import math
 import pickletools
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import torch
 
+from pulse_audit.generators.checkpoints.budget import Damaged, spend
 from pulse_audit.generators.checkpoints.pickle_data import (
     MAX_DIMENSIONS,
-    Damaged,
+    MAX_SIZE,
     Inert,
     Name,
     Storage,
@@ -28,6 +30,10 @@ MAX_INSTRUCTIONS = 1_000_000
 
 Builder = Callable[..., Any]
 T = TypeVar("T")
+# The longest dotted name and the largest integer; above MAX_HASH integers collide in dicts.
+MAX_NAME = 500
+MAX_BITS = 2**13
+MAX_HASH = sys.hash_info.modulus
 # What the instruction MARK pushes, and what may be a key.
 _MARK = object()
 _PLAIN = (str, int, float, bool, bytes, type(None), Name, Inert)
@@ -64,10 +70,14 @@ class PickleMachine:
                 position = at or 0
                 if count >= MAX_INSTRUCTIONS:
                     raise Damaged(f"it has over {MAX_INSTRUCTIONS:,} instructions")
+                # What a text takes is more than its bytes in the file.
+                spend(objects=1, size=_size(argument))
                 name = opcode.name
                 if name == "STOP":
                     break
                 if name in _LITERALS:
+                    if type(argument) is int and argument.bit_length() > MAX_BITS:
+                        raise ValueError(f"an integer of over {MAX_BITS} bits")
                     self.stack.append(argument)
                 elif name in _FRESH:
                     self.stack.append(_FRESH[name]())
@@ -76,7 +86,14 @@ class PickleMachine:
                 elif name not in ("PROTO", "FRAME"):
                     raise ValueError(f"the instruction {name} is not on the closed list")
             return self.stack.pop()
-        except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+        except (
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            OverflowError,
+            RecursionError,
+        ) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise Damaged(f"at byte {position:,}: {reason[:120]}") from error
 
@@ -100,6 +117,7 @@ class PickleMachine:
         target = self.stack[-1]
         mapping = target.items if isinstance(target, Inert) else _a(dict, target)
         for key, value in zip(items[::2], items[1::2], strict=True):
+            spend(objects=1)
             mapping[hashable(key)] = value
 
     def _add_items(self) -> None:
@@ -113,6 +131,10 @@ class PickleMachine:
         args = _a(tuple, self.stack.pop())
         name = _a(Name, self.stack.pop())
         builder = self.builders.get(str(name))
+        # A builder may copy what it is given, and the same arguments may be given again and again.
+        for value in (args, kwargs, *args[:8], *list(kwargs.values())[:8]):
+            sized = isinstance(value, list | tuple | dict | set)
+            spend(objects=len(value) if sized else 0, size=_size(value))
         self.stack.append(builder(*args, **kwargs) if builder else Inert(name, args, kwargs))
 
     def _build(self) -> None:
@@ -123,7 +145,9 @@ class PickleMachine:
             target.build(state)
 
     def _name(self, module: str, name: str) -> None:
-        self.stack.append(Name(_a(str, module), _a(str, name)))
+        if len(_a(str, module)) + len(_a(str, name)) > MAX_NAME:
+            raise ValueError(f"a name of over {MAX_NAME} characters")
+        self.stack.append(Name(module, name))
 
     def _persistent(self) -> None:
         if self.persistent_load is None:
@@ -138,12 +162,34 @@ def _a(kind: type[T], value: Any) -> T:
 
 
 def hashable(key: Any) -> Any:
-    """Return a key of a dict or set if it is flat: hashing nested tuples can take for ever."""
+    """Return a key of a dict or set if its hash is fast to take and hard to make collide.
+
+    Hashing nested tuples can take for ever, and tuples of numbers and integers that differ by a
+    multiple of the modulus of hashes can be chosen to have one hash.
+    """
+    spend(objects=1)
+    if isinstance(key, tuple):
+        spend(objects=len(key))
     if not isinstance(key, _PLAIN) and not (
-        isinstance(key, tuple) and all(isinstance(part, _PLAIN) for part in key)
+        isinstance(key, tuple) and all(isinstance(part, str | bytes | Name) for part in key)
     ):
         raise TypeError(f"a {type(key).__name__} as a key")
+    if isinstance(key, int) and abs(key) >= MAX_HASH:
+        raise ValueError("an integer of over 60 bits as a key")
     return key
+
+
+def _size(value: Any) -> int:
+    """Bytes that a long text or a run of bytes takes; nothing for all else."""
+    return sys.getsizeof(value) if isinstance(value, str | bytes) and len(value) > 64 else 0
+
+
+def _sides(value: Any) -> tuple[int, ...]:
+    """Return a shape or strides; Damaged if they are no short list of plain integers."""
+    flat = isinstance(value, list | tuple) and len(value) <= MAX_DIMENSIONS
+    if not flat or not all(type(n) is int and 0 <= n < MAX_SIZE for n in value):
+        raise Damaged("a tensor with an impossible shape")
+    return tuple(value)
 
 
 # Instructions that push their own argument.
@@ -212,7 +258,7 @@ class ArrayType:
     """A numpy dtype: its code, little-endian or Damaged when built."""
 
     def __init__(self, code: str, *_: object):
-        self.code = code
+        self.code = _a(str, code)
 
     def build(self, state: Any) -> None:
         """Check the byte order of ``(version, order, ...)``."""
@@ -233,13 +279,12 @@ class Array:
     def build(self, state: Any) -> None:
         """Take ``(version, shape, dtype, Fortran order, bytes)``."""
         _, shape, kind, fortran, data = state
-        if len(shape) > MAX_DIMENSIONS:
-            raise Damaged("an array of impossible shape")
-        dtype = kind.dtype()
+        shape, dtype = _sides(shape), _a(ArrayType, kind).dtype()
+        _a(bytes, data)
         # Strides in numbers, of the last axis or of the first (Fortran) varying fastest.
         steps = [math.prod(shape[:i] if fortran else shape[i + 1 :]) for i in range(len(shape))]
         storage = Storage(dtype, len(data) // dtype.itemsize, lambda: data)
-        self.stored = StoredTensor(storage, 0, tuple(shape), tuple(steps))
+        self.stored = StoredTensor(storage, 0, shape, tuple(steps))
 
     def tensor(self) -> torch.Tensor:
         """Read the values."""
@@ -253,7 +298,7 @@ def _tensor(
 ) -> StoredTensor:
     if not isinstance(storage, Storage):
         raise TypeError("a tensor without a storage")
-    return StoredTensor(storage, offset, tuple(shape), tuple(stride))
+    return StoredTensor(storage, offset, _sides(shape), _sides(stride))
 
 
 def _set(items: Any = ()) -> set[Any]:
@@ -285,7 +330,7 @@ BUILDERS: Mapping[str, Builder] = {
     "torch.Size": tuple,
     # Objects of NVIDIA's torch_utils.persistence keep their state; their source code is dropped.
     "torch_utils.persistence._reconstruct_persistent_obj": lambda meta: Inert(
-        Name("torch_utils.persistence", str(meta["class_name"])), state=meta["state"]
+        Name("torch_utils.persistence", _a(str, meta["class_name"])[:MAX_NAME]), state=meta["state"]
     ),
     # Bytes as Python 2 and 3 exchange them: text in Latin-1.
     "_codecs.encode": lambda text, _: text.encode("latin1"),

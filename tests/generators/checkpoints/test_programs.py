@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pulse_audit.files import file_sha256
-from pulse_audit.generators.checkpoints import read_checkpoint
+from pulse_audit.generators.checkpoints import read_checkpoint, trial
 from pulse_audit.types import InputError
 
 
@@ -199,6 +199,85 @@ ATTACKS = {
     ),
     "no JSON": lambda m: member("models/model.json", b"{"),
 }
+
+
+def size_expression(text):
+    def edit(graph):
+        values = graph["graph_module"]["graph"]["tensor_values"]
+        values["z"]["sizes"][0] = {"as_expr": {"expr_str": text, "hint": {"as_int": 2}}}
+
+    return graph(edit)
+
+
+def target(name):
+    return graph(lambda t: first_node(t).update(target=name))
+
+
+def sizes(*lengths):
+    entries = [{"as_int": n} for n in lengths]
+    return graph(lambda t: t["graph_module"]["graph"]["tensor_values"]["z"].update(sizes=entries))
+
+
+def deep(name, data):
+    if name and re.match(r"(models/.*|serialized_exported_program)\.json", name):
+        return b'{"a":' * 20_000 + b"1" + b"}" * 20_000
+    return data if name else ()
+
+
+BOMBS = {
+    "unsafe sparse tensors": (
+        target("torch.ops.aten._sparse_coo_tensor_unsafe.default"),
+        "operator 'torch.ops.aten._sparse_coo_tensor_unsafe.default' is not one of image networks",
+    ),
+    "an FFT plan": (target("torch.ops.aten._fft_r2c.default"), "operator .*_fft_r2c"),
+    "an output that is resized": (target("torch.ops.aten.add.out"), "operator .*add.out"),
+    "memory without values": (target("torch.ops.aten.empty.memory_format"), "operator .*empty"),
+    "a shift": (size_expression("1<<40000000000"), "expr_str that no plain export writes"),
+    "a shift to the right": (size_expression("8>>-1"), "expr_str that no plain export writes"),
+    "a number of 100 digits": (size_expression("9" * 100), "expr_str that no plain"),
+    "an integer of 100 digits": (
+        graph(lambda t: first_node(t).update(inputs=[{"arg": {"as_int": 10**99}}])),
+        "an integer of over 64 bits",
+    ),
+    "a tensor of terabytes": (sizes(2**20, 2**20), "a tensor of over 2,147,483,648 numbers"),
+    "a negative size": (sizes(-5, 10), "a tensor of over"),
+    "a deep description": (deep, "no JSON of a graph"),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_operators_and_sizes_are_bounded(tmp_path, program, bomb):
+    path = tmp_path / "bad.pt2"
+    change, message = BOMBS[bomb]
+    path.write_bytes(rewritten(program, change))
+    with pytest.raises(InputError, match=f"refused, not opened: .*{message}") as caught:
+        read_checkpoint(path)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+
+class Hungry(nn.Module):
+    """A decoder that takes four gigabytes for nothing."""
+
+    def forward(self, z):
+        return z[:, :3, None, None] + torch.ones(2**30)[:8]
+
+
+def test_a_program_that_fills_the_memory_is_refused_by_its_first_run(tmp_path):
+    path = tmp_path / "hungry.pt2"
+    torch.export.save(torch.export.export(Hungry(), (torch.zeros(1, 10),)), path)
+    with pytest.raises(InputError, match="refused, not opened: its first run"):
+        read_checkpoint(path)
+
+
+def test_a_program_that_crashes_ends_only_its_own_process(tmp_path, program, monkeypatch):
+    crash = tmp_path / "python"
+    crash.write_text("#!/bin/sh\ncat > /dev/null\nkill -SEGV $$\n")
+    crash.chmod(0o755)
+    monkeypatch.setattr(trial.sys, "executable", str(crash))
+    monkeypatch.setattr(trial, "_passed", set())
+    (tmp_path / "decoder.pt2").write_bytes(program)
+    with pytest.raises(InputError, match=r"its first run crashed \(exit code -11\)"):
+        read_checkpoint(tmp_path / "decoder.pt2")
 
 
 @pytest.mark.parametrize("attack", ATTACKS)

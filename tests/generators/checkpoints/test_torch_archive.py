@@ -8,7 +8,8 @@ import zipfile
 import pytest
 import torch
 
-from pulse_audit.generators.checkpoints.pickle_data import Damaged, Inert, StoredTensor
+from pulse_audit.generators.checkpoints.budget import Damaged
+from pulse_audit.generators.checkpoints.pickle_data import Inert, StoredTensor
 from pulse_audit.generators.checkpoints.torch_archive import archive, opened
 
 TYPES = ["float32", "float64", "float16", "bfloat16", "int64", "int32", "uint8", "bool"]

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from pulse_audit.generators.checkpoints import unpickle
-from pulse_audit.generators.checkpoints.pickle_data import Damaged, Inert
+from pulse_audit.generators.checkpoints.budget import Damaged
+from pulse_audit.generators.checkpoints.pickle_data import Inert
 from pulse_audit.generators.checkpoints.unpickle import BUILDERS, PickleMachine
 
 
