@@ -210,7 +210,7 @@ class DatasetCard(CardPart):
                 raise ValueError(f"layout {self.layout} needs {size} class_ids for {column!r}")
         # FFHQ's photos are numbered, and its splits are ranges of numbers.
         ranges = self.splits.values() if self.layout.startswith("ffhq") else ()
-        if not all(re.fullmatch(r"\d+-\d+", own) for own in ranges):
+        if not all(re.fullmatch(r"[0-9]{1,9}-[0-9]{1,9}", own) for own in ranges):
             raise ValueError("splits of FFHQ are ranges of photo numbers, such as 00000-59999")
         return self
 

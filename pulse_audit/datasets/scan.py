@@ -98,6 +98,7 @@ class RowReader:
         # Folder -> whether it is below the root; file -> the row that listed it first.
         self._inside: dict[str, bool] = {}
         self._first_row: dict[str, str] = {}
+        self._refused_links = set[str]()
 
     def add(
         self,
@@ -127,7 +128,11 @@ class RowReader:
         if source is None:
             refusal = self._refuse(self._prefix + name, where)
             if refusal is not None:
-                self.scan.add(refusal[0], where, refusal[1])
+                # A linked folder is one problem, not one a row.
+                if refusal[1] not in self._refused_links:
+                    self.scan.add(refusal[0], where, refusal[1])
+                if refusal[0] == "linked_folder":
+                    self._refused_links.add(refusal[1])
                 return
         # Every label outside the vocabulary is a problem; damaged labels can be repaired.
         usable = True
@@ -159,7 +164,18 @@ class RowReader:
         if inside and folder not in self._inside:
             real = os.path.realpath(os.path.join(self._real_root, folder))
             self._inside[folder] = is_below(real, self._real_root)
-        if not inside or not self._inside[folder]:
+        if inside and not self._inside[folder]:
+            # The first link on the way, and where it points.
+            parts = folder.split("/")
+            ways = ["/".join(parts[: i + 1]) for i in range(len(parts))]
+            link = next((w for w in ways if (Path(self._root) / w).is_symlink()), folder)
+            target = os.path.realpath(os.path.join(self._real_root, link))
+            return "linked_folder", (
+                f"{quote(link)} is a link to {quote(target)}, outside the data folder; links are "
+                "not followed out of it: give a --data-root that holds both, or replace the link "
+                "by the folder (cp -rl makes a copy that takes no space)"
+            )
+        if not inside:
             return "outside_root", (
                 f"the path {quote(name)} leaves the data folder; "
                 "name files below it, with forward slashes"

@@ -25,12 +25,12 @@ _BOM = "\ufeff"
 
 # The forms in which spreadsheets write dates, by locale: 2019-10-01, 3/9/2024, 03-Sep, Oct-19.
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-_RANGE = re.compile(r"^(\d+)-(\d+)$")
+_RANGE = re.compile(r"^([0-9]+)-([0-9]+)$")
 _CLOCK = r"(?:[ T]00:00(?::00)?)?$"
-_ISO = re.compile(r"^(\d{4})[-/](\d{1,2})[-/](\d{1,2})" + _CLOCK)
-_NUMERIC = re.compile(r"^(\d{1,2})[-/.](\d{1,2})[-/.](\d{4}|\d{2})" + _CLOCK)
-_DAY_MONTH = re.compile(r"^(\d{1,2})[-/ ]([A-Za-z]{3,9})(?:[-/ ](\d{4}|\d{2}))?$")
-_MONTH_NUMBER = re.compile(r"^([A-Za-z]{3,9})[-/ ](\d{4}|\d{1,2})$")
+_ISO = re.compile(r"^(\d{4})[-/](\d{1,2})[-/](\d{1,2})" + _CLOCK, re.ASCII)
+_NUMERIC = re.compile(r"^(\d{1,2})[-/.](\d{1,2})[-/.](\d{4}|\d{2})" + _CLOCK, re.ASCII)
+_DAY_MONTH = re.compile(r"^(\d{1,2})[-/ ]([A-Za-z]{3,9})(?:[-/ ](\d{4}|\d{2}))?$", re.ASCII)
+_MONTH_NUMBER = re.compile(r"^([A-Za-z]{3,9})[-/ ](\d{4}|\d{1,2})$", re.ASCII)
 
 
 @dataclass(frozen=True)

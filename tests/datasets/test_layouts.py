@@ -168,6 +168,24 @@ def test_malformed_utkface_names_are_skipped_and_listed(
     assert problem.where == name and problem.kind == "malformed_name"
 
 
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("117_0_0_2017.jpg", "age 117 is not 0 to 116"),
+        ("26_2_0_2017.jpg", "gender 2 is not 0 to 1"),
+        ("26_0_5_2017.jpg", "race 5 is not 0 to 4"),
+        ("\uff12\uff16_0_0_2017.jpg", "the name is not"),
+    ],
+)
+def test_utkface_labels_out_of_range_name_the_field(
+    registry: Registry, tmp_path: Path, photo: Write, name: str, field: str
+) -> None:
+    photo(tmp_path / "26_1_2_20170116184024662.jpg")
+    photo(tmp_path / name)
+    (problem,) = read_faces(registry.get("utkface"), tmp_path).problems
+    assert field in problem.message
+
+
 def test_an_empty_folder_is_no_utkface(registry: Registry, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"\[age\]_\[gender\]"):
         read_faces(registry.get("utkface"), tmp_path)

@@ -7,6 +7,7 @@ flat (``00000.png``) or in folders of a thousand (``00000/00000.png``). FFHQ has
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def scan_features(card: DatasetCard, root: Path, split: str) -> Scan:
         try:
             labels = _largest_face(parse_json(data, path.name))
         except (ValueError, TypeError, KeyError, AttributeError, InputError) as error:
-            message = f"does not hold age and gender ({error!r:.60})"
+            message = f"does not hold age and gender ({error!r:.90})"
             scan.add("unknown_label", path.name, message)
             continue
         if labels is None:
@@ -117,9 +118,11 @@ def _largest_face(faces: Any) -> dict[str, str] | None:
     if not faces:
         return None
     largest = max(faces, key=area)["faceAttributes"]
-    years = float(largest["age"])
+    # Python also reads digits of other scripts, such as full-width ones.
+    text = str(largest["age"])
+    years = float(text) if text.isascii() else math.nan
     if not 0 <= years <= 130:
-        raise ValueError(f"age {years}")
+        raise ValueError(f"age {text[:20]!r} is not a number from 0 to 130")
     return {
         "gender": str(largest["gender"]),
         "age_group": age_group(years),

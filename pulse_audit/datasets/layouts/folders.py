@@ -23,9 +23,10 @@ from pulse_audit.datasets.scan import (
 )
 from pulse_audit.types import Face
 
-_UTKFACE_NAME = re.compile(r"^(\d{1,3})_([01])_([0-4])_[^_]+$")
-# Higher ages are mistakes in the file name.
-_UTKFACE_OLDEST = 116
+# ASCII digits only: others, such as full-width ones, are no ages.
+_UTKFACE_NAME = re.compile(r"^([0-9]{1,3})_([0-9])_([0-9])_[^_]+$")
+# Largest value of each field; higher ages are mistakes in the file name.
+_UTKFACE_LARGEST = {"age": 116, "gender": 1, "race": 4}
 # Where the archive and public copies keep the folders of the persons.
 _LFW_FOLDERS = ("lfw", "lfw-py/lfw_funneled", "lfw_funneled", "lfw-deepfunneled", ".")
 _BUNDLED_FACES = 100
@@ -42,15 +43,25 @@ def scan_utkface(card: DatasetCard, root: Path, split: str) -> Scan:
     reader = RowReader(scan, card, root, relative(base, root))
     for name in images_below(base):
         match = _UTKFACE_NAME.match(name.rsplit("/", 1)[-1])
-        if match is None or int(match[1]) > _UTKFACE_OLDEST:
+        if match is None:
             message = "the name is not [age]_[gender]_[race]_[date].jpg; the file is skipped"
             scan.add("malformed_name", name, message, fatal=False)
             continue
+        fields = dict(zip(_UTKFACE_LARGEST, map(int, match.groups()), strict=True))
+        beyond = [
+            f"{field} {fields[field]} is not 0 to {largest}"
+            for field, largest in _UTKFACE_LARGEST.items()
+            if fields[field] > largest
+        ]
+        if beyond:
+            message = f"{' and '.join(beyond)}; the file is skipped"
+            scan.add("malformed_name", name, message, fatal=False)
+            continue
         # Gender and race are class ids; the card says which words they stand for.
-        years = int(match[1])
+        years = fields["age"]
         labels = {
-            "race": card.class_ids["race"][int(match[3])],
-            "gender": card.class_ids["gender"][int(match[2])],
+            "race": card.class_ids["race"][fields["race"]],
+            "gender": card.class_ids["gender"][fields["gender"]],
             "age_group": age_group(years),
             "age": str(years),
         }
