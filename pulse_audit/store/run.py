@@ -195,7 +195,7 @@ class Run:
         for name, path in paths.items():
             try:
                 tables[name] = pd.read_parquet(path)
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, pa.ArrowException) as error:
                 raise InputError(f"{path}: cannot be read ({error})") from None
         return tables
 

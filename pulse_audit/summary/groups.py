@@ -356,6 +356,8 @@ def card_counts(
     wanted = [word.casefold() for word in words]
     if not counts or sorted(of_card) != sorted(wanted):
         return None
+    if [len(row) for row in counts] != [len(wanted)] * len(wanted):
+        return None
     # rows and columns of the card's matrix in the run's order
     order = [of_card.index(word) for word in wanted]
     return [[int(counts[i][j]) for j in order] for i in order]

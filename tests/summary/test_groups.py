@@ -22,3 +22,9 @@ def test_a_derived_grouping_has_counts_of_its_own_or_none():
     assert card_counts(MODEL, "coarse", ["AB", "C"]) == [[8, 2], [1, 9]]
     assert card_counts(MODEL, "coarse", ["A", "B", "C"]) is None
     assert card_counts(MODEL, "race6", ["AB", "C"]) is None
+
+
+def test_counts_of_another_shape_than_the_words_count_as_none():
+    card = {"vocabulary": {"race": ["A", "B"]}, "confusion": {"race": [[5, 1], [2]]}}
+    model = AttributesEntry(card=card, vocabulary={"race": ["A", "B"]})
+    assert card_counts(model, "race", ["A", "B"]) is None
