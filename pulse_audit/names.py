@@ -88,6 +88,8 @@ class ArmReference:
     kind: str
     #: The generator, the interpolation kernel, the matrix file or ``FILE.py:FACTORY``.
     reference: str
+    #: The parsed generator of a pulse arm.
+    generator: GeneratorReference | None = None
 
 
 def parse_arm(arm: str) -> ArmReference:

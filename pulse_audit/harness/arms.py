@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
+import torch
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -13,13 +14,48 @@ from pulse_audit.datasets.balance import cell_of
 from pulse_audit.datasets.readers import FaceIndex
 from pulse_audit.datasets.registry import DatasetCard
 from pulse_audit.degrade.resample import check_factor
+from pulse_audit.harness.inputs import AuditInputs
+from pulse_audit.harness.photos import FacePreparer
 from pulse_audit.harness.spec import AuditSpec
-from pulse_audit.models.arms import arm_sha256
+from pulse_audit.models.arms import arm_sha256, build_arm
 from pulse_audit.names import ArmReference
 from pulse_audit.store.manifest import ArmEntry, Prepared
 from pulse_audit.summary.groups import JOIN
 from pulse_audit.types import InputError, Upsampler
 from pulse_audit.upsamplers.planted import Planted, read_matrix
+
+
+def build_arms(
+    spec: AuditSpec,
+    references: Sequence[ArmReference],
+    inputs: AuditInputs,
+    used: Collection[str],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> tuple[dict[str, Upsampler], Prepared]:
+    """Build the arms of a run, and find the frame in which they are compared.
+
+    ``used`` are the ids of the run's own faces; errors as of the functions below.
+    """
+    arms = {
+        r.name: build_arm(r, spec.search, device, dtype, spec.trusted_files)
+        for r in references
+        if r.kind != "planted"
+    }
+    # Planted arms return prepared faces, so the frame of the others comes first.
+    frame = comparison_frame(spec, arms, inputs.index.card)
+    preparer = FacePreparer(frame.resolution, frame.crop, frame.aligned, device)
+    arms |= planted_arms(
+        [r for r in references if r.kind == "planted"],
+        inputs.index,
+        inputs.groupings[0] if inputs.groupings else [],
+        used,
+        preparer.prepare_by_id(inputs.index.faces),
+    )
+    # In the order of the specification.
+    arms = {r.name: arms[r.name] for r in references}
+    check_geometry(spec, arms, frame.resolution)
+    return arms, frame
 
 
 def comparison_frame(spec: AuditSpec, arms: Mapping[str, Upsampler], card: DatasetCard) -> Prepared:

@@ -15,6 +15,8 @@ from pulse_audit.harness.spec import SEARCHES, AuditSpec
 from pulse_audit.models.attributes import find_attributes
 from pulse_audit.models.generators import find_generator
 from pulse_audit.names import (
+    ArmReference,
+    GeneratorReference,
     nearest,
     parse_arm,
     parse_condition,
@@ -33,8 +35,10 @@ MEASURED_GROUPS = ("skin_tone", "monk")
 
 @dataclass(frozen=True)
 class AuditInputs:
-    """The faces and groupings that a specification names."""
+    """What a specification names: parsed arms and generators, faces and groupings."""
 
+    arms: list[ArmReference]
+    generators: list[GeneratorReference]
     index: FaceIndex
     #: Label columns of each grouping; the data set's own where the specification names none.
     groupings: list[list[str]]
@@ -49,12 +53,14 @@ def find_inputs(spec: AuditSpec) -> AuditInputs:
         One line about the first name that is unknown, or the first file that is missing.
     """
     # Arms and their generators.
-    for arm in map(parse_arm, spec.arms):
+    arms = [parse_arm(arm) for arm in spec.arms]
+    for arm in arms:
         if arm.kind == "factory":
             factory_file(arm.reference)
         if arm.kind == "planted" and not Path(arm.reference).is_file():
             raise InputError(f"{arm.reference}: cannot be read (No such file or directory)")
-    for generator in spec.generators:
+    generators = [parse_generator(generator) for generator in spec.generators]
+    for generator in generators:
         find_generator(generator)
     # Inputs and execution.
     for condition in spec.conditions:
@@ -84,7 +90,8 @@ def find_inputs(spec: AuditSpec) -> AuditInputs:
         if column not in known:
             hint = nearest(column, known)
             raise InputError(f"--group-by {column}: no label of {card.name!r}{hint}")
-    return AuditInputs(index, [grouping for grouping in groupings if grouping])
+    groupings = [grouping for grouping in groupings if grouping]
+    return AuditInputs(arms, generators, index, groupings)
 
 
 def check_search(photos: Sequence[Path], generator: str, search: str, device: str) -> None:

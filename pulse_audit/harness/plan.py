@@ -15,19 +15,14 @@ from pulse_audit import store
 from pulse_audit.datasets.balance import Skipped, balanced_draw, replace_unreadable
 from pulse_audit.datasets.images import decode
 from pulse_audit.datasets.readers import FaceIndex
-from pulse_audit.harness.arms import (
-    check_geometry,
-    comparison_frame,
-    describe_arm,
-    planted_arms,
-)
+from pulse_audit.harness.arms import build_arms, describe_arm
 from pulse_audit.harness.inputs import MEASURED_GROUPS, AuditInputs, find_inputs
-from pulse_audit.harness.photos import FacePreparer, training_photo_notes
+from pulse_audit.harness.photos import training_photo_notes
 from pulse_audit.harness.spec import AuditSpec
 from pulse_audit.harness.suite import MetricSuite, resolve_metrics
-from pulse_audit.models.arms import build_arm, expand_arms
+from pulse_audit.models.arms import expand_arms
 from pulse_audit.models.shipped import shipped_generators
-from pulse_audit.names import parse_device, parse_generator
+from pulse_audit.names import parse_device
 from pulse_audit.seeding import sha256
 from pulse_audit.store import Manifest
 from pulse_audit.store.manifest import (
@@ -81,30 +76,15 @@ def plan_audit(
     # The faces, and how the work is carried out; a resumed run keeps its execution.
     inputs = inputs or find_inputs(spec)
     index, groupings = inputs.index, inputs.groupings
-    references = expand_arms(spec.arms, spec.generators, spec.trusted_files)
+    references = expand_arms(inputs.arms, inputs.generators, spec.trusted_files)
     chosen, skipped = choose_faces(spec, index, groupings)
     execution = earlier.execution if earlier else resolve_execution(spec)
     device, dtype = check_device(execution.device), DTYPES[execution.precision]
     torch.set_num_threads(execution.threads)
 
-    # The arms. Planted ones return prepared faces, so the frame of the others comes first.
-    arms = {
-        r.name: build_arm(r, spec.search, device, dtype, spec.trusted_files)
-        for r in references
-        if r.kind != "planted"
-    }
-    frame = comparison_frame(spec, arms, index.card)
-    preparer = FacePreparer(frame.resolution, frame.crop, frame.aligned, device)
-    arms |= planted_arms(
-        [r for r in references if r.kind == "planted"],
-        index,
-        groupings[0] if groupings else [],
-        {face.id for face, _ in chosen} | {skip.face.id for skip in skipped},
-        preparer.prepare_by_id(index.faces),
-    )
-    # In the order of the specification.
-    arms = {r.name: arms[r.name] for r in references}
-    check_geometry(spec, arms, frame.resolution)
+    # The arms, the frame in which they are compared, and what their outputs are measured with.
+    used = {face.id for face, _ in chosen} | {skip.face.id for skip in skipped}
+    arms, frame = build_arms(spec, references, inputs, used, device, dtype)
     suite = resolve_metrics(spec, index, frame.resolution, device, earlier)
 
     # The manifest: what is planned, with what. It lists every draw.
@@ -140,12 +120,14 @@ def plan_audit(
         **suite.entries(index.card.labels_from),
     )
     # Notes on the attribute model's crop, and on shipped models that were trained on these photos.
-    named = [parse_generator(r.reference).source for r in references if r.kind == "pulse"]
+    named = [r.generator.source for r in references if r.generator is not None]
     models = [name for name in shipped_generators() if name in named]
     if suite.attributes is not None:
         models.append(suite.attributes.card.name)
     manifest.notes += suite.notes(frame.crop)
     manifest.notes += training_photo_notes(models, manifest)
+    # As it will be read back, so that a resumed run compares equal entries.
+    manifest = store.check_manifest(manifest.as_dict())
     return Plan(manifest, {face.id: face for face in faces}, arms, suite)
 
 

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
 
 from pulse_audit import store
 from pulse_audit.harness.inputs import AuditInputs
@@ -16,13 +12,11 @@ from pulse_audit.harness.plan import Plan, plan_audit
 from pulse_audit.harness.source_models import resolve_sources
 from pulse_audit.harness.sources import run_sources
 from pulse_audit.harness.spec import AuditSpec
-from pulse_audit.harness.suite import NOT_REQUESTED
+from pulse_audit.harness.suite import reasons_of_run
 from pulse_audit.harness.unit import UnitRunner
 from pulse_audit.report import html
 from pulse_audit.store import Manifest
 from pulse_audit.types import InputError, Progress
-
-NOT_MEASURED = "no draw has a value"
 
 
 def run_audit(
@@ -75,9 +69,7 @@ def run_audit(
         run.write_manifest(
             status="complete",
             finished=run.manifest.finished or _now(),
-            unavailable=unavailable(
-                run.samples(), run.manifest.unavailable, run.manifest.references
-            ),
+            unavailable=reasons_of_run(run.samples(), run.manifest),
         )
         html.publish(run)
         return run
@@ -112,29 +104,6 @@ def run_units(run: store.Run, plan: Plan, progress: Progress) -> None:
     run.write_manifest(seconds=round(seconds, 3))
 
 
-def unavailable(
-    samples: pd.DataFrame, planned: Mapping[str, str], references: Mapping[str, Any] | None = None
-) -> dict[str, str]:
-    """Say why each column without a single value has none.
-
-    ``planned`` are reasons known when the run was planned, ``references`` the manifest's entry of
-    what was fitted on the originals.
-    """
-    # Reasons known when the run was planned, then those that only its data could give.
-    reasons = dict(planned)
-    reasons |= (references or {}).get("unavailable", {})
-    reasons["hr_aligned"] = "the faces came in the run's crop, so none was aligned"
-    tones = [f"{side}_{name}" for side in ("hr", "sr") for name in ("ita", "hue", "lightness")]
-    for column in (*tones, "hr_monk", "sr_monk"):
-        reasons[column] = "no skin was found in any image (greyscale photos have no skin colour)"
-    reasons["image"] = "images were not kept (--keep-images none)"
-    reasons["reason"] = "no draw needed one"
-    empty = [column for column in map(str, samples) if samples[column].isna().all()]
-    # Requested metrics that have no column at all.
-    absent = {c: why for c, why in planned.items() if c not in samples and why != NOT_REQUESTED}
-    return {**{column: reasons.get(column, NOT_MEASURED) for column in empty}, **absent}
-
-
 def check_same_spec(manifest: Manifest, spec: AuditSpec, out: Path) -> None:
     """Refuse to resume a run of another specification, and show the difference."""
     if manifest.fingerprint == spec.fingerprint:
@@ -155,8 +124,6 @@ def check_same_spec(manifest: Manifest, spec: AuditSpec, out: Path) -> None:
 
 def check_same_plan(before: Manifest, after: Manifest, out: Path) -> None:
     """Refuse to resume where faces, weights or units are no longer those of the manifest."""
-    # As plain JSON values: the stored plan has lists where the new one has tuples.
-    stored, planned = before.as_dict(), after.as_dict()
     for key, subject in (
         ("faces", "the faces on disk"),
         ("skipped", "the unreadable faces"),
@@ -165,15 +132,15 @@ def check_same_plan(before: Manifest, after: Manifest, out: Path) -> None:
         ("metrics", "the metrics or their weights"),
         ("units", "the work units"),
     ):
-        old, new = stored.get(key), planned.get(key)
+        old, new = getattr(before, key), getattr(after, key)
         if old == new:
             continue
         # Name what changed: the first entry of a list, or the keys of a mapping.
-        if isinstance(old, list) and isinstance(new, list):
-            ids = [b["id"] for b, a in zip(old, new, strict=False) if b != a]
+        if isinstance(old, list):
+            ids = [b.id for b, a in zip(old, new, strict=False) if b != a]
             change = ids[0] if ids else f"{len(old)} -> {len(new)}"
         else:
-            old, new = old or {}, new or {}
+            old, new = dict(old or {}), dict(new or {})
             changed = [name for name in {*old, *new} if old.get(name) != new.get(name)]
             change = ", ".join(sorted(changed))
         raise InputError(

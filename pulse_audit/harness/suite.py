@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
 import torch
 
 from pulse_audit import store
@@ -15,7 +15,7 @@ from pulse_audit.faces.attribute_net import ShippedAttributes
 from pulse_audit.faces.attributes import Column
 from pulse_audit.faces.attributes import columns as predicted_columns
 from pulse_audit.harness.spec import AuditSpec
-from pulse_audit.metrics.definition import RunConditions
+from pulse_audit.metrics.definition import NOT_MEASURED, RunConditions
 from pulse_audit.metrics.distribution import POOL3
 from pulse_audit.metrics.registry import BY_NAME, MEASURED
 from pulse_audit.models.attributes import load_attributes
@@ -55,7 +55,7 @@ class MetricSuite:
         card = None if self.attributes is None else self.attributes.card
         attributes = card and {
             "name": card.name,
-            "card": json.loads(json.dumps(card.as_dict())),  # as the manifest will hold it
+            "card": card.as_dict(),
             "vocabulary": {column.name: list(column.words) for column in self.columns},
             "predicted_as": {column.name: column.attribute for column in self.columns},
             "labels_from": labels_from,
@@ -205,6 +205,18 @@ def unpredicted(
         for side in ("hr", "sr")
         for suffix in ("", "_p")
     }
+
+
+def reasons_of_run(samples: pd.DataFrame, manifest: Manifest) -> dict[str, str]:
+    """Say, after a run, why each column without a single value has none."""
+    planned = manifest.unavailable
+    # What was known at planning, then what fitting on the originals showed, then what is usual.
+    fitted = (manifest.references or {}).get("unavailable", {})
+    reasons = {**store.IF_EMPTY, **planned, **fitted}
+    empty = [column for column in map(str, samples) if samples[column].isna().all()]
+    # Requested metrics that have no column at all.
+    absent = {c: why for c, why in planned.items() if c not in samples and why != NOT_REQUESTED}
+    return {**{column: reasons.get(column, NOT_MEASURED) for column in empty}, **absent}
 
 
 def weights_of(name: str) -> dict[str, str] | Unavailable:

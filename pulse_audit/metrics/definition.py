@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 FloatArray = NDArray[np.float64]
+NOT_MEASURED = "no draw has a value"
 ColumnType = Literal["float", "flag"]
 Source = Literal[
     "images", "patches", "attribute features", "face embedding", "detector", "set features"
@@ -67,6 +68,8 @@ class MetricDefinition:
     reads: tuple[str, ...] = ()
     #: From the samples to (draws,), NaN where not measured; default: the column of its name.
     from_samples: Callable[[pd.DataFrame], FloatArray] | None = None
+    #: Why the columns it is taken from can be empty after a run that measured them.
+    if_empty: str = NOT_MEASURED
     #: Estimate from sums and counts of draws; default: their mean.
     statistic: Statistic | None = None
     #: The least value that the quantity can have.

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 #: PSNR of identical images is infinite; a mean needs a number, so it is counted as this many dB.
 PSNR_CEILING = 100.0
+NO_SKIN = "no skin was found in any image (greyscale photos have no skin colour)"
 
 
 def feasible(samples: pd.DataFrame) -> FloatArray:
@@ -79,6 +80,7 @@ def _tone(quantity: str, title: str, unit: str, **more: Any) -> tuple[MetricDefi
             "neither",
             unit=unit,
             reads=reads,
+            if_empty=NO_SKIN,
             # A draw without both has no shift: adding 0 times the shift leaves it out here too.
             from_samples=lambda samples, side=side: (
                 numbers(samples, f"{side}_{quantity}") + 0.0 * shift(samples, quantity)
@@ -93,6 +95,7 @@ def _tone(quantity: str, title: str, unit: str, **more: Any) -> tuple[MetricDefi
         "nearer 0",
         unit=unit,
         reads=reads,
+        if_empty=NO_SKIN,
         from_samples=lambda samples: shift(samples, quantity),
         in_report=True,
         **more,
@@ -284,6 +287,7 @@ DRAW_METRICS: Sequence[MetricDefinition] = (
         "nearer 0",
         unit="°",
         reads=("hr_hue", "sr_hue"),
+        if_empty=NO_SKIN,
         from_samples=lambda samples: wrapped(shift(samples, "hue")),
         in_report=True,
     ),
@@ -295,6 +299,7 @@ DRAW_METRICS: Sequence[MetricDefinition] = (
         unit="steps",
         decimals=2,
         reads=("hr_monk", "sr_monk"),
+        if_empty=NO_SKIN,
         from_samples=lambda samples: np.abs(shift(samples, "monk")),
         lower_bound=0.0,
         in_report=True,

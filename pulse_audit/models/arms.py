@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pulse_audit.models.generators import classes_of, find_generator, load_generator
 from pulse_audit.models.shipped import shipped_generators
-from pulse_audit.names import INTERPOLATION, ArmReference, parse_arm
+from pulse_audit.names import INTERPOLATION, ArmReference, GeneratorReference, parse_arm
 from pulse_audit.plugins import load_factory
 from pulse_audit.seeding import hexdigest
 from pulse_audit.types import InputError, Upsampler
@@ -18,13 +18,16 @@ if TYPE_CHECKING:
 
 
 def expand_arms(
-    arms: Sequence[str], generators: Sequence[str], trusted: Collection[str] = ()
+    arms: Sequence[ArmReference],
+    generators: Sequence[GeneratorReference],
+    trusted: Collection[str] = (),
 ) -> list[ArmReference]:
     """Turn ``--arm`` and ``--generator`` into the arms of a run, with their defaults.
 
     Parameters
     ----------
-    arms, generators : sequence of str
+    arms : sequence of ArmReference
+    generators : sequence of GeneratorReference
         ``GENERATOR#each`` makes an arm of every class of a conditional network.
     trusted : collection of str
         SHA-256 of trusted files, see `load_generator`.
@@ -32,23 +35,23 @@ def expand_arms(
     Raises
     ------
     InputError
-        If an arm is unknown, or ``pulse`` is requested without a generator.
+        If ``pulse`` is requested without a generator.
     """
-    parsed = [parse_arm(arm) for arm in arms]
     # Without generators: the shipped ones, for pulse or where no arm is named at all.
-    if not generators and (not arms or "pulse" in arms):
-        generators = shipped_generators()
+    pulse = any(arm.kind == "pulse" for arm in arms)
+    if not generators and (not arms or pulse):
+        generators = [GeneratorReference(name) for name in shipped_generators()]
         if not arms:
-            parsed = [parse_arm(arm) for arm in (["bicubic"] if generators else INTERPOLATION)]
-    if "pulse" in arms and not generators:
+            arms = [parse_arm(arm) for arm in (["bicubic"] if generators else INTERPOLATION)]
+    if pulse and not generators:
         raise InputError("arm 'pulse' needs a generator: add --generator FILE.py:FACTORY or a file")
 
     # One pulse arm for each generator, or for each of its classes, before the other arms.
-    references = [arm for arm in parsed if arm.kind != "pulse"]
+    references = [arm for arm in arms if arm.kind != "pulse"]
     references[:0] = [
-        ArmReference(f"pulse:{one.stem}", "pulse", text if one.label is None else str(one))
-        for text in generators
-        for one in classes_of(text, trusted)
+        ArmReference(f"pulse:{one.stem}", "pulse", str(one), one)
+        for generator in generators
+        for one in classes_of(generator, trusted)
     ]
     # Equal names get eight hex digits of their file's SHA-256, and then of the reference.
     for digest_of in (arm_sha256, lambda arm: hexdigest(arm.reference)):
@@ -65,7 +68,7 @@ def expand_arms(
 def arm_sha256(arm: ArmReference) -> str:
     """SHA-256 of the file that defines an arm: its generator, matrix or factory."""
     # Matrix files and FILE.py:FACTORY are found as files of generators are.
-    return find_generator(arm.reference).sha256
+    return find_generator(arm.generator or arm.reference).sha256
 
 
 def build_arm(
@@ -90,5 +93,7 @@ def build_arm(
     from pulse_audit.search.config import PRESETS
     from pulse_audit.search.upsampler import PulseUpsampler
 
-    generator = load_generator(reference.reference, trusted).to(device, dtype)
+    generator = load_generator(reference.generator or reference.reference, trusted).to(
+        device, dtype
+    )
     return PulseUpsampler(generator, PRESETS[search], name=reference.name)

@@ -7,7 +7,7 @@ A run directory holds ``manifest.json`` (what was planned, with what, and how it
 temporary name first, flushed to disk, then renamed.
 """
 
-from pulse_audit.store.columns import COLUMNS, PREDICTABLE, sample_schema
+from pulse_audit.store.columns import COLUMNS, IF_EMPTY, PREDICTABLE, sample_schema
 from pulse_audit.store.images import lr_path, original_path, output_path
 from pulse_audit.store.manifest import SCHEMA_VERSION, Manifest, check_manifest
 from pulse_audit.store.run import (
@@ -22,6 +22,7 @@ from pulse_audit.store.run import (
 
 __all__ = [
     "COLUMNS",
+    "IF_EMPTY",
     "PREDICTABLE",
     "SCHEMA_VERSION",
     "SOURCE_TABLES",

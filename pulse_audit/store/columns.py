@@ -48,7 +48,13 @@ COLUMNS: Mapping[str, pa.DataType] = {
     "sr_monk": _WHOLE,
     "reason": _TEXT,
 }
-
+#: Why a column can be empty after a run: as its metrics say, and for columns of no metric.
+IF_EMPTY: Mapping[str, str] = {
+    **{column: m.if_empty for m in METRICS for column in m.reads or m.columns},
+    "hr_aligned": "the faces came in the run's crop, so none was aligned",
+    "image": "images were not kept (--keep-images none)",
+    "reason": "no draw needed one",
+}
 
 #: Labels that attribute models predict from a face: their columns are there even where no model is.
 PREDICTABLE = ("race", "gender", "age")

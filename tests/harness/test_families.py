@@ -16,6 +16,7 @@ from pulse_audit.harness.run import run_audit
 from pulse_audit.harness.spec import make_spec
 from pulse_audit.models.arms import expand_arms
 from pulse_audit.models.generators import describe_generator, load_generator
+from pulse_audit.names import parse_generator
 from pulse_audit.seeding import sha256
 from pulse_audit.types import InputError
 
@@ -133,7 +134,7 @@ def test_a_class_is_fixed_or_drawn(families: Families, label: int | None) -> Non
 
 
 def test_each_makes_an_arm_of_every_class(families: Families) -> None:
-    arms = expand_arms([], [f"{families['cond32']}#each"])
+    arms = expand_arms([], [parse_generator(f"{families['cond32']}#each")])
     assert [arm.name for arm in arms] == [f"pulse:cond32#{label}" for label in range(7)]
     assert arms[3].reference == f"{families['cond32']}#3"
 
@@ -158,7 +159,7 @@ def test_choices_that_do_not_fit_are_refused(
     families: Families, file: str, choice: str, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        for arm in expand_arms([], [f"{families[file]}{choice}"]):
+        for arm in expand_arms([], [parse_generator(f"{families[file]}{choice}")]):
             load_generator(arm.reference)
 
 

@@ -6,11 +6,16 @@ import pytest
 
 from pulse_audit.models import shipped
 from pulse_audit.models.arms import expand_arms
+from pulse_audit.names import ArmReference, parse_arm, parse_generator
 from pulse_audit.types import InputError
 
 
+def references(arms: list[str], generators: list[str]) -> list[ArmReference]:
+    return expand_arms([*map(parse_arm, arms)], [*map(parse_generator, generators)])
+
+
 def names(arms: list[str], generators: list[str]) -> list[str]:
-    return [arm.name for arm in expand_arms(arms, generators)]
+    return [arm.name for arm in references(arms, generators)]
 
 
 def test_without_the_twins_the_interpolating_arms_are_left(
@@ -53,7 +58,7 @@ def test_two_factories_of_one_file_stay_distinct(tmp_path: Path) -> None:
 
 def test_an_unknown_arm_gets_the_nearest() -> None:
     with pytest.raises(InputError, match="did you mean bicubic"):
-        expand_arms(["bicubik"], [])
+        references(["bicubik"], [])
 
 
 def test_pulse_without_a_generator_says_what_is_missing(
@@ -61,4 +66,4 @@ def test_pulse_without_a_generator_says_what_is_missing(
 ) -> None:
     monkeypatch.setattr(shipped, "ASSETS", tmp_path)
     with pytest.raises(InputError, match="--generator"):
-        expand_arms(["pulse"], [])
+        references(["pulse"], [])
