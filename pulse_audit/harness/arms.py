@@ -61,10 +61,7 @@ def build_arms(
 def comparison_frame(spec: AuditSpec, arms: Mapping[str, Upsampler], card: DatasetCard) -> Prepared:
     """Resolution and crop at which outputs are compared: the smallest generator's by default.
 
-    Raises
-    ------
-    InputError
-        If neither the specification, an arm nor the data set has a resolution.
+    `InputError` if neither the specification, an arm nor the data set has a resolution.
     """
     # Arms with a size of their own are generators; interpolation takes any size.
     sized = [arm for arm in arms.values() if arm.resolution is not None]
@@ -84,13 +81,7 @@ def comparison_frame(spec: AuditSpec, arms: Mapping[str, Upsampler], card: Datas
 
 
 def check_geometry(spec: AuditSpec, arms: Mapping[str, Upsampler], resolution: int) -> None:
-    """Check that every scale divides the resolution, and every arm's own size.
-
-    Raises
-    ------
-    InputError
-        Naming the scale, and the arm where one is at fault.
-    """
+    """Check that every scale divides the resolution and every arm's size, or raise `InputError`."""
     for scale in spec.scales:
         check_factor(resolution, scale, spec.kernel)
         # An arm upsamples the same input to its own size, by another factor.
@@ -128,7 +119,7 @@ def planted_arms(
     columns : sequence of str
         Label columns of the run's first grouping.
     used : collection of str
-        Ids of the run's own faces, which are never returned.
+        Ids of the run's own faces.
     prepare : callable
         See `Planted`.
 
@@ -170,6 +161,7 @@ def describe_arm(reference: ArmReference, arm: Upsampler, frame: Prepared) -> Ar
     InputError
         If the description of a foreign arm cannot be stored.
     """
+    # What a reader has to know: sizes and crops other than the run's, and the arm's own caveats.
     notes = []
     if arm.resolution not in (None, frame.resolution):
         notes.append(f"native size {arm.resolution} px, resampled to {frame.resolution} px")

@@ -39,9 +39,8 @@ class Guided:
     Attributes
     ----------
     image : Tensor or None
-        (3, R, R) in [0, 1]: of the feasible iterates the one that shows the wanted group most
-        clearly; where none is feasible, the one that fits the input best; None if no iterate was
-        finite.
+        (3, R, R) in [0, 1]: the feasible iterate that shows the wanted group most clearly, else
+        the one that fits the input best; None if no iterate was finite.
     feasible : bool
         Whether any iterate was.
     shown : bool
@@ -177,22 +176,17 @@ def guided_search(
 ) -> list[Guided]:
     """Search one batch with guidance.
 
+    An image is done when it is feasible and shows the wanted group with a probability of at least
+    `STOP_PROBABILITY`; stopping at feasibility does not apply.
+
     Parameters
     ----------
     generator, lr, start, downscale, config
-        As of `BatchSearch`. Stopping at feasibility does not apply: an image is done when it is
-        feasible and shows the wanted group with a probability of at least `STOP_PROBABILITY`.
-    reader : Reader
-        Gets the generator's images, clamped.
-    wanted : mapping of str to Tensor
-        The wanted class of every image, (n,) per attribute.
+        As of `BatchSearch`, with its errors.
+    reader, wanted
+        As of `Guidance`.
     weights : sequence of float
         Of the guidance, tried in turn on the images that do not show their group yet.
-
-    Raises
-    ------
-    InputError
-        As `BatchSearch`, and if the reader is not differentiable.
     """
     results: dict[int, Guided] = {}
     waiting = list(range(len(lr)))

@@ -73,15 +73,7 @@ class ImageMeasurements:
 
 
 class Measurer:
-    """Measures images by themselves: attributes, faces, embeddings and skin tone.
-
-    Parameters
-    ----------
-    suite : MetricSuite
-    crop : str
-        Of the run.
-    device : torch.device
-    """
+    """Measures images of a crop by themselves: attributes, faces, embeddings and skin tone."""
 
     def __init__(self, suite: MetricSuite, crop: str, device: torch.device) -> None:
         self._suite, self._crop = suite, crop
@@ -237,13 +229,7 @@ class References:
 
 
 def read_references(stored: Mapping[str, Any]) -> References:
-    """Read what `References.as_json` returned.
-
-    Raises
-    ------
-    InputError
-        If it is something else.
-    """
+    """Read what `References.as_json` returned; `InputError` if it is something else."""
     try:
         niqe, verification = stored["niqe"], stored["verified"]
         model = niqe and NiqeModel(
@@ -270,18 +256,10 @@ def fit_references(
     patch: int | None,
     verify: bool,
 ) -> References:
-    """Fit the references of a run.
+    """Fit NIQE (with patches of a side, unless None) and the threshold of verification, if wanted.
 
-    Parameters
-    ----------
-    originals : iterable of (image (3, R, R), embedding (d,) or None)
-        Every original once, in the order of the plan.
-    groups : sequence of str
-        Group of each original, for the false-accept rates.
-    patch : int or None
-        Side of NIQE's patches; None: no NIQE.
-    verify : bool
-        Whether to fit a threshold of verification.
+    ``originals`` are images (3, R, R) and embeddings (d,) or None, each once, in the order of the
+    plan; ``groups`` are theirs, for the false-accept rates.
     """
     embeddings: list[Vector] = []
 
@@ -292,6 +270,7 @@ def fit_references(
                 embeddings.append(embedding)
             yield image
 
+    # NIQE's model of natural faces; the pass is made without it as well.
     unavailable: dict[str, str] = {}
     niqe = NiqeModel.fit(images(), patch) if patch else None
     if patch is None:
@@ -300,6 +279,7 @@ def fit_references(
         unavailable["niqe" if patch == PATCH else "niqe_small"] = niqe.reason
         niqe = None
 
+    # The cosine that few pairs of different originals exceed, and their shares by group.
     threshold = impostor_threshold(np.stack(embeddings)) if verify else None
     accepts: dict[str, Estimate] = {}
     if isinstance(threshold, Unavailable):

@@ -114,14 +114,7 @@ class UnitInputs:
 class FacePipeline:
     """The photos of a run: originals, degraded inputs, outputs, and what is kept of them.
 
-    Parameters
-    ----------
-    run : store.Run
-        Receives the images that are kept.
-    manifest : Manifest
-        The plan of the run.
-    faces : mapping of str to Face
-        By id.
+    The run receives the images that are kept; ``faces`` are those of the manifest by id.
     """
 
     def __init__(self, run: store.Run, manifest: Manifest, faces: Mapping[str, Face]) -> None:
@@ -233,15 +226,13 @@ class TrainingPhotos:
 def read_training_photos(path: Path) -> TrainingPhotos:
     """Read a list of training photos: per line a SHA-256 and, after spaces, a file name.
 
-    Raises
-    ------
-    InputError
-        If a line does not begin with a SHA-256.
+    `InputError` if it is damaged.
     """
     try:
         lines = gzip.decompress(path.read_bytes()).decode().splitlines()
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise InputError(f"{path}: unreadable list of training photos ({error})") from None
+    # SHA-256 and name, which may be missing.
     pairs = [line.partition(" ")[::2] for line in lines]
     for digest, _ in pairs:
         if not re.fullmatch(r"[0-9a-f]{64}", digest):

@@ -134,16 +134,11 @@ def plan_audit(
 def choose_faces(
     spec: AuditSpec, index: FaceIndex, groupings: Sequence[Sequence[str]]
 ) -> tuple[list[tuple[Face, str]], list[Skipped]]:
-    """Draw the balanced sample; every chosen photo has been decoded once.
+    """Draw the balanced sample, each face with the SHA-256 of its photo, and decode every photo.
 
-    Skin tone is measured, not labelled, so only groupings over label columns can be balanced.
-
-    Returns
-    -------
-    chosen : list of (Face, SHA-256 of its bytes)
-    skipped : unreadable photos, replaced from the balanced reserve
+    The second list are the unreadable ones, replaced from the balanced reserve.
     """
-    # Balanced over the first grouping without a measured column.
+    # Balanced over the first grouping of labels alone: skin tone is measured later.
     balanced = next((g for g in groupings if not set(g) & set(MEASURED_GROUPS)), [])
     draw = balanced_draw(index.faces, balanced, spec.per_group, spec.seed, index.vocabulary)
     digests: dict[str, str] = {}
@@ -213,13 +208,7 @@ def resolve_execution(spec: AuditSpec) -> Execution:
 
 
 def check_device(name: str) -> torch.device:
-    """Turn ``auto | cpu | cuda[:i]`` into a device that is there.
-
-    Raises
-    ------
-    InputError
-        If the device is unknown or not there.
-    """
+    """Turn ``auto | cpu | cuda[:i]`` into a device; `InputError` if it is not there."""
     if parse_device(name) == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:

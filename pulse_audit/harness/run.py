@@ -25,10 +25,7 @@ def run_audit(
     progress: Progress | None = None,
     inputs: AuditInputs | None = None,
 ) -> store.Run:
-    """Run an audit into a directory, or resume the one that is there.
-
-    It can be interrupted at any instant: the same call keeps the finished units and makes the
-    interrupted one again.
+    """Run an audit into a directory, or resume the one that is there after any interruption.
 
     Parameters
     ----------
@@ -64,8 +61,10 @@ def run_audit(
             run = existing
             check_same_plan(run.manifest, plan.manifest, out)
         run_units(run, plan, progress)
+        # The sources of the shifts, once all units are finished.
         if models is not None:
             run_sources(run, plan, models, progress)
+        # Complete: the reasons of empty columns, the summary and the report.
         run.write_manifest(
             status="complete",
             finished=run.manifest.finished or _now(),

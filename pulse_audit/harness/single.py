@@ -89,6 +89,7 @@ def upsample_photos(
             )
         inputs.append(DegradationModel("clean", scale)(face.image[None], [0])[0])
 
+    # One photo after the other, all of its draws together.
     arm = PulseUpsampler(loaded, PRESETS[search], name="pulse")
     rows: list[dict[str, Any]] = []
     for number, (photo, lr) in enumerate(zip(photos, inputs, strict=True)):
@@ -111,6 +112,7 @@ def _search(
         requests = [Request(lr, photo.name, {}, s) for s in seeds[start : start + BATCH]]
         results += arm(requests, degradation)
 
+    # The input and every output that exists.
     _write(out / f"{photo.stem}_lr.png", lr)
     rows = []
     for index, (result, draw_seed) in enumerate(zip(results, seeds, strict=True)):

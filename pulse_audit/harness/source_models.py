@@ -97,14 +97,8 @@ def resolve_sources(plan: Plan, second: str | None) -> SourceModels:
     """Find the models that guide and check, before anything is searched.
 
     The run's attribute model guides, toward the labels of the first grouping of which it predicts
-    every column.
-
-    Parameters
-    ----------
-    plan : Plan
-    second : str or None
-        The model that checks, see `load_attributes`; None means the shipped one where it is
-        available, ``none`` means no check.
+    every column. ``second`` names the model that checks; None means the shipped one where it is
+    available, ``none`` means no check.
 
     Raises
     ------
@@ -167,20 +161,10 @@ def resolve_sources(plan: Plan, second: str | None) -> SourceModels:
 def load_check(
     reference: str | None, guide: AttributeModel, predicted: Sequence[Column], device: torch.device
 ) -> tuple[AttributeModel | None, tuple[Column, ...], str | None]:
-    """Load the model that checks the guide.
+    """Load the model that checks the guide, with the columns it fills, or why there is no check.
 
-    Returns
-    -------
-    check : AttributeModel or None
-    columns : tuple of Column
-        Filled by its predictions, in the words of the guide.
-    unchecked : str or None
-        Why there is no check.
-
-    Raises
-    ------
-    InputError
-        If a model was named and cannot be used; without the shipped one there is no check.
+    A model that was named and cannot be used is an `InputError`; without the shipped one there is
+    no check.
     """
     if reference == "none":
         return None, (), "not asked for (--second-attributes none)"

@@ -119,6 +119,7 @@ def table_schemas(models: SourceModels) -> dict[str, pa.Schema]:
         words = {f"{side}_{column.name}": _TEXT for column in columns}
         return words | {f"{name}_p": pa.list_(_FLOAT) for name in words}
 
+    # The guide predicts originals and outputs, the check whatever it can check.
     hr, sr = predicted("hr", models.columns), predicted("sr", models.columns)
     check = predicted("check", models.check_columns)
     predictions = {"originals": hr | check, "prior": sr, "guided": sr | check, "uninformative": sr}
@@ -145,16 +146,8 @@ def run_sources(
 ) -> None:
     """Make the tables of ``sources/``, or finish them; complete tables are left as they are.
 
-    Parameters
-    ----------
-    run : store.Run
-        With its units finished.
-    plan : Plan
-    models : SourceModels
-        From `resolve_sources`.
-    progress : callable
-        Called as ``progress(done, total, restored)``; a search and a task of samples count alike.
-    config : SourcesConfig
+    The units of the run are finished, and ``models`` are those of `resolve_sources`. In the
+    progress a search and a task of samples count alike.
     """
     # As it comes back from the manifest: lists for tuples.
     entry = json.loads(json.dumps(models.manifest_entry(asdict(config))))
@@ -195,13 +188,7 @@ def run_sources(
 class SourceWork:
     """The work of ``--sources``, cut into tasks; one method for the rows of each table.
 
-    Parameters
-    ----------
-    run : store.Run
-        Receives the images that are kept.
-    plan : Plan
-    models : SourceModels
-    config : SourcesConfig
+    The run receives the images that are kept.
     """
 
     def __init__(
@@ -221,6 +208,7 @@ class SourceWork:
     def tasks(self) -> Iterator[SourceTask]:
         """Return all tasks, the quick ones first."""
         yield SourceTask("originals", "all", 1, self.originals)
+        # Samples of the priors, then the searches: guided ones by unit.
         samples = self._config.prior_samples
         for arm in self._arms:
             for first in range(0, samples, PRIOR_TASK):
@@ -253,6 +241,7 @@ class SourceWork:
 
     def prior(self, arm: str, indices: range) -> list[SourceRow]:
         """Draw samples of a generator's prior and predict their attributes."""
+        # Batches of a fixed size, each sample with its own seed.
         generator = self._arms[arm].generator
         distribution = drawn_from(generator)
         rows: list[SourceRow] = []
@@ -282,6 +271,7 @@ class SourceWork:
             )
             for column in self._models.guided_by
         }
+        # From the starts of the unit's own search, (n, ...) latents and noise.
         began = time.perf_counter()
         results = guided_search(
             arm.generator,
@@ -295,6 +285,7 @@ class SourceWork:
         )
         seconds = (time.perf_counter() - began) / len(results)
 
+        # One row per draw; images of the faces that the run keeps are stored.
         rows = []
         for draw, seed, result in zip(inputs.draws, inputs.seeds, results, strict=True):
             predicted, path = {}, None

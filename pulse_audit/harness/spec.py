@@ -170,16 +170,11 @@ class AuditSpec(BaseModel):
 
 
 def make_spec(values: Mapping[str, Any], where: str = "the audit") -> AuditSpec:
-    """Validate values into a spec.
-
-    Raises
-    ------
-    InputError
-        With one line that names the first field at fault.
-    """
+    """Validate values into a spec; `InputError` names the first field at fault."""
     try:
         return AuditSpec.model_validate(dict(values))
     except ValidationError as error:
+        # The first field at fault, with the known ones where it is no field at all.
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])[:80] or "spec"
         hint = ""
@@ -192,11 +187,9 @@ def make_spec(values: Mapping[str, Any], where: str = "the audit") -> AuditSpec:
 def read_spec(text_or_path: str) -> dict[str, Any]:
     """Read a spec from a YAML file, or by the name of one that ships with the package.
 
-    Raises
-    ------
-    InputError
-        If there is no such file or name, or it is not a YAML mapping.
+    `InputError` if there is no such file or name, or it is not a YAML mapping.
     """
+    # What does not end in .yaml is the name of a shipped spec.
     path = Path(text_or_path)
     if path.suffix not in {".yaml", ".yml"}:
         shipped = _spec_files()

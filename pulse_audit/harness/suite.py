@@ -100,17 +100,8 @@ def resolve_metrics(
 ) -> MetricSuite:
     """Decide what a run measures with.
 
-    Parameters
-    ----------
-    spec : AuditSpec
-    index : FaceIndex
-        The data set's faces, for its words.
-    resolution : int
-        Of the run.
-    device : torch.device
-    earlier : Manifest, optional
-        Manifest of a run to resume: it continues with the metrics it began with, whatever has
-        been fetched since.
+    A run that is resumed (``earlier`` is its manifest) continues with the metrics it began with,
+    whatever has been fetched since. ``index`` gives the words of the data set.
 
     Raises
     ------
@@ -156,6 +147,7 @@ def resolve_metrics(
         if name in plugins
         or (MEASURED[name].measured_from == "images" and not MEASURED[name].weights)
     ]
+    # Columns of predictions: the attributes of the model in the words of the data set.
     predicted, foreign = (
         predicted_columns(model.card.vocabulary, index.vocabulary, index.derived)
         if model is not None
@@ -170,12 +162,8 @@ def attribute_model(
 ) -> tuple[AttributeModel | None, str]:
     """Load the requested attribute model; None and the reason where there is none.
 
-    Models that were measured at several image sizes give the card of the run's size.
-
-    Raises
-    ------
-    InputError
-        If a model was named and cannot be used; without the shipped one a run goes on.
+    A model that was named and cannot be used is an `InputError`; without the shipped one a run
+    goes on.
     """
     if reference == "none":
         return None, "no attribute model was asked for (--attributes none)"
@@ -185,6 +173,7 @@ def attribute_model(
         if reference is not None:
             raise
         return None, f"no attribute model: {error}"
+    # Models that were measured at several image sizes give the card of the run's size.
     return (model.at_resolution(resolution) if isinstance(model, ShippedAttributes) else model), ""
 
 

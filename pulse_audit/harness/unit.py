@@ -44,11 +44,7 @@ class UnitResult:
 class UnitRunner:
     """Carries out work units: what they need is loaded once.
 
-    Parameters
-    ----------
-    plan : Plan
-    run : store.Run
-        Receives the references and the images that are kept.
+    The run receives the references and the images that are kept.
     """
 
     def __init__(self, plan: Plan, run: store.Run) -> None:
@@ -73,6 +69,7 @@ class UnitRunner:
         ]
         measured, pair_values = self._measure_outputs(outputs, originals, inputs.hr)
 
+        # One row per draw, whatever became of it.
         rows: list[dict[str, Any]] = []
         for i, (draw, result, output) in enumerate(
             zip(inputs.draws, results, outputs, strict=True)
@@ -142,6 +139,7 @@ class UnitRunner:
         """Return what was fitted on all originals; fitted once for a run, and stored."""
         if self._references is not None:
             return self._references
+        # A resumed run uses the numbers that were fitted before.
         stored = self._run.read_references()
         if stored is not None:
             self._references = read_references(stored)
@@ -169,14 +167,7 @@ class UnitRunner:
         originals: Sequence[ImageMeasurements],
         hr: Tensor,
     ) -> tuple[list[ImageMeasurements | None], list[dict[str, Any]]]:
-        """Measure the outputs that exist: each by itself, and against its original.
-
-        Returns
-        -------
-        measured : list of ImageMeasurements or None
-        pair_values : list of dict
-            Columns of the metrics that compare an output with its original.
-        """
+        """Measure the outputs that exist: each by itself, and against its original."""
         measured: list[ImageMeasurements | None] = [None] * len(outputs)
         pair_values: list[dict[str, Any]] = [{} for _ in outputs]
         present = [i for i, output in enumerate(outputs) if output is not None]
@@ -220,6 +211,7 @@ def upsample(
     results = arm(requests, degradation)
     if len(results) != len(requests):
         return [_failed(f"{len(results)} answers to {len(requests)} requests") for _ in requests]
+    # Every image has to be finite, square RGB in [0, 1].
     checked = []
     for result in results:
         image = result.image
