@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -338,7 +339,9 @@ def test_features_are_one_vector_for_each_draw(featured: store.Run) -> None:
         featured.features()
 
 
-@pytest.mark.parametrize("damage", ["cut", "text", "other faces", "infinite", "gone"])
+@pytest.mark.parametrize(
+    "damage", ["cut", "text", "header", "bytes", "other faces", "infinite", "gone"]
+)
 def test_damaged_features_of_the_originals_are_named(featured: store.Run, damage: str) -> None:
     path = featured.path / "features" / "originals.npz"
     featured.write_originals({"val/0.jpg": np.zeros(3, np.float32)})
@@ -347,6 +350,10 @@ def test_damaged_features_of_the_originals_are_named(featured: store.Run, damage
         path.write_bytes(path.read_bytes()[:-30])
     elif damage == "text":
         path.write_bytes(b"no archive")
+    elif damage in ("header", "bytes"):
+        header = b"\x93NUMPY\x01\x00\x10\x00{'descr': '<f4', (" if damage == "header" else b"text"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("features.npy", header)
     elif damage == "other faces":
         featured.write_originals({"val/9.jpg": np.zeros(3, np.float32)})
     elif damage == "infinite":
