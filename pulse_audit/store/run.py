@@ -299,11 +299,11 @@ class Run:
         ]
         for name in names:
             if name not in checked:
-                refuse_links(self.path, [str(p) for p in Path(name).parents if p.name])
-                checked[name] = is_whole(self.path / name)
+                path = self._image(name)
+                checked[name] = is_whole(path)
                 # Those that are shared are only written where they are missing.
                 if not checked[name]:
-                    (self.path / name).unlink(missing_ok=True)
+                    path.unlink(missing_ok=True)
         return all(checked[name] for name in names)
 
     def write_manifest(self, **changes: Any) -> None:
@@ -327,9 +327,12 @@ class Run:
         InputError
             If a folder on the way is a link.
         """
-        parents = [str(parent) for parent in Path(relative).parents if parent.name]
-        refuse_links(self.path, parents)
-        atomic_write(self.path / relative, png)
+        atomic_write(self._image(relative), png)
+
+    def _image(self, relative: str) -> Path:
+        """Place of an image of the run; refused where a folder on the way is a link."""
+        refuse_links(self.path, [str(parent) for parent in Path(relative).parents if parent.name])
+        return self.path / relative
 
     def _shard(self, unit: str) -> Path:
         return self.path / "samples" / f"{unit}.parquet"
