@@ -30,8 +30,8 @@ ALLOWED = {
     "store": LOWEST | {"metrics"},
     "stats": LOWEST,
     "fairness": LOWEST | {"stats"},
-    "calibration": LOWEST | {"stats", "fairness"},
     "summary": LOWEST | {"metrics", "store", "stats", "fairness"},
+    "calibration": LOWEST | {"store", "stats", "fairness", "summary"},
     "report": LOWEST | {"metrics", "store", "stats", "fairness", "summary"},
 }
 TOP = {
