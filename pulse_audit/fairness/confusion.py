@@ -13,6 +13,7 @@ Computation 14:21 (EM).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,8 +117,8 @@ class Outputs:
 class Resamples:
     """Shares in every bootstrap replicate.
 
-    ``confusion`` is (replicates, k, k), ``observed`` (replicates, rows, k + 1), last the draws
-    without a prediction. Rows without a face are NaN.
+    ``confusion`` is (replicates, k, k), ``observed`` (arms, replicates, rows, k + 1), its last
+    column the draws without a prediction. Rows without a face are NaN.
     """
 
     confusion: FloatArray
@@ -147,57 +148,66 @@ def tabulate(faces: ArrayLike, row: ArrayLike, predicted: ArrayLike, k: int) -> 
 
 
 def resample(
-    outputs: Outputs, confusion: Confusion, rows: int, replicates: int, rng: np.random.Generator
+    arms: Sequence[Outputs],
+    confusion: Confusion,
+    rows: int,
+    replicates: int,
+    rng: np.random.Generator,
 ) -> Resamples:
-    """Resample faces, each with its original's prediction and all its draws.
+    """Resample faces, each with its original's prediction and all its draws of all arms.
 
-    Faces are resampled among those of the same row of the confusion and of the outputs (or of one
-    of them, where a face is in one only), so that the group sizes of a balanced design stay fixed.
-    A confusion known by its counts is resampled as independent multinomials, one a row.
+    Faces are resampled among those of the same row of the confusion and of the outputs of every arm
+    (or of some of them, where a face is not in all), so that the group sizes of a balanced design
+    stay fixed. A confusion known by its counts is resampled as independent multinomials, one a row.
 
     Parameters
     ----------
-    outputs : Outputs
+    arms : sequence of Outputs
     confusion : Confusion
     rows : int
-        Rows of the resulting matrix of observed shares.
+        Rows of the resulting matrices of observed shares.
     replicates : int
     rng : numpy.random.Generator
     """
     k = len(confusion.counts)
-    # every face once: its (confusion row, output row), and its prediction on the original beside
-    # those on its draws, (faces, 2 k + 1)
+    # every face once: its row in the confusion and in each arm's outputs, (faces, 1 + arms)
     originals = np.empty(0, dtype=np.int64) if confusion.faces is None else confusion.faces
-    every = np.union1d(outputs.faces, originals)
-    keys = np.full((len(every), 2), NONE, dtype=np.int64)
-    table = np.zeros((len(every), 2 * k + 1), dtype=np.int64)
+    every = np.unique(np.concatenate([originals, *(outputs.faces for outputs in arms)]))
+    keys = np.full((len(every), 1 + len(arms)), NONE, dtype=np.int64)
+    # the prediction on its original, beside those on its draws, (faces, k + arms (k + 1))
+    columns = [slice(k + arm * (k + 1), k + (arm + 1) * (k + 1)) for arm in range(len(arms))]
+    table = np.zeros((len(every), k + len(arms) * (k + 1)), dtype=np.int64)
     if confusion.truth is not None and confusion.predicted is not None:
         place = np.searchsorted(every, originals)
         keys[place, 0] = confusion.truth
         table[place, confusion.predicted] = 1
-    place = np.searchsorted(every, outputs.faces)
-    keys[place, 1] = outputs.row
-    table[place, k:] = outputs.counts
+    for arm, outputs in enumerate(arms):
+        place = np.searchsorted(every, outputs.faces)
+        keys[place, 1 + arm] = outputs.row
+        table[place, columns[arm]] = outputs.counts
 
-    # strata to be resampled: confusion row, output row, distinct faces and how many there are
-    strata: list[tuple[int, int, IntArray, IntArray]] = []
+    # strata to be resampled: their rows, distinct faces and how many there are of each
+    strata: list[tuple[IntArray, IntArray, IntArray]] = []
     if confusion.faces is None:
-        corners = np.eye(k, 2 * k + 1, dtype=np.int64)
-        strata += [(t, NONE, corners, n) for t, n in enumerate(confusion.counts) if n.sum()]
+        for truth, counts in enumerate(confusion.counts):
+            key = np.array([truth] + [NONE] * len(arms), dtype=np.int64)
+            if counts.sum():
+                strata.append((key, np.eye(k, table.shape[1], dtype=np.int64), counts))
     for key in np.unique(keys, axis=0):
         patterns, counts = np.unique(table[(keys == key).all(axis=1)], axis=0, return_counts=True)
-        strata.append((int(key[0]), int(key[1]), patterns, counts))
+        strata.append((key, patterns, counts))
 
     # how often each distinct face is drawn, times its counts: totals of every replicate
     matrices = np.zeros((replicates, k, k))
-    observed = np.zeros((replicates, rows, k + 1))
-    for truth, row, patterns, counts in strata:
+    observed = np.zeros((len(arms), replicates, rows, k + 1))
+    for key, patterns, counts in strata:
         drawn = rng.multinomial(counts.sum(), counts / counts.sum(), size=replicates)
         totals = drawn.astype(np.float64) @ patterns
-        if truth != NONE:
-            matrices[:, truth] += totals[:, :k]
-        if row != NONE:
-            observed[:, row] += totals[:, k:]
+        if key[0] != NONE:
+            matrices[:, key[0]] += totals[:, :k]
+        for arm, row in enumerate(key[1:]):
+            if row != NONE:
+                observed[arm, :, row] += totals[:, columns[arm]]
     return Resamples(_normalised(matrices), _normalised(observed))
 
 

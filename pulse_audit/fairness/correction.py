@@ -20,6 +20,7 @@ the boundary).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, TypeAlias
@@ -38,6 +39,7 @@ from pulse_audit.fairness.confusion import (
     tabulate,
     trust,
 )
+from pulse_audit.fairness.shift import Draws
 from pulse_audit.stats.intervals import (
     FloatArray,
     IntArray,
@@ -137,6 +139,57 @@ class CorrectedShift:
         )
 
 
+def corrected_shifts(
+    arms: Sequence[Draws],
+    confusion: Confusion,
+    *,
+    replicates: int = 1000,
+    seed: int,
+    confidence: float = 0.95,
+) -> list[CorrectedShift]:
+    """Correct P(group of the output | group of the face) of several arms together.
+
+    Parameters
+    ----------
+    arms : sequence of Draws
+        Draws of every arm; equal face numbers are the same face, in all arms and in ``confusion``
+        where it knows its faces. A draw without a prediction is not retained. The order of draws
+        does not matter.
+    confusion : Confusion
+        Measured on unfiltered faces: excluding those that the model misclassified would make it
+        look perfect.
+    replicates : int
+        Bootstrap replicates, at least 100.
+    seed : int
+        From `pulse_audit.seeding.fingerprint`.
+    confidence : float
+        Two-sided, in (0, 1).
+
+    Returns
+    -------
+    list of CorrectedShift
+        One an arm. A replicate has the same resampled faces and confusion matrix in all of them,
+        so that functions of several arms can be taken replicate by replicate.
+
+    Raises
+    ------
+    ValueError
+        If the confusion has other groups, a draw's number is out of range, one face carries two
+        labels, or the replicates give no interval.
+
+    Notes
+    -----
+    The degrees of freedom of t are the group's faces less 1. An interval reaches at least as far
+    from its estimate as the Wilson interval of the observed share does: where every draw of a
+    group agrees the bootstrap does not vary at all.
+
+    EM maximises the likelihood of predicted classes under the estimated confusion matrix. Its
+    bootstrap is inconsistent at the boundary, so it is a point estimate only.
+    """
+    outputs = [tabulate(draws.faces, draws.truth, draws.predicted, draws.k) for draws in arms]
+    return _corrected(outputs, len(confusion.counts), confusion, replicates, seed, confidence)
+
+
 def corrected_shift(
     faces: ArrayLike,
     truth: ArrayLike,
@@ -148,47 +201,21 @@ def corrected_shift(
     seed: int,
     confidence: float = 0.95,
 ) -> CorrectedShift:
-    """Correct the shift matrix P(group of the output | group of the face).
+    """Correct the shift matrix of one arm, given as one number a draw (see `corrected_shifts`).
 
     Parameters
     ----------
-    faces : array_like of int, (draws,)
-        The face each draw belongs to. Where ``confusion`` knows its faces, equal numbers are the
-        same face.
-    truth : array_like of int, (draws,)
-        The labelled group of the draw's face, 0 to k - 1.
-    predicted : array_like of int, (draws,)
-        The group predicted on the output, or -1 where there is none. Shares are of all draws, so
-        a draw without prediction is not retained.
+    faces, truth, predicted : array_like of int, (draws,)
+        The face of each draw, its labelled group, and the group predicted on the output (-1 where
+        there is none).
     k : int
         Number of groups.
-    confusion : Confusion
-        Measured on unfiltered faces: excluding those that the model misclassified would make it
-        look perfect.
-    replicates : int
-        Bootstrap replicates, at least 100.
-    seed : int
-        From `pulse_audit.seeding.fingerprint`. The order of draws does not matter.
-    confidence : float
-        Two-sided, in (0, 1).
-
-    Raises
-    ------
-    ValueError
-        If lengths differ, a number is outside its range, or one face carries two labels.
-
-    Notes
-    -----
-    The degrees of freedom of t are the group's faces less 1. An interval reaches at least as far
-    from its estimate as the Wilson interval of the observed share does: where every draw of a
-    group agrees the bootstrap does not vary at all.
-
-    EM maximises the likelihood of predicted classes under the estimated confusion matrix. Its
-    bootstrap is inconsistent at the boundary, so it is a point estimate only.
+    confusion, replicates, seed, confidence
+        As in `corrected_shifts`.
     """
     labels = group_numbers(truth, 0, k, "truth")
     outputs = tabulate(faces, labels, predicted, k)
-    return _corrected(outputs, k, confusion, replicates, seed, confidence)
+    return _corrected([outputs], k, confusion, replicates, seed, confidence)[0]
 
 
 def corrected_shares(
@@ -215,16 +242,23 @@ def corrected_shares(
     numbers = integers(faces, "faces")
     rows = np.zeros(len(numbers), dtype=np.int64)
     outputs = tabulate(numbers, rows, predicted, k)
-    return _corrected(outputs, 1, confusion, replicates, seed, confidence).estimates[0]
+    return _corrected([outputs], 1, confusion, replicates, seed, confidence)[0].estimates[0]
 
 
 def _corrected(
-    outputs: Outputs, rows: int, confusion: Confusion, replicates: int, seed: int, confidence: float
-) -> CorrectedShift:
-    """Correct a matrix of any number of rows; all arrays have one row a row of the matrix."""
+    arms: Sequence[Outputs],
+    rows: int,
+    confusion: Confusion,
+    replicates: int,
+    seed: int,
+    confidence: float,
+) -> list[CorrectedShift]:
+    """Correct matrices of any number of rows; all arrays have one row a row of the matrix."""
     k = len(confusion.counts)
-    if outputs.counts.shape[1] != k + 1:
-        raise ValueError(f"the confusion matrix has {k} groups, not {outputs.counts.shape[1] - 1}")
+    for outputs in arms:
+        if outputs.counts.shape[1] != k + 1:
+            columns = outputs.counts.shape[1] - 1
+            raise ValueError(f"the confusion matrix has {k} groups, not {columns}")
     if replicates < 100 or not 0 < confidence < 1:
         raise ValueError(f"{replicates} replicates at confidence {confidence} give no interval")
     # whether the confusion matrix can be inverted
@@ -242,30 +276,33 @@ def _corrected(
     elif ratio < WEAK_BELOW:
         grade, reason = "weak", f"the confusion matrix is estimated imprecisely (r {ratio:.2f} < 2)"
 
-    # observed shares of all draws, (rows, k)
-    totals = np.zeros((rows, k + 1), dtype=np.int64)
-    np.add.at(totals, outputs.row, outputs.counts)
-    draws, faces = totals.sum(axis=1), np.bincount(outputs.row, minlength=rows)
-    shares = np.where(draws[:, None] > 0, totals[:, :k] / np.maximum(draws, 1)[:, None], np.nan)
-
-    # pi = q M^-1, for the estimate and in every replicate; a singular M* gives NaN
-    values = np.full((rows, k), np.nan)
-    resampled = np.full((replicates, rows, k), np.nan)
+    # pi = q M^-1: matrices to multiply with, of the estimate and of every replicate
+    inverse, inverses = np.full((k, k), np.nan), np.full((replicates, k, k), np.nan)
+    resampled = np.full((len(arms), replicates, rows, k), np.nan)
     if grade != "unavailable":
-        samples = resample(outputs, confusion, rows, replicates, rng)
-        values = shares @ np.linalg.inv(confusion.shares)
-        matrices = samples.confusion
-        singular = (np.linalg.svd(matrices, compute_uv=False)[:, -1] < 1e-9)[:, None, None]
-        inverses = np.linalg.inv(np.where(singular, np.eye(k), matrices))
-        resampled = np.where(singular, np.nan, samples.observed[..., :k] @ inverses)
+        samples = resample(arms, confusion, rows, replicates, rng)
+        inverse = np.linalg.inv(confusion.shares)
+        # a singular M* gives NaN
+        singular = (np.abs(np.linalg.det(samples.confusion)) < 1e-12)[:, None, None]
+        inverses = np.linalg.inv(np.where(singular, np.eye(k), samples.confusion))
+        inverses = np.where(singular, np.nan, inverses)
+        resampled = samples.observed[..., :k] @ inverses
 
-    shift = CorrectedShift(
-        [[None] * k for _ in range(rows)], ratio, grade, reason, values, resampled, shares,
-        confusion, faces, draws, confidence,
-    )  # fmt: skip
-    if grade == "unavailable" or not faces.any():
-        return shift
-    return replace(shift, estimates=_estimates(shift, outputs))
+    shifts = []
+    for outputs, of_arm in zip(arms, resampled, strict=True):
+        # observed shares of all draws, (rows, k)
+        totals = np.zeros((rows, k + 1), dtype=np.int64)
+        np.add.at(totals, outputs.row, outputs.counts)
+        draws, faces = totals.sum(axis=1), np.bincount(outputs.row, minlength=rows)
+        shares = np.where(draws[:, None] > 0, totals[:, :k] / np.maximum(draws, 1)[:, None], np.nan)
+        shift = CorrectedShift(
+            [[None] * k for _ in range(rows)], ratio, grade, reason, shares @ inverse, of_arm,
+            shares, confusion, faces, draws, confidence,
+        )  # fmt: skip
+        if grade != "unavailable" and faces.any():
+            shift = replace(shift, estimates=_estimates(shift, outputs))
+        shifts.append(shift)
+    return shifts
 
 
 def _estimates(shift: CorrectedShift, outputs: Outputs) -> list[list[Estimate | None]]:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pulse_audit.fairness.correction import CorrectedShift
 from pulse_audit.metrics.definition import MetricDefinition, numbers
 from pulse_audit.metrics.group_metrics import OUTCOME_METRICS
 from pulse_audit.metrics.registry import PSNR_CEILING, metrics_of_run
@@ -44,6 +45,7 @@ from pulse_audit.summary.schema import (
     SCHEMA_VERSION,
     Detail,
     EstimateRow,
+    SubsetKey,
     Summary,
     make_row,
 )
@@ -128,8 +130,9 @@ def summarise(
         unavailable |= dict.fromkeys(DISTANCES, aligned.reason)
 
     subsets, rows = list(make_subsets(manifest, frame)), list[EstimateRow]()
+    corrections = shift.corrections(subsets, groupings, seed)
     for subset in subsets:
-        rows += subset_rows(subset, metrics, groupings, seed)
+        rows += subset_rows(subset, metrics, groupings, corrections, seed)
         if not isinstance(aligned, Unavailable):
             rows += [
                 row for grouping in groupings for row in distance_rows(subset, grouping, aligned)
@@ -147,7 +150,11 @@ def summarise(
 
 
 def subset_rows(
-    subset: Subset, metrics: Sequence[MetricDefinition], groupings: Sequence[Grouping], seed: int
+    subset: Subset,
+    metrics: Sequence[MetricDefinition],
+    groupings: Sequence[Grouping],
+    corrections: Mapping[tuple[SubsetKey, str], CorrectedShift],
+    seed: int,
 ) -> Iterator[EstimateRow]:
     """All rows of an arm under a condition and scale but for distances; the order is the file's."""
     for metric in metrics:
@@ -176,7 +183,8 @@ def subset_rows(
             yield from shift.net_flow_rows(subset, labels, draws)
             yield from shift.output_share_rows(subset, labels)
         if grouping.by_attribute or grouping.name == ALL:
-            yield from shift.corrected_rows(subset, grouping, labels, draws, seed)
+            correction = corrections.get((subset.key, labels.attribute))
+            yield from shift.corrected_rows(subset, grouping, labels, draws, correction)
         if grouping.by_attribute:
             yield from shift.set_fairness_rows(subset, labels, draws, seed)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
 
 from pulse_audit.fairness import sets, shift
-from pulse_audit.fairness.correction import corrected_shift
+from pulse_audit.fairness.correction import CorrectedShift, corrected_shifts
 from pulse_audit.fairness.divergence import DIVERGENCES, Divergence
 from pulse_audit.fairness.pooling import partial_pooling
 from pulse_audit.fairness.sets import Joint, joint_shares
@@ -17,7 +17,7 @@ from pulse_audit.fairness.shift import Draws
 from pulse_audit.stats.intervals import IntArray, proportion_interval
 from pulse_audit.summary import comparisons
 from pulse_audit.summary.groups import JOIN, NONE, AttributeLabels, Grouping, Subset
-from pulse_audit.summary.schema import ALL, Correction, Detail, EstimateRow, make_row
+from pulse_audit.summary.schema import ALL, Correction, Detail, EstimateRow, SubsetKey, make_row
 from pulse_audit.types import Estimate, Unavailable
 
 #: Column of the shift matrix for outputs without an apparent group.
@@ -199,26 +199,51 @@ def output_share_rows(subset: Subset, labels: AttributeLabels) -> Iterator[Estim
             )
 
 
+def corrections(
+    subsets: Sequence[Subset], groupings: Sequence[Grouping], seed: int
+) -> dict[tuple[SubsetKey, str], CorrectedShift]:
+    """Corrected shift of every arm in every attribute, by subset and attribute.
+
+    The arms of a condition and scale are corrected together: a bootstrap replicate has the same
+    faces in all of them.
+    """
+    settings: dict[tuple[str, int], list[Subset]] = {}
+    for subset in subsets:
+        settings.setdefault((subset.key.condition, subset.key.scale), []).append(subset)
+    every = {g.labels.attribute: g.labels for g in groupings if g.labels is not None}
+    corrected: dict[tuple[SubsetKey, str], CorrectedShift] = {}
+    for attribute, labels in every.items():
+        if isinstance(labels.confusion, Unavailable):
+            continue
+        for of_setting in settings.values():
+            # draws of the arms that have faces with a group
+            pairs = [(s.key, labels.draws(s.rows, s.faces)) for s in of_setting]
+            arms = {key: draws for key, draws in pairs if draws is not None}
+            shifts = corrected_shifts(
+                list(arms.values()),
+                labels.confusion,
+                replicates=CORRECTION_REPLICATES,
+                seed=of_setting[0].seed(seed, "correction", attribute),
+            )
+            for key, correction in zip(arms, shifts, strict=True):
+                corrected[key, attribute] = correction
+    return corrected
+
+
 def corrected_rows(
-    subset: Subset, grouping: Grouping, labels: AttributeLabels, draws: Draws, seed: int
+    subset: Subset,
+    grouping: Grouping,
+    labels: AttributeLabels,
+    draws: Draws,
+    correction: CorrectedShift | None,
 ) -> Iterator[EstimateRow]:
     """Retention and the shift matrix corrected for the attribute model's errors.
 
     The whole sample has its retention alone. Retention that cannot be corrected is null, with the
-    reason.
+    reason; nothing where the model's errors are not known.
     """
-    if isinstance(labels.confusion, Unavailable):
+    if correction is None:
         return
-    correction = corrected_shift(
-        draws.faces,
-        draws.truth,
-        draws.predicted,
-        draws.k,
-        labels.confusion,
-        replicates=CORRECTION_REPLICATES,
-        # the same for the whole sample and the grouping by attribute: they describe one matrix
-        seed=subset.seed(seed, "correction", labels.attribute),
-    )
     # trust: smallest singular value of the confusion matrix over its sampling error
     graded: Detail = {"trust": correction.trust, "grade": correction.grade}
 

@@ -56,12 +56,12 @@ def test_faces_carry_originals_and_outputs_together():
     truth, answers = np.repeat([0, 1], 30), rng.integers(0, 2, 60)
     confusion = Confusion.of_faces(np.arange(60), truth, answers, 2)
     outputs = tabulate(np.arange(60), truth, answers, 2)
-    samples = resample(outputs, confusion, 2, 200, np.random.default_rng(0))
-    assert_allclose(samples.confusion, samples.observed[..., :2])
+    samples = resample([outputs], confusion, 2, 200, np.random.default_rng(0))
+    assert_allclose(samples.confusion, samples.observed[0, ..., :2])
     apart = resample(
-        outputs, Confusion.from_counts(confusion.counts), 2, 200, np.random.default_rng(0)
+        [outputs], Confusion.from_counts(confusion.counts), 2, 200, np.random.default_rng(0)
     )
-    correlation = np.corrcoef(apart.confusion[:, 0, 0], apart.observed[:, 0, 0])[0, 1]
+    correlation = np.corrcoef(apart.confusion[:, 0, 0], apart.observed[0, :, 0, 0])[0, 1]
     assert abs(correlation) < 0.25  # standard error .07
 
 
@@ -73,8 +73,8 @@ def test_replicates_have_the_variance_of_resampled_faces():
     faces = np.repeat(np.arange(40), 2)
     outputs = tabulate(faces, np.zeros(80), answers.ravel(), 2)
     confusion = Confusion.from_counts([[30, 10], [5, 35]])
-    samples = resample(outputs, confusion, 1, 20_000, np.random.default_rng(3))
-    assert samples.observed[:, 0, 1].var() == pytest.approx(answers.mean(1).var() / 40, rel=0.05)
+    samples = resample([outputs], confusion, 1, 20_000, np.random.default_rng(3))
+    assert samples.observed[0, :, 0, 1].var() == pytest.approx(answers.mean(1).var() / 40, rel=0.05)
     assert samples.confusion[:, 0, 0].var() == pytest.approx(0.25 * 0.75 / 40, rel=0.05)
 
 
@@ -82,7 +82,7 @@ def test_group_sizes_of_the_design_are_kept_in_every_replicate():
     # 1 face of group 0 and 3 of group 1, one of them without an original: never an empty row
     outputs = tabulate([0, 1, 2, 3], [0, 1, 1, 1], [0, 1, 0, -1], 2)
     confusion = Confusion.of_faces([0, 1, 2], [0, 1, 1], [0, 1, 0], 2)
-    samples = resample(outputs, confusion, 2, 300, np.random.default_rng(0))
+    samples = resample([outputs], confusion, 2, 300, np.random.default_rng(0))
     assert not np.isnan(samples.confusion).any() and not np.isnan(samples.observed).any()
 
 

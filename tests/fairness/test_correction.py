@@ -3,7 +3,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from pulse_audit.fairness.confusion import Confusion, saerens
-from pulse_audit.fairness.correction import corrected_shares, corrected_shift
+from pulse_audit.fairness.correction import corrected_shares, corrected_shift, corrected_shifts
+from pulse_audit.fairness.shift import Draws
 from pulse_audit.stats.gaps import max_gap_of_replicates
 from pulse_audit.stats.intervals import wilson
 
@@ -301,3 +302,27 @@ def test_unusable_input_is_refused(truth, options, message):
 def test_a_matrix_of_another_size_is_refused():
     with pytest.raises(ValueError, match="has 2 groups, not 3"):
         corrected_shift([0], [0], [0], 3, Confusion.from_counts(np.eye(2)), seed=0)
+
+
+def test_arms_corrected_together_share_faces_and_confusion_in_every_replicate():
+    # both arms return the same outputs for the same faces: their difference never varies
+    rng = np.random.default_rng(13)
+    faces, truth, predicted, confusion = audit(rng, even(3, 0.6), even(3, 0.8), 40, 2)
+    other = drawn(rng, even(3, 0.5), truth)
+    arms = [Draws(faces, truth, p, 3) for p in (predicted, other, predicted)]
+    first, second, same = corrected_shifts(arms, confusion, seed=0)
+    assert_array_equal(first.replicates, same.replicates)
+    # the confusion is common to all arms, faces are not the source of what is independent in them
+    gap = (first.replicates - second.replicates).std(axis=0)
+    apart = np.hypot(first.replicates.std(axis=0), second.replicates.std(axis=0))
+    assert (gap.diagonal() < apart.diagonal()).all()
+    assert_allclose(second.values, corrected_shifts(arms[1:2], confusion, seed=0)[0].values)
+
+
+def test_arms_may_have_other_faces_of_the_same_groups():
+    confusion = Confusion.of_faces(range(40), [0] * 20 + [1] * 20, [0] * 19 + [1] * 21, 2)
+    whole = Draws(np.arange(40), np.repeat([0, 1], 20), np.repeat([0, 1], 20), 2)
+    part = Draws(np.arange(20), np.repeat(0, 20), np.repeat(0, 20), 2)
+    found = corrected_shifts([whole, part], confusion, seed=0)
+    assert found[1].estimates[0][0].n_faces == 20 and found[1].estimates[1] == [None, None]
+    assert np.isnan(found[1].replicates[:, 1]).all() and np.isfinite(found[0].replicates).all()
