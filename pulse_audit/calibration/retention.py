@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import product
 
 import numpy as np
 from scipy.stats import binom
 
-from pulse_audit.calibration.scenarios import Performance, Scenario, share, successes
+from pulse_audit.calibration.scenarios import (
+    Performance,
+    Scenario,
+    ScenarioSettings,
+    share,
+    successes,
+)
 from pulse_audit.stats.intervals import (
     correlation_of_totals,
     interval_of_totals,
@@ -22,33 +29,46 @@ GROUPS = 7
 DRAWS = 5
 #: Within-face correlations of the groups where they differ.
 UNEQUAL = (0.1, 0.1, 0.1, 0.5, 0.5, 0.9, 0.9)
+ONE_APART = (0.9, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1)
 
 CODE = ("pulse_audit.stats.intervals",)
-SHIPPED = "Wilson, design effect of the larger ICC"
+SHIPPED = "Wilson, design effect of the larger ICC, sparse groups toward 1"
 
 
 def scenarios() -> Iterator[Scenario]:
     """Scenarios of the study, in order."""
     for faces in FACES:
         for rate in RATES:
-            settings = {"faces": faces, "draws": DRAWS, "rate": rate}
+            settings: ScenarioSettings = {"faces": faces, "draws": DRAWS, "rate": rate}
             simulate = partial(coverage, faces=faces, rate=rate, draws=DRAWS)
             # all groups have one correlation
             for icc in ICCS:
                 yield Scenario(
                     "retention", SHIPPED, {**settings, "icc": str(icc)}, "coverage",
-                    partial(simulate, iccs=(icc,) * GROUPS), CODE, 0.93, 0.97,
+                    partial(simulate, iccs=(icc,) * GROUPS), CODE, 0.93, 0.975,
                 )  # fmt: skip
             # groups differ in correlation: the lowest coverage counts
             yield Scenario(
                 "retention, ICCs differ", SHIPPED, {**settings, "icc": "0.1-0.9"}, "coverage",
-                partial(simulate, iccs=UNEQUAL), CODE, 0.90, None,
+                partial(simulate, iccs=UNEQUAL), CODE, 0.92, None,
             )  # fmt: skip
             # discrete outcomes: coverage oscillates about 95 %, and is enumerated
             yield Scenario(
                 "one draw", "Wilson", {"faces": faces, "draws": 1, "rate": rate}, "coverage",
                 partial(exact_coverage, faces=faces, rate=rate), CODE, 0.92, 0.99, exact=True,
             )  # fmt: skip
+    # one group of high correlation, whose outcomes are few: nothing but its own faces shows it
+    for faces, draws, rate in product((10, 20, 60), (2, 5, 10), (0.02, 0.1, 0.5)):
+        settings = {"faces": faces, "draws": draws, "rate": rate, "icc": "one 0.9, others 0.1"}
+        simulate = partial(coverage, faces=faces, rate=rate, draws=draws, iccs=ONE_APART)
+        yield Scenario("retention, one ICC apart", SHIPPED, settings, "coverage", simulate, CODE,
+                       0.92, None)  # fmt: skip
+    # the whole sample, which has no other groups to pool with
+    for faces, rate in ((10, 0.3), (20, 0.1), (40, 0.07), (100, 0.02)):
+        settings = {"faces": faces, "draws": 10, "rate": rate, "icc": 0.5}
+        simulate = partial(coverage, faces=faces, rate=rate, draws=10, iccs=(0.5,))
+        yield Scenario("retention, no other group", SHIPPED, settings, "coverage", simulate, CODE,
+                       0.91, None)  # fmt: skip
 
 
 def coverage(

@@ -39,9 +39,11 @@ def test_successes_are_beta_binomial(icc: float) -> None:
 def test_the_scenarios_and_their_requirements() -> None:
     scenarios = list(retention.scenarios())
     equal = [s for s in scenarios if s.study == "retention"]
-    assert len(equal) == 27 and {(s.low, s.high) for s in equal} == {(0.93, 0.97)}
+    assert len(equal) == 27 and {(s.low, s.high) for s in equal} == {(0.93, 0.975)}
     differing = [s for s in scenarios if s.study == "retention, ICCs differ"]
-    assert len(differing) == 9 and {(s.low, s.high) for s in differing} == {(0.90, None)}
+    assert len(differing) == 9 and {(s.low, s.high) for s in differing} == {(0.92, None)}
+    apart = [s for s in scenarios if s.study == "retention, one ICC apart"]
+    assert len(apart) == 27 and {(s.low, s.high) for s in apart} == {(0.92, None)}
     one = [s for s in scenarios if s.study == "one draw"]
     assert len(one) == 9 and all(s.exact and (s.low, s.high) == (0.92, 0.99) for s in one)
 

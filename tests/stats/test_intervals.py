@@ -169,10 +169,38 @@ def test_cluster_totals_refuse_missing_values():
 
 
 @pytest.mark.parametrize("outcome", [0, 1])
-@pytest.mark.parametrize(("pooled", "icc"), [(0.1, 0.15), (0.9, 1.0), (None, 1.0)])
-def test_a_group_whose_outcomes_are_all_equal_allows_for_more_correlation(outcome, pooled, icc):
+@pytest.mark.parametrize("pooled", [0.1, None])
+def test_a_group_whose_outcomes_are_all_equal_counts_each_face_once(outcome, pooled):
     faces = np.repeat(np.arange(20), 5)
     estimate = proportion_interval(np.full(100, outcome), faces, pooled_icc=pooled)
-    effective = 100 / (1 + 4 * icc)
-    expected = wilson(effective * outcome, effective)
-    assert (estimate.low, estimate.high) == pytest.approx(expected)
+    assert (estimate.low, estimate.high) == pytest.approx(wilson(20 * outcome, 20))
+
+
+@pytest.mark.parametrize(("faces", "weight"), [(1, 0.5), (2, 0.25), (5, 2**-5)])
+def test_every_face_with_the_rarer_outcome_halves_what_is_added_to_the_correlation(faces, weight):
+    # one success in each of some faces of 40 x 5: own correlation below the pooled .2
+    values = np.zeros((40, 5))
+    values[:faces, 0] = 1
+    expected = 0.2 + 0.8 * weight
+    effective = 200 / (1 + 4 * expected)
+    for outcomes, share in ((values, faces / 200), (1 - values, 1 - faces / 200)):
+        estimate = proportion_interval(outcomes.ravel(), np.repeat(np.arange(40), 5), 0.2)
+        assert (estimate.low, estimate.high) == pytest.approx(wilson(share * effective, effective))
+
+
+# 600 replicates: at a true coverage of 95 % the standard error is 0.9 points; before the sparse
+# groups were allowed for, 70 to 83 %
+@pytest.mark.parametrize(
+    ("faces", "draws", "rate"), [(10, 10, 0.1), (60, 10, 0.02), (20, 10, 0.96), (10, 5, 0.1)]
+)
+def test_a_group_of_more_correlation_than_the_others_is_covered(faces, draws, rate):
+    rng, inside = np.random.default_rng([faces, draws]), 0
+    clusters = np.repeat(np.arange(7 * faces), draws)
+    groups = np.repeat(np.arange(7), faces * draws)
+    for _ in range(600):
+        first = nested_outcomes(rng, (faces,), draws, 0.9, rate).ravel()
+        others = nested_outcomes(rng, (6, faces), draws, 0.1, rate).ravel()
+        pooled = intraclass_correlation(np.concatenate([first, others]), clusters, groups)
+        estimate = proportion_interval(first, clusters[: len(first)], pooled)
+        inside += estimate.low <= rate <= estimate.high
+    assert inside / 600 >= 0.92
