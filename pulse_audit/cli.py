@@ -81,7 +81,8 @@ def run(spec: str | None, out: Path | None, as_json: bool, quiet: bool, **flags:
     # With --sources, what is counted is no longer draws alone.
     work = ("auditing", "pieces of work") if audit.sources else ("upsampling", "draws")
     with terminal.progress(*work, quiet) as progress:
-        finished = run_audit(audit, out or audit.default_out, progress, inputs)
+        announce = None if quiet else terminal.note
+        finished = run_audit(audit, out or audit.default_out, progress, inputs, announce)
     _show_run(finished.path, as_json)
     return DONE
 
@@ -113,7 +114,12 @@ def _show_run(path: Path, as_json: bool) -> None:
     "FILE@fused or FILE@separate.",
 )
 @trust_file
-@click.option("--scale", type=click.IntRange(1, 1024), default=8, show_default=True)
+@click.option(
+    "--scale",
+    type=click.IntRange(1, 1024),
+    metavar="N",
+    help="Downscaling factor.  [default: 8, or less where the input would fall under 8 px]",
+)
 @click.option("--draws", type=click.IntRange(1, 10_000), default=1, show_default=True)
 @click.option("--seed", type=SEED, default=0, show_default=True)
 @click.option("--search", default="official", show_default=True, metavar="official|paper|fast")

@@ -104,7 +104,8 @@ _OF_A_RUN: tuple[Callable[[Command], Command], ...] = (
     # The inputs.
     option(
         "--scale", "scales", multiple=True, type=int, metavar="N",
-        help="Downscaling factor (repeatable) [default: 8]",
+        help="Downscaling factor (repeatable) [default: 8, or less where the input would fall "
+        "under 8 px]",
     ),
     option(
         "--condition", "conditions", multiple=True, metavar="C",

@@ -23,6 +23,11 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def note(text: str) -> None:
+    """Print what must be known before the work begins, on stderr."""
+    say(f"note: {text}")
+
+
 def duration(seconds: float) -> str:
     """Hours, minutes and seconds as 1:02:03 or 2:03."""
     # 3723.4 -> 1:02:03
@@ -152,10 +157,14 @@ def interval(estimate: Mapping[str, Any], scale: float = 1, digits: int = 2) -> 
     return f"{value} [{low}, {high}]" if low is not None else f"{value} (one face)"
 
 
+#: Retention never stands without the no-face rate beside it.
+RETENTION = ("retention", "no_face_rate")
 #: Columns of the tables that end a run: metric, heading, factor to the unit shown, decimals.
 COLUMNS = tuple(
     (metric.name, metric.terminal[0], metric.display_scale, metric.terminal[1])
-    for metric in (*OUTCOME_METRICS, *DRAW_METRICS)
+    for metric in sorted(
+        (*OUTCOME_METRICS, *DRAW_METRICS), key=lambda metric: metric.name not in RETENTION
+    )
     if metric.terminal
 )
 
@@ -205,7 +214,10 @@ def _show_estimates(
         (name, {row["metric"]: row for row in rows})
         for (name,), rows in _split(estimates, key).items()
     ]
-    columns = [column for column in COLUMNS if any(column[0] in by for _, by in lines)]
+    measured = {metric for _, by in lines for metric in by}
+    if measured & {*RETENTION}:
+        measured |= {*RETENTION}
+    columns = [column for column in COLUMNS if column[0] in measured]
     table(
         title,
         (heading or key, *(name for _, name, _, _ in columns)),

@@ -53,3 +53,14 @@ def test_the_clock_begins_anew_with_another_stage(monkeypatch):
     assert clock.seconds(5) == 10
     assert clock.seconds(0) == 0
     assert clock.seconds(3) == 5
+
+
+def test_retention_is_printed_with_the_no_face_rate(capsys: pytest.CaptureFixture[str]) -> None:
+    shared = {"arm": "bicubic", "condition": "clean", "scale": 4, "group_by": "all",
+              "group": "all", "correction": "raw", "to_group": None, "statistic": "value",
+              "low": 0.1, "high": 0.3, "n_faces": 20}  # fmt: skip
+    rows = [{**shared, "metric": "feasible_rate", "value": 0.9},
+            {**shared, "metric": "retention", "value": 0.2}]  # fmt: skip
+    terminal.show_summary({"findings": [], "estimates": rows})
+    header = next(line for line in capsys.readouterr().out.splitlines() if "retained" in line)
+    assert header.split("%")[1].strip() == "no face"

@@ -24,6 +24,9 @@ from pulse_audit.summary.groups import JOIN
 from pulse_audit.types import InputError, Upsampler
 from pulse_audit.upsamplers.planted import Planted, read_matrix
 
+#: The default downscaling factor, and the smallest side in pixels of an input that shows a face.
+DEFAULT_SCALE, SMALLEST_INPUT = 8, 8
+
 
 def build_arms(
     spec: AuditSpec,
@@ -32,8 +35,8 @@ def build_arms(
     used: Collection[str],
     device: torch.device,
     dtype: torch.dtype,
-) -> tuple[dict[str, Upsampler], Prepared]:
-    """Build the arms of a run, and find the frame in which they are compared.
+) -> tuple[dict[str, Upsampler], Prepared, list[int]]:
+    """Build the arms of a run, and find the frame and the scales at which they are compared.
 
     ``used`` are the ids of the run's own faces; errors as of the functions below.
     """
@@ -54,8 +57,9 @@ def build_arms(
     )
     # In the order of the specification.
     arms = {r.name: arms[r.name] for r in references}
-    check_geometry(spec, arms, frame.resolution)
-    return arms, frame
+    scales = spec.scales or [default_scale(frame.resolution)]
+    check_geometry(scales, spec.kernel, arms, frame.resolution)
+    return arms, frame, scales
 
 
 def comparison_frame(spec: AuditSpec, arms: Mapping[str, Upsampler], card: DatasetCard) -> Prepared:
@@ -80,10 +84,42 @@ def comparison_frame(spec: AuditSpec, arms: Mapping[str, Upsampler], card: Datas
     return Prepared(resolution=resolution, crop=crop, aligned=aligned)
 
 
-def check_geometry(spec: AuditSpec, arms: Mapping[str, Upsampler], resolution: int) -> None:
+def default_scale(resolution: int) -> int:
+    """Return the downscaling factor of a side in pixels: 8, or the largest that leaves 8 px.
+
+    A 4 px input of a 32 px generator says so little of a face that a detector finds none in nearly
+    all outputs.
+
+    Raises
+    ------
+    InputError
+        If no factor from 2 to 8 divides the side and leaves an input of 8 px.
+    """
+    for scale in range(DEFAULT_SCALE, 1, -1):
+        if resolution % scale == 0 and resolution // scale >= SMALLEST_INPUT:
+            return scale
+    raise InputError(
+        f"no factor from 2 to {DEFAULT_SCALE} divides {resolution} px and leaves an input of at "
+        f"least {SMALLEST_INPUT} px: choose one with --scale, or another --resolution"
+    )
+
+
+def input_notes(scales: Sequence[int], resolution: int) -> list[str]:
+    """Say where inputs are so small that few outputs show a face."""
+    return [
+        f"scale {scale} makes inputs of {resolution // scale} px, under {SMALLEST_INPUT}: they "
+        "hold so little of a face that few outputs show one; look at the no-face rate"
+        for scale in scales
+        if resolution // scale < SMALLEST_INPUT
+    ]
+
+
+def check_geometry(
+    scales: Sequence[int], kernel: str, arms: Mapping[str, Upsampler], resolution: int
+) -> None:
     """Check that every scale divides the resolution and every arm's size, or raise `InputError`."""
-    for scale in spec.scales:
-        check_factor(resolution, scale, spec.kernel)
+    for scale in scales:
+        check_factor(resolution, scale, kernel)
         # An arm upsamples the same input to its own size, by another factor.
         lr_size = resolution // scale
         for name, arm in arms.items():
@@ -94,7 +130,7 @@ def check_geometry(spec: AuditSpec, arms: Mapping[str, Upsampler], resolution: i
                     f"{name}: its {arm.resolution} px are no whole multiple of the {lr_size} px "
                     f"input at --scale {scale} and --resolution {resolution}"
                 )
-            check_factor(arm.resolution, arm.resolution // lr_size, spec.kernel)
+            check_factor(arm.resolution, arm.resolution // lr_size, kernel)
 
 
 def planted_arms(

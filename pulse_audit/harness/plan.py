@@ -15,7 +15,7 @@ from pulse_audit import store
 from pulse_audit.datasets.balance import Skipped, balanced_draw, replace_unreadable
 from pulse_audit.datasets.images import decode
 from pulse_audit.datasets.readers import FaceIndex
-from pulse_audit.harness.arms import build_arms, describe_arm
+from pulse_audit.harness.arms import build_arms, describe_arm, input_notes
 from pulse_audit.harness.inputs import MEASURED_GROUPS, AuditInputs, find_inputs
 from pulse_audit.harness.photos import training_photo_notes
 from pulse_audit.harness.spec import AuditSpec
@@ -82,14 +82,14 @@ def plan_audit(
     device, dtype = check_device(execution.device), DTYPES[execution.precision]
     torch.set_num_threads(execution.threads)
 
-    # The arms, the frame in which they are compared, and what their outputs are measured with.
+    # The arms, the frame and scales of their comparison, and what their outputs are measured with.
     used = {face.id for face, _ in chosen} | {skip.face.id for skip in skipped}
-    arms, frame = build_arms(spec, references, inputs, used, device, dtype)
+    arms, frame, scales = build_arms(spec, references, inputs, used, device, dtype)
     suite = resolve_metrics(spec, index, frame.resolution, device, earlier)
 
     # The manifest: what is planned, with what. It lists every draw.
     faces = [face for face, _ in chosen]
-    draws = len(faces) * spec.draws * len(spec.conditions) * len(spec.scales) * len(arms)
+    draws = len(faces) * spec.draws * len(spec.conditions) * len(scales) * len(arms)
     if draws > MAX_DRAWS:
         raise InputError(
             f"{draws:,} draws (faces x draws x conditions x scales x arms) are more than a run "
@@ -99,7 +99,13 @@ def plan_audit(
         schema=store.SCHEMA_VERSION,
         status="planned",
         package_version=pulse_audit.__version__,
-        spec=RecordedSpec(**{**spec.requested(), "group_by": [",".join(g) for g in groupings]}),
+        spec=RecordedSpec(
+            **{
+                **spec.requested(),
+                "scales": scales,
+                "group_by": [",".join(g) for g in groupings],
+            }
+        ),
         fingerprint=spec.fingerprint,
         execution=execution,
         versions=versions(),
@@ -115,8 +121,8 @@ def plan_audit(
             for skip in skipped
         ],
         arms={r.name: describe_arm(r, arms[r.name], frame) for r in references},
-        units=cut_units([face.id for face in faces], list(arms), spec, execution.batch),
-        notes=list(index.notes),
+        units=cut_units([face.id for face in faces], list(arms), scales, spec, execution.batch),
+        notes=[*index.notes, *input_notes(scales, frame.resolution)],
         **suite.entries(index.card.labels_from),
     )
     # Notes on the attribute model's crop, and on shipped models that were trained on these photos.
@@ -167,7 +173,11 @@ def describe_dataset(index: FaceIndex) -> DatasetEntry:
 
 
 def cut_units(
-    face_ids: Sequence[str], arms: Sequence[str], spec: AuditSpec, batch: int
+    face_ids: Sequence[str],
+    arms: Sequence[str],
+    scales: Sequence[int],
+    spec: AuditSpec,
+    batch: int,
 ) -> list[WorkUnit]:
     """Cut the work into units of at most ``batch`` draws (one face's draws stay together).
 
@@ -180,7 +190,7 @@ def cut_units(
         (face_ids[start : start + width], condition, scale, arm)
         for start in range(0, len(face_ids), width)
         for condition in spec.conditions
-        for scale in spec.scales
+        for scale in scales
         for arm in arms
     ]
     return [

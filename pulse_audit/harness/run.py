@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,6 +25,7 @@ def run_audit(
     out: Path,
     progress: Progress | None = None,
     inputs: AuditInputs | None = None,
+    announce: Callable[[str], None] | None = None,
 ) -> store.Run:
     """Run an audit into a directory, or resume the one that is there after any interruption.
 
@@ -36,6 +38,8 @@ def run_audit(
         Called as ``progress(done, total, restored)`` in draws.
     inputs : AuditInputs, optional
         Result of `find_inputs` for the spec; None looks it up here.
+    announce : callable, optional
+        Called with each note of the plan before the work begins.
 
     Returns
     -------
@@ -60,6 +64,9 @@ def run_audit(
         else:
             run = existing
             check_same_plan(run.manifest, plan.manifest, out)
+        if announce is not None:
+            for note in run.manifest.notes:
+                announce(note)
         run_units(run, plan, progress)
         # The sources of the shifts, once all units are finished.
         if models is not None:
@@ -111,9 +118,10 @@ def check_same_spec(manifest: Manifest, spec: AuditSpec, out: Path) -> None:
     differences = [
         f"{key} {stored.get(key)!r} -> {requested.get(key)!r}"
         for key in sorted({*stored, *requested})
-        # The manifest holds the data set's own groupings where none were requested.
+        # The manifest holds the data set's own groupings, and the resolution's scale, where none
+        # were requested.
         if stored.get(key) != requested.get(key)
-        and not (key == "group_by" and requested[key] is None)
+        and not (key in ("group_by", "scales") and requested[key] is None)
     ]
     raise InputError(
         f"{out}: holds another audit ({'; '.join(differences) or 'another version wrote it'}); "

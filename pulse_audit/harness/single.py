@@ -14,6 +14,7 @@ from pulse_audit.degrade.degradation import DegradationModel
 from pulse_audit.degrade.resample import check_factor
 from pulse_audit.faces.align import centre_square
 from pulse_audit.files import atomic_write
+from pulse_audit.harness.arms import default_scale
 from pulse_audit.harness.inputs import check_search
 from pulse_audit.harness.photos import FacePreparer, encode_png
 from pulse_audit.harness.plan import check_device
@@ -30,7 +31,7 @@ def upsample_photos(
     photos: Sequence[Path],
     *,
     generator: str,
-    scale: int,
+    scale: int | None,
     draws: int,
     seed: int,
     search: str,
@@ -42,6 +43,8 @@ def upsample_photos(
     trusted_files: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Search images that downscale to each photo's low-resolution version.
+
+    ``scale`` None means that of `pulse_audit.harness.arms.default_scale`.
 
     Returns
     -------
@@ -81,6 +84,7 @@ def upsample_photos(
                 )
             inputs.append(centre_square(pixels, width))
             continue
+        scale = scale or default_scale(size)
         check_factor(size, scale, "pulse")
         face = preparer.prepare(pixels)
         if face.aligned is False:

@@ -61,8 +61,8 @@ class AuditSpec(BaseModel):
     search : str
         ``official`` and ``paper`` are 100 steps to eps 2e-3 or 1e-3; ``fast`` is official, but an
         image leaves the search at its first feasible iterate.
-    scales : list of int
-        Downscaling factors.
+    scales : list of int or None
+        Downscaling factors; None means 8, or less where the input would fall under 8 px.
     conditions : list of str
         ``clean | gaussian:SIGMA | saltpepper:P | motion:LENGTH | jpeg:Q``.
     kernel : str
@@ -103,7 +103,7 @@ class AuditSpec(BaseModel):
     generators: list[str] = []
     trusted_files: list[Digest] = []
     search: Search = "official"
-    scales: Annotated[list[Scale], Field(min_length=1)] = [8]
+    scales: Annotated[list[Scale], Field(min_length=1)] | None = None
     conditions: Annotated[list[str], Field(min_length=1)] = ["clean"]
     kernel: Kernel = "pulse"
     resolution: Resolution | None = None

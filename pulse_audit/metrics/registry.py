@@ -56,7 +56,9 @@ def root_mean_square_levels(sums: FloatArray, counts: FloatArray) -> FloatArray:
     return 255.0 * np.sqrt(np.maximum(sums, 0.0) / counts)
 
 
-def _rate_of(status: Status, title: str, description: str, *more: str) -> MetricDefinition:
+def _rate_of(
+    status: Status, title: str, description: str, *more: str, **settings: Any
+) -> MetricDefinition:
     """Share of the draws of one status; missing where a column of ``more`` is."""
     return share(
         f"{status}_rate",
@@ -66,6 +68,7 @@ def _rate_of(status: Status, title: str, description: str, *more: str) -> Metric
         reads=("status", *more),
         from_samples=lambda samples: np.asarray(samples["status"] == str(status), np.float64),
         in_report=status != Status.INFEASIBLE,
+        **settings,
     )
 
 
@@ -174,6 +177,7 @@ DRAW_METRICS: Sequence[MetricDefinition] = (
         "No face",
         "share of all draws without a face in the output",
         "sr_face_found",
+        terminal=("no face %", 0),
     ),
     mean(
         "downscale_error",

@@ -15,9 +15,9 @@ from pulse_audit.summary.schema import EstimateRow, Summary
 #: Metrics of the tables that come first, in this order.
 _FIRST = (
     "retention",
+    "no_face_rate",
     "feasible_rate",
     "error_rate",
-    "no_face_rate",
     "downscale_rmse",
     "psnr",
     "ssim",
@@ -160,11 +160,16 @@ def arm_table(summary: Summary, condition: str, scale: int) -> EstimateTable:
 
 
 def _columns(estimates: Sequence[EstimateRow]) -> list[MetricDefinition]:
-    """Shown metrics that have a value; rates of failures only where one occurred."""
+    """Shown metrics that have a value; rates of failures only where one occurred.
+
+    Retention never stands without the no-face rate beside it, zero or not measured as it may be.
+    """
     measured = {r.metric for r in estimates if r.value is not None}
     for rate in ("error_rate", "no_face_rate"):
         if not any(r.value for r in estimates if r.metric == rate):
             measured.discard(rate)
+    if "retention" in measured:
+        measured.add("no_face_rate")
     return [BY_NAME[name] for name in SHOWN if name in measured]
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from pulse_audit.datasets.readers import read_faces
 from pulse_audit.datasets.registry import load_registry
 from pulse_audit.degrade.degradation import DegradationModel
+from pulse_audit.harness.arms import default_scale
 from pulse_audit.harness.photos import FacePreparer
 from pulse_audit.harness.plan import Plan, plan_audit
 from pulse_audit.harness.spec import make_spec
@@ -82,6 +83,19 @@ def test_matrix_and_folds_reach_the_manifest(fairface_root: Path, matrix: Path) 
     assert list(manifest.arms) == ["bicubic", "planted:turned"]
     assert arm["file_sha256"] == arm["matrix_sha256"]
     assert arm["folds"]["outputs"] == dict.fromkeys(RACES, 2)
+
+
+@pytest.mark.parametrize(
+    ("resolution", "scale"), [(1024, 8), (128, 8), (64, 8), (48, 6), (100, 5), (32, 4), (16, 2)]
+)
+def test_the_default_scale_is_the_largest_that_leaves_a_face(resolution: int, scale: int) -> None:
+    assert default_scale(resolution) == scale
+
+
+@pytest.mark.parametrize("resolution", [8, 31])
+def test_a_side_without_such_a_scale_asks_for_one(resolution: int) -> None:
+    with pytest.raises(InputError, match=f"{resolution} px.*--scale"):
+        default_scale(resolution)
 
 
 @pytest.mark.parametrize(

@@ -106,3 +106,23 @@ def test_a_search_that_stops_at_feasibility_says_so(
     arm = planned(fairface_root, tiny_generator, search="fast").arms["pulse:tiny"].as_dict()
     assert arm["search"]["stop_at_feasibility"] is True
     assert "first feasible step" in arm["notes"][0]
+
+
+def test_the_default_scale_leaves_an_input_of_eight_pixels(
+    fairface_root: Path, tiny_generator: str
+) -> None:
+    values = small(fairface_root, tiny_generator)
+    del values["scales"]
+    manifest = plan_audit(make_spec(values)).manifest
+    assert manifest.prepared.resolution == 32 and manifest.spec.scales == [4]
+    assert {unit.scale for unit in manifest.units} == {4}
+    assert manifest.notes == []
+
+
+def test_a_smaller_input_is_made_when_asked_for_and_noted(
+    fairface_root: Path, tiny_generator: str
+) -> None:
+    manifest = planned(fairface_root, tiny_generator, scales=[4, 8])
+    assert manifest.spec.scales == [4, 8]
+    (note,) = manifest.notes
+    assert note.startswith("scale 8 makes inputs of 4 px, under 8") and "no-face rate" in note

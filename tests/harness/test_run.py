@@ -52,6 +52,18 @@ def test_one_row_a_draw_and_the_seeds_of_the_contract(
     assert rows.groupby("label_race").face_id.nunique().eq(2).all()
 
 
+def test_the_same_command_without_a_scale_resumes(fairface_root: Path, tmp_path: Path) -> None:
+    notes: list[str] = []
+    values = small(fairface_root)
+    del values["scales"]
+    for _ in range(2):
+        finished = run_audit(make_spec(values), tmp_path / "out", announce=notes.append)
+        assert set(finished.samples().scale) == {4}
+    assert notes == []
+    run_audit(make_spec(values | {"scales": [8]}), tmp_path / "small", announce=notes.append)
+    assert len(notes) == 1 and "4 px" in notes[0]
+
+
 def test_the_downscale_error_is_that_of_the_stored_image(
     fairface_root: Path, tiny_generator: str, tmp_path: Path, read_pixels: ReadPixels
 ) -> None:

@@ -10,7 +10,7 @@ from pulse_audit.types import InputError
 
 def test_the_defaults_of_the_contract() -> None:
     spec = AuditSpec(dataset="fairface")
-    assert (spec.scales, spec.per_group, spec.draws, spec.seed) == ([8], 10, 2, 0)
+    assert (spec.scales, spec.per_group, spec.draws, spec.seed) == (None, 10, 2, 0)
     assert (spec.split, spec.search, spec.conditions) == ("val", "official", ["clean"])
 
 

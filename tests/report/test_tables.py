@@ -72,6 +72,15 @@ def test_error_rates_have_a_column_only_where_there_are_errors():
     assert [m.name for m in some.columns] == ["feasible_rate", "error_rate"]
 
 
+def test_retention_has_the_no_face_rate_beside_it_even_where_it_is_zero_or_not_measured():
+    rows = [row(), row("retention"), row("no_face_rate", 0.0, 0.0, 0.1)]
+    zero, unmeasured = table(*rows), table(*rows[:2])
+    for shown in (zero, unmeasured):
+        assert [m.name for m in shown.columns] == ["retention", "no_face_rate", "feasible_rate"]
+    assert [t.rows[0].cells[1].value for t in (zero, unmeasured)] == ["0.0", "–"]
+    assert lines(to_csv(zero))[0][3:9:3] == ["retention", "no_face_rate"]
+
+
 def test_arms_are_compared_over_the_whole_sample():
     rows = [row(group="all"), row(group="all", arm="bicubic", value=1.0), row()]
     compared = arm_table(summary(*rows), "clean", 8)
