@@ -13,8 +13,6 @@ from functools import partial
 from typing import Self
 
 import numpy as np
-import scipy.signal
-import scipy.special
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -66,15 +64,18 @@ def lowpass(taps: int, cutoff: float, width: float, rate: float, radial: bool) -
     # One tap filters nothing.
     if taps == 1:
         return None
+    # Imported here: it takes a second, which no other network needs.
+    from scipy import signal, special
+
     if not radial:
-        line = scipy.signal.firwin(taps, cutoff, width=width, fs=rate)
+        line = signal.firwin(taps, cutoff, width=width, fs=rate)
         return torch.as_tensor(line, dtype=torch.float32)
     # jinc(r) = J1(2 pi f r) / (pi r), sampled at the taps' distances from the centre.
     x = (np.arange(taps) - (taps - 1) / 2) / rate
     radius = np.hypot(x[:, None], x[None, :])
-    jinc = scipy.special.j1(2 * np.pi * cutoff * radius) / (np.pi * radius)
+    jinc = special.j1(2 * np.pi * cutoff * radius) / (np.pi * radius)
     # The window is the outer product of the one that firwin would take.
-    beta = scipy.signal.kaiser_beta(scipy.signal.kaiser_atten(taps, width / (rate / 2)))
+    beta = signal.kaiser_beta(signal.kaiser_atten(taps, width / (rate / 2)))
     window = np.kaiser(taps, beta)
     square = jinc * np.outer(window, window)
     return torch.as_tensor(square / square.sum(), dtype=torch.float32)

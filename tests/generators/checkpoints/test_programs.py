@@ -1,8 +1,12 @@
 import contextlib
 import io
 import json
+import os
 import pickle
 import re
+import signal
+import sys
+import threading
 import zipfile
 
 import pytest
@@ -10,7 +14,7 @@ import torch
 from torch import nn
 
 from pulse_audit.files import file_sha256
-from pulse_audit.generators.checkpoints import read_checkpoint, trial
+from pulse_audit.generators.checkpoints import programs, read_checkpoint, trial
 from pulse_audit.types import InputError
 
 
@@ -269,14 +273,67 @@ def test_a_program_that_fills_the_memory_is_refused_by_its_first_run(tmp_path):
         read_checkpoint(path)
 
 
-def test_a_program_that_crashes_ends_only_its_own_process(tmp_path, program, monkeypatch):
+@pytest.fixture
+def crashing_python(tmp_path, monkeypatch):
+    """In place of a new interpreter, one that crashes."""
     crash = tmp_path / "python"
     crash.write_text("#!/bin/sh\ncat > /dev/null\nkill -SEGV $$\n")
     crash.chmod(0o755)
     monkeypatch.setattr(trial.sys, "executable", str(crash))
     monkeypatch.setattr(trial, "_passed", set())
+
+
+def crash(data):
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def test_a_program_that_crashes_ends_only_its_own_process(
+    tmp_path, program, monkeypatch, crashing_python
+):
+    monkeypatch.setattr(trial, "_run", crash)
     (tmp_path / "decoder.pt2").write_bytes(program)
     with pytest.raises(InputError, match=r"its first run crashed \(exit code -11\)"):
+        read_checkpoint(tmp_path / "decoder.pt2")
+
+
+def test_a_fork_that_crashes_is_no_verdict_but_a_new_interpreter_is(
+    tmp_path, program, monkeypatch, capfd
+):
+    monkeypatch.setattr(trial, "_run", crash)
+    monkeypatch.setattr(trial, "_passed", set())
+    (tmp_path / "decoder.pt2").write_bytes(program)
+    assert read_checkpoint(tmp_path / "decoder.pt2").latent_dim == 10
+    assert capfd.readouterr() == ("", "")
+
+
+def test_nothing_is_forked_beside_a_second_thread(tmp_path, program, monkeypatch, crashing_python):
+    (tmp_path / "decoder.pt2").write_bytes(program)
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait)
+    thread.start()
+    try:
+        with pytest.raises(InputError, match=r"its first run crashed \(exit code -11\)"):
+            read_checkpoint(tmp_path / "decoder.pt2")
+    finally:
+        stop.set()
+        thread.join()
+    # And without it the program passes in a fork, which leaves nothing behind.
+    assert read_checkpoint(tmp_path / "decoder.pt2").latent_dim == 10
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks are for Linux")
+def test_a_program_that_never_ends_is_refused_by_its_first_run(tmp_path, program, monkeypatch):
+    def endless(data):
+        while True:
+            pass
+
+    monkeypatch.setattr(programs, "read_program", endless)
+    monkeypatch.setattr(trial, "SECONDS", 1)
+    monkeypatch.setattr(trial, "_passed", set())
+    (tmp_path / "decoder.pt2").write_bytes(program)
+    with pytest.raises(InputError, match="first run takes over 1 seconds of processor time"):
         read_checkpoint(tmp_path / "decoder.pt2")
 
 
