@@ -171,8 +171,8 @@ COLUMNS = tuple(
 
 def show_summary(summary: Mapping[str, Any]) -> None:
     """Print a run's summary: the findings, the arms side by side, then each arm by group."""
-    for sentence in summary["findings"]:
-        print(f"- {sentence}")
+    for finding in summary["findings"]:
+        print(f"- {finding['text']}")
     print()
     # A group's own uncorrected values: no differences, no flows between groups.
     metrics = {metric for metric, _, _, _ in COLUMNS}

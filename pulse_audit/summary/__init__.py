@@ -1,10 +1,20 @@
 """From samples to estimates: what run, report, gate and compare all read."""
 
 from pulse_audit.summary.estimates import summarise, summarise_run
-from pulse_audit.summary.schema import EstimateRow, Summary, json_schema, read, write
+from pulse_audit.summary.schema import (
+    Claim,
+    EstimateRow,
+    Finding,
+    Summary,
+    json_schema,
+    read,
+    write,
+)
 
 __all__ = [
+    "Claim",
     "EstimateRow",
+    "Finding",
     "Summary",
     "json_schema",
     "read",

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from pulse_audit.store import Manifest
 from pulse_audit.summary import text
-from pulse_audit.summary.schema import ALL, EstimateRow
+from pulse_audit.summary.schema import ALL, EstimateRow, Finding
 
 
-def findings(manifest: Manifest, rows: Sequence[EstimateRow]) -> list[str]:
+def findings(manifest: Manifest, rows: Sequence[EstimateRow]) -> list[Finding]:
     """Sentences for the first screen of the report.
 
     Parameters
@@ -20,7 +20,7 @@ def findings(manifest: Manifest, rows: Sequence[EstimateRow]) -> list[str]:
 
     Returns
     -------
-    list of str
+    list of Finding
         Under the first condition and scale: for every arm on trial its retention, the composition
         of its outputs and the net gains of groups; differences between arms on the same faces;
         caveats of arms; gaps between groups, sources of the shift, the original baseline; then
@@ -28,7 +28,9 @@ def findings(manifest: Manifest, rows: Sequence[EstimateRow]) -> list[str]:
         the intervals.
     """
     if not rows:
-        return ["No draw is finished yet: there is nothing to report."]
+        return [
+            Finding(text="No draw is finished yet: there is nothing to report.", screen="first")
+        ]
     # Sentences are about the first condition and scale, and the first grouping.
     setting = (rows[0].condition, rows[0].scale)
     grouping = next((",".join(columns) for columns in manifest.spec.groupings), ALL)
@@ -66,7 +68,8 @@ def findings(manifest: Manifest, rows: Sequence[EstimateRow]) -> list[str]:
         sentences += text.lightness(of_arm, grouping)
         sentences += text.errors(of_arm)
         sentences += text.range_over_settings([row for row in rows if row.arm == arm])
-    return sentences + list(text.widest_interval(here, grouping))
+    sentences += text.widest_interval(here, grouping)
+    return [Finding(text=sentence) for sentence in sentences]
 
 
 def on_trial(manifest: Manifest, rows: Sequence[EstimateRow]) -> list[str]:

@@ -132,11 +132,48 @@ def _rounded(value: float) -> float | None:
     return float(f"{value:.10g}") if math.isfinite(value) else None
 
 
+class Claim(BaseModel):
+    """A statement about a true quantity, which the data support at the level of its screen.
+
+    ``metric``, ``correction``, ``group_by``, ``group`` and ``to_group`` name the quantity as in
+    `EstimateRow`; ``minus`` is the arm, ``than_group`` the group, whose quantity is subtracted.
+    ``direction``: ``higher`` (at least ``bound``), ``lower`` (at most ``bound``), ``unequal``
+    (largest less smallest over the groups is at least ``bound``), ``equivalent`` (the quantity, or
+    with ``group`` None that largest difference, is at most ``bound`` in size).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    metric: str
+    correction: Correction
+    arm: str
+    minus: str | None = None
+    group_by: str
+    group: str | None = None
+    than_group: str | None = None
+    to_group: str | None = None
+    direction: Literal["higher", "lower", "unequal", "equivalent"]
+    bound: float
+
+
+class Finding(BaseModel):
+    """A sentence and the claims it makes; a sentence that claims nothing has none.
+
+    All claims of one ``screen`` hold together with 95 % confidence. ``first`` is what a reader
+    sees at once, ``more`` is shown on demand.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    text: str
+    screen: Literal["first", "more"] = "more"
+    claims: list[Claim] = []
+
+
 class Summary(BaseModel):
     """All estimates of a run, and the sentences made of them.
 
     ``unavailable`` maps a metric or a column of the samples to why it was not measured.
-    ``findings`` are sentences computed from the estimates.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -144,7 +181,7 @@ class Summary(BaseModel):
     schema_version: Literal[3] = Field(SCHEMA_VERSION, alias="schema")
     estimates: list[EstimateRow]
     unavailable: dict[str, str]
-    findings: list[str]
+    findings: list[Finding]
 
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON values; not-a-number cannot occur in them."""

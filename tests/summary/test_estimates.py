@@ -252,7 +252,9 @@ def test_the_run_seed_moves_only_the_bootstrap():
 def test_a_run_without_a_finished_unit_has_no_estimates():
     summary = summarise(manifest(), samples().iloc[:0])
     assert summary.estimates == []
-    assert summary.findings == ["No draw is finished yet: there is nothing to report."]
+    assert [f.text for f in summary.findings] == [
+        "No draw is finished yet: there is nothing to report."
+    ]
 
 
 def test_nullable_columns_as_parquet_gives_them_are_understood():

@@ -4,7 +4,7 @@ import pytest
 
 from pulse_audit import store
 from pulse_audit.summary import EstimateRow, summarise
-from pulse_audit.summary.findings import findings
+from pulse_audit.summary.findings import findings as make_findings
 
 ARMS = {"pulse:g": {"kind": "pulse"}, "bicubic": {"kind": "interpolation"}}
 
@@ -23,6 +23,10 @@ def manifest(arms):
 
 
 MANIFEST = manifest(ARMS)
+
+
+def findings(*arguments):
+    return [finding.text for finding in make_findings(*arguments)]
 
 
 def row(metric, value, low, high, group="all", arm="pulse:g", **changes):
@@ -149,7 +153,7 @@ def summary(apparent_manifest, apparent_samples):
 
 
 def test_the_first_findings_are_of_retention_with_its_worst_and_best_group(summary):
-    said = summary.findings
+    said = [finding.text for finding in summary.findings]
     assert said[0].startswith("pulse:a retained the apparent race in ")
     assert "lowest for Black, " in said[0] and "; highest for " in said[0]
     assert any(s.startswith("A perfect upsampler would score from") for s in said)
@@ -166,7 +170,9 @@ def test_a_gap_is_called_shown_only_where_its_lower_bound_is_above_zero(summary)
         == ("retention", "race", "max_gap", "corrected")
         and r.arm.startswith("pulse")
     ]
-    gaps = [s for s in summary.findings if "largest gap of retention, corrected" in s]
+    gaps = [
+        s for s in (f.text for f in summary.findings) if "largest gap of retention, corrected" in s
+    ]
     for row, sentence in zip(rows, gaps, strict=True):
         assert ("after correcting for all pairwise comparisons" in sentence) == (row.low > 0)
         assert ("neither shown nor ruled out" in sentence) == (row.low == 0)
@@ -174,5 +180,5 @@ def test_a_gap_is_called_shown_only_where_its_lower_bound_is_above_zero(summary)
 
 
 def test_gains_are_told_where_the_interval_leaves_out_zero(summary):
-    said = [s for s in summary.findings if s.startswith("Net gain by conversion")]
+    said = [s for s in (f.text for f in summary.findings) if s.startswith("Net gain by conversion")]
     assert said and all("Black -" in s for s in said)

@@ -5,7 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from pulse_audit import store
-from pulse_audit.summary import EstimateRow, Summary, json_schema, read, write
+from pulse_audit.summary import EstimateRow, Finding, Summary, json_schema, read, write
 from pulse_audit.types import InputError
 
 
@@ -28,7 +28,9 @@ def row(**changes):
 
 
 def summary(*rows):
-    return Summary(schema=3, estimates=list(rows), unavailable={"lpips": "why"}, findings=["So."])
+    return Summary(
+        schema=3, estimates=list(rows), unavailable={"lpips": "why"}, findings=[Finding(text="So.")]
+    )
 
 
 def test_the_committed_json_schema_is_up_to_date():
