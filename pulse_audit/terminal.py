@@ -209,6 +209,10 @@ def _show_estimates(
     title: str, key: str, estimates: Sequence[Mapping[str, Any]], heading: str | None = None
 ) -> None:
     """Print a table with one line for each value of ``key`` and one column for each metric."""
+    # Which attribute retention compares, where that is not the grouping.
+    details = [row.get("detail") or {} for row in estimates if row["metric"] == "retention"]
+    compared = {str(detail["attribute"]) for detail in details if "attribute" in detail}
+    title += "".join(f", retention of {name}" for name in sorted(compared - {heading}))
     # Value of the key -> metric -> estimate; metrics without any estimate get no column.
     lines = [
         (name, {row["metric"]: row for row in rows})

@@ -60,7 +60,10 @@ def test_retention_is_printed_with_the_no_face_rate(capsys: pytest.CaptureFixtur
               "group": "all", "correction": "raw", "to_group": None, "statistic": "value",
               "low": 0.1, "high": 0.3, "n_faces": 20}  # fmt: skip
     rows = [{**shared, "metric": "feasible_rate", "value": 0.9},
-            {**shared, "metric": "retention", "value": 0.2}]  # fmt: skip
+            {**shared, "metric": "retention", "value": 0.2,
+             "detail": {"attribute": "race"}}]  # fmt: skip
     terminal.show_summary({"findings": [], "estimates": rows})
-    header = next(line for line in capsys.readouterr().out.splitlines() if "retained" in line)
+    printed = capsys.readouterr().out
+    assert "retention of race" in printed
+    header = next(line for line in printed.splitlines() if "retained" in line)
     assert header.split("%")[1].strip() == "no face"

@@ -141,7 +141,9 @@ def group_table(
         ]
 
     head = display_name(group_by)
-    return EstimateTable(f"{arm}, {condition}, scale {scale}, by {head}", head, columns, rows)
+    caption = f"{arm}, {condition}, scale {scale}, by {head}"
+    caption += _retention_of([r for r in estimates if r.group_by == group_by], group_by)
+    return EstimateTable(caption, head, columns, rows)
 
 
 def arm_table(summary: Summary, condition: str, scale: int) -> EstimateTable:
@@ -156,7 +158,15 @@ def arm_table(summary: Summary, condition: str, scale: int) -> EstimateTable:
         for arm in dict.fromkeys(r.arm for r in estimates)
     ]
     caption = f"All arms, {condition}, scale {scale}, whole sample"
+    caption += _retention_of(estimates, "all")
     return EstimateTable(caption, "arm", columns, rows)
+
+
+def _retention_of(estimates: Sequence[EstimateRow], group_by: str) -> str:
+    """Say which attributes retention compares where they are not those of the grouping."""
+    attributes = [r.detail["attribute"] for r in estimates if r.metric == "retention" and r.detail]
+    compared = str(next(iter(attributes), group_by))
+    return "" if compared == group_by else f"; retention of {display_name(compared)}"
 
 
 def _columns(estimates: Sequence[EstimateRow]) -> list[MetricDefinition]:

@@ -123,6 +123,10 @@ def summarise(
         unavailable |= dict.fromkeys(APPARENT, reason)
     elif labels is not None and isinstance(labels.confusion, Unavailable):
         unavailable["retention_corrected"] = labels.confusion.reason
+    for grouping in groupings[1:]:
+        other = grouping.labels
+        if other is not None and other is not labels and isinstance(other.confusion, Unavailable):
+            unavailable[f"retention_corrected by {grouping.name}"] = other.confusion.reason
 
     # Distances need features of the outputs and of the originals.
     aligned = align_features(manifest, features, by_draw)

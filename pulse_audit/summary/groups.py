@@ -1,9 +1,9 @@
 """Groups of faces: of the labels, of the originals and outputs as classified, and subsets of draws.
 
 A grouping by a label that an attribute model predicts compares that label with the output's; by
-skin tone or Monk class, the class measured on the output; an intersection, the first of its
-columns that is predicted. Any other grouping, and the whole sample, compares the attribute of the
-run's first grouping that has one.
+skin tone or Monk class, the class measured on the output; an intersection, all of its columns that
+outputs have, so that a draw is retained where every one of them is kept. Any other grouping, and
+the whole sample, compares what the run's first grouping with such a column does.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,8 @@ UNMEASURED = "not measured"
 DRAW_KEYS = ["arm", "condition", "scale", "face_id", "draw"]
 #: Number of a group that is not known or does not exist.
 NONE = -1
+#: Most groups that are compared from group to group, and corrected.
+MOST_GROUPS = 30
 
 #: Individual typology angle in degrees: lower ends (exclusive) of the classes, lightest first.
 #: Chardon et al. (1991); Del Bino and Bernerd (2013).
@@ -170,11 +173,12 @@ def face_numbers(samples: pd.DataFrame) -> IntArray:
 
 @dataclass(frozen=True, eq=False)
 class AttributeLabels:
-    """Groups of one attribute for every row of the samples; -1 where there is none.
+    """Groups of an attribute, or of an intersection, for every row of the samples; -1: none.
 
     Parameters
     ----------
     attribute : str
+        Those of an intersection are joined by commas.
     groups : sequence of str
         Names of the groups, in order.
     truth, original, output : ndarray of int, (rows,)
@@ -196,7 +200,8 @@ class AttributeLabels:
 
         Skin tone is measured alike on both sides, so that its labels are the measurements.
         """
-        return self.attribute not in TONES and bool((self.original[rows] != NONE).any())
+        measured = set(self.attribute.split(",")) <= set(TONES)
+        return not measured and bool((self.original[rows] != NONE).any())
 
     def draws(self, rows: IntArray, faces: IntArray) -> Draws | None:
         """Draws of these rows whose face has a group; None where there are none."""
@@ -230,15 +235,19 @@ class Grouping:
 
     @property
     def by_attribute(self) -> bool:
-        """Whether its groups are those of the attribute compared: outputs have them too."""
-        return self.labels is not None and self.labels.attribute == self.name
+        """Whether outputs have its groups too, and few enough to compare each with each."""
+        return (
+            self.labels is not None
+            and self.labels.attribute == self.name
+            and len(self.labels.groups) <= MOST_GROUPS
+        )
 
 
 def make_groupings(manifest: Manifest, samples: pd.DataFrame) -> list[Grouping]:
     """Make the whole sample, then every grouping of the run, each with its attribute."""
     faces, by_column = face_numbers(samples), manifest.spec.groupings
-    # The attribute of a grouping is the first column that faces and outputs both have groups of.
-    attributes: list[str | None] = []
+    # The attributes of a grouping are the columns that faces and outputs both have groups of.
+    compared: list[tuple[str, ...]] = []
     for columns in by_column:
         needed = {
             column: (f"hr_{TONES[column][0]}", f"sr_{TONES[column][0]}")
@@ -246,30 +255,86 @@ def make_groupings(manifest: Manifest, samples: pd.DataFrame) -> list[Grouping]:
             else (f"label_{column}", f"sr_{column}")
             for column in columns
         }
-        comparable = (
-            column
-            for column, names in needed.items()
-            if all(name in samples and samples[name].notna().any() for name in names)
+        compared.append(
+            tuple(
+                column
+                for column, names in needed.items()
+                if all(name in samples and samples[name].notna().any() for name in names)
+            )
         )
-        attributes.append(next(comparable, None))
-    default = next((attribute for attribute in attributes if attribute), None)
+    single = {
+        column: attribute_labels(column, manifest, samples, faces)
+        for column in dict.fromkeys(column for columns in compared for column in columns)
+    }
     labels = {
-        attribute: attribute_labels(attribute, manifest, samples, faces)
-        for attribute in dict.fromkeys(attributes)
-        if attribute is not None
+        columns: intersection([single[column] for column in columns], faces)
+        for columns in dict.fromkeys(compared)
+        if columns
     }
     # Groupings without such a column compare what the first grouping with one does.
-    fallback = labels[default] if default else None
+    fallback = next(iter(labels.values()), None)
     # The whole sample is a grouping of one group.
     groupings = [Grouping(ALL, [ALL], np.zeros(len(samples), dtype=np.int64), fallback)]
-    for columns, attribute in zip(by_column, attributes, strict=True):
+    for columns, attributes in zip(by_column, compared, strict=True):
         of_draw = assign(samples, columns)
         groups = ordered(of_draw, columns, manifest)
         numbers = of_draw.map({group: number for number, group in enumerate(groups)})
-        compared = labels[attribute] if attribute else fallback
         of_rows = np.asarray(numbers, dtype=np.int64)
-        groupings.append(Grouping(",".join(columns), groups, of_rows, compared))
+        grouping = Grouping(",".join(columns), groups, of_rows, labels.get(attributes, fallback))
+        groupings.append(grouping)
     return groupings
+
+
+def intersection(parts: Sequence[AttributeLabels], faces: IntArray) -> AttributeLabels:
+    """Combine attributes: a group for every combination, and none where one of them has none.
+
+    The model's errors in the attributes of a face need not be independent, so the confusion of the
+    combinations is counted on the run's own originals; from confusions of the single attributes,
+    as on a card, it does not follow.
+    """
+    if len(parts) == 1:
+        return parts[0]
+
+    def combined(sides: Sequence[IntArray]) -> IntArray:
+        # number of the combination, the last attribute running fastest; (rows,)
+        number = np.zeros_like(sides[0])
+        for part, side in zip(parts, sides, strict=True):
+            number = number * len(part.groups) + side
+        known = np.all([side != NONE for side in sides], axis=0)
+        return np.where(known, number, NONE)
+
+    groups = [JOIN.join(words) for words in product(*(part.groups for part in parts))]
+    truth, original, output = (
+        combined([getattr(part, side) for part in parts])
+        for side in ("truth", "original", "output")
+    )
+    confusion: Confusion | Unavailable
+    reasons = [p.confusion.reason for p in parts if isinstance(p.confusion, Unavailable)]
+    if reasons:
+        confusion = Unavailable(reasons[0])
+    elif any(p.confusion.faces is None for p in parts if isinstance(p.confusion, Confusion)):
+        confusion = Unavailable(
+            "the attribute model's card has the errors of single attributes, from which those of "
+            "their intersections do not follow"
+        )
+    elif len(groups) > MOST_GROUPS:
+        confusion = Unavailable(f"a correction of {len(groups)} groups needs more faces than a run")
+    else:
+        confusion = own_confusion(faces, truth, original, len(groups))
+    attribute = ",".join(part.attribute for part in parts)
+    return AttributeLabels(attribute, groups, truth, original, output, confusion)
+
+
+def own_confusion(
+    faces: IntArray, truth: IntArray, original: IntArray, k: int
+) -> Confusion | Unavailable:
+    """Errors of the attribute model on this run's originals, which people labelled."""
+    # one row per face, with both a label and a prediction
+    _, first = np.unique(faces, return_index=True)
+    first = first[(truth[first] != NONE) & (original[first] != NONE)]
+    if not len(first):
+        return Unavailable("no original has both a label and a prediction")
+    return Confusion.of_faces(faces[first], truth[first], original[first], k)
 
 
 def attribute_labels(
@@ -297,14 +362,7 @@ def attribute_labels(
     # Errors of the model: on this run's originals where people labelled them, else its card's.
     confusion: Confusion | Unavailable
     if (manifest.dataset if model is None else model).labels_from == "people":
-        # one row per face, with both a label and a prediction
-        _, first = np.unique(faces, return_index=True)
-        first = first[(truth[first] != NONE) & (original[first] != NONE)]
-        confusion = (
-            Confusion.of_faces(faces[first], truth[first], original[first], len(groups))
-            if len(first)
-            else Unavailable("no original has both a label and a prediction")
-        )
+        confusion = own_confusion(faces, truth, original, len(groups))
     else:
         counts = None if model is None else card_counts(model, attribute, groups)
         confusion = (

@@ -22,7 +22,7 @@ def retention(rows: Sequence[EstimateRow], grouping: str) -> Iterator[str]:
     for row in _select(rows, "retention", ALL):
         # the whole sample is compared in the attribute of the first grouping
         attribute = str((row.detail or {}).get("attribute", grouping))
-        name = ATTRIBUTE_NAMES.get(attribute, attribute)
+        name = ATTRIBUTE_NAMES.get(attribute, attribute).replace(",", " and ")
         sentence = (
             f"{row.arm} retained the apparent {name} in {_percent(row)} of draws "
             f"({row.n_faces:,} faces, {row.n_draws:,} draws)"

@@ -81,6 +81,14 @@ def test_retention_has_the_no_face_rate_beside_it_even_where_it_is_zero_or_not_m
     assert lines(to_csv(zero))[0][3:9:3] == ["retention", "no_face_rate"]
 
 
+def test_a_table_says_which_attribute_retention_compares_where_it_is_not_the_grouping():
+    race, both = {"attribute": "race"}, {"attribute": "race,gender"}
+    assert table(row("retention", detail=race)).caption.endswith("by race")
+    assert table(row("retention", detail=both)).caption.endswith("; retention of race × gender")
+    whole = arm_table(summary(row("retention", group="all", detail=race)), "clean", 8)
+    assert whole.caption.endswith("whole sample; retention of race")
+
+
 def test_arms_are_compared_over_the_whole_sample():
     rows = [row(group="all"), row(group="all", arm="bicubic", value=1.0), row()]
     compared = arm_table(summary(*rows), "clean", 8)

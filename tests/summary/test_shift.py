@@ -1,12 +1,15 @@
 """Apparent groups of outputs, from samples to rows of the summary."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from pulse_audit.fairness import sets, shift
+from pulse_audit.fairness.confusion import Confusion
 from pulse_audit.fairness.sets import joint_shares
 from pulse_audit.fairness.shift import Draws
 from pulse_audit.summary import summarise
+from pulse_audit.summary.groups import AttributeLabels, intersection
 
 RACES = ["White", "Black", "Indian"]
 
@@ -196,10 +199,84 @@ def test_skin_tone_is_compared_with_the_class_measured_on_the_output(summary):
     assert rows(summary, "retention", group_by="skin_tone", correction="original_baseline") == []
 
 
-def test_an_intersection_tests_its_first_predicted_attribute(summary):
+def test_an_intersection_of_which_outputs_have_one_attribute_says_which_it_compares(summary):
     found = rows(summary, "retention", group_by="race,gender")
     assert len(found) == 6 and {r.detail["attribute"] for r in found} == {"race"}
     assert rows(summary, "shift", group_by="race,gender") == []
+
+
+@pytest.fixture(scope="module")
+def crossed(apparent_manifest, apparent_samples):
+    """Outputs turn Male with probability .3 whatever their race; the model errs in 1 of 10."""
+    frame, rng = apparent_samples(100, arms=("pulse:g",)), np.random.default_rng(5)
+    male = frame["label_gender"] == "Male"
+    errs = pd.Series(rng.random(frame["face_id"].nunique()) < 0.1, index=frame["face_id"].unique())
+    shown = male | (rng.random(len(frame)) < 0.3)
+    for side, true, wrong in (
+        ("hr", male, frame["face_id"].map(errs)),
+        ("sr", shown, rng.random(len(frame)) < 0.1),
+    ):
+        frame[f"{side}_gender"] = np.where(true ^ wrong, "Male", "Female")
+    manifest = apparent_manifest()
+    for entry in (manifest.attributes.vocabulary, manifest.attributes.card["vocabulary"]):
+        entry["gender"] = ["Male", "Female"]
+    return manifest, frame, summarise(manifest, frame)
+
+
+def test_retention_of_an_intersection_means_that_all_its_attributes_are_kept(crossed):
+    _, frame, made = crossed
+    kept = frame["sr_race"].eq(frame["label_race"]) & frame["sr_gender"].eq(frame["label_gender"])
+    kept &= frame["status"] == "ok"
+    by_group = kept.groupby(frame["label_race"] + " × " + frame["label_gender"]).mean()
+    found = rows(made, "retention", group_by="race,gender")
+    assert {r.group: r.value for r in found} == pytest.approx(by_group.to_dict())
+    assert {r.detail["attribute"] for r in found} == {"race,gender"}
+    # less is kept than of either attribute alone
+    single = rows(made, "retention")
+    assert max(r.value for r in found) <= max(r.value for r in single)
+    cells = [r for r in rows(made, "shift", group_by="race,gender") if r.group == "Black × Female"]
+    assert sum(r.value for r in cells) == pytest.approx(1)
+    baseline = rows(made, "retention", group_by="race,gender", correction="original_baseline")
+    assert 0.6 < baseline[0].value < 0.9  # .85 x .9
+
+
+def test_an_intersection_is_corrected_by_the_errors_on_the_run_s_originals(crossed):
+    _, _, made = crossed
+    found = rows(made, "retention", group_by="race,gender", correction="corrected")
+    truth = {f"{race} × {gender}": 0.95 * planted * kept
+             for race, planted in zip(RACES, (0.9, 0.4, 0.85), strict=True)
+             for gender, kept in (("Male", 1.0), ("Female", 0.7))}  # fmt: skip
+    assert [r.group for r in found] == list(truth)
+    for row in found:
+        assert row.low <= truth[row.group] <= row.high, row
+
+
+def test_the_card_s_errors_of_single_attributes_do_not_correct_an_intersection(crossed):
+    manifest, frame, _ = crossed
+    by_model = manifest.model_copy(deep=True)
+    by_model.attributes.labels_from = "model"
+    by_model.attributes.card["confusion"]["gender"] = [[90, 10], [10, 90]]
+    made = summarise(by_model, frame[frame["face_id"] < "val/0060"])
+    assert rows(made, "retention", correction="corrected")
+    assert rows(made, "retention", group_by="race,gender", correction="corrected") == []
+    assert "do not follow" in made.unavailable["retention_corrected by race,gender"]
+
+
+def test_the_numbers_of_an_intersection_are_those_of_its_names():
+    first = AttributeLabels(
+        "a", ["x", "y"], *(np.array(v) for v in ([0, 1, 1], [0, 1, -1], [1, 1, 0])),
+        Confusion.of_faces([0, 1], [0, 1], [0, 1], 2),
+    )  # fmt: skip
+    second = AttributeLabels(
+        "b", ["u", "v", "w"], *(np.array(v) for v in ([2, 0, -1], [2, 1, 0], [2, -1, 1])),
+        Confusion.of_faces([0, 1], [2, 0], [2, 1], 3),
+    )  # fmt: skip
+    both = intersection([first, second], np.array([0, 1, 2]))
+    names = [*both.groups, None]
+    assert [names[n] for n in both.truth] == ["x × w", "y × u", None]
+    assert [names[n] for n in both.original] == ["x × w", "y × v", None]
+    assert [names[n] for n in both.output] == ["y × w", None, "x × v"]
+    assert both.confusion.counts.sum() == 2 and both.confusion.counts[2, 2] == 1
 
 
 def test_cells_of_an_intersection_are_pooled_beside_their_raw_retention(summary):
