@@ -1,8 +1,8 @@
-"""Largest gap between groups: false-pass and false-fail rates of rules on it, and their power."""
+"""Largest gap and worst group: false-pass and false-fail rates of rules on them, and power."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -15,7 +15,7 @@ from pulse_audit.calibration.scenarios import (
     share,
     successes,
 )
-from pulse_audit.stats.gaps import Decision, max_gap
+from pulse_audit.stats.gaps import Decision, max_gap, worst_group
 from pulse_audit.stats.intervals import FloatArray
 
 LIMIT = 0.20
@@ -42,6 +42,33 @@ AUDITS: tuple[tuple[PerformanceMeasure, Decision, int, float, str], ...] = (
     ("power", "pass", 200, 0.0, "equal"),
     ("power", "fail", 100, 0.4, "one pair apart"),
 )
+WORST = "pass by exact bounds of every group, fail by Sidak's level"
+#: Within-face correlations of the groups, the first of which is the worst one.
+CORRELATIONS = {
+    "0.1": (0.1,) * GROUPS,
+    "0.9": (0.9,) * GROUPS,
+    "first 0.9, others 0.1": (0.9,) + (0.1,) * 6,
+}
+#: Measure, decision counted, faces, draws, rate of the worst group, of the others, limit, ICCs.
+#: The hardest cases: for a pass, one group at the limit and the others far above it; for a fail,
+#: all groups at the limit, near 1.
+WORST_AUDITS: tuple[
+    tuple[PerformanceMeasure, Decision, int, int, float, float, float, str], ...
+] = (
+    ("false pass", "pass", 10, 10, 0.90, 0.995, 0.90, "first 0.9, others 0.1"),
+    ("false pass", "pass", 25, 10, 0.95, 0.995, 0.95, "first 0.9, others 0.1"),
+    ("false pass", "pass", 60, 10, 0.98, 0.995, 0.98, "first 0.9, others 0.1"),
+    ("false pass", "pass", 60, 5, 0.50, 0.95, 0.50, "first 0.9, others 0.1"),
+    ("false pass", "pass", 200, 10, 0.90, 0.995, 0.90, "first 0.9, others 0.1"),
+    ("false fail", "fail", 10, 2, 0.98, 0.98, 0.98, "0.1"),
+    ("false fail", "fail", 25, 2, 0.98, 0.98, 0.98, "0.1"),
+    ("false fail", "fail", 25, 2, 0.95, 0.95, 0.95, "0.9"),
+    ("false fail", "fail", 60, 2, 0.98, 0.98, 0.98, "0.9"),
+    ("false fail", "fail", 60, 10, 0.98, 0.98, 0.98, "first 0.9, others 0.1"),
+    ("false fail", "fail", 200, 5, 0.50, 0.50, 0.50, "0.9"),
+    ("power", "pass", 100, 5, 0.80, 0.80, 0.60, "0.9"),
+    ("power", "fail", 100, 5, 0.40, 0.80, 0.60, "0.9"),
+)
 
 
 def scenarios() -> Iterator[Scenario]:
@@ -55,6 +82,17 @@ def scenarios() -> Iterator[Scenario]:
         settings = _settings(25, gap, pattern)
         fails = partial(percentile_fails, faces=25, gap=gap, pattern=pattern)
         yield Scenario("largest gap", PERCENTILE, settings, "false fail", fails, ())
+    for measure, decision, faces, draws, rate, others, limit, icc in WORST_AUDITS:
+        worst = partial(
+            worst_decided, faces=faces, draws=draws, rates=(rate,) + (others,) * (GROUPS - 1),
+            iccs=CORRELATIONS[icc], limit=limit, decision=decision,
+        )  # fmt: skip
+        settings = {
+            "faces": faces, "draws": draws, "icc": icc, "worst": rate, "others": others,
+            "limit": limit,
+        }  # fmt: skip
+        high = None if measure == "power" else 0.055
+        yield Scenario("worst group", WORST, settings, measure, worst, CODE, None, high)
 
 
 def _settings(faces: int, gap: float, pattern: str) -> ScenarioSettings:
@@ -81,6 +119,29 @@ def decided(
         sums = np.concatenate(_audit(random, faces, gap, pattern))
         values = (np.arange(DRAWS) < sums[:, None]).astype(np.float64).ravel()
         hits.append(max_gap(values, owner, group, proportion=True).decide(LIMIT) == decision)
+    return share(hits)
+
+
+def worst_decided(
+    random: np.random.Generator,
+    replicates: int,
+    *,
+    faces: int,
+    draws: int,
+    rates: Sequence[float],
+    iccs: Sequence[float],
+    limit: float,
+    decision: Decision,
+) -> Performance:
+    """Share of audits in which a lower limit on the worst group gets this decision."""
+    owner = np.repeat(np.arange(len(rates) * faces), draws)
+    group = np.repeat(np.arange(len(rates)), faces * draws)
+    hits = []
+    for _ in range(replicates):
+        # successes of every face, as outcomes of its draws
+        sums = [successes(random, faces, *pair, draws) for pair in zip(rates, iccs, strict=True)]
+        values = (np.arange(draws) < np.concatenate(sums)[:, None]).astype(np.float64).ravel()
+        hits.append(worst_group(values, owner, group, proportion=True).decide(limit) == decision)
     return share(hits)
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from scipy.special import ndtri, stdtrit
 from scipy.stats import studentized_range
 
-from pulse_audit.stats.intervals import FloatArray, Groups, IntArray, wilson
+from pulse_audit.stats.intervals import FloatArray, Groups, IntArray, clopper_pearson
 from pulse_audit.stats.score import difference_interval, ratio_interval
 
 #: With fewer faces, too many resamples have no spread to be divided by.
@@ -73,17 +73,12 @@ def proportion_ratios(sample: Groups, alpha: float) -> Bounds:
 
 
 def proportion_bounds(sample: Groups, alpha: float) -> Bounds:
-    """Proportions: Wilson intervals at effective sizes, Sidak's level for all groups."""
+    """Proportions: Clopper-Pearson at effective sizes, Sidak's level for all groups."""
     p, n = sample.means(), sample.effective_sizes()
     sidak = 1 - (1 - alpha) ** (1 / len(p))
     # one-sided alpha is two-sided 2 alpha
-    individual, joint = (
-        np.array(
-            [wilson(share * size, size, 1 - level) for share, size in zip(p, n, strict=True)]
-        ).T
-        for level in (2 * alpha, sidak)
-    )
-    return Bounds(p, individual[0], individual[1], joint[0], joint[1])
+    individual, joint = (clopper_pearson(p * n, n, 1 - level) for level in (2 * alpha, sidak))
+    return Bounds(p, *individual, *joint)
 
 
 def mean_pairs(sample: Groups, alpha: float, seed: int, replicates: int) -> Bounds:

@@ -228,7 +228,7 @@ def worst_group(
         return _nothing("worst_group", sample, larger_is_worse=not higher_is_better)
     if proportion:
         bounds = contrasts.proportion_bounds(sample, alpha)
-        method = "Wilson at effective sample sizes; fail by Sidak's level"
+        method = "Clopper-Pearson at effective sample sizes; fail by Sidak's level"
     else:
         bounds = contrasts.mean_bounds(sample, alpha, seed, REPLICATES)
         method = _method_of_means(sample, "Sidak's level")

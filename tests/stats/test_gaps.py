@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from scipy.stats import norm, t, tukey_hsd
+from statsmodels.stats.proportion import proportion_confint
 
 from pulse_audit.stats.contrasts import expected_range, resampled_means, tukey
 from pulse_audit.stats.gaps import (
@@ -13,7 +14,7 @@ from pulse_audit.stats.gaps import (
     min_ratio,
     worst_group,
 )
-from pulse_audit.stats.intervals import by_group, wilson
+from pulse_audit.stats.intervals import by_group
 from pulse_audit.stats.score import difference_interval, ratio_interval
 
 
@@ -192,12 +193,45 @@ def test_ratios_of_means_that_are_not_positive_say_nothing():
     assert math.isnan(gap.value) and gap.decide(0.8) == "inconclusive"
 
 
-def test_the_worst_group_has_wilson_s_bound_alone_and_sidak_s_among_all():
+def test_the_worst_group_has_an_exact_bound_alone_and_sidak_s_among_all():
     gap = worst_group(*single(0.6, 0.8, 0.9), proportion=True)
     assert gap.value == 0.6 and gap.groups == (0,)
-    assert gap.pass_bound == pytest.approx(wilson(60, 100, 0.9)[0])
-    assert gap.fail_bound == pytest.approx(wilson(60, 100, 0.95 ** (1 / 3))[1])
+    alone, joint = (
+        proportion_confint(60, 100, alpha=level, method="beta")
+        for level in (0.1, 1 - 0.95 ** (1 / 3))
+    )
+    assert gap.pass_bound == pytest.approx(alone[0])
+    assert gap.fail_bound == pytest.approx(joint[1])
     assert gap.decide(0.5) == "pass" and gap.decide(0.75) == "fail"
+
+
+# 400 audits a cell at alpha .05, standard error 1.1 points; with Wilson's bounds and the larger
+# correlation alone 11 to 33 %
+@pytest.mark.parametrize(
+    ("faces", "draws", "rate"), [(60, 10, 0.98), (25, 10, 0.95), (10, 10, 0.9), (20, 10, 0.1)]
+)
+def test_a_worst_group_that_correlates_more_than_the_others_rarely_passes(faces, draws, rate):
+    rng, passed = np.random.default_rng([12, faces]), 0
+    for _ in range(400):
+        first = nested(rng, [rate], faces, draws, icc=0.9)
+        # the others succeed nearly always, and with little correlation
+        values, owners, groups = nested(rng, [0.995] * 6, faces, draws, icc=0.1)
+        sample = (
+            np.concatenate([first[0], values]),
+            np.concatenate([first[1], owners + faces]),
+            np.concatenate([first[2], groups + 1]),
+        )
+        passed += worst_group(*sample, proportion=True).decide(rate) == "pass"
+    assert passed / 400 <= 0.08
+
+
+@pytest.mark.parametrize(("faces", "draws", "icc"), [(10, 2, 0.1), (25, 2, 0.9), (60, 2, 0.9)])
+def test_equal_groups_at_a_high_rate_rarely_fail_in_the_worst_group(faces, draws, icc):
+    rng, failed = np.random.default_rng([13, faces]), 0
+    for _ in range(400):
+        sample = nested(rng, [0.98] * 7, faces, draws, icc)
+        failed += worst_group(*sample, proportion=True).decide(0.98) == "fail"
+    assert failed / 400 <= 0.08
 
 
 def test_the_worst_group_may_be_the_highest():

@@ -5,6 +5,7 @@ from scipy.stats import binom
 from statsmodels.stats.proportion import proportion_confint
 
 from pulse_audit.stats.intervals import (
+    clopper_pearson,
     cluster_totals,
     intraclass_correlation,
     proportion_interval,
@@ -40,6 +41,14 @@ def test_wilson_ends_are_exact_at_the_boundary():
 def test_wilson_refuses_impossible_counts(arguments):
     with pytest.raises(ValueError, match="need 0 <= successes <= n"):
         wilson(*arguments)
+
+
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+def test_exact_intervals_agree_with_statsmodels(confidence):
+    successes, n = np.array([0, 1, 10, 63.5, 70, 0]), np.array([7, 20, 20, 70.25, 70, 0.4])
+    expected = proportion_confint(successes, n, alpha=1 - confidence, method="beta")
+    assert_allclose(clopper_pearson(successes, n, confidence), expected, atol=1e-12)
+    assert clopper_pearson(0, 7)[0] == 0 and clopper_pearson(7, 7)[1] == 1
 
 
 def test_one_draw_a_face_is_the_plain_wilson_interval():
