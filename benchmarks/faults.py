@@ -8,7 +8,6 @@ from the seed, the kind and the number of the case.
 
 import argparse
 import contextlib
-import hashlib
 import json
 import os
 import platform
@@ -16,226 +15,76 @@ import random
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.damage import (
-    CANARY,
-    damaged_bytes,
-    damaged_features,
-    damaged_image,
-    damaged_json,
-    damaged_pickle,
-    damaged_program,
-    damaged_safetensors,
-    damaged_shard,
-    damaged_text,
-    damaged_torch_zip,
-)
+from benchmarks import commands, damage, handmade
+from benchmarks import foreign_files as files
+from benchmarks.foreign_files import Kind, checkpoint, one_of
 
 RESULTS = Path(__file__).parent / "results"
 #: Limits of a case: bytes of memory, seconds.
 MEMORY = 2 << 30
 SECONDS = 20.0
-#: Made once for all kinds, in the process of each of them, and removed at the end.
-SOUND_RUN = Path(tempfile.gettempdir(), f"faults-run-{os.getpid()}")
-
-# --- Kinds of input: how a sound one is made, and how it is read ---
-
-
-@dataclass(frozen=True)
-class Kind:
-    """Files that are damaged, the way of damage, and the reader."""
-
-    prepare: Callable[[Path], None]
-    files: str
-    damage: Callable[[bytes, random.Random], bytes]
-    read: Callable[[Path], object]
-
-
-def prepare_labels(folder: Path) -> None:
-    rows = [f"val/{n}.jpg,20-29,Male,{race},True" for n, race in enumerate(["White", "Black"] * 20)]
-    text = "\n".join(["file,age,gender,race,service_test", *rows]) + "\n"
-    (folder / "fairface_label_val.csv").write_text(text)
-    (folder / "val").mkdir()
-    for n in range(40):
-        (folder / f"val/{n}.jpg").write_bytes(b"x")
-
-
-def read_labels(folder: Path) -> None:
-    from pulse_audit.datasets.readers import read_faces
-    from pulse_audit.datasets.registry import load_registry
-
-    read_faces(load_registry().get("fairface"), folder)
-
-
-def prepare_registry(folder: Path) -> None:
-    from pulse_audit.datasets.registry import builtin_file
-
-    shutil.copy(builtin_file(), folder / "datasets.yaml")
-
-
-def read_registry(folder: Path) -> None:
-    from pulse_audit.datasets.registry import load_registry
-
-    load_registry(folder / "datasets.yaml")
-
-
-def prepare_spec(folder: Path) -> None:
-    (folder / "spec.yaml").write_text(
-        "dataset: lfw\nsplit: val\narms: [bicubic, 'pulse:faces']\nscales: [8, 16]\n"
-        "conditions:\n  - clean\n  - gaussian:25\ngroup_by: [race]\nper_group: 10\ndraws: 2\n"
-        "seed: 0\nresolution: 64\nsearch: fast\nmetrics: [psnr]\nsources: false\nbatch: 4\n"
-    )
-
-
-def read_spec_file(folder: Path) -> None:
-    from pulse_audit.harness.spec import make_spec, read_spec
-
-    assert make_spec(read_spec(str(folder / "spec.yaml"))).fingerprint
-
-
-def prepare_run(folder: Path) -> None:
-    """Copy a small finished run; the first call makes it, in a process that may load torch."""
-    if SOUND_RUN.exists():
-        shutil.copytree(SOUND_RUN, folder / "run")
-        return
-    options = "--dataset synthetic-faces --resolution 64 --arm bicubic --per-group 2 --draws 1"
-    command = [sys.executable, "-m", "pulse_audit.cli", "run", *options.split(), "--quiet"]
-    subprocess.run([*command, "--out", folder / "run"], check=True, capture_output=True)
-    for unused in ("images", "report"):
-        shutil.rmtree(folder / "run" / unused)
-    shutil.copytree(folder / "run", SOUND_RUN)
-
-
-def read_run(folder: Path) -> None:
-    from pulse_audit.store import open_run
-    from pulse_audit.summary.estimates import summarise_run
-
-    # The checksums of a stranger fit the shards of a stranger.
-    for sums in folder.glob("run/samples/*.sha256"):
-        names = [line.split()[1] for line in sums.read_text().splitlines()]
-        sums.write_text("".join(f"{digest(sums.parent / name)}  {name}\n" for name in names))
-    run = open_run(folder / "run")
-    summarise_run(run)
-    run.features()
-
-
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def prepare_checkpoint(name: str) -> Callable[[Path], None]:
-    def prepare(folder: Path) -> None:
-        import torch
-
-        from pulse_audit.generators.native_format import save_generator
-        from pulse_audit.generators.stylegan2 import StyleGAN2
-        from pulse_audit.generators.stylegan2_layers import StyleGAN2Config
-
-        config = StyleGAN2Config(channels=(8, 8), z_dim=8, w_dim=8, hidden=(8, 8))
-        network, path = StyleGAN2.fresh(config, 0), folder / name
-        if path.suffix == ".safetensors":
-            save_generator(network, path, {"name": "small", "crop": "ffhq"})
-        elif path.suffix == ".pt2":
-            layers = torch.nn.ConvTranspose2d(10, 6, 4), torch.nn.ConvTranspose2d(6, 3, 4, 2, 1)
-            decoder = torch.nn.Sequential(torch.nn.Unflatten(1, (10, 1, 1)), *layers).eval()
-            torch.export.save(torch.export.export(decoder, (torch.zeros(1, 10),)), path)
-        else:
-            zipped = "zip" in name
-            torch.save({"G_ema": network.weights()}, path, _use_new_zipfile_serialization=zipped)
-
-    return prepare
-
-
-def read_checkpoint_file(folder: Path) -> None:
-    from pulse_audit.generators.checkpoints import read_checkpoint
-
-    path = next(path for path in sorted(folder.iterdir()) if path.suffix != ".json")
-    if path.suffix == ".safetensors":
-        # The card of a stranger fits the weights of a stranger.
-        with contextlib.suppress(ValueError, TypeError, RecursionError):
-            card = json.loads(path.with_suffix(".json").read_bytes())
-            card["sha256"] = digest(path)
-            path.with_suffix(".json").write_text(json.dumps(card))
-    read_checkpoint(path)
-
-
-def prepare_onnx(folder: Path) -> None:
-    import onnx
-
-    helper, floats = onnx.helper, onnx.TensorProto.FLOAT
-    nodes = [
-        helper.make_node("GlobalAveragePool", ["image"], ["pooled"]),
-        helper.make_node("Flatten", ["pooled"], ["logits"]),
-    ]
-    image = helper.make_tensor_value_info("image", floats, ["n", 3, 8, 8])
-    logits = helper.make_tensor_value_info("logits", floats, ["n", 3])
-    model = helper.make_model(
-        helper.make_graph(nodes, "net", [image], [logits]),
-        opset_imports=[helper.make_opsetid("", 17)],
-        ir_version=8,
-    )
-    onnx.save(model, folder / "model.onnx")
-    (folder / "model.yaml").write_text(
-        "resolution: 8\ncrop: ffhq\nmean: [0.5, 0.4, 0.3]\nattributes:\n"
-        "  age: {output: logits, words: [young, middle, old]}\nconfusion:\n"
-        "  age: [[8, 1, 1], [1, 8, 1], [1, 1, 8]]\nnotes: [small]\n"
-    )
-
-
-def read_onnx(folder: Path) -> None:
-    from pulse_audit.faces.onnx_attributes import load_onnx
-
-    load_onnx(folder / "model.onnx")
-
-
-def prepare_image(folder: Path) -> None:
-    from PIL import Image
-
-    pixels = random.Random(0).randbytes(24 * 24 * 3)
-    image = Image.frombytes("RGB", (24, 24), pixels)
-    for suffix in ("png", "jpg", "gif", "webp", "bmp", "tiff", "ppm"):
-        image.save(folder / f"photo.{suffix}")
-
-
-def read_image(folder: Path) -> None:
-    from pulse_audit.datasets.images import UnreadableImage, decode
-    from pulse_audit.types import InputError
-
-    for path in sorted(folder.iterdir()):
-        try:
-            decode(path.read_bytes())
-        except UnreadableImage as error:
-            raise InputError(str(error)) from None
-
-
-def checkpoint(name: str, damage: Callable[..., bytes], files: str = "") -> Kind:
-    return Kind(prepare_checkpoint(name), files or name, damage, read_checkpoint_file)
-
-
+#: In this order: files by their readers, then whole commands.
 KINDS = {
-    "label tables (CSV)": Kind(prepare_labels, "*.csv", damaged_text, read_labels),
-    "datasets.yaml": Kind(prepare_registry, "*.yaml", damaged_text, read_registry),
-    "specifications (YAML)": Kind(prepare_spec, "*.yaml", damaged_text, read_spec_file),
-    "manifests": Kind(prepare_run, "run/manifest.json", damaged_json, read_run),
-    "Parquet shards": Kind(prepare_run, "run/samples/*.parquet", damaged_shard, read_run),
-    "feature archives": Kind(prepare_run, "run/features/*.npz", damaged_features, read_run),
-    "pickles": checkpoint("plain.pt", damaged_pickle),
-    "torch archives": checkpoint("zip.pt", damaged_torch_zip),
-    "safetensors": checkpoint("net.safetensors", damaged_safetensors),
-    "cards of safetensors": checkpoint("net.safetensors", damaged_json, "net.json"),
-    "programs (.pt2)": checkpoint("net.pt2", damaged_program),
-    "ONNX sidecars": Kind(prepare_onnx, "*.yaml", damaged_text, read_onnx),
-    "ONNX models": Kind(prepare_onnx, "*.onnx", damaged_bytes, read_onnx),
-    "images": Kind(prepare_image, "photo.*", damaged_image, read_image),
+    "label tables (CSV)": Kind(
+        files.prepare_labels, one_of("*.csv", damage.damaged_text), files.read_labels
+    ),
+    "datasets.yaml": Kind(
+        files.prepare_registry, one_of("*.yaml", damage.damaged_text), files.read_registry
+    ),
+    "specifications (YAML)": Kind(
+        files.prepare_spec, one_of("*.yaml", damage.damaged_text), files.read_spec_file
+    ),
+    "images": Kind(
+        files.prepare_images, one_of("photo.*", damage.damaged_image), files.read_images
+    ),
+    "manifests": Kind(
+        files.prepare_run, one_of("run/manifest.json", damage.damaged_json), files.read_run
+    ),
+    "shards": Kind(
+        files.prepare_run, one_of("run/samples/*.parquet", damage.damaged_shard), files.read_run
+    ),
+    "tables of sources": Kind(
+        files.prepare_run, one_of("run/sources/*.parquet", damage.damaged_shard), files.read_run
+    ),
+    "feature archives": Kind(
+        files.prepare_run, one_of("run/features/*.npz", damage.damaged_features), files.read_run
+    ),
+    "references.json": Kind(
+        files.prepare_references, one_of("*.json", damage.damaged_json), files.read_references_file
+    ),
+    "pickles": checkpoint("plain.pt", damage.damaged_pickle),
+    "torch archives": checkpoint("zip.pt", damage.damaged_torch_zip),
+    "safetensors": checkpoint("net.safetensors", damage.damaged_safetensors),
+    "cards of safetensors": checkpoint("net.safetensors", damage.damaged_json, "net.json"),
+    "programs (.pt2)": checkpoint("net.pt2", damage.damaged_program),
+    "NVIDIA snapshots, StyleGAN 2": files.published("cond32", damage.damaged_pickle),
+    "NVIDIA snapshots, StyleGAN 3": files.published("three", damage.damaged_pickle),
+    "StyleGAN 1 of PULSE": files.published("synthesis", damage.damaged_torch_zip),
+    "StyleGAN 1 of rosinality": files.published("grown", damage.damaged_torch_zip),
+    "StyleGAN 2 of rosinality": files.published("rosinality", damage.damaged_torch_zip),
+    "ONNX sidecars": Kind(
+        files.prepare_onnx, one_of("*.yaml", damage.damaged_text), files.read_onnx
+    ),
+    "ONNX models": Kind(
+        files.prepare_onnx, one_of("*.onnx", damage.damaged_bytes), files.read_onnx
+    ),
+    "checkpoints made by hand": files.bombs(),
+    "ONNX models made by hand": files.handmade(
+        files.prepare_onnx, handmade.ONNX, "*.onnx", files.read_onnx
+    ),
+    "shards made by hand": files.handmade(
+        files.prepare_run, handmade.PARQUET, "run/samples/u00000.parquet", files.read_run
+    ),
+    "`run` on damaged data": commands.command(commands.damage_given, commands.FRESH),
+    "`run` on a damaged run": commands.command(commands.damage_run, commands.RESUME),
+    "`report` of a damaged run": commands.command(commands.damage_run, commands.REPORT),
 }
 
 # --- Running the cases ---
@@ -243,7 +92,10 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end of a case: read, refused, traceback, killed, text (too much of it), executed."""
+    """The end of a case.
+
+    read, refused; traceback, killed, lost (a file), half-written, text (too much of it), executed.
+    """
 
     case: int
     end: str
@@ -258,8 +110,16 @@ def run_case(kind: Kind, sound: Path, name: str, seed: int, case: int) -> Outcom
     with tempfile.TemporaryDirectory(prefix="faults-") as place:
         folder = Path(place, "case")
         shutil.copytree(sound, folder)
-        victim = rng.choice(sorted(folder.glob(kind.files)))
-        victim.write_bytes(kind.damage(victim.read_bytes(), rng))
+        # In a process of its own, whose memory is not that of the reader.
+        if os.fork() == 0:
+            try:
+                kind.damage(folder, rng, case)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        if os.wait()[1]:
+            raise SystemExit("the files cannot be damaged")
         started = time.monotonic()
         child = os.fork()
         if child == 0:
@@ -284,7 +144,7 @@ def run_case(kind: Kind, sound: Path, name: str, seed: int, case: int) -> Outcom
             end, detail = json.loads(result.read_text())
         if end in ("read", "refused") and output.strip():
             end, detail = "text", output.strip().splitlines()[0][:120]
-        if any(Path(where, CANARY).exists() for where in (place, folder)):
+        if any(Path(place).rglob(damage.CANARY)):
             end, detail = "executed", "code in the file was run"
     return Outcome(case, end, detail, seconds, usage.ru_maxrss / 1024)
 
@@ -310,6 +170,8 @@ def _child(kind: Kind, folder: Path, place: Path) -> None:
         end, detail = "refused", str(error)[:120]
         if isinstance(error, InputError) and "\n" in str(error):
             end, detail = "text", f"several lines: {detail!r}"
+    except files.Fault as fault:
+        end, detail = fault.args
     except MemoryError:
         end, detail = "killed", f"over {MEMORY >> 30} GB"
     except BaseException as error:  # panics of Rust are no Exception
@@ -335,8 +197,10 @@ def run_kind(name: str, seed: int, seconds: float, most: int, only: int | None) 
                 kind.prepare(sound)
                 kind.read(sound)  # loads the modules; a sound file has to be read
                 until = time.monotonic() + seconds
-                for case in range(most) if only is None else [only]:
-                    if time.monotonic() > until:
+                count = most if kind.cases is None else kind.cases()
+                for case in range(count) if only is None else [only]:
+                    # Files made by hand are all tried, whatever time it takes.
+                    if kind.cases is None and time.monotonic() > until:
                         break
                     outcomes.append(run_case(kind, sound, name, seed, case))
                 report.write_text(json.dumps([asdict(outcome) for outcome in outcomes]))
@@ -360,20 +224,22 @@ def table(results: dict[str, list[Outcome]], arguments: argparse.Namespace) -> s
         f"{time.strftime('%Y-%m-%d')}. Limits of a case: {SECONDS:.0f} s, {MEMORY >> 30} GB.",
         "",
         "Held: read, or refused in one line. Tracebacks: any other exception, for which the "
-        "command line writes a crash file. Killed: by a signal, or at a limit. Other: more text "
-        "than one line, or code of the file was executed. Peak memory includes the program "
-        "itself; seconds are wall-clock, and the machine may be busy.",
+        "command line writes a crash file. Killed: by a signal, or at a limit. Lost: a file of the "
+        "user or a sample is gone, changed or half-written. Other: more text than one line, or "
+        "code of the file was executed. Peak memory includes the program itself; seconds are "
+        "wall-clock, and the machine may be busy.",
         "",
-        "| input | tried | held | tracebacks | killed | other | slowest, s | peak memory, MB |",
-        "|---|---|---|---|---|---|---|---|",
+        "| input | tried | held | tracebacks | killed | lost | other | slowest, s | peak, MB |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, outcomes in results.items():
         ends = Counter(outcome.end for outcome in outcomes)
         held, other = ends["read"] + ends["refused"], ends["text"] + ends["executed"]
+        lost = ends["lost"] + ends["half-written"]
         slowest, peak = max(o.seconds for o in outcomes), max(o.megabytes for o in outcomes)
         lines.append(
             f"| {name} | {len(outcomes)} | {held} | {ends['traceback']} | {ends['killed']} | "
-            f"{other} | {slowest:.1f} | {peak:,.0f} |"
+            f"{lost} | {other} | {slowest:.1f} | {peak:,.0f} |"
         )
     # A cause is a kind of end and where it came from; its first case repeats it.
     causes: dict[tuple[str, str], list[Outcome]] = {}
@@ -407,7 +273,7 @@ def main() -> None:
             results[name] = run_kind(name, arguments.seed, share, arguments.count, arguments.case)
             print(name, dict(Counter(outcome.end for outcome in results[name])), flush=True)
     finally:
-        shutil.rmtree(SOUND_RUN, ignore_errors=True)
+        shutil.rmtree(files.SOUND_RUN, ignore_errors=True)
     text = table(results, arguments)
     if arguments.kind:
         print(text, *results[arguments.kind] if arguments.case is not None else (), sep="\n")
