@@ -19,7 +19,8 @@ MAX_DEPTH = 64
 MAX_SECONDS = 15.0
 # The largest single piece: one member, one text of a pickle.
 MAX_PIECE = 2**28
-# So many objects lie between two looks at the clock: keys that collide make each of them slow.
+# So much work lies between two looks at the clock, which cost more than most objects: one for each
+# object, since keys that collide make each of them slow, and one for every 4 KiB.
 CLOCK_STEP = 256
 
 
@@ -32,7 +33,7 @@ class Budget:
 
     def __init__(self) -> None:
         self.size = self.objects = 0
-        self.next_look = CLOCK_STEP
+        self.work, self.next_look = 0, CLOCK_STEP
         # The time of this thread: a busy machine or a slow disk is not the file's fault.
         self.start = time.thread_time()
 
@@ -46,8 +47,9 @@ class Budget:
             raise Damaged(f"it has over {MAX_OBJECTS:,} objects")
         if depth > MAX_DEPTH:
             raise Damaged(f"it is nested over {MAX_DEPTH} deep")
-        if self.objects >= self.next_look or size:
-            self.next_look = self.objects + CLOCK_STEP
+        self.work += 1 + objects + (size >> 12)
+        if self.work >= self.next_look:
+            self.next_look = self.work + CLOCK_STEP
             if time.thread_time() - self.start > MAX_SECONDS:
                 raise Damaged(f"reading it takes over {MAX_SECONDS:.0f} seconds")
 

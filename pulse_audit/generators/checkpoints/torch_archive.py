@@ -75,12 +75,12 @@ class Window:
 
     def read(self, count: int = -1) -> bytes:
         """Read up to ``count`` bytes."""
-        left = max(0, self.size - self.file.tell())
-        count = left if count < 0 else min(count, left)
-        if count > self.longest:
-            raise Damaged(f"a piece of it has {count:,} bytes, over {self.longest:,}")
-        # The clock is looked at for every size, so small pieces are left to the count of objects.
-        if count > 64:
+        # Small pieces, nearly all, take no memory to speak of: the count of objects bounds them.
+        if not 0 <= count <= 64:
+            left = max(0, self.size - self.file.tell())
+            count = left if count < 0 else min(count, left)
+            if count > self.longest:
+                raise Damaged(f"a piece of it has {count:,} bytes, over {self.longest:,}")
             spend(size=count)
         return self.file.read(count)
 

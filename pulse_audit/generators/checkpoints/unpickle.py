@@ -37,6 +37,8 @@ MAX_HASH = sys.hash_info.modulus
 # What the instruction MARK pushes, and what may be a key.
 _MARK = object()
 _PLAIN = (str, int, float, bool, bytes, type(None), Name, Inert)
+# What may hold others, and what is one run of bytes.
+_SIZED, _RUNS = (list, tuple, dict, set), (str, bytes)
 
 
 class PickleMachine:
@@ -73,7 +75,7 @@ class PickleMachine:
                 # Counted by 64, for speed; what a text takes is more than its bytes in the file.
                 if count % 64 == 0:
                     spend(objects=64)
-                if argument.__class__ in (str, bytes) and len(argument) > 64:
+                if argument.__class__ in _RUNS and len(argument) > 64:
                     spend(size=sys.getsizeof(argument))
                 name = opcode.name
                 if name == "STOP":
@@ -134,9 +136,9 @@ class PickleMachine:
         name = _a(Name, self.stack.pop())
         builder = self.builders.get(str(name))
         # A builder may copy what it is given, and the same arguments may be given again and again.
-        for value in (args, kwargs, *args[:8], *list(kwargs.values())[:8]):
-            sized = isinstance(value, list | tuple | dict | set)
-            spend(objects=len(value) if sized else 0, size=_size(value))
+        values = (args, kwargs, *args[:8], *list(kwargs.values())[:8])
+        objects = sum(len(value) for value in values if isinstance(value, _SIZED))
+        spend(objects=objects, size=sum(map(_size, values)))
         self.stack.append(builder(*args, **kwargs) if builder else Inert(name, args, kwargs))
 
     def _build(self) -> None:
@@ -183,12 +185,12 @@ def hashable(key: Any) -> Any:
 
 def _size(value: Any) -> int:
     """Bytes that a long text or a run of bytes takes; nothing for all else."""
-    return sys.getsizeof(value) if isinstance(value, str | bytes) and len(value) > 64 else 0
+    return sys.getsizeof(value) if isinstance(value, _RUNS) and len(value) > 64 else 0
 
 
 def _sides(value: Any) -> tuple[int, ...]:
     """Return a shape or strides; Damaged if they are no short list of plain integers."""
-    flat = isinstance(value, list | tuple) and len(value) <= MAX_DIMENSIONS
+    flat = isinstance(value, (list, tuple)) and len(value) <= MAX_DIMENSIONS
     if not flat or not all(type(n) is int and 0 <= n < MAX_SIZE for n in value):
         raise Damaged("a tensor with an impossible shape")
     return tuple(value)
