@@ -172,7 +172,7 @@ def _figures(
     """Every figure of a grouping that has something to show."""
     by = display_name(group_by)
     every_arm = list(dict.fromkeys(row.arm for row in summary.estimates))
-    trial = on_trial(manifest, summary.estimates)
+    trial = on_trial(manifest, every_arm)
     for kind, caption in CAPTIONS.items():
         arms = every_arm if kind in OF_EVERY_ARM else trial
         figure = FIGURES[kind](summary, arms, condition, scale, group_by)

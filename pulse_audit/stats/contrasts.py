@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy.special import ndtri, stdtrit
+from scipy.special import ndtr, ndtri, stdtrit
 from scipy.stats import studentized_range
 
 from pulse_audit.stats.intervals import FloatArray, Groups, IntArray, clopper_pearson
@@ -139,21 +139,45 @@ def replicate_pairs(
 ) -> Bounds:
     """Differences of estimates that have joint bootstrap replicates, such as corrected retention.
 
-    Student's t times the bootstrap standard error, as in the estimates' own intervals; max-T for
-    all pairs. ``values`` and ``faces`` are (k,), ``replicates`` (replicates, k).
+    `joint_bounds` of all pairs. ``values`` and ``faces`` are (k,), ``replicates`` (replicates, k).
     """
     i, j = pairs(len(values))
     fewest = np.minimum(faces[i], faces[j])
+    return joint_bounds(values[i] - values[j], replicates[:, i] - replicates[:, j], fewest, alpha)
+
+
+def joint_bounds(
+    values: FloatArray,
+    replicates: FloatArray,
+    faces: IntArray,
+    alpha: float,
+    least_error: FloatArray | float = 0.0,
+) -> Bounds:
+    """Bounds on estimates that share a bootstrap, together by max-T.
+
+    Student's t times the bootstrap standard error, enlarged by n / (n - 1) as a variance is.
+
+    Parameters
+    ----------
+    values : ndarray, (m,)
+    replicates : ndarray, (replicates, m)
+        Rows with a not-a-number are left out.
+    faces : ndarray of int, (m,)
+        Faces of the smallest sample behind each estimate; below 2 its bounds are infinite.
+    alpha : float
+        One-sided for ``low`` and ``high``; two-sided and together for the joint ends.
+    least_error : ndarray, (m,), or float
+        Standard errors are at least this: where all faces agree a bootstrap does not vary.
+    """
     finite = replicates[np.isfinite(replicates).all(axis=1)]
-    differences, drawn = values[i] - values[j], finite[:, i] - finite[:, j]
-    spread = drawn.std(axis=0, ddof=1) * np.sqrt(fewest / np.maximum(fewest - 1, 1e-9))
-    # max-T: the quantile of the largest standardised deviation over pairs
-    standard = np.abs(drawn - drawn.mean(axis=0)) / np.maximum(drawn.std(axis=0, ddof=1), 1e-12)
+    deviation = finite.std(axis=0, ddof=1)
+    errors = np.maximum(deviation * np.sqrt(faces / np.maximum(faces - 1, 1e-9)), least_error)
+    # max-T: the quantile of the largest standardised deviation over all estimates
+    standard = np.abs(finite - finite.mean(axis=0)) / np.maximum(deviation, 1e-12)
     largest = float(np.quantile(standard.max(axis=1), 1 - alpha))
-    df = fewest - 1
-    # the quantile of the maximum is enlarged as Student's enlarges the normal quantile of one pair
-    enlarged = stdtrit(np.maximum(df, 1), 1 - alpha / 2) / float(ndtri(1 - alpha / 2))
-    return _student(differences, spread, df, largest * enlarged, alpha)
+    # Student's quantile at the level that this quantile is of a normal distribution
+    df = np.maximum(faces - 1, 1)
+    return _student(values, errors, faces - 1, stdtrit(df, ndtr(largest)), alpha)
 
 
 def resampled_means(sample: Groups, replicates: int, seed: int) -> tuple[FloatArray, FloatArray]:

@@ -142,14 +142,15 @@ def summarise(
                 row for grouping in groupings for row in distance_rows(subset, grouping, aligned)
             ]
     # Arms are compared on the whole sample and in the first grouping of the run alone.
-    rows += comparisons.arm_comparisons(subsets, groupings[:2], on_trial(manifest, rows), seed)
+    arms = on_trial(manifest, [subset.key.arm for subset in subsets])
+    rows += comparisons.arm_comparisons(subsets, groupings[:2], arms, seed)
     if tables is not None:
         rows += source_rows(tables, frame, manifest)
     return Summary(
         schema=SCHEMA_VERSION,
         estimates=rows,
         unavailable=dict(sorted(unavailable.items())),
-        findings=findings(manifest, rows),
+        findings=findings(manifest, rows, subsets, groupings, corrections),
     )
 
 

@@ -2,40 +2,149 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
+
+from pulse_audit.fairness.correction import CorrectedShift
+from pulse_audit.stats.contrasts import proportion_pairs
+from pulse_audit.stats.intervals import by_group, proportion_interval
 from pulse_audit.store import Manifest
 from pulse_audit.summary import text
-from pulse_audit.summary.schema import ALL, EstimateRow, Finding
+from pulse_audit.summary.claims import ALPHA, Evidence, Interval, first_screen
+from pulse_audit.summary.groups import NONE, TONES, AttributeLabels, Grouping, Subset
+from pulse_audit.summary.schema import ALL, EstimateRow, Finding, SubsetKey
+from pulse_audit.types import Unavailable
+
+#: Corrected shifts by subset and attribute.
+Corrections = Mapping[tuple[SubsetKey, str], CorrectedShift]
 
 
-def findings(manifest: Manifest, rows: Sequence[EstimateRow]) -> list[Finding]:
-    """Sentences for the first screen of the report.
+def findings(
+    manifest: Manifest,
+    rows: Sequence[EstimateRow],
+    subsets: Sequence[Subset] = (),
+    groupings: Sequence[Grouping] = (),
+    corrections: Corrections | None = None,
+) -> list[Finding]:
+    """Sentences of the report's first screen, and those behind "more".
 
     Parameters
     ----------
     manifest : Manifest
         The run's manifest.
     rows : sequence of EstimateRow
+    subsets, groupings, corrections
+        As `pulse_audit.summary.summarise` makes them.
 
     Returns
     -------
     list of Finding
-        Under the first condition and scale: for every arm on trial its retention, the composition
-        of its outputs and the net gains of groups; differences between arms on the same faces;
-        caveats of arms; gaps between groups, sources of the shift, the original baseline; then
-        feasibility, lightness, errors and the range over settings of every arm, and the width of
-        the intervals.
+        Under the first condition and scale, in the attribute of the first grouping: the claims of
+        `pulse_audit.summary.claims`; then, of every arm on trial, retention as classified, the
+        composition of its outputs, caveats, sources of the shift, feasibility, lightness and
+        errors.
     """
     if not rows:
         return [
             Finding(text="No draw is finished yet: there is nothing to report.", screen="first")
         ]
+    first = [
+        *not_measured(manifest, groupings),
+        *first_findings(manifest, subsets, groupings, corrections or {}),
+    ]
+    return first + [Finding(text=sentence) for sentence in descriptions(manifest, rows)]
+
+
+def first_findings(
+    manifest: Manifest,
+    subsets: Sequence[Subset],
+    groupings: Sequence[Grouping],
+    corrections: Corrections,
+) -> list[Finding]:
+    """Claims of the first screen: of the first setting and the first grouping by an attribute."""
+    compared = next((grouping for grouping in groupings if grouping.by_attribute), None)
+    if not subsets or compared is None or compared.labels is None:
+        return []
+    setting = subsets[0].key[1:]
+    here = [subset for subset in subsets if subset.key[1:] == setting]
+    arms = on_trial(manifest, [subset.key.arm for subset in here])
+    chosen = {subset.key.arm: subset for subset in here if subset.key.arm in arms}
+    shifts = {
+        arm: shift
+        for arm, subset in chosen.items()
+        if (shift := corrections.get((subset.key, compared.labels.attribute))) is not None
+    }
+    return first_screen(make_evidence(manifest, chosen, compared.labels, shifts))
+
+
+def make_evidence(
+    manifest: Manifest,
+    subsets: Mapping[str, Subset],
+    labels: AttributeLabels,
+    shifts: Mapping[str, CorrectedShift],
+) -> Evidence:
+    """Gather what the first screen needs: corrections, and agreement with the labels by arm."""
+    agreement, raw_gaps, fewest = {}, {}, []
+    for arm, subset in subsets.items():
+        draws = labels.draws(subset.rows, subset.faces)
+        if draws is None:
+            continue
+        agrees = (draws.truth == draws.predicted).astype(np.float64)
+        share = proportion_interval(agrees, draws.faces, confidence=1 - ALPHA / len(subsets))
+        agreement[arm] = Interval(share.low, share.value, share.high)
+        # the same by group: an inequality of agreement that is shown for some pair
+        present = np.unique(draws.truth, return_inverse=True)[1]
+        sample = by_group(agrees, draws.faces, present)
+        fewest.append(int(sample.n_faces.min()))
+        raw_gaps[arm] = 0.0
+        if len(sample.sums) > 1:
+            bounds = proportion_pairs(sample, ALPHA)
+            raw_gaps[arm] = max(0.0, float(np.maximum(bounds.all_low, -bounds.all_high).max()))
+
+    # originals: agreement of the model with people's labels
+    faces, originals = next(iter(subsets.values())), None
+    labels_from = (manifest.attributes or manifest.dataset).labels_from or "people"
+    seen = (labels.truth[faces.rows] != NONE) & (labels.original[faces.rows] != NONE)
+    if labels_from == "people" and labels.attribute not in TONES and seen.any():
+        chosen = faces.rows[seen][np.unique(faces.faces[seen], return_index=True)[1]]
+        originals = float((labels.truth[chosen] == labels.original[chosen]).mean())
+    why = labels.confusion.reason if isinstance(labels.confusion, Unavailable) else ""
+    return Evidence(
+        attribute=labels.attribute,
+        name=text.ATTRIBUTE_NAMES.get(labels.attribute, labels.attribute),
+        groups=labels.groups,
+        labels_from=labels_from,
+        shifts={arm: shift for arm, shift in shifts.items() if shift.grade == "usable"},
+        agreement=agreement,
+        originals=originals,
+        raw_gaps=raw_gaps,
+        faces=min(fewest, default=0),
+        reason=why,
+    )
+
+
+def not_measured(manifest: Manifest, groupings: Sequence[Grouping]) -> Iterator[Finding]:
+    """Say of which columns of the first grouping no output has a group, and why."""
+    columns = next(iter(manifest.spec.groupings), [])
+    for column in columns if groupings else ():
+        if column in TONES or any(
+            grouping.labels is not None and column in grouping.labels.attribute.split(",")
+            for grouping in groupings
+        ):
+            continue
+        why = manifest.unavailable.get(f"sr_{column}", "the attribute model does not predict it")
+        name = text.ATTRIBUTE_NAMES.get(column, column)
+        yield Finding(text=f"Retention of {name} was not measured: {why}.", screen="first")
+
+
+def descriptions(manifest: Manifest, rows: Sequence[EstimateRow]) -> list[str]:
+    """Sentences behind "more": they describe, with an interval for one number each."""
     # Sentences are about the first condition and scale, and the first grouping.
     setting = (rows[0].condition, rows[0].scale)
     grouping = next((",".join(columns) for columns in manifest.spec.groupings), ALL)
     here = [row for row in rows if (row.condition, row.scale) == setting]
-    arms = on_trial(manifest, [row for row in rows if row.plain])
+    arms = on_trial(manifest, [row.arm for row in rows if row.plain])
     by_arm = {arm: [row for row in here if row.arm == arm] for arm in arms}
     sentences: list[str] = []
     if len({(row.condition, row.scale) for row in rows if row.plain and row.scale}) > 1:
@@ -43,10 +152,11 @@ def findings(manifest: Manifest, rows: Sequence[EstimateRow]) -> list[Finding]:
         sentences.append(
             f"Unless stated otherwise, numbers are for condition {condition} at scale {scale}."
         )
-    # What the outputs look like comes first: within each arm, then between arms.
+    # What the outputs look like, as classified, and what the originals score.
     for of_arm in by_arm.values():
         sentences += text.retention(of_arm, grouping)
-    sentences += text.arm_differences(here, grouping)
+    sentences += text.original_baseline(here, grouping)
+    sentences += text.arm_differences(here)
 
     # A caveat is written once for all arms that share it.
     arms_of: dict[str, list[str]] = {}
@@ -55,26 +165,21 @@ def findings(manifest: Manifest, rows: Sequence[EstimateRow]) -> list[Finding]:
             arms_of.setdefault(str(caveat), []).append(arm)
     sentences += [f"{' and '.join(names)}: {caveat}." for caveat, names in arms_of.items()]
 
-    # What a gap between groups shows, where draws were lost, and what the originals score.
-    for of_arm in by_arm.values():
-        sentences += text.retention_gap(of_arm, grouping)
+    # Where draws were lost; then whether outputs fit their inputs, their lightness, and failures.
     for of_arm in by_arm.values():
         sentences += text.sources(of_arm)
-    sentences += text.original_baseline(here, grouping)
-    # Then whether outputs fit their inputs, their lightness, and failures.
     for arm, of_arm in by_arm.items():
         searches = promises_feasibility(manifest, arm)
         sentences += text.feasibility(of_arm, grouping, searches)
-        sentences += text.lightness(of_arm, grouping)
+        sentences += text.lightness(of_arm)
         sentences += text.errors(of_arm)
         sentences += text.range_over_settings([row for row in rows if row.arm == arm])
-    sentences += text.widest_interval(here, grouping)
-    return [Finding(text=sentence) for sentence in sentences]
+    return sentences
 
 
-def on_trial(manifest: Manifest, rows: Sequence[EstimateRow]) -> list[str]:
-    """Arms that were measured, without plain interpolation unless nothing else ran."""
-    arms = list(dict.fromkeys(row.arm for row in rows))
+def on_trial(manifest: Manifest, arms: Sequence[str]) -> list[str]:
+    """Of these arms, in order, all but plain interpolation, unless nothing else ran."""
+    arms = list(dict.fromkeys(arms))
     kinds = {name: arm.kind for name, arm in manifest.arms.items()}
     return [arm for arm in arms if kinds.get(arm) != "interpolation"] or arms
 

@@ -1,15 +1,13 @@
-"""Sentences made of estimates, in the words of a results section; every number has its interval.
+"""Sentences that describe estimates, in the words of a results section.
 
 Each function takes rows of one condition and scale (and, but for comparisons, of one arm) and
-yields no sentence where the rows it needs are missing. Intervals describe one group each: that two
-of them overlap does not show that groups are treated alike, and that two do not overlap is not a
-test, least of all among many pairs. The sentences say so.
+yields no sentence where the rows it needs are missing. An interval belongs to one number and to no
+comparison; what may be claimed is the matter of `pulse_audit.summary.claims`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import combinations
 
 from pulse_audit.summary.schema import ALL, EstimateRow
 
@@ -18,22 +16,27 @@ ATTRIBUTE_NAMES = {"skin_tone": "skin tone", "monk": "Monk class"}
 
 
 def retention(rows: Sequence[EstimateRow], grouping: str) -> Iterator[str]:
-    """Retention of an arm, the composition of its outputs, and which groups gain or lose."""
+    """Retention of an arm as classified, its range over groups, the composition of its outputs."""
     for row in _select(rows, "retention", ALL):
         # the whole sample is compared in the attribute of the first grouping
         attribute = str((row.detail or {}).get("attribute", grouping))
         name = ATTRIBUTE_NAMES.get(attribute, attribute).replace(",", " and ")
         sentence = (
-            f"{row.arm} retained the apparent {name} in {_percent(row)} of draws "
+            f"As classified, {row.arm} retained the apparent {name} in {_percent(row)} of draws "
             f"({row.n_faces:,} faces, {row.n_draws:,} draws)"
         )
         groups = _select(rows, "retention", grouping)
         if len(groups) > 1:
             lowest, highest = _extremes(groups)
             sentence += (
-                f"; lowest for {lowest.group}, {_percent(lowest)}; "
-                f"highest for {highest.group}, {_percent(highest)}"
+                f", from {_points(lowest.value)} % ({lowest.group}) to "
+                f"{_points(highest.value)} % ({highest.group})"
             )
+            gaps = [r for r in rows if (r.metric, r.group_by) == ("retention", grouping)]
+            gaps = [r for r in gaps if (r.correction, r.statistic) == ("raw", "max_gap")]
+            for gap in (g for g in gaps if (g.detail or {}).get("at_equality") is not None):
+                spread = _points(float(str((gap.detail or {})["at_equality"])))
+                sentence += f"; equal groups would spread over {spread} points by chance"
         yield f"{sentence}."
 
         # Composition of the outputs; what is missing to 100 % has no apparent group.
@@ -43,84 +46,20 @@ def retention(rows: Sequence[EstimateRow], grouping: str) -> Iterator[str]:
             listed = ", ".join(f"{_percent(share)} {share.group}" for share in ranked)
             rest = 1.0 - sum(map(_value, shares))
             unclassified = f"; {_points(rest)} % have no apparent group" if rest > 0.005 else ""
-            yield f"Apparent {name} of its outputs: {listed}{unclassified}."
-
-        # Of the groups whose interval excludes 0, the largest and the smallest gain.
-        gains = [gain for gain in _select(rows, "net_flow", attribute) if _excludes_zero(gain)]
-        if gains:
-            ends = _extremes(gains)[::-1] if len(gains) > 1 else gains
-            listed = "; ".join(f"{g.group} {100 * _value(g):+.0f} [{_ends(g)}]" for g in ends)
-            yield f"Net gain by conversion, in percentage points of all outputs: {listed}."
+            yield f"Apparent {name} of its outputs, as classified: {listed}{unclassified}."
 
 
-def arm_differences(rows: Sequence[EstimateRow], grouping: str) -> Iterator[str]:
-    """Differences between arms on the same faces: in retention, and in a share of the outputs."""
-
-    def differing(row: EstimateRow) -> str:
-        ends = "no interval" if row.low is None else _ends(row)
-        word = "more" if _value(row) >= 0 else "less"
-        return f"{abs(100 * _value(row)):.0f} points {word} often [{ends}]"
-
-    differences = [row for row in rows if row.statistic == "difference"]
-    retained = [row for row in differences if row.metric == "retention"]
-    for row in (row for row in retained if row.group_by == ALL):
-        # Retention of the two arms, overall and for the group in which they differ most.
-        other = (row.detail or {}).get("minus")
-        pair = [
-            r for r in differences if r.arm == row.arm and (r.detail or {}).get("minus") == other
-        ]
-        sentence = f"On the same faces, {row.arm} retained the group {differing(row)} than {other}"
-        groups = [r for r in pair if (r.metric, r.group_by) == ("retention", grouping)]
-        if groups:
-            widest = max(groups, key=lambda r: abs(_value(r)))
-            sentence += f"; the largest difference is for {widest.group}, {differing(widest)}"
-        overall = (
-            "The overall difference is significant at the 5 % level (one comparison)"
-            if _excludes_zero(row)
-            else "No overall difference is shown"
-        )
-        yield f"{sentence}. {overall}."
-
-        # The apparent group in whose share of the outputs they differ most.
-        shares = [r for r in pair if r.metric == "output_share" and r.low is not None]
-        shares = [r for r in shares if r.value is not None]
-        if shares:
-            widest = max(shares, key=lambda r: abs(_value(r)))
-            word = "higher" if _value(widest) >= 0 else "lower"
+def arm_differences(rows: Sequence[EstimateRow]) -> Iterator[str]:
+    """Differences of retention between arms on the same faces, as classified."""
+    for row in rows:
+        if (row.statistic, row.metric, row.group_by) == ("difference", "retention", ALL):
+            ends = "no interval" if row.low is None else _ends(row)
+            word = "more" if _value(row) >= 0 else "less"
             yield (
-                f"The share of outputs that appear {widest.group} is "
-                f"{abs(100 * _value(widest)):.0f} points {word} with {row.arm} than with {other} "
-                f"[{_ends(widest)}], the largest of {len(shares)} differences (95 % intervals, "
-                "each for one comparison)."
+                f"On the same faces, as classified, {row.arm} retained the group "
+                f"{abs(100 * _value(row)):.0f} points {word} often [{ends}] than "
+                f"{(row.detail or {}).get('minus')}."
             )
-
-
-def retention_gap(rows: Sequence[EstimateRow], grouping: str) -> Iterator[str]:
-    """Largest gap of retention between groups: the corrected one where that can be trusted."""
-    of_groups = [row for row in rows if (row.metric, row.group_by) == ("retention", grouping)]
-    gaps = [row for row in of_groups if row.statistic == "max_gap"]
-    # A correction of grade "weak" is shown and decides nothing.
-    grades = {(r.detail or {}).get("grade") for r in of_groups if r.correction == "corrected"}
-    corrected = [row for row in gaps if row.correction == "corrected" and "usable" in grades]
-    how = ", corrected for the attribute model's errors," if corrected else ""
-    for row in (corrected or [row for row in gaps if row.correction == "raw"])[:1]:
-        detail = row.detail or {}
-        ends = f"{detail.get('highest')} over {detail.get('lowest')}"
-        gap = f"the largest gap of retention{how} is {_points(row.value)} points ({ends})"
-        # the lower bound allows for every pair; 0 where no pair is shown to differ
-        if row.low:
-            yield (
-                f"{row.arm} retained groups unequally: {gap}, at least {_points(row.low)} points "
-                "after correcting for all pairwise comparisons."
-            )
-            continue
-        sentence = f"Unequal retention by {row.arm} is neither shown nor ruled out: {gap}"
-        if detail.get("at_equality") is not None:
-            mean = _points(float(str(detail["at_equality"])))
-            sentence += f", where equal groups would average {mean} points at this sample size"
-        if row.high is not None:
-            sentence += f"; gaps of up to {_points(row.high)} points are compatible with the data"
-        yield f"{sentence}."
 
 
 def sources(rows: Sequence[EstimateRow]) -> Iterator[str]:
@@ -169,65 +108,30 @@ def original_baseline(rows: Sequence[EstimateRow], grouping: str) -> Iterator[st
 
 
 def feasibility(rows: Sequence[EstimateRow], grouping: str, searches: bool) -> Iterator[str]:
-    """Feasible rate of an arm, its lowest and highest group, and what their intervals show."""
+    """Feasible rate of an arm, and its range over groups."""
     groups, by_group = _select(rows, "feasible_rate", grouping), ""
     if len(groups) > 1:
         lowest, highest = _extremes(groups)
-        # pairs of groups whose intervals do not overlap
-        pairs = list(combinations(groups, 2))
-        apart = [
-            (a, b)
-            for a, b in pairs
-            if a.low is not None and a.high is not None and b.low is not None and b.high is not None
-            if a.low > b.high or b.low > a.high
-        ]
         by_group = (
-            f" It is {_points(lowest.value)} % in every group of {grouping}."
+            f"; {_points(lowest.value)} % in every group of {grouping}"
             if lowest.value == highest.value
-            else f" Lowest for {lowest.group}, {_percent(lowest)}; "
-            f"highest for {highest.group}, {_percent(highest)}."
+            else f", from {_points(lowest.value)} % ({lowest.group}) to "
+            f"{_points(highest.value)} % ({highest.group}), of which chance explains a part"
         )
-        if apart:
-            widest = max(apart, key=lambda pair: abs(_value(pair[0]) - _value(pair[1])))
-            names = " and ".join(row.group for row in sorted(widest, key=_value))
-            count = f" ({len(apart)} pairs of {len(pairs)})" if len(apart) > 1 else ""
-            by_group += (
-                f" The intervals of {names} do not overlap{count}: an indication of a difference, "
-                f"not a test, and without correction for {_count(len(pairs), 'comparison')}."
-            )
-        else:
-            by_group += " All intervals overlap: this neither shows a difference nor rules one out."
     verb = "found a feasible image in" if searches else "gave an image that fits its input in"
     for row in _select(rows, "feasible_rate", ALL):
         sample = f"{_count(row.n_faces, 'face')}, {_count(row.n_draws, 'draw')}"
-        yield f"{row.arm} {verb} {_percent(row)} of draws ({sample}).{by_group}"
+        yield f"{row.arm} {verb} {_percent(row)} of draws ({sample}){by_group}."
 
 
-def lightness(rows: Sequence[EstimateRow], grouping: str) -> Iterator[str]:
-    """Mean shift of lightness of an arm, and the group with the largest."""
-
-    def signed(row: EstimateRow) -> str:
-        if row.low is None or row.high is None:
-            return f"{row.value:+.1f} (one face, no interval)"
-        return f"{row.value:+.1f} [{row.low:+.1f}, {row.high:+.1f}]"
-
-    groups, by_group = _select(rows, "lightness_shift", grouping), ""
-    if len(groups) > 1:
-        largest = max(groups, key=lambda row: abs(_value(row)))
-        above = sum((row.low or 0.0) > 0 for row in groups)
-        below = sum((row.high or 0.0) < 0 for row in groups)
-        by_group = (
-            f" Largest for {largest.group}: {signed(largest)} L*; the interval lies above 0 in "
-            f"{above} of {len(groups)} groups and below 0 in {below}."
-        )
-    for row in (row for row in _select(rows, "lightness_shift", ALL) if row.low is not None):
-        if not _excludes_zero(row):
-            mean = f"{row.arm} shifts lightness by {signed(row)} L* on average"
-            yield f"{mean}: no direction is shown.{by_group}"
-        else:
-            word = "lighter" if _value(row) > 0 else "darker"
-            comparison = f"Outputs of {row.arm} are {word} than their originals"
-            yield f"{comparison}: {signed(row)} L* on average.{by_group}"
+def lightness(rows: Sequence[EstimateRow]) -> Iterator[str]:
+    """Mean shift of lightness of an arm."""
+    for row in _select(rows, "lightness_shift", ALL):
+        if row.low is not None and row.high is not None:
+            yield (
+                f"Mean lightness of {row.arm}'s outputs less their originals': "
+                f"{row.value:+.1f} [{row.low:+.1f}, {row.high:+.1f}] L*."
+            )
 
 
 def errors(rows: Sequence[EstimateRow]) -> Iterator[str]:
@@ -251,24 +155,6 @@ def range_over_settings(rows: Sequence[EstimateRow]) -> Iterator[str]:
         )
 
 
-def widest_interval(rows: Sequence[EstimateRow], grouping: str) -> Iterator[str]:
-    """Width of the widest interval of a group's feasible rate: what the sample cannot resolve."""
-    # (width, row) of every group of every arm
-    rates = [
-        (row.high - row.low, row)
-        for row in rows
-        if row.plain and row.metric == "feasible_rate" and row.group_by == grouping != ALL
-        if row.low is not None and row.high is not None
-    ]
-    if len(rates) > 1:
-        width, row = max(rates, key=lambda pair: pair[0])
-        yield (
-            f"With {_count(row.n_faces, 'face')} in group {row.group}, the interval of its "
-            f"feasible rate is {100 * width:.0f} points wide: smaller differences between groups "
-            "cannot be distinguished from chance."
-        )
-
-
 def _select(rows: Sequence[EstimateRow], metric: str, group_by: str) -> list[EstimateRow]:
     """Raw values of one metric by the groups of a grouping, as far as there are values."""
     return [
@@ -285,10 +171,6 @@ def _value(row: EstimateRow) -> float:
 def _extremes(rows: Sequence[EstimateRow]) -> tuple[EstimateRow, EstimateRow]:
     """Rows of the lowest and the highest value."""
     return min(rows, key=_value), max(rows, key=_value)
-
-
-def _excludes_zero(row: EstimateRow) -> bool:
-    return row.low is not None and row.high is not None and not row.low <= 0 <= row.high
 
 
 def _points(share: float | None) -> str:

@@ -1,0 +1,402 @@
+"""What an audit claims first: who was kept, who became whom, how arms differ, what is not shown.
+
+All quantities of the first screen are corrected for the attribute model's errors and have joint
+bootstrap replicates: retention of every arm and group, differences of groups and of arms, and the
+cells of the shift matrix. They form one family: their max-T intervals hold together with 95 %
+confidence (Romano and Wolf 2005, JASA 100:94), so that a sentence may pick the largest of them.
+Where the errors cannot be corrected nothing is claimed, and the reason is the finding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from pulse_audit.fairness.correction import CorrectedShift
+from pulse_audit.stats.contrasts import joint_bounds
+from pulse_audit.stats.intervals import FloatArray
+from pulse_audit.summary.schema import ALL, Claim, Finding
+
+#: Level of all claims of the first screen together.
+ALPHA = 0.05
+#: Smaller differences are not claimed.
+LEAST_DIFFERENCE = 0.01
+#: Groups, or arms, whose retention differs by no more are called alike.
+MARGIN = 0.10
+#: An interval of retention wider than this says too little to be printed.
+WIDEST = 0.50
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with ends that hold together with those of the whole family."""
+
+    low: float
+    value: float
+    high: float
+
+    def reversed(self) -> Interval:
+        """Interval of the same quantity with its sign changed."""
+        return Interval(-self.high, -self.value, -self.low)
+
+
+class Quantity(NamedTuple):
+    """A member of the family: retention, a cell, or a difference of two groups or arms.
+
+    ``group`` -1 is the whole sample.
+    """
+
+    kind: Literal["kept", "cell", "groups", "arms"]
+    arm: str
+    group: int = -1
+    other_group: int = -1
+    other_arm: str = ""
+
+
+class Family:
+    """Quantities that share a bootstrap, until `intervals` bounds all of them together."""
+
+    def __init__(self) -> None:
+        self._quantities: list[Quantity] = []
+        self._replicates: list[FloatArray] = []
+        # value, faces of the smallest sample, least standard error
+        self._numbers: list[tuple[float, float, float]] = []
+
+    def add(
+        self, quantity: Quantity, value: float, drawn: FloatArray, faces: float, least_error: float
+    ) -> None:
+        """Add a quantity with its replicates, (replicates,)."""
+        self._quantities.append(quantity)
+        self._replicates.append(drawn)
+        self._numbers.append((value, faces, least_error))
+
+    def intervals(self) -> dict[Quantity, Interval]:
+        """Max-T intervals of all quantities together, at the level `ALPHA`."""
+        values, faces, least = np.array(self._numbers).T
+        drawn = np.stack(self._replicates, axis=1)
+        bounds = joint_bounds(values, drawn, faces.astype(np.int64), ALPHA, least)
+        ends = np.stack([bounds.all_low, values, bounds.all_high], axis=1).tolist()
+        return {name: Interval(*each) for name, each in zip(self._quantities, ends, strict=True)}
+
+
+@dataclass(frozen=True, eq=False)
+class JointIntervals:
+    """Intervals that hold together, those of shares within [0, 1].
+
+    ``kept`` has the retention of every arm; ``cells`` of an arm the share of a group (row) that
+    became another (column); ``groups`` its retention of one group less another's; ``arms`` the
+    retention of one arm less another's.
+    """
+
+    kept: Mapping[str, Interval]
+    cells: Mapping[str, Mapping[tuple[int, int], Interval]]
+    groups: Mapping[str, Mapping[tuple[int, int], Interval]]
+    arms: Mapping[tuple[str, str], Interval]
+
+
+def joint_intervals(shifts: Mapping[str, CorrectedShift]) -> JointIntervals:
+    """Intervals of all arms, and of the groups that have faces in all of them.
+
+    A standard error is at least that of a share which one face of n + 2 does not have: where all
+    faces agree, the bootstrap does not vary.
+    """
+    family, wholes = Family(), dict[str, tuple[float, FloatArray, float]]()
+    has_faces = np.all([shift.faces > 0 for shift in shifts.values()], axis=0)
+    groups: list[int] = np.flatnonzero(has_faces).tolist()
+    for arm, shift in shifts.items():
+        size, values, drawn = shift.faces, shift.values, shift.replicates
+        # the change of a corrected share if all faces changed their apparent group, (k,)
+        reach = np.ptp(np.linalg.inv(shift.confusion.shares), axis=0)
+        rare = np.sqrt((size + 1.0) / np.maximum(size, 1)) / (size + 2.0)
+        least = rare[:, None] * reach
+        for i in groups:
+            for j in range(len(size)):
+                quantity = Quantity("kept" if i == j else "cell", arm, i, j)
+                family.add(quantity, values[i, j], drawn[:, i, j], size[i], least[i, j])
+        for i, j in combinations(groups, 2):
+            difference = drawn[:, i, i] - drawn[:, j, j]
+            error, fewest = float(np.hypot(least[i, i], least[j, j])), min(size[i], size[j])
+            value = values[i, i] - values[j, j]
+            family.add(Quantity("groups", arm, i, j), value, difference, fewest, error)
+        # the whole sample: its groups weighted by their draws
+        weights = shift.draws[groups] / shift.draws[groups].sum()
+        diagonal = drawn[:, groups, groups] @ weights
+        value = float(values[groups, groups] @ weights)
+        error = float(np.linalg.norm(weights * least[groups, groups]))
+        family.add(Quantity("kept", arm), value, diagonal, size[groups].sum(), error)
+        wholes[arm] = value, diagonal, error
+    for arm, other in combinations(shifts, 2):
+        (value, diagonal, error), (value_2, diagonal_2, _) = wholes[arm], wholes[other]
+        faces = min(shifts[arm].faces.sum(), shifts[other].faces.sum())
+        quantity = Quantity("arms", arm, other_arm=other)
+        family.add(quantity, value - value_2, diagonal - diagonal_2, faces, error)
+
+    intervals = family.intervals()
+    kept: dict[str, Interval] = {}
+    cells: dict[str, dict[tuple[int, int], Interval]] = {arm: {} for arm in shifts}
+    differences: dict[str, dict[tuple[int, int], Interval]] = {arm: {} for arm in shifts}
+    arms: dict[tuple[str, str], Interval] = {}
+    for (kind, arm, i, j, other), interval in intervals.items():
+        ends = (interval.low, interval.value, interval.high)
+        if kind == "cell":
+            cells[arm][i, j] = Interval(*(min(max(end, 0.0), 1.0) for end in ends))
+        elif kind == "kept" and i < 0:
+            kept[arm] = Interval(*(min(max(end, 0.0), 1.0) for end in ends))
+        elif kind == "arms":
+            arms[arm, other] = interval
+        elif kind == "groups":
+            # A true share is at most 1, whatever the estimate (errors on outputs that depend on
+            # those on originals push it above): no group exceeds another by more than 1 less it.
+            most_i = 1 - min(1.0, intervals[Quantity("kept", arm, j, j)].high)
+            most_j = 1 - min(1.0, intervals[Quantity("kept", arm, i, i)].high)
+            low, high = min(interval.low, most_i), max(interval.high, -most_j)
+            differences[arm][i, j] = Interval(low, interval.value, high)
+            differences[arm][j, i] = differences[arm][i, j].reversed()
+    return JointIntervals(kept, cells, differences, arms)
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What the first screen is made of: the arms on trial under one condition and scale.
+
+    Parameters
+    ----------
+    attribute : str
+        As in the samples; ``group_by`` of all claims.
+    name : str
+        The attribute in a sentence.
+    groups : sequence of str, (k,)
+    labels_from : str
+        ``people`` or ``model``.
+    shifts : mapping of str to CorrectedShift
+        Of the arms whose correction can be used, with aligned bootstrap replicates.
+    agreement : mapping of str to (low, value, high)
+        Of every arm: share of draws whose output the attribute model gives the face's label.
+    originals : float or None
+        The same share of the originals; None where it is 1 by construction or unknown.
+    raw_gaps : mapping of str to float
+        Of every arm: the difference of agreement between groups that is shown at the level `ALPHA`,
+        0 if none. Where a model gave the labels, an inequality must be shown by both.
+    planted : mapping of str to ndarray, (k, k)
+        True shift matrices of planted arms.
+    faces : int
+        Of the smallest group that has any.
+    reason : str
+        Why corrections cannot be used, where sample size is not the reason.
+    """
+
+    attribute: str
+    name: str
+    groups: Sequence[str]
+    labels_from: str
+    shifts: Mapping[str, CorrectedShift]
+    agreement: Mapping[str, Interval]
+    originals: float | None
+    raw_gaps: Mapping[str, float]
+    planted: Mapping[str, FloatArray] = field(default_factory=dict)
+    faces: int = 0
+    reason: str = ""
+
+    def claim(
+        self,
+        metric: str,
+        arm: str,
+        direction: Literal["higher", "lower", "unequal", "equivalent"],
+        points: float,
+        group: str | None = None,
+        *,
+        to_group: str | None = None,
+        than_group: str | None = None,
+        minus: str | None = None,
+    ) -> Claim:
+        """Make a claim about corrected shares; ``points`` are per cent."""
+        return Claim(
+            metric=metric,
+            correction="corrected",
+            arm=arm,
+            minus=minus,
+            group_by=ALL if group == ALL else self.attribute,
+            group=group,
+            than_group=than_group,
+            to_group=to_group,
+            direction=direction,
+            bound=points / 100,
+        )
+
+
+def first_screen(evidence: Evidence) -> list[Finding]:
+    """At most four sentences: who was kept, groups compared, who became whom, arms compared."""
+    if not evidence.shifts:
+        return agreement(evidence, list(evidence.agreement)) if evidence.agreement else []
+    intervals = joint_intervals(evidence.shifts)
+    # arms whose retention is known well enough to be worth a number
+    measured = [
+        arm for arm, interval in intervals.kept.items() if interval.high - interval.low <= WIDEST
+    ]
+    findings: list[Finding] = []
+    if measured:
+        findings += [kept(evidence, intervals, measured)]
+    if rest := [arm for arm in evidence.agreement if arm not in measured]:
+        findings += agreement(evidence, rest)
+    if measured:
+        findings += [compared_groups(evidence, intervals, measured)]
+        findings += [became(evidence, intervals, measured)]
+    if len(measured) > 1:
+        findings += [compared_arms(evidence, intervals, measured)]
+    return findings
+
+
+def kept(evidence: Evidence, intervals: JointIntervals, arms: Sequence[str]) -> Finding:
+    """Retention of every arm; both ends of each interval are claims."""
+    parts, claims = [], []
+    for arm in arms:
+        interval = intervals.kept[arm]
+        low, high = floor(interval.low), ceiling(interval.high)
+        parts.append(f"{100 * interval.value:.0f} % [{low}, {high}] by {arm}")
+        claims += [
+            evidence.claim("retention", arm, "higher", low, ALL),
+            evidence.claim("retention", arm, "lower", high, ALL),
+        ]
+    text = (
+        f"Corrected for classifier errors, the apparent {evidence.name} was kept in "
+        f"{joined(parts)} of draws."
+    )
+    return Finding(text=text, screen="first", claims=claims)
+
+
+def agreement(evidence: Evidence, arms: Sequence[str]) -> list[Finding]:
+    """Uncorrected agreement with the labels, where no correction can be used: no claim."""
+    shares = []
+    for arm in arms:
+        ends = evidence.agreement[arm]
+        percent = f"{100 * ends.value:.0f} % [{floor(ends.low)}, {ceiling(ends.high)}]"
+        shares.append(f"{percent} of outputs of {arm}")
+    label = f"{evidence.name} label"
+    if evidence.labels_from == "model":
+        label = f"model's {evidence.name} label of the original"
+    text = f"The classifier agrees with the {label} in {joined(shares)}"
+    if evidence.originals is not None:
+        text += f", and in {100 * evidence.originals:.0f} % of originals"
+    why = evidence.reason or f"{evidence.faces} faces a group are too few to correct its errors"
+    cannot = f"{why}: who was kept and who became whom is not shown for {joined(arms, 'or')}"
+    return [Finding(text=sentence(each), screen="first") for each in (text, cannot)]
+
+
+def compared_groups(evidence: Evidence, intervals: JointIntervals, arms: Sequence[str]) -> Finding:
+    """Inequality of retention between groups: shown, ruled out beyond the margin, or neither."""
+    parts, claims = [], []
+    open_arms: dict[str, list[str]] = {}
+    for arm in arms:
+        if not (pairs := intervals.groups[arm]):
+            continue
+        (i, j), widest = max(pairs.items(), key=lambda pair: pair[1].low)
+        most = ceiling(min(1.0, max(interval.high for interval in pairs.values())))
+        least = floor(widest.low)
+        is_supported = evidence.labels_from == "people" or evidence.raw_gaps.get(arm, 0.0) > 0
+        if widest.low >= LEAST_DIFFERENCE and is_supported:
+            one, other = evidence.groups[i], evidence.groups[j]
+            parts.append(f"{arm} kept {one} at least {least} points more often than {other}")
+            claims += [
+                evidence.claim("retention", arm, "unequal", least),
+                evidence.claim("retention", arm, "higher", least, one, than_group=other),
+            ]
+        elif most <= 100 * MARGIN:
+            parts.append(f"{arm} kept all groups alike to within {100 * MARGIN:.0f} points")
+            claims.append(evidence.claim("retention", arm, "equivalent", 100 * MARGIN))
+        else:
+            open_arms.setdefault(not_ruled_out(most, evidence.faces), []).append(arm)
+    parts += [
+        f"unequal treatment by {joined(names, 'or')} is not shown ({bound})"
+        for bound, names in open_arms.items()
+    ]
+    k = int((next(iter(evidence.shifts.values())).faces > 0).sum())
+    among = f" (of {k * (k - 1) // 2} pairs of groups)" if claims else ""
+    return Finding(text=sentence("; ".join(parts) + among), screen="first", claims=claims)
+
+
+def became(evidence: Evidence, intervals: JointIntervals, arms: Sequence[str]) -> Finding:
+    """Conversion from group to group that is shown to be largest, of every arm."""
+    parts, claims, none = [], [], []
+    for arm in arms:
+        cells = intervals.cells[arm]
+        (i, j), largest = max(cells.items(), key=lambda cell: cell[1].low)
+        if largest.low < LEAST_DIFFERENCE:
+            none.append(arm)
+            continue
+        group, to_group = evidence.groups[i], evidence.groups[j]
+        least = floor(largest.low)
+        truth = ""
+        if arm in evidence.planted:
+            truth = f", planted: {100 * evidence.planted[arm][i, j]:.0f} %"
+        parts.append(
+            f"{arm} turned at least {least} % of {group} faces {to_group} "
+            f"(largest of {len(cells)} conversions{truth})"
+        )
+        claims.append(evidence.claim("shift", arm, "higher", least, group, to_group=to_group))
+    if none:
+        parts.append(f"no conversion between groups by {joined(none, 'or')} is shown")
+    return Finding(text=sentence("; ".join(parts)), screen="first", claims=claims)
+
+
+def compared_arms(evidence: Evidence, intervals: JointIntervals, arms: Sequence[str]) -> Finding:
+    """Differences of retention between arms on the same faces."""
+    parts, claims, unclear, most = [], [], [], 0
+    for one, other in combinations(arms, 2):
+        interval = intervals.arms[one, other]
+        if interval.high < 0:
+            one, other, interval = other, one, interval.reversed()
+        reach = ceiling(min(1.0, max(-interval.low, interval.high)))
+        if interval.low >= LEAST_DIFFERENCE:
+            least = floor(interval.low)
+            parts.append(f"{one} kept it at least {least} points more often than {other}")
+            claims.append(evidence.claim("retention", one, "higher", least, ALL, minus=other))
+        elif reach <= 100 * MARGIN:
+            parts.append(f"{one} and {other} kept it alike to within {100 * MARGIN:.0f} points")
+            claims.append(
+                evidence.claim("retention", one, "equivalent", 100 * MARGIN, ALL, minus=other)
+            )
+        else:
+            unclear.append(f"{one} and {other}")
+            most = max(most, reach)
+    if unclear:
+        parts.append(
+            f"no difference between {joined(unclear)} is shown "
+            f"({not_ruled_out(most, evidence.faces)})"
+        )
+    text = f"On the same faces, {'; '.join(parts)}."
+    return Finding(text=text, screen="first", claims=claims)
+
+
+def not_ruled_out(points: int, faces: int) -> str:
+    """Say what remains possible; an interval up to everything is not worth printing."""
+    if points >= 100 * WIDEST:
+        return f"{faces} faces a group are too few to tell"
+    return f"up to {points} points are not ruled out"
+
+
+def floor(share: float) -> int:
+    """Per cent, rounded down: a bound that is printed must not exceed the one computed."""
+    return math.floor(100 * share + 1e-9)
+
+
+def ceiling(share: float) -> int:
+    """Per cent, rounded up."""
+    return math.ceil(100 * share - 1e-9)
+
+
+def joined(parts: Sequence[str], word: str = "and") -> str:
+    """Join as in ``a, b and c``; more than four parts are cut after the third."""
+    if len(parts) > 4:
+        parts = [*parts[:3], f"{len(parts) - 3} more"]
+    return f" {word} ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
+
+
+def sentence(text: str) -> str:
+    """Begin with a capital, unless with the name of an arm, and end with a full stop."""
+    is_word = text.split()[0].isalpha() and text.split()[0] in ("unequal", "no")
+    return f"{text[0].upper() if is_word else text[0]}{text[1:]}."
