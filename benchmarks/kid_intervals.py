@@ -17,24 +17,12 @@ from pathlib import Path
 import numpy as np
 from scipy.special import stdtrit
 
+from pulse_audit.calibration.distances import true_distance
 from pulse_audit.stats.distances import kernel_distance
 
 DRAWS = 3
 SHIFTS = {"alike": (0.0, 1.0), "less spread": (0.0, 0.6), "near": (0.2, 1.0), "apart": (1.0, 1.0)}
 COLUMNS = ("faces", "originals", "features", "cell", "truth", "mean", "method", "covered", "width")
-
-
-def expected_kernel(m, s, n, t):
-    """E (x.y/d + 1)^3 for independent x ~ N(m, s) and y ~ N(n, t)."""
-    d = len(m)
-    c, v = 1 + m @ n / d, n @ s @ n / d**2
-    quadratic = c * (np.trace(t @ s) + m @ t @ m) + 2 * n @ s @ t @ m / d
-    return c**3 + 3 * c * v + 3 * quadratic / d**2
-
-
-def true_distance(m, s, n, t):
-    within = expected_kernel(m, s, m, s) + expected_kernel(n, t, n, t)
-    return within - 2 * expected_kernel(m, s, n, t)
 
 
 def simulate(rng, faces, strangers, d, shift, scale):

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from pulse_audit import store
+from pulse_audit.calibration.scenarios import categories
 from pulse_audit.stats.intervals import FloatArray, IntArray
 
 Outputs: TypeAlias = Literal["the originals", "other photos", "equal arms", "shifted"]
@@ -195,14 +196,6 @@ def simulated_audit(design: AuditDesign, random: np.random.Generator) -> Simulat
         [random.multinomial(size, row) for size, row in zip(counts.sum(axis=1), model, strict=True)]
     )
     return SimulatedAudit(manifest_of(design, card), pd.concat(frames, ignore_index=True), truth)
-
-
-def categories(numbers: FloatArray, shares: FloatArray) -> IntArray:
-    """Category of each uniform number, (...), by rows of probabilities (..., k) that sum to 1."""
-    # how many cumulative probabilities the number exceeds
-    below = np.cumsum(shares, axis=-1)[..., :-1]
-    chosen: IntArray = (numbers[..., None] >= below).sum(axis=-1)
-    return chosen
 
 
 def samples_of_arm(

@@ -17,11 +17,7 @@ DRAWS = 2
 ICC = 0.5
 #: Bootstrap replicates of one interval; a run uses 1,000, which is slower and slightly better.
 RESAMPLES = 200
-CODE = (
-    "pulse_audit.fairness.correction",
-    "pulse_audit.fairness.confusion",
-    "pulse_audit.stats.intervals",
-)
+CODE = ("pulse_audit.fairness.correction.corrected_shifts",)
 METHOD = "inverse, t x joint face bootstrap"
 #: The planted shift matrix: White first, Black second.
 PLANTED = "Black kept .38, made White .52, others kept .88"

@@ -1,9 +1,10 @@
-"""Largest gap and worst group: false-pass and false-fail rates of rules on them, and power."""
+"""Largest gap, worst group, smallest ratio: false passes and fails of rules on them, and power."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Literal
 
 import numpy as np
 
@@ -15,13 +16,12 @@ from pulse_audit.calibration.scenarios import (
     share,
     successes,
 )
-from pulse_audit.stats.gaps import Decision, max_gap, worst_group
-from pulse_audit.stats.intervals import FloatArray
+from pulse_audit.stats.gaps import Decision, max_gap, min_ratio, worst_group
 
 LIMIT = 0.20
 DRAWS, ICC, BASE = 5, 0.5, 0.6
 GROUPS = 7
-CODE = ("pulse_audit.stats.gaps", "pulse_audit.stats.contrasts", "pulse_audit.stats.intervals")
+CODE = "pulse_audit.stats.gaps"
 SHIPPED, PERCENTILE = "pass by pairs, fail by Tukey's range", "percentile bootstrap of max - min"
 #: Bootstrap replicates of the percentile rule.
 RESAMPLES = 500
@@ -69,30 +69,58 @@ WORST_AUDITS: tuple[
     ("power", "pass", 100, 5, 0.80, 0.80, 0.60, "0.9"),
     ("power", "fail", 100, 5, 0.40, 0.80, 0.60, "0.9"),
 )
+#: Smallest acceptable ratio of two groups' rates. Measure, decision counted, faces, ICCs, rates of
+#: the groups.
+RATIO = 0.8
+RATES = {
+    "one pair apart": (0.72, 0.9) + (0.81,) * 5,
+    "four below three": (0.72,) * 4 + (0.9,) * 3,
+}
+RATIO_AUDITS: tuple[tuple[PerformanceMeasure, Decision, int, str, str], ...] = (
+    ("false pass", "pass", 50, "0.1", "one pair apart"),
+    ("false pass", "pass", 50, "first 0.9, others 0.1", "one pair apart"),
+    ("false fail", "fail", 25, "0.1", "four below three"),
+    ("false fail", "fail", 25, "0.9", "four below three"),
+)
 
 
 def scenarios() -> Iterator[Scenario]:
     """Scenarios of the study, in order: error rates, power, and a percentile rule beside it."""
     for measure, decision, faces, gap, pattern in AUDITS:
-        simulate = partial(decided, faces=faces, gap=gap, pattern=pattern, decision=decision)
+        rule = partial(
+            decided, statistic="max_gap", faces=faces, draws=DRAWS, rates=_rates(gap, pattern),
+            iccs=(ICC,) * GROUPS, limit=LIMIT, decision=decision,
+        )  # fmt: skip
         high = None if measure == "power" else 0.06
-        settings = _settings(faces, gap, pattern)
-        yield Scenario("largest gap", SHIPPED, settings, measure, simulate, CODE, None, high)
+        yield Scenario("largest gap", SHIPPED, _settings(faces, gap, pattern), measure, rule,
+                       (f"{CODE}.max_gap",), None, high)  # fmt: skip
     for gap, pattern in ((0.0, "equal"), (LIMIT, "four below three")):
+        fails = partial(percentile_fails, faces=25, rates=_rates(gap, pattern))
         settings = _settings(25, gap, pattern)
-        fails = partial(percentile_fails, faces=25, gap=gap, pattern=pattern)
         yield Scenario("largest gap", PERCENTILE, settings, "false fail", fails, ())
     for measure, decision, faces, draws, rate, others, limit, icc in WORST_AUDITS:
-        worst = partial(
-            worst_decided, faces=faces, draws=draws, rates=(rate,) + (others,) * (GROUPS - 1),
-            iccs=CORRELATIONS[icc], limit=limit, decision=decision,
+        rule = partial(
+            decided, statistic="worst_group", faces=faces, draws=draws,
+            rates=(rate,) + (others,) * (GROUPS - 1), iccs=CORRELATIONS[icc], limit=limit,
+            decision=decision,
         )  # fmt: skip
         settings = {
             "faces": faces, "draws": draws, "icc": icc, "worst": rate, "others": others,
             "limit": limit,
         }  # fmt: skip
         high = None if measure == "power" else 0.055
-        yield Scenario("worst group", WORST, settings, measure, worst, CODE, None, high)
+        yield Scenario("worst group", WORST, settings, measure, rule,
+                       (f"{CODE}.worst_group",), None, high)  # fmt: skip
+    for measure, decision, faces, icc, pattern in RATIO_AUDITS:
+        rule = partial(
+            decided, statistic="min_ratio", faces=faces, draws=DRAWS, rates=RATES[pattern],
+            iccs=CORRELATIONS[icc], limit=RATIO, decision=decision,
+        )  # fmt: skip
+        settings = {
+            "faces": faces, "draws": DRAWS, "icc": icc, "limit": RATIO, "groups": pattern,
+        }  # fmt: skip
+        yield Scenario("smallest ratio", SHIPPED, settings, measure, rule,
+                       (f"{CODE}.min_ratio",), None, 0.06)  # fmt: skip
 
 
 def _settings(faces: int, gap: float, pattern: str) -> ScenarioSettings:
@@ -101,31 +129,15 @@ def _settings(faces: int, gap: float, pattern: str) -> ScenarioSettings:
     }  # fmt: skip
 
 
+def _rates(gap: float, pattern: str) -> tuple[float, ...]:
+    return tuple(BASE + gap * position for position in PATTERNS[pattern])
+
+
 def decided(
     random: np.random.Generator,
     replicates: int,
     *,
-    faces: int,
-    gap: float,
-    pattern: str,
-    decision: Decision,
-) -> Performance:
-    """Share of audits in which the rule comes to this decision."""
-    # the face and the group of every draw
-    owner = np.repeat(np.arange(GROUPS * faces), DRAWS)
-    group = np.repeat(np.arange(GROUPS), faces * DRAWS)
-    hits = []
-    for _ in range(replicates):
-        sums = np.concatenate(_audit(random, faces, gap, pattern))
-        values = (np.arange(DRAWS) < sums[:, None]).astype(np.float64).ravel()
-        hits.append(max_gap(values, owner, group, proportion=True).decide(LIMIT) == decision)
-    return share(hits)
-
-
-def worst_decided(
-    random: np.random.Generator,
-    replicates: int,
-    *,
+    statistic: Literal["max_gap", "worst_group", "min_ratio"],
     faces: int,
     draws: int,
     rates: Sequence[float],
@@ -133,34 +145,31 @@ def worst_decided(
     limit: float,
     decision: Decision,
 ) -> Performance:
-    """Share of audits in which a lower limit on the worst group gets this decision."""
+    """Share of audits in which a rule on groups of these rates comes to this decision."""
+    # the face and the group of every draw
     owner = np.repeat(np.arange(len(rates) * faces), draws)
     group = np.repeat(np.arange(len(rates)), faces * draws)
+    compare = {"max_gap": max_gap, "worst_group": worst_group, "min_ratio": min_ratio}[statistic]
     hits = []
     for _ in range(replicates):
         # successes of every face, as outcomes of its draws
         sums = [successes(random, faces, *pair, draws) for pair in zip(rates, iccs, strict=True)]
         values = (np.arange(draws) < np.concatenate(sums)[:, None]).astype(np.float64).ravel()
-        hits.append(worst_group(values, owner, group, proportion=True).decide(limit) == decision)
+        hits.append(compare(values, owner, group, proportion=True).decide(limit) == decision)
     return share(hits)
 
 
 def percentile_fails(
-    random: np.random.Generator, replicates: int, *, faces: int, gap: float, pattern: str
+    random: np.random.Generator, replicates: int, *, faces: int, rates: Sequence[float]
 ) -> Performance:
     """Share of audits whose percentile interval of max - min lies above the limit (one-sided)."""
     hits = []
     for _ in range(replicates):
-        rates = np.stack(_audit(random, faces, gap, pattern)) / DRAWS
+        # mean of every face, (groups, faces)
+        means = np.stack([successes(random, faces, rate, ICC, DRAWS) for rate in rates]) / DRAWS
         # faces resampled within groups, (resamples, groups, faces)
         picked = random.integers(0, faces, size=(RESAMPLES, GROUPS, faces))
-        means = np.take_along_axis(rates[None], picked, axis=2).mean(axis=2)
-        gaps = means.max(axis=1) - means.min(axis=1)
+        resampled = np.take_along_axis(means[None], picked, axis=2).mean(axis=2)
+        gaps = resampled.max(axis=1) - resampled.min(axis=1)
         hits.append(np.quantile(gaps, 0.05) > LIMIT)
     return share(hits)
-
-
-def _audit(random: np.random.Generator, faces: int, gap: float, pattern: str) -> list[FloatArray]:
-    """Successes of every face, group by group."""
-    rates = BASE + gap * np.array(PATTERNS[pattern])
-    return [successes(random, faces, rate, ICC, DRAWS) for rate in rates]

@@ -24,7 +24,7 @@ from pulse_audit.calibration.scenarios import (
     share,
     successes,
 )
-from pulse_audit.stats.intervals import FloatArray, interval_of_totals
+from pulse_audit.stats.intervals import FloatArray, proportion_interval
 
 STUDY = "earlier suites"
 #: Size of the test set of Laszkiewicz et al. (2024).
@@ -62,7 +62,7 @@ def scenarios() -> Iterator[Scenario]:
     rows = partial(nested_coverage, ends=rows_bootstrap)
     yield Scenario(STUDY, "percentile bootstrap of rows", nested, "coverage", rows, ())
     shipped = partial(nested_coverage, ends=shipped_interval)
-    code = ("pulse_audit.stats.intervals",)
+    code = ("pulse_audit.stats.intervals.proportion_interval",)
     yield Scenario(
         STUDY, "Wilson at the effective size", nested, "coverage", shipped, code, 0.93, 0.97
     )
@@ -132,5 +132,6 @@ def rows_bootstrap(sums: FloatArray) -> tuple[float, float]:
 
 def shipped_interval(sums: FloatArray) -> tuple[float, float]:
     """Wilson at the effective sample size."""
-    estimate = interval_of_totals(sums, np.full(len(sums), 5.0), None, 0.95)
+    values = (np.arange(5) < sums[:, None]).ravel()
+    estimate = proportion_interval(values, np.repeat(np.arange(len(sums)), 5))
     return estimate.low, estimate.high

@@ -13,14 +13,10 @@ from pulse_audit.calibration.scenarios import (
     Performance,
     Scenario,
     ScenarioSettings,
-    share,
     successes,
+    worst,
 )
-from pulse_audit.stats.intervals import (
-    correlation_of_totals,
-    interval_of_totals,
-    proportion_interval,
-)
+from pulse_audit.stats.intervals import intraclass_correlation, proportion_interval
 
 FACES = (20, 50, 200)
 ICCS = (0.1, 0.5, 0.9)
@@ -31,7 +27,7 @@ DRAWS = 5
 UNEQUAL = (0.1, 0.1, 0.1, 0.5, 0.5, 0.9, 0.9)
 ONE_APART = (0.9, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1)
 
-CODE = ("pulse_audit.stats.intervals",)
+CODE = ("pulse_audit.stats.intervals.proportion_interval",)
 SHIPPED = "Wilson, design effect of the larger ICC, sparse groups toward 1"
 
 
@@ -85,22 +81,22 @@ def coverage(
     Groups of equal within-face correlation count together; where there are several correlations
     the lowest coverage is returned.
     """
+    # face and group of every draw
+    owner = np.repeat(np.arange(len(iccs) * faces), draws)
+    groups = np.repeat(np.arange(len(iccs)), faces * draws)
     is_covered = np.empty((replicates, len(iccs)), dtype=bool)
     widths = np.empty((replicates, len(iccs)))
-    counts = np.full(faces, float(draws))
     for replicate in range(replicates):
-        sums = [successes(random, faces, rate, icc, draws) for icc in iccs]
-        pooled = correlation_of_totals([(each, counts) for each in sums])
-        for group, each in enumerate(sums):
-            estimate = interval_of_totals(each, counts, pooled, 0.95)
+        sums = np.concatenate([successes(random, faces, rate, icc, draws) for icc in iccs])
+        values = (np.arange(draws) < sums[:, None]).astype(np.float64).ravel()
+        pooled = intraclass_correlation(values, owner, groups)
+        for group in range(len(iccs)):
+            inside = groups == group
+            estimate = proportion_interval(values[inside], owner[inside], pooled)
             is_covered[replicate, group] = estimate.low <= rate <= estimate.high
             widths[replicate, group] = estimate.high - estimate.low
     # groups of one correlation are replicates of each other
-    classes = [np.flatnonzero(np.asarray(iccs) == icc) for icc in sorted(set(iccs))]
-    return min(
-        (share(is_covered[:, groups], widths[:, groups]) for groups in classes),
-        key=lambda performance: performance.value,
-    )
+    return worst(is_covered, widths, np.unique(iccs, return_inverse=True)[1])
 
 
 def exact_coverage(

@@ -5,11 +5,11 @@ Terms follow T. P. Morris, I. R. White and M. J. Crowther (2019), Statistics in 
 
 from __future__ import annotations
 
+import ast
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -17,11 +17,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pulse_audit.seeding import fingerprint, hexdigest, sha256
-from pulse_audit.stats.intervals import FloatArray
+from pulse_audit.stats.intervals import FloatArray, IntArray
 
 PerformanceMeasure: TypeAlias = Literal[
     "coverage", "size", "power", "false pass", "false fail", "bias"
 ]
+
+
+PACKAGE = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,15 @@ class Scenario:
         What ``simulate`` estimates.
     simulate : callable
     code : tuple of str
-        Modules evaluated: after a change in one of them the scenario is simulated again.
+        Functions evaluated, as dotted names; none where the method is another suite's. After a
+        change in their modules, or in one that these import, the scenario is simulated again.
     low, high : float or None
         Smallest and largest acceptable value; None and None where nothing is required and the
         number is for the reader.
     exact : bool
         Whether it is computed by enumeration, so that replicates do not matter.
+    fraction : float
+        Its replicates as a fraction of the study's: whole audits are slow to simulate.
     """
 
     study: str
@@ -74,6 +80,7 @@ class Scenario:
     low: float | None = None
     high: float | None = None
     exact: bool = False
+    fraction: float = 1.0
 
     @property
     def key(self) -> str:
@@ -96,9 +103,25 @@ class Scenario:
 
 
 @cache
-def _digest(module: str) -> str:
-    spec = find_spec(module)
-    return sha256(Path(str(spec.origin)).read_bytes()) if spec else ""
+def _digest(name: str) -> str:
+    """Hash of the module of a dotted name, and of all modules of the package that it imports."""
+    texts, waiting = dict[Path, str](), [name]
+    while waiting:
+        # a.b.c is a module, a package, or a function of the module a.b
+        module = PACKAGE.parent.joinpath(*waiting.pop().split("."))
+        for path in (
+            module.with_suffix(".py"),
+            module / "__init__.py",
+            module.parent.with_suffix(".py"),
+        ):
+            if path not in texts and path.is_file():
+                texts[path] = path.read_text()
+                for node in ast.walk(ast.parse(texts[path])):
+                    if isinstance(node, ast.ImportFrom) and str(node.module).startswith(
+                        PACKAGE.name
+                    ):
+                        waiting += [f"{node.module}.{alias.name}" for alias in node.names]
+    return sha256("".join(texts[path] for path in sorted(texts)).encode())
 
 
 def share(hits: ArrayLike, widths: ArrayLike | None = None) -> Performance:
@@ -114,6 +137,44 @@ def share(hits: ArrayLike, widths: ArrayLike | None = None) -> Performance:
     error = max(float(of_replicate.std(ddof=1) / math.sqrt(n)), 1 / n)
     width = None if widths is None else float(np.median(np.asarray(widths)))
     return Performance(float(of_replicate.mean()), error, width)
+
+
+def worst(
+    hits: ArrayLike, widths: ArrayLike | None = None, kinds: ArrayLike | None = None
+) -> Performance:
+    """Share of hits where it is lowest: of the estimates in columns, (replicates, estimates).
+
+    ``kinds`` numbers the kinds of estimates, (estimates,); those of one kind, such as groups with
+    the same truth, count together. By default each is a kind of its own.
+    """
+    each = np.asarray(hits, dtype=np.float64)
+    numbers = np.arange(each.shape[1]) if kinds is None else np.asarray(kinds)
+    members = [np.flatnonzero(numbers == number) for number in np.unique(numbers)]
+    spans = None if widths is None else np.asarray(widths)
+    of_kinds = [share(each[:, m], None if spans is None else spans[:, m]) for m in members]
+    return min(of_kinds, key=lambda performance: performance.value)
+
+
+def categories(numbers: FloatArray, shares: FloatArray) -> IntArray:
+    """Category of each uniform number, (...), by rows of probabilities (..., k) that sum to 1."""
+    # how many cumulative probabilities the number exceeds
+    below = np.cumsum(shares, axis=-1)[..., :-1]
+    chosen: IntArray = (numbers[..., None] >= below).sum(axis=-1)
+    return chosen
+
+
+def draws_of_faces(
+    random: np.random.Generator, matrix: FloatArray, faces: int, draws: int, icc: float
+) -> IntArray:
+    """Category of every draw of the faces of each row of a matrix, (rows, faces, draws).
+
+    With probability ``icc`` all draws of a face have one category, otherwise each its own: this is
+    the correlation of draws in any category.
+    """
+    shape = len(matrix), faces, 1
+    alike = random.random(shape) < icc
+    numbers = np.where(alike, random.random(shape), random.random((len(matrix), faces, draws)))
+    return categories(numbers, matrix[:, None, None])
 
 
 def successes(

@@ -13,7 +13,17 @@ from typing import Literal
 
 import numpy as np
 
-from pulse_audit.calibration import corrected, gaps, prior_work, retention
+from pulse_audit.calibration import (
+    apparent,
+    compositions,
+    corrected,
+    distances,
+    gaps,
+    means,
+    prior_work,
+    retention,
+    set_fairness,
+)
 from pulse_audit.calibration.scenarios import Performance, Scenario
 from pulse_audit.files import atomic_write
 from pulse_audit.seeding import fingerprint
@@ -51,7 +61,8 @@ class ScenarioResult:
 
 def all_scenarios() -> list[Scenario]:
     """Every scenario, in the order of the table."""
-    studies = (retention, corrected, gaps, prior_work)
+    rates = (retention, corrected, gaps, apparent, set_fairness, compositions)
+    studies = (*rates, means, distances, prior_work)
     return [scenario for study in studies for scenario in study.scenarios()]
 
 
