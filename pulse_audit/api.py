@@ -119,7 +119,8 @@ class AuditRun:
 
     def report(self, out: Path | str | None = None) -> Path:
         """Write the report and return its page."""
-        return html.render(self.run, None if out is None else Path(out), summary=self.summary)
+        folder = None if out is None else Path(out)
+        return html.render(self.run, folder, summary=self.summary, samples=self.samples)
 
 
 def audit(spec: AuditSpec, out: Path | str | None = None) -> AuditRun:

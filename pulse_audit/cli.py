@@ -167,9 +167,8 @@ def report(run_dir: Path, as_json: bool) -> int:
     from pulse_audit import store
     from pulse_audit.report import html
 
-    # Opened before it is locked, because locking would create the directory.
-    stored = store.open_run(run_dir)
-    with store.locked(run_dir):
+    with store.locked(run_dir, make=False) as stored:
+        assert stored is not None
         html.publish(stored)
     _show_run(run_dir, as_json)
     if stored.complete:

@@ -13,7 +13,7 @@ import re
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,19 @@ def remove_leftovers(folder: Path) -> None:
             path = Path(root, name)
             if LEFTOVER.fullmatch(name) and not path.is_symlink():
                 path.unlink(missing_ok=True)
+
+
+def refuse_links(folder: Path, names: Sequence[str]) -> None:
+    """Refuse a folder in which a file or folder that is read or written is a link.
+
+    Raises
+    ------
+    InputError
+        Naming the link.
+    """
+    for name in names:
+        if (folder / name).is_symlink():
+            raise InputError(f"{folder / name}: is a link; a run directory holds its own files")
 
 
 def file_sha256(path: Path) -> str:

@@ -39,6 +39,11 @@ def manifest(**changes: Any) -> dict[str, Any]:
     }
 
 
+def model(**card: Any) -> dict[str, Any]:
+    """The manifest's entry of an attribute model with a card."""
+    return {"vocabulary": {"race": ["White", "Black"]}, "card": card}
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> store.Run:
     (tmp_path / "run").mkdir()
@@ -244,6 +249,14 @@ def test_a_second_writer_is_refused(run: store.Run) -> None:
         (json.dumps(manifest(execution={"threads": 10**6})), "threads"),
         (json.dumps(manifest(execution={"precision": "fp8"})), "precision"),
         (json.dumps(manifest(features={"dim": 10**12})), "dim"),
+        (json.dumps(manifest(attributes=model(confusion={"race": "x"}))), "card.confusion.race"),
+        (json.dumps(manifest(attributes=model(confusion={"race": [[-1]]}))), "card.confusion"),
+        (json.dumps(manifest(attributes=model(vocabulary=[["a"]]))), "card.vocabulary"),
+        (json.dumps(manifest(attributes=model(notes="once"))), "card.notes"),
+        (json.dumps(manifest(attributes={"vocabulary": {}, "card": []})), "attributes.card"),
+        (json.dumps(manifest(references=["niqe"])), "references"),
+        (json.dumps(manifest(references={"unavailable": {"niqe": 3}})), "references.unavailable"),
+        (json.dumps(manifest(sources={"guided_by": [], "training": {"a": 3}})), "sources.training"),
     ],
 )
 def test_a_foreign_manifest_costs_one_line(tmp_path: Path, text: str, said: str) -> None:
@@ -337,6 +350,15 @@ def test_features_are_one_vector_for_each_draw(featured: store.Run) -> None:
     featured.write_unit("u00000", [row()], np.zeros((2, 3), np.float32))
     with pytest.raises(InputError, match=r"u00000\.npz: 2 vectors for 1 draws"):
         featured.features()
+
+
+def test_features_that_unpack_to_more_than_is_read_are_refused(
+    featured: store.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    featured.write_originals({"val/0.jpg": np.zeros(3, np.float32)})
+    monkeypatch.setattr("pulse_audit.store.features.MAX_FEATURES", 100)
+    with pytest.raises(InputError, match=r"originals\.npz: .*unpacks to more than 100 bytes"):
+        featured.originals()
 
 
 @pytest.mark.parametrize(

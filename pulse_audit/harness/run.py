@@ -52,8 +52,7 @@ def run_audit(
         If the spec, its data or the directory cannot be used.
     """
     progress = progress or (lambda done, total, restored: None)
-    with store.locked(out):
-        existing = store.open_run(out) if (out / "manifest.json").exists() else None
+    with store.locked(out) as existing:
         if existing is not None:
             check_same_spec(existing.manifest, spec, out)
         plan = plan_audit(spec, existing.manifest if existing else None, inputs)
@@ -72,12 +71,13 @@ def run_audit(
         if models is not None:
             run_sources(run, plan, models, progress)
         # Complete: the reasons of empty columns, the summary and the report.
+        samples = run.samples()
         run.write_manifest(
             status="complete",
             finished=run.manifest.finished or _now(),
-            unavailable=reasons_of_run(run.samples(), run.manifest),
+            unavailable=reasons_of_run(samples, run.manifest),
         )
-        html.publish(run)
+        html.publish(run, samples)
         return run
 
 

@@ -17,10 +17,11 @@ uninformative.parquet
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -33,7 +34,6 @@ from torch import Tensor
 
 from pulse_audit import store
 from pulse_audit.degrade.degradation import DegradationModel
-from pulse_audit.faces.attributes import Column
 from pulse_audit.faces.skin import SkinTone, skin_tone
 from pulse_audit.files import atomic_write
 from pulse_audit.generators.searchable import drawn_from, prior_images
@@ -45,7 +45,7 @@ from pulse_audit.search.sphere import draw_start
 from pulse_audit.search.upsampler import PulseUpsampler
 from pulse_audit.seeding import fingerprint, hexdigest
 from pulse_audit.store.manifest import WorkUnit
-from pulse_audit.types import Progress, Request
+from pulse_audit.types import InputError, Progress, Request
 
 SourceRow: TypeAlias = dict[str, Any]
 
@@ -53,25 +53,6 @@ SourceRow: TypeAlias = dict[str, Any]
 PRIOR_BATCH = 100
 #: Prior samples of one task.
 PRIOR_TASK = 500
-
-_FLOAT, _TEXT, _FLAG, _INT = pa.float64(), pa.string(), pa.bool_(), pa.int64()
-_TONE = {"lightness": _FLOAT, "ita": _FLOAT}
-_SEARCH = {
-    "arm": _TEXT, "condition": _TEXT, "scale": _INT, "draw": _INT, "seed": _INT,
-    "feasible": _FLAG, "downscale_error": _FLOAT,
-}  # fmt: skip
-#: Columns of the tables, before those of the attribute models.
-COLUMNS: Mapping[str, Mapping[str, pa.DataType]] = {
-    "originals": {"face_id": _TEXT},
-    "prior": {"arm": _TEXT, "index": _INT, "seed": _INT, "drawn": _TEXT, **_TONE},
-    "guided": {
-        "face_id": _TEXT, **_SEARCH,
-        "shown": _FLAG, "steps": _INT, "weight": _FLOAT, "seconds": _FLOAT, "image": _TEXT,
-    },
-    "uninformative": {
-        **_SEARCH, "kind": _TEXT, "about": _TEXT, "input": _TEXT, "status": _TEXT, **_TONE,
-    },
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -112,23 +93,6 @@ class SourceTask:
     rows: Callable[[], list[SourceRow]] = field(repr=False)
 
 
-def table_schemas(models: SourceModels) -> dict[str, pa.Schema]:
-    """Columns of the four tables."""
-
-    def predicted(side: str, columns: Sequence[Column]) -> dict[str, pa.DataType]:
-        words = {f"{side}_{column.name}": _TEXT for column in columns}
-        return words | {f"{name}_p": pa.list_(_FLOAT) for name in words}
-
-    # The guide predicts originals and outputs, the check whatever it can check.
-    hr, sr = predicted("hr", models.columns), predicted("sr", models.columns)
-    check = predicted("check", models.check_columns)
-    predictions = {"originals": hr | check, "prior": sr, "guided": sr | check, "uninformative": sr}
-    return {
-        name: pa.schema([*{**COLUMNS[name], **predictions[name]}.items()])
-        for name in store.SOURCE_TABLES
-    }
-
-
 def encode_parquet(table: pa.Table) -> bytes:
     """Encode a table as a Parquet file."""
     sink = pa.BufferOutputStream()
@@ -152,18 +116,22 @@ def run_sources(
     # As it comes back from the manifest: lists for tuples.
     entry = json.loads(json.dumps(models.manifest_entry(asdict(config))))
     folder = run.path / "sources"
-    tables = {name: folder / f"{name}.parquet" for name in store.SOURCE_TABLES}
+    tables = {name: folder / f"{name}.parquet" for name in store.SOURCE_COLUMNS}
     recorded = run.manifest.sources
-    unchanged = recorded is not None and recorded.as_dict() == entry
-    if unchanged and all(map(Path.is_file, tables.values())):
-        return
+    # Tables that are damaged are made again.
+    with contextlib.suppress(InputError):
+        unchanged = recorded is not None and recorded.as_dict() == entry
+        if unchanged and run.source_tables() is not None:
+            return
     # Tables are never older than their entry in the manifest.
     for path in tables.values():
         path.unlink(missing_ok=True)
     run.write_manifest(sources=entry)
 
     # Tasks of another configuration or other models have another key, so they are not reused.
-    key, schemas = hexdigest(entry)[:12], table_schemas(models)
+    key = hexdigest(entry)[:12]
+    guide, check = ([c.name for c in of] for of in (models.columns, models.check_columns))
+    schemas = {name: store.source_schema(name, guide, check) for name in tables}
     tasks = {
         folder / "parts" / f"{key}-{task.table}-{hexdigest(task.name)[:16]}.parquet": task
         for task in SourceWork(run, plan, models, config).tasks()
@@ -180,9 +148,18 @@ def run_sources(
 
     # Join the tasks of each table.
     for name, table in tables.items():
-        parts = [pq.read_table(path) for path, task in tasks.items() if task.table == name]
+        parts = [_read_part(path) for path, task in tasks.items() if task.table == name]
         atomic_write(table, encode_parquet(pa.concat_tables(parts)))
     shutil.rmtree(folder / "parts")
+
+
+def _read_part(path: Path) -> pa.Table:
+    """Read the rows of a finished task; a damaged part is removed, so that it is made again."""
+    try:
+        return pq.read_table(path)
+    except (OSError, pa.ArrowException):
+        path.unlink(missing_ok=True)
+        raise InputError(f"{path}: was damaged; the same command makes it again") from None
 
 
 class SourceWork:

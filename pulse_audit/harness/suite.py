@@ -200,7 +200,7 @@ def reasons_of_run(samples: pd.DataFrame, manifest: Manifest) -> dict[str, str]:
     """Say, after a run, why each column without a single value has none."""
     planned = manifest.unavailable
     # What was known at planning, then what fitting on the originals showed, then what is usual.
-    fitted = (manifest.references or {}).get("unavailable", {})
+    fitted = {} if manifest.references is None else manifest.references.unavailable
     reasons = {**store.IF_EMPTY, **planned, **fitted}
     empty = [column for column in map(str, samples) if samples[column].isna().all()]
     # Requested metrics that have no column at all.

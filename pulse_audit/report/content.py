@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from pulse_audit.report import figures
@@ -250,12 +249,11 @@ def confusion_tables(manifest: Manifest, samples: pd.DataFrame) -> list[Confusio
             tables.append(ConfusionTable(title, words, counts.to_numpy().tolist()))
 
     # On the held-out faces of the model's card, whose shape is not trusted.
-    for attribute, on_card in (model.card.get("confusion") or {}).items():
-        groups = (model.card.get("vocabulary") or {}).get(attribute)
-        if groups and np.shape(on_card) == (len(groups), len(groups)):
-            size = model.card.get("resolution")
-            title = f"{attribute}, on the card's held-out faces at {size} px"
-            tables.append(ConfusionTable(title, list(groups), on_card))
+    for attribute, on_card in model.card.confusion.items():
+        groups = model.card.vocabulary.get(attribute)
+        if groups and [len(row) for row in on_card] == [len(groups)] * len(groups):
+            title = f"{attribute}, on the card's held-out faces at {model.card.resolution} px"
+            tables.append(ConfusionTable(title, groups, on_card))
     return tables
 
 

@@ -18,7 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pulse_audit import store
-from pulse_audit.files import atomic_write
+from pulse_audit.files import atomic_write, refuse_links
 from pulse_audit.metrics.registry import METRICS
 from pulse_audit.report.content import (
     ConditionSection,
@@ -29,22 +29,26 @@ from pulse_audit.report.content import (
 )
 from pulse_audit.report.tables import arrow, estimates_csv, to_csv, to_latex
 from pulse_audit.store import Manifest
+from pulse_audit.store.manifest import CardEntry
 from pulse_audit.summary import Summary, summarise_run, write
 
 PAGE = "index.html"
 
 
-def publish(run: store.Run) -> Path:
+def publish(run: store.Run, samples: pd.DataFrame | None = None) -> Path:
     """Summarise a run: write ``summary.json``, and the report of that same summary.
+
+    ``samples`` are those of the run, where they are at hand; else they are read.
 
     Raises
     ------
     InputError
         As `render`.
     """
-    summary = summarise_run(run)
+    samples = run.samples() if samples is None else samples
+    summary = summarise_run(run, samples)
     write(run, summary)
-    return render(run, summary=summary)
+    return render(run, summary=summary, samples=samples)
 
 
 def render(
@@ -53,6 +57,7 @@ def render(
     *,
     public: bool = False,
     summary: Summary | None = None,
+    samples: pd.DataFrame | None = None,
 ) -> Path:
     """Render the report of a run from its stored samples.
 
@@ -66,6 +71,8 @@ def render(
         Leaves out every photo of a data set whose terms do not allow publishing them.
     summary : Summary, optional
         Of these samples, where it is at hand; else it is computed.
+    samples : DataFrame, optional
+        Those of the run, where they are at hand; else they are read.
 
     Returns
     -------
@@ -79,8 +86,8 @@ def render(
         If the stored samples cannot be read or do not fit the manifest.
     """
     folder = out_dir if out_dir is not None else run.path / "report"
-    store.refuse_links(folder, (".", "data", "tables", "figures", PAGE))
-    samples = run.samples()
+    refuse_links(folder, (".", "data", "tables", "figures", PAGE))
+    samples = run.samples() if samples is None else samples
     summary = summary if summary is not None else summarise_run(run, samples)
     images_shown = run.manifest.dataset.may_publish_images or not public
     pages = sections(run.path, run.manifest, samples, summary, with_gallery=images_shown)
@@ -163,7 +170,7 @@ def page_text(
         unbroken=unbroken,
         grouped_by={column for columns in manifest.spec.groupings for column in columns},
         provenance=provenance(manifest),
-        card={} if manifest.attributes is None else manifest.attributes.card,
+        card=CardEntry() if manifest.attributes is None else manifest.attributes.card,
         confusion_tables=confusion_tables(manifest, samples),
     )
 

@@ -7,25 +7,26 @@ A run directory holds ``manifest.json`` (what was planned, with what, and how it
 temporary name first, flushed to disk, then renamed.
 """
 
-from pulse_audit.store.columns import COLUMNS, IF_EMPTY, PREDICTABLE, sample_schema
+from pulse_audit.store.columns import (
+    COLUMNS,
+    IF_EMPTY,
+    PREDICTABLE,
+    SOURCE_COLUMNS,
+    sample_schema,
+    source_schema,
+)
+from pulse_audit.store.directory import create_run, locked, open_run
+from pulse_audit.store.features import Features
 from pulse_audit.store.images import lr_path, original_path, output_path
 from pulse_audit.store.manifest import SCHEMA_VERSION, Manifest, check_manifest
-from pulse_audit.store.run import (
-    SOURCE_TABLES,
-    Features,
-    Run,
-    create_run,
-    locked,
-    open_run,
-    refuse_links,
-)
+from pulse_audit.store.run import Run
 
 __all__ = [
     "COLUMNS",
     "IF_EMPTY",
     "PREDICTABLE",
     "SCHEMA_VERSION",
-    "SOURCE_TABLES",
+    "SOURCE_COLUMNS",
     "Features",
     "Manifest",
     "Run",
@@ -36,6 +37,6 @@ __all__ = [
     "open_run",
     "original_path",
     "output_path",
-    "refuse_links",
     "sample_schema",
+    "source_schema",
 ]

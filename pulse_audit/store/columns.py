@@ -1,4 +1,4 @@
-"""Columns of the samples: one row a draw, failures included."""
+"""Columns of the samples, one row a draw, failures included; columns of the tables of sources."""
 
 from __future__ import annotations
 
@@ -56,6 +56,24 @@ IF_EMPTY: Mapping[str, str] = {
     "reason": "no draw needed one",
 }
 
+_TONE = {"lightness": _FLOAT, "ita": _FLOAT}
+_SEARCH = {
+    "arm": _TEXT, "condition": _TEXT, "scale": _WHOLE, "draw": _WHOLE, "seed": _WHOLE,
+    "feasible": _FLAG, "downscale_error": _FLOAT,
+}  # fmt: skip
+#: Columns of the tables in ``sources/``, before those of the attribute models.
+SOURCE_COLUMNS: Mapping[str, Mapping[str, pa.DataType]] = {
+    "originals": {"face_id": _TEXT},
+    "prior": {"arm": _TEXT, "index": _WHOLE, "seed": _WHOLE, "drawn": _TEXT, **_TONE},
+    "guided": {
+        "face_id": _TEXT, **_SEARCH,
+        "shown": _FLAG, "steps": _WHOLE, "weight": _FLOAT, "seconds": _FLOAT, "image": _TEXT,
+    },
+    "uninformative": {
+        **_SEARCH, "kind": _TEXT, "about": _TEXT, "input": _TEXT, "status": _TEXT, **_TONE,
+    },
+}  # fmt: skip
+
 #: Labels that attribute models predict from a face: their columns are there even where no model is.
 PREDICTABLE = ("race", "gender", "age")
 
@@ -90,6 +108,24 @@ def sample_schema(
         if name not in COLUMNS
     ]
     return pa.schema([*COLUMNS.items(), *beside, *labels, *predictions])
+
+
+def source_schema(table: str, guide: Sequence[str], check: Sequence[str]) -> pa.Schema:
+    """Columns of a table in ``sources/``.
+
+    Parameters
+    ----------
+    table : str
+        A key of `SOURCE_COLUMNS`.
+    guide, check : sequence of str
+        Attributes that the model predicts which guides, and the one which checks.
+    """
+    # The guide predicts originals and outputs; the check all but priors and uninformative inputs.
+    predicted = [f"{'hr' if table == 'originals' else 'sr'}_{name}" for name in guide]
+    if table in ("originals", "guided"):
+        predicted += [f"check_{name}" for name in check]
+    columns = {**SOURCE_COLUMNS[table], **dict.fromkeys(predicted, _TEXT)}
+    return pa.schema([*(columns | {f"{c}_p": pa.list_(_FLOAT) for c in predicted}).items()])
 
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:

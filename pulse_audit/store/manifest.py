@@ -14,6 +14,7 @@ SCHEMA_VERSION: Literal[1] = 1
 
 #: Names that become columns or files of a run; a foreign manifest may hold any text.
 ColumnName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_ .-]{0,79}$")]
+Count = Annotated[int, Field(ge=0, le=10**12)]
 UnitId = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,40}$")]
 
 
@@ -122,6 +123,16 @@ class WorkUnit(_Entry):
     draws: list[tuple[str, int]] = []
 
 
+class CardEntry(_Entry):
+    """The card of an attribute model, of what reports use of it; see `pulse_audit.types`."""
+
+    name: str = "an attribute model"
+    vocabulary: dict[str, list[str]] = {}
+    resolution: int | None = None
+    confusion: dict[str, list[list[Count]]] = {}
+    notes: list[str] = []
+
+
 class AttributesEntry(_Entry):
     """The attribute model: its card, and the words it predicts by label column.
 
@@ -129,7 +140,7 @@ class AttributesEntry(_Entry):
     """
 
     name: str = ""
-    card: dict[str, Any] = {}
+    card: CardEntry = CardEntry()
     vocabulary: dict[ColumnName, list[str]]
     predicted_as: dict[str, str] = {}
     labels_from: str | None = None
@@ -141,6 +152,12 @@ class FeaturesEntry(_Entry):
     network: str | None = None
     dim: Annotated[int, Field(ge=1, le=65_536)] | None = None
     why: str | None = None
+
+
+class ReferencesEntry(_Entry):
+    """What was fitted on all originals, and by column why it could not be."""
+
+    unavailable: dict[str, str] = {}
 
 
 class MetricEntry(_Entry):
@@ -158,7 +175,7 @@ class SourcesEntry(_Entry):
     """
 
     guided_by: list[str]
-    training: dict[str, dict[str, dict[str, int]]] = {}
+    training: dict[str, dict[str, dict[str, Count]]] = {}
 
 
 class Manifest(_Entry):
@@ -189,7 +206,7 @@ class Manifest(_Entry):
     metrics: dict[str, MetricEntry] = {}
     unavailable: dict[str, str] = {}
     started: str | None = None
-    references: dict[str, Any] | None = None
+    references: ReferencesEntry | None = None
     sources: SourcesEntry | None = None
     seconds: float = 0.0
     finished: str | None = None

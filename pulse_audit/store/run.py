@@ -1,15 +1,11 @@
-"""A run directory: opened, started and locked; its samples, features and references."""
+"""What a run directory holds: its samples, features, images and references."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
-import io
 import json
 import os
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,42 +14,24 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from pulse_audit.documents import read_json
-from pulse_audit.files import atomic_write, remove_leftovers
+from pulse_audit.documents import read_file, read_json
+from pulse_audit.files import atomic_write, refuse_links
 from pulse_audit.seeding import sha256
 from pulse_audit.store.columns import sample_schema
+from pulse_audit.store.features import MAX_FEATURES, Features, as_npz, read_vectors
 from pulse_audit.store.images import is_whole, lr_path, original_path, output_path
-from pulse_audit.store.manifest import AttributesEntry, Manifest, WorkUnit, read_manifest
-from pulse_audit.store.shards import read_shard
+from pulse_audit.store.manifest import AttributesEntry, Manifest, WorkUnit
+from pulse_audit.store.parquet import MAX_FILE
+from pulse_audit.store.shards import read_shard, read_sources
 from pulse_audit.types import InputError
 
-Features = NDArray[np.float32]
-
-#: Files and folders of a run that are written; none of them may be a link.
-FOLDERS = (
-    ".lock",
-    "manifest.json",
-    "references.json",
-    "summary.json",
-    "samples",
-    "features",
-    "sources",
-    "report",
-)
-
-#: Most bytes that a file of features unpacks to.
-MAX_FEATURES = 2**30
 _NO_MODEL = AttributesEntry(vocabulary={})
-
-#: Tables of ``sources/``.
-SOURCE_TABLES = ("originals", "prior", "guided", "uninformative")
 
 
 @dataclass
 class Run:
-    """One run directory, open for reading; see `open_run` and `create_run`."""
+    """One run directory; see `pulse_audit.store.open_run` and `create_run`."""
 
     path: Path
     manifest: Manifest = field(repr=False)
@@ -95,15 +73,7 @@ class Run:
         InputError
             If a shard does not match its checksum or cannot be read.
         """
-        # Words that text columns may hold, by column.
-        words: dict[str, Sequence[str]] = {
-            f"label_{name}": known for name, known in self.manifest.dataset.vocabulary.items()
-        }
-        for name, known in (self.manifest.attributes or _NO_MODEL).vocabulary.items():
-            words |= {f"{side}_{name}{end}": known for side in ("hr", "sr") for end in ("", "_p")}
-        tables = [
-            read_shard(self._shard(unit.id), unit, self.schema, words) for unit in self._finished()
-        ]
+        tables = [self._rows(unit) for unit in self._units_with_shard()]
         table = pa.concat_tables(tables) if tables else self.schema.empty_table()
         frame: pd.DataFrame = table.to_pandas()
         return frame
@@ -130,55 +100,32 @@ class Run:
             return None
         # (rows, d), one block per finished unit.
         outputs = [np.empty((0, dim), np.float32)]
-        for unit in self._finished():
-            outputs.append(self._vectors(unit.id, "sr_features", dim)[0])
-            if len(outputs[-1]) != len(unit.draws):
-                path = self._features(unit.id)
-                raise InputError(
-                    f"{path}: {len(outputs[-1]):,} vectors for {len(unit.draws):,} draws"
-                )
+        for unit in self._units_with_shard():
+            path = self._features(unit.id)
+            vectors, _ = read_vectors(self._checked(unit.id, path), path, "sr_features", dim)
+            if len(vectors) != len(unit.draws):
+                counts = f"{len(vectors):,} vectors for {len(unit.draws):,} draws"
+                raise InputError(f"{path}: {counts}")
+            outputs.append(vectors)
         stacked = np.concatenate(outputs)
         return stacked, self.originals() if self._features("originals").exists() else {}
 
     def originals(self) -> dict[str, Features]:
         """Feature vectors of the originals by face id; errors as `features`."""
-        vectors, arrays = self._vectors("originals", "features", self.features_dim or 0)
+        path = self._features("originals")
+        try:
+            data = read_file(path, MAX_FEATURES)
+        except FileNotFoundError:
+            raise InputError(f"{path}: is missing") from None
+        vectors, arrays = read_vectors(data, path, "features", self.features_dim or 0)
         ids = [str(face_id) for face_id in arrays.get("face_ids", np.empty(0, "U1")).ravel()]
         planned = {face.id for face in self.manifest.faces}
         if len(ids) != len(vectors) or len(set(ids)) != len(ids) or not planned.issuperset(ids):
             raise InputError(
-                f"{self._features('originals')}: the vectors are not one for each face; "
+                f"{path}: the vectors are not one for each face; "
                 "the same `pulse-audit run` command makes it again"
             )
         return dict(zip(ids, vectors, strict=True))
-
-    def _vectors(
-        self, shard: str, name: str, dim: int
-    ) -> tuple[Features, Mapping[str, NDArray[Any]]]:
-        """Feature vectors (n, dim) of a shard, and all of its arrays; nothing is unpickled."""
-        path = self._features(shard)
-        again = "the same `pulse-audit run` command makes it again"
-        try:
-            # What the archive unpacks to is checked before it is unpacked.
-            with zipfile.ZipFile(path) as archive:
-                if sum(member.file_size for member in archive.infolist()) > MAX_FEATURES:
-                    raise ValueError(f"it unpacks to more than {MAX_FEATURES:,} bytes")
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {key: file[key] for key in file.files}
-        except Exception as error:  # numpy raises whatever a broken header provokes
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(f"{path}: unreadable features ({reason}); {again}") from None
-        vectors = arrays.get(name)
-        # A member that is no array comes back as bytes.
-        if (
-            not isinstance(vectors, np.ndarray)
-            or vectors.shape[1:] != (dim,)
-            or vectors.dtype.kind != "f"
-        ):
-            raise InputError(f"{path}: {name} are not vectors of {dim} numbers; {again}")
-        if np.isinf(vectors).any():
-            raise InputError(f"{path}: {name} hold an infinite number; {again}")
-        return vectors.astype(np.float32), arrays
 
     def source_tables(self) -> dict[str, pd.DataFrame] | None:
         """All tables of ``sources/`` by name; None where ``--sources`` was not finished.
@@ -186,52 +133,49 @@ class Run:
         Raises
         ------
         InputError
-            If a table cannot be read.
+            If a table cannot be read or does not fit the manifest.
         """
-        paths = {name: self.path / "sources" / f"{name}.parquet" for name in SOURCE_TABLES}
-        if not all(path.is_file() for path in paths.values()):
-            return None
-        tables = {}
-        for name, path in paths.items():
-            try:
-                tables[name] = pd.read_parquet(path)
-            except (OSError, ValueError, pa.ArrowException) as error:
-                raise InputError(f"{path}: cannot be read ({error})") from None
-        return tables
-
-    def _finished(self) -> list[WorkUnit]:
-        """Units whose shard exists, in the order of the plan.
-
-        Raises
-        ------
-        InputError
-            If a shard does not match its checksum.
-        """
-        units = [unit for unit in self.manifest.units if self._shard(unit.id).exists()]
-        for unit in units:
-            if not self.is_finished(unit.id):
-                raise InputError(
-                    f"{self._shard(unit.id)}: does not match its checksum; "
-                    "the same `pulse-audit run` command makes it again"
-                )
-        return units
+        return read_sources(self.path / "sources", self.manifest)
 
     def is_finished(self, unit: str) -> bool:
         """Whether a unit's shards exist and match their checksums."""
-        checksum = self._checksum(unit)
-        # Files of a unit, relative to the folder of its checksums.
-        names = [f"{unit}.parquet"]
-        if self.features_dim is not None:
-            names.append(f"../features/{unit}.npz")
         try:
-            lines = [line.split() for line in checksum.read_text().splitlines()]
-            recorded = {name: digest for digest, name in lines}
-            return all(
-                recorded.get(name) == sha256((checksum.parent / name).read_bytes())
-                for name in names
-            )
-        except (OSError, ValueError, UnicodeDecodeError):
+            self._checked(unit, self._shard(unit))
+            if self.features_dim is not None:
+                self._checked(unit, self._features(unit))
+        except InputError:
             return False
+        return True
+
+    def _units_with_shard(self) -> list[WorkUnit]:
+        """Units that were written, in the order of the plan."""
+        return [unit for unit in self.manifest.units if self._shard(unit.id).exists()]
+
+    def _rows(self, unit: WorkUnit) -> pa.Table:
+        """Rows of a unit; errors as `samples`."""
+        # Words that text columns may hold, by column.
+        words: dict[str, Sequence[str]] = {
+            f"label_{name}": known for name, known in self.manifest.dataset.vocabulary.items()
+        }
+        for name, known in (self.manifest.attributes or _NO_MODEL).vocabulary.items():
+            words |= {f"{side}_{name}{end}": known for side in ("hr", "sr") for end in ("", "_p")}
+        path = self._shard(unit.id)
+        return read_shard(self._checked(unit.id, path), path, unit, self.schema, words)
+
+    def _checked(self, unit: str, path: Path) -> bytes:
+        """Bytes of a file of a unit; InputError if they do not match its checksum."""
+        checksum, limit = self._checksum(unit), max(MAX_FILE, MAX_FEATURES)
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            # Files are named as seen from the folder of the checksums.
+            lines = read_file(checksum).decode().splitlines()
+            recorded = {name: digest for digest, name in map(str.split, lines)}
+            data = read_file(path, limit)
+            if recorded.get(os.path.relpath(path, checksum.parent)) == sha256(data):
+                return data
+        raise InputError(
+            f"{path}: does not match its checksum; "
+            "the same `pulse-audit run` command makes it again"
+        )
 
     def write_unit(
         self, unit: str, rows: Sequence[Mapping[str, Any]], features: Features | None = None
@@ -246,7 +190,7 @@ class Run:
         pq.write_table(table, sink, compression="zstd")
         files = {f"{unit}.parquet": sink.getvalue().to_pybytes()}
         if features is not None:
-            files[f"../features/{unit}.npz"] = _as_npz(sr_features=features)
+            files[f"../features/{unit}.npz"] = as_npz(sr_features=features)
             atomic_write(self._features(unit), files[f"../features/{unit}.npz"])
         # One line per file, as sha256sum reads them.
         sums = "".join(f"{sha256(data)}  {name}\n" for name, data in files.items())
@@ -256,7 +200,7 @@ class Run:
     def write_originals(self, features: Mapping[str, Features]) -> None:
         """Write the feature vectors of the originals, one a face."""
         ids, vectors = list(features), np.stack(list(features.values()))
-        atomic_write(self._features("originals"), _as_npz(face_ids=np.array(ids), features=vectors))
+        atomic_write(self._features("originals"), as_npz(face_ids=np.array(ids), features=vectors))
 
     def write_references(self, content: Mapping[str, Any]) -> None:
         """Write what was fitted on all originals: NIQE's model, the verification threshold."""
@@ -287,8 +231,8 @@ class Run:
         if self.manifest.spec.keep_images == "none":
             return True
         try:
-            kept = pq.read_table(self._shard(unit.id), columns=["image"])["image"].is_valid()
-        except (OSError, pa.ArrowException):
+            kept = self._rows(unit)["image"].is_valid()
+        except InputError:
             return False
         names = [
             name
@@ -342,108 +286,3 @@ class Run:
 
     def _checksum(self, unit: str) -> Path:
         return self.path / "samples" / f"{unit}.sha256"
-
-
-def _as_npz(**arrays: NDArray[Any]) -> bytes:
-    sink = io.BytesIO()
-    np.savez(sink, **arrays)  # type: ignore[arg-type]
-    return sink.getvalue()
-
-
-def open_run(path: Path | str) -> Run:
-    """Open a run directory for reading.
-
-    Raises
-    ------
-    InputError
-        If there is no readable manifest of a known version, or a folder of the run is a link.
-    """
-    path = Path(path)
-    refuse_links(path)
-    return Run(path, read_manifest(path))
-
-
-def create_run(path: Path, manifest: Manifest) -> Run:
-    """Start a run directory by writing its manifest.
-
-    Raises
-    ------
-    InputError
-        If the directory holds something else.
-    """
-    _refuse_others(path)
-    run = Run(path, manifest)
-    run.write_manifest()
-    return run
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Lock a run directory for writing; make it, and remove what a killed writer left.
-
-    A directory that was made here and stayed empty is removed again.
-
-    Raises
-    ------
-    InputError
-        If it is something else than a run or an empty directory, cannot be written, or another
-        process holds it.
-    """
-    # Nothing is written to a directory before it is known to be ours.
-    refuse_links(path)
-    if (path / "manifest.json").exists():
-        read_manifest(path)
-    elif path.exists():
-        _refuse_others(path)
-
-    created = not path.exists()
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        # Never through a link, and never truncated: the name could be any file of the user's.
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        lock = os.open(path / ".lock", flags, 0o666)
-    except OSError as error:
-        reason = "is a link" if error.errno == errno.ELOOP else error.strerror
-        raise InputError(f"{path}: cannot be written (.lock: {reason})") from None
-    try:
-        # One writer at a time; the kernel drops the lock when the process ends.
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{path}: another process is writing this run") from None
-        except OSError as error:
-            raise InputError(f"{path}: cannot be locked ({error.strerror})") from None
-        remove_leftovers(path)
-        yield
-    finally:
-        # A directory that holds the lock and nothing else is not in use.
-        with contextlib.suppress(OSError):
-            if created and [entry.name for entry in path.iterdir()] == [".lock"]:
-                (path / ".lock").unlink()
-                path.rmdir()
-        os.close(lock)
-
-
-def refuse_links(path: Path, names: Sequence[str] = FOLDERS) -> None:
-    """Refuse a run in which a folder that is read or written is a link to another place.
-
-    Raises
-    ------
-    InputError
-        Naming the link.
-    """
-    for name in names:
-        if (path / name).is_symlink():
-            raise InputError(f"{path / name}: is a link; a run directory holds its own files")
-
-
-def _refuse_others(path: Path) -> None:
-    """Refuse a directory that holds files of others; hidden ones do not count."""
-    try:
-        others = sorted(p.name for p in path.iterdir() if not p.name.startswith("."))
-    except OSError as error:
-        raise InputError(f"{path}: not a directory that can be read ({error.strerror})") from None
-    if others:
-        raise InputError(
-            f"{path}: not a run directory and not empty ({others[0]}); choose another --out"
-        )

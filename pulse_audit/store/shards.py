@@ -1,30 +1,50 @@
-"""Reading a shard of samples; a foreign one is not trusted, whatever its checksum says."""
+"""Reading shards of samples and the tables of ``sources/``; foreign ones are not trusted.
+
+A checksum says that a file was not damaged, and nothing of who made it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from pulse_audit.store.columns import conform
-from pulse_audit.store.manifest import WorkUnit
+from pulse_audit.documents import read_file
+from pulse_audit.store.columns import SOURCE_COLUMNS, conform, source_schema
+from pulse_audit.store.manifest import Manifest, WorkUnit
+from pulse_audit.store.parquet import MAX_FILE, open_parquet, plain_text
 from pulse_audit.types import InputError, Status
 
 #: Metrics that are infinite where two images are identical.
 MAY_BE_INFINITE = ("psnr",)
-_STATUSES = pa.array([status.value for status in Status])
+#: Texts that a column holds, in every run.
+FIXED_WORDS = {
+    "status": [status.value for status in Status],
+    "kind": ["group_mean", "noisy_mean", "grey"],
+}
+#: Columns of ``sources/`` without which a row is of no use, and those that identify a row.
+FLAGS = ("feasible", "shown")
+KEYS = {
+    "originals": ["face_id"],
+    "prior": ["arm", "index"],
+    "guided": ["arm", "condition", "scale", "face_id", "draw"],
+    "uninformative": ["arm", "scale", "kind", "about", "draw"],
+}
 
 
 def read_shard(
-    path: Path, unit: WorkUnit, schema: pa.Schema, words: Mapping[str, Sequence[str]]
+    data: bytes, path: Path, unit: WorkUnit, schema: pa.Schema, words: Mapping[str, Sequence[str]]
 ) -> pa.Table:
     """Read the rows of a work unit, and check that they are those that were planned.
 
     Parameters
     ----------
+    data : bytes
+        Of the shard at ``path``.
     path : Path
     unit : WorkUnit
         Whose draws the rows are, in this order.
@@ -38,22 +58,9 @@ def read_shard(
     InputError
         Naming the file and the first column at fault.
     """
-    try:
-        with pq.ParquetFile(path) as file:
-            # The number of rows and the types are checked before any of it is decoded.
-            if file.metadata.num_rows != len(unit.draws):
-                rows = f"{file.metadata.num_rows:,} rows for {len(unit.draws):,} draws"
-                raise _damaged(path, f"holds {rows}")
-            columns = file.schema_arrow
-            names = [name for name in columns.names if name in schema.names]
-            for name in names:
-                kind = schema.field(name).type
-                if names.count(name) > 1 or columns.field(name).type not in (kind, pa.null()):
-                    raise _damaged(path, f"column {name!r} is not one column of type {kind}")
-            # Shards of an older version lack columns; they are null.
-            table = conform(file.read(columns=names), schema)
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        raise _damaged(path, f"cannot be read ({str(error)[:200]})") from None
+    # Shards of an older version lack columns; they are null.
+    longest = max(map(len, words.values()), default=1)
+    table = conform(_read(data, path, schema, words, longest, len(unit.draws)), schema)
 
     # The keys: the unit's draws, in order.
     planned = {
@@ -66,32 +73,124 @@ def read_shard(
     for name, values in planned.items():
         if table[name].to_pylist() != values:
             raise _damaged(path, f"column {name!r} is not that of the manifest")
-    if not pc.all(pc.is_in(table["status"], value_set=_STATUSES)).as_py():
-        raise _damaged(path, "column 'status' holds an unknown status")
-
-    # The values: finite or null, and words of the vocabulary.
-    for field in schema:
-        column = table[field.name]
-        numbers = pc.list_flatten(column) if pa.types.is_list(field.type) else column
-        if (
-            pa.types.is_floating(numbers.type)
-            and not field.name.startswith(MAY_BE_INFINITE)
-            and pc.any(pc.is_inf(numbers)).as_py()
-        ):
-            raise _damaged(path, f"column {field.name!r} holds an infinite number")
-        if field.name in words and pa.types.is_string(field.type):
-            known = pa.array([*words[field.name], None], pa.string())
-            if not pc.all(pc.is_in(column, value_set=known)).as_py():
-                raise _damaged(path, f"column {field.name!r} holds a word that is no label")
-        elif field.name in words:
-            lengths = pc.unique(pc.list_value_length(column)).to_pylist()
-            if not set(lengths) <= {None, len(words[field.name])}:
-                raise _damaged(path, f"column {field.name!r} has not one number for each label")
+    if table["status"].null_count:
+        raise _damaged(path, "column 'status' holds no status")
     return table
 
 
+def read_sources(folder: Path, manifest: Manifest) -> dict[str, pd.DataFrame] | None:
+    """Read all tables of ``sources/`` by name; None where one is missing.
+
+    Raises
+    ------
+    InputError
+        Naming the file and the first column at fault.
+    """
+    paths = {name: folder / f"{name}.parquet" for name in SOURCE_COLUMNS}
+    if not all(path.is_file() for path in paths.values()):
+        return None
+    if manifest.attributes is None or manifest.sources is None:
+        raise InputError(f"{folder}: the manifest describes no attribute model or no sources")
+    vocabulary = manifest.attributes.vocabulary
+    # What a column may hold: the words of its attribute, the faces and arms of the plan.
+    words: dict[str, Sequence[str]] = {
+        f"{side}_{name}{end}": known
+        for name, known in vocabulary.items()
+        for side in ("hr", "sr", "check")
+        for end in ("", "_p")
+    }
+    words["arm"], words["condition"] = list(manifest.arms), manifest.spec.conditions
+    words["face_id"] = [face.id for face in manifest.faces]
+    draws = Counter[str]()
+    for unit in manifest.units:
+        draws[unit.arm] += len(unit.draws)
+
+    tables = {}
+    for name, path in paths.items():
+        # The second model checks what it can; all other columns are there.
+        schema = source_schema(name, list(vocabulary), list(vocabulary))
+        n_rows = len(manifest.faces) if name == "originals" else None
+        data, longest = read_file(path, MAX_FILE), max(map(len, vocabulary.values()), default=1)
+        table = _read(data, path, schema, words, longest, n_rows)
+        for column in schema.names:
+            if column not in table.column_names and not column.startswith("check_"):
+                raise _damaged(path, f"column {column!r} is missing")
+        # Rows that can be told apart, with what every search and sample has.
+        for column in (*KEYS[name], *FLAGS):
+            if column in table.column_names and table[column].null_count:
+                raise _damaged(path, f"column {column!r} holds a null")
+        frame: pd.DataFrame = table.to_pandas()
+        if frame.duplicated(KEYS[name]).any():
+            raise _damaged(path, "holds a row twice")
+        if "scale" in frame and not frame["scale"].isin(manifest.spec.scales).all():
+            raise _damaged(path, "column 'scale' is not that of the manifest")
+        # Of an arm that was searched with guidance, every draw was.
+        found = Counter(frame["arm"]) if name == "guided" else {}
+        for arm in found:
+            if found[arm] != draws[arm]:
+                rows = f"{found[arm]:,} rows for {draws[arm]:,} draws of arm {arm!r}"
+                raise _damaged(path, f"holds {rows}")
+        tables[name] = frame
+    return tables
+
+
+def _read(
+    data: bytes,
+    path: Path,
+    schema: pa.Schema,
+    words: Mapping[str, Sequence[str]],
+    longest: int,
+    n_rows: int | None,
+) -> pa.Table:
+    """Read the columns of a schema that a file has, and check their types and values.
+
+    ``longest`` is the most values of a list: probabilities, one for each word.
+    """
+    try:
+        with open_parquet(data, longest) as file:
+            # The number of rows and the types are checked before any of it is decoded.
+            if n_rows not in (None, file.metadata.num_rows):
+                raise _damaged(path, f"holds {file.metadata.num_rows:,} rows, not {n_rows:,}")
+            columns = [field for field in file.schema_arrow if field.name in schema.names]
+            names = [field.name for field in columns]
+            for name, found in zip(names, (field.type for field in columns), strict=True):
+                kind = schema.field(name).type
+                found = found.value_type if pa.types.is_dictionary(found) else found
+                if names.count(name) > 1 or found not in (kind, pa.null()):
+                    raise _damaged(path, f"column {name!r} is not one column of type {kind}")
+            table = plain_text(file.read(columns=names, use_threads=False))
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise _damaged(path, f"cannot be read ({reason})") from None
+    known = {**FIXED_WORDS, **words}
+    for name in names:
+        _check_values(table[name], name, known.get(name), path)
+    return table
+
+
+def _check_values(
+    column: pa.ChunkedArray, name: str, words: Iterable[str] | None, path: Path
+) -> None:
+    """Refuse a column with an infinite number, an unknown word, or a list of another length."""
+    numbers = pc.list_flatten(column) if pa.types.is_list(column.type) else column
+    if (
+        pa.types.is_floating(numbers.type)
+        and not name.startswith(MAY_BE_INFINITE)
+        and pc.any(pc.is_inf(numbers)).as_py()
+    ):
+        raise _damaged(path, f"column {name!r} holds an infinite number")
+    if words is not None and pa.types.is_string(column.type):
+        known = pa.array([*words, None], pa.string())
+        if not pc.all(pc.is_in(column, value_set=known)).as_py():
+            raise _damaged(path, f"column {name!r} holds a word that is not known")
+    elif words is not None and pa.types.is_list(column.type):
+        lengths = set(pc.unique(pc.list_value_length(column)).to_pylist())
+        if not lengths <= {None, len(list(words))}:
+            raise _damaged(path, f"column {name!r} has not one number for each label")
+
+
 def _damaged(path: Path, problem: str) -> InputError:
-    """Return the error about a shard that cannot be used."""
+    """Return the error about a table that cannot be used."""
     return InputError(
         f"{path}: {problem}; delete it, and the same `pulse-audit run` command makes it again"
     )

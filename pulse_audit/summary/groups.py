@@ -400,17 +400,16 @@ def card_counts(
         Counts, row the true class, column the predicted one; None where the card has none in
         these words.
     """
-    confusion = model.card.get("confusion") or {}
-    vocabularies = model.card.get("vocabulary") or {}
+    confusion, vocabularies = model.card.confusion, model.card.vocabulary
     # A derived grouping, such as coarse classes, has counts and no words of its own.
     if attribute in confusion and attribute not in vocabularies:
         counts = confusion[attribute]
         fits = [len(row) for row in counts] == [len(words)] * len(words)
-        return [[int(count) for count in row] for row in counts] if fits else None
+        return counts if fits else None
     predicted_as = model.predicted_as.get(attribute, attribute)
-    counts = confusion.get(predicted_as)
+    counts = confusion.get(predicted_as, [])
     # The card's words may differ from the run's in case and order, and in nothing else.
-    of_card = [str(word).casefold() for word in vocabularies.get(predicted_as, ())]
+    of_card = [word.casefold() for word in vocabularies.get(predicted_as, ())]
     wanted = [word.casefold() for word in words]
     if not counts or sorted(of_card) != sorted(wanted):
         return None
@@ -418,7 +417,7 @@ def card_counts(
         return None
     # rows and columns of the card's matrix in the run's order
     order = [of_card.index(word) for word in wanted]
-    return [[int(counts[i][j]) for j in order] for i in order]
+    return [[counts[i][j] for j in order] for i in order]
 
 
 def retention_columns(subset: Subset, labels: AttributeLabels) -> pd.DataFrame:

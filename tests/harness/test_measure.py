@@ -40,7 +40,7 @@ RACES = (
 @pytest.fixture(autouse=True)
 def _without_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Summaries and pages have tests of their own, and cost more than these small runs."""
-    monkeypatch.setattr("pulse_audit.harness.run.html.publish", lambda run: None)
+    monkeypatch.setattr("pulse_audit.harness.run.html.publish", lambda *given: None)
 
 
 def write_model(folder: Path, code: str) -> str:
@@ -87,7 +87,7 @@ def attributed(
 ) -> store.Run:
     folder = tmp_path_factory.mktemp("attributed")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pulse_audit.harness.run.html.publish", lambda run: None)
+        patch.setattr("pulse_audit.harness.run.html.publish", lambda *given: None)
         return audit(fairface_root, folder / "out", attributes=write_model(folder, attribute_code))
 
 
@@ -137,7 +137,7 @@ def test_what_nobody_labels_is_predicted_and_other_words_are_not(attributed: sto
 def test_the_manifest_says_what_it_was_measured_with(attributed: store.Run) -> None:
     manifest = attributed.manifest
     assert manifest.attributes.labels_from == "people"
-    assert manifest.attributes.card["sha256"] == "ab" * 32
+    assert manifest.attributes.card.as_dict()["sha256"] == "ab" * 32
     assert manifest.features.as_dict() == {"network": "colours", "dim": 5, "why": None}
     assert set(manifest.metrics) == {"psnr", "sharpness", "attribute_cosine"}
     assert manifest.unavailable["ssim"] == "not asked for (--metrics)"

@@ -141,7 +141,7 @@ def finished(toy):
     """The toy's run with its sources; quick ones."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run_sources, "__defaults__", (QUICK,))
-        patch.setattr("pulse_audit.harness.run.html.publish", lambda run: None)
+        patch.setattr("pulse_audit.harness.run.html.publish", lambda *given: None)
         return run_audit(spec(toy), toy / "out")
 
 
@@ -303,7 +303,7 @@ def test_what_cannot_be_asked_is_one_line_and_leaves_nothing(toy, tmp_path, chan
 def test_a_second_model_that_sees_no_b_calls_its_guided_draws_fooled(toy, tmp_path, monkeypatch):
     few = SourcesConfig(prior_samples=2, uninformative_draws=1)
     monkeypatch.setattr(run_sources, "__defaults__", (few,))
-    monkeypatch.setattr("pulse_audit.harness.run.html.publish", lambda run: None)
+    monkeypatch.setattr("pulse_audit.harness.run.html.publish", lambda *given: None)
     changes = {"second_attributes": f"{toy}/toy.py:blind", "arms": [], "draws": 1}
     changes["generators"] = [f"{toy}/prefers.py:prefers"]
     run = run_audit(spec(toy, **changes), tmp_path / "out")

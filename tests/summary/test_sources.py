@@ -198,18 +198,6 @@ def test_draws_without_a_sample_are_refused():
         source_rows(tables, samples.iloc[5:], manifest)
 
 
-def test_a_run_without_sources_has_no_tables(tmp_path):
-    assert store.Run(tmp_path, {}).source_tables() is None
-
-
-def test_a_damaged_table_is_one_line(tmp_path):
-    (tmp_path / "sources").mkdir()
-    for name in store.SOURCE_TABLES:
-        (tmp_path / "sources" / f"{name}.parquet").write_bytes(b"PAR1 not a table")
-    with pytest.raises(InputError, match="originals.parquet: cannot be read"):
-        store.Run(tmp_path, {}).source_tables()
-
-
 def test_ucpr_compares_outputs_with_the_composition_of_the_faces(
     apparent_manifest, apparent_samples
 ):
