@@ -164,8 +164,9 @@ def arm_table(summary: Summary, condition: str, scale: int) -> EstimateTable:
 
 def _retention_of(estimates: Sequence[EstimateRow], group_by: str) -> str:
     """Say which attributes retention compares where they are not those of the grouping."""
-    attributes = [r.detail["attribute"] for r in estimates if r.metric == "retention" and r.detail]
-    compared = str(next(iter(attributes), group_by))
+    details = (r.detail or {} for r in estimates if r.metric == "retention")
+    attributes = (detail["attribute"] for detail in details if "attribute" in detail)
+    compared = str(next(attributes, group_by))
     return "" if compared == group_by else f"; retention of {display_name(compared)}"
 
 

@@ -218,7 +218,7 @@ def crossed(apparent_manifest, apparent_samples):
     ):
         frame[f"{side}_gender"] = np.where(true ^ wrong, "Male", "Female")
     manifest = apparent_manifest()
-    for entry in (manifest.attributes.vocabulary, manifest.attributes.card["vocabulary"]):
+    for entry in (manifest.attributes.vocabulary, manifest.attributes.card.vocabulary):
         entry["gender"] = ["Male", "Female"]
     return manifest, frame, summarise(manifest, frame)
 
@@ -255,7 +255,7 @@ def test_the_card_s_errors_of_single_attributes_do_not_correct_an_intersection(c
     manifest, frame, _ = crossed
     by_model = manifest.model_copy(deep=True)
     by_model.attributes.labels_from = "model"
-    by_model.attributes.card["confusion"]["gender"] = [[90, 10], [10, 90]]
+    by_model.attributes.card.confusion["gender"] = [[90, 10], [10, 90]]
     made = summarise(by_model, frame[frame["face_id"] < "val/0060"])
     assert rows(made, "retention", correction="corrected")
     assert rows(made, "retention", group_by="race,gender", correction="corrected") == []
