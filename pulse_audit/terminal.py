@@ -170,9 +170,16 @@ COLUMNS = tuple(
 
 
 def show_summary(summary: Mapping[str, Any]) -> None:
-    """Print a run's summary: the findings, the arms side by side, then each arm by group."""
-    for finding in summary["findings"]:
+    """Print a run's summary: the first findings, the arms side by side, then each arm by group."""
+    first = [finding for finding in summary["findings"] if finding["screen"] == "first"]
+    for finding in first:
         print(f"- {finding['text']}")
+    if any(finding["claims"] for finding in first):
+        print("  (all of these statements hold together with 95 % confidence)")
+    if more := len(summary["findings"]) - len(first):
+        print(
+            f"  {more} more sentences, on numbers as classified, fit and lightness: see the report"
+        )
     print()
     # A group's own uncorrected values: no differences, no flows between groups.
     metrics = {metric for metric, _, _, _ in COLUMNS}

@@ -149,6 +149,8 @@ def page_text(
         dataset=manifest.dataset,
         title=manifest.dataset.title or manifest.dataset.name or "faces",
         summary=summary,
+        claimed=any(finding.claims for finding in summary.findings),
+        described=[finding for finding in summary.findings if finding.screen == "more"],
         settings=pages,
         facts=facts,
         progress=(len(samples), manifest.planned_draws),
