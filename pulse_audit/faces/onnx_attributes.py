@@ -20,11 +20,11 @@ An attribute's ``activation`` is ``softmax`` (default) for logits and ``none`` f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import torch
 from pydantic import (
@@ -42,6 +42,13 @@ from torch import Tensor
 
 from pulse_audit.documents import parse_json, parse_yaml, read_file
 from pulse_audit.faces.attributes import check_card, checked, normalised, resized
+from pulse_audit.faces.onnx_model import (
+    one_line,
+    open_session,
+    read_model,
+    run_session,
+    try_model,
+)
 from pulse_audit.seeding import sha256
 from pulse_audit.types import AttributeCard, Attributes, Crop, InputError
 
@@ -113,7 +120,11 @@ class OnnxAttributes:
 
     def __init__(self, path: Path, data: bytes, description: OnnxDescription) -> None:
         self._path, self._data, self._description = path, data, description
-        self._session = _session(path, data, torch.device("cpu"))
+        # First in another process: onnxruntime does whatever the model says.
+        side = description.resolution
+        channels_first = description.layout == "NCHW"
+        try_model(path, data, (1, 3, side, side) if channels_first else (1, side, side, 3))
+        self._session = open_session(path, data, torch.get_num_threads())
         self._input, self._batch = _image_input(path, self._session, description)
 
         # The outputs that are read, each once.
@@ -145,7 +156,6 @@ class OnnxAttributes:
 
         # Try the model on grey images. Every column of an output has to belong to one word, or the
         # order of the words cannot be right.
-        side = description.resolution
         grey = torch.linspace(0.2, 0.8, 3).view(3, 1, 1, 1).expand(3, 3, side, side)
         answers = self._run(grey)
         for output in dict.fromkeys(predictions):
@@ -192,7 +202,9 @@ class OnnxAttributes:
 
     def to(self, device: torch.device | str) -> Self:
         """Run on a device: on a GPU where the installed onnxruntime can, else on the CPU."""
-        self._session = _session(self._path, self._data, torch.device(device))
+        device = torch.device(device)
+        gpu = (device.index or 0) if device.type == "cuda" else None
+        self._session = open_session(self._path, self._data, torch.get_num_threads(), gpu)
         return self
 
     def _run(self, images: Tensor) -> Mapping[str, Tensor]:
@@ -210,10 +222,7 @@ class OnnxAttributes:
             # A short last part is filled up with its first image, whose answers are cut off.
             filler = part[:1].expand((self._batch or len(part)) - len(part), *part.shape[1:])
             batch = torch.cat([part, filler]).contiguous().numpy()
-            try:
-                answers = self._session.run(self._outputs, {self._input: batch})
-            except Exception as error:  # onnxruntime's own exceptions share no base class
-                raise InputError(f"{self._path}: {_line(error)}") from None
+            answers = run_session(self._path, self._session, self._outputs, {self._input: batch})
             parts.append([torch.from_numpy(answer)[: len(part)] for answer in answers])
         joined = [torch.cat(list(pieces)).float() for pieces in zip(*parts, strict=True)]
         return dict(zip(self._outputs, joined, strict=True))
@@ -228,24 +237,9 @@ def load_onnx(path: Path) -> OnnxAttributes:
         In one line: the extra is not installed; a file is missing or damaged; the description does
         not fit the model.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     if find_spec("onnx") is None or find_spec("onnxruntime") is None:
         raise InputError(f"{path}: needs onnx and onnxruntime: install pulse-audit[onnx]")
-    import onnx
-
-    # The model has to be whole, with all its weights in itself.
-    try:
-        model = onnx.load_model_from_string(data)
-    except Exception as error:  # protobuf's own exceptions share no base class with Python's
-        raise InputError(f"{path}: is no ONNX model ({_line(error)})") from None
-    if any(onnx.external_data_helper.uses_external_data(t) for t in _tensors(model.graph)):
-        raise InputError(
-            f"{path}: keeps weights in other files, which its SHA-256 would not cover; save it as "
-            "one file"
-        )
+    data, model = read_model(path)
 
     # Its description: the file beside it, or its own metadata; where both are there they agree.
     metadata = {entry.key: entry.value for entry in model.metadata_props}
@@ -278,18 +272,6 @@ def load_onnx(path: Path) -> OnnxAttributes:
     return OnnxAttributes(path, data, description)
 
 
-def _tensors(graph: Any) -> Iterator[Any]:
-    """Yield the stored tensors of a graph and of the graphs inside it."""
-    yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield from (sparse.values, sparse.indices)
-    for attribute in (a for node in graph.node for a in node.attribute):
-        yield from (attribute.t, *attribute.tensors)
-        for inner in (attribute.g, *attribute.graphs):
-            if inner.node:
-                yield from _tensors(inner)
-
-
 def _described(where: Path, data: bytes, is_json: bool) -> OnnxDescription:
     """Read and check one description of a model."""
     content = parse_json(data, where) if is_json else parse_yaml(data, where)
@@ -303,30 +285,7 @@ def _described(where: Path, data: bytes, is_json: bool) -> OnnxDescription:
         reason = first["msg"].removeprefix("Value error, ")
         raise InputError(f"{where}: key {key!r}: {reason}") from None
     except (ValueError, TypeError) as error:
-        raise InputError(f"{where}: cannot be understood: {_line(error)}") from None
-
-
-def _session(path: Path, data: bytes, device: torch.device) -> InferenceSession:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 4  # what it logs of a model it refuses is in the exception too
-    providers: list[Any] = ["CPUExecutionProvider"]
-    if device.type == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0}))
-    try:
-        # On failure it prints, and tries the same again where the CPU is all there is.
-        fallback = int(len(providers) > 1)
-        session = onnxruntime.InferenceSession(
-            data, options, providers=providers, enable_fallback=fallback
-        )
-        # Names that are not UTF-8 are noticed only when they are read.
-        for node in (*session.get_inputs(), *session.get_outputs()):
-            _ = node.name, node.shape
-        return session
-    except Exception as error:  # onnxruntime's own exceptions share no base class
-        raise InputError(f"{path}: onnxruntime refuses it: {_line(error)}") from None
+        raise InputError(f"{where}: cannot be understood: {one_line(error)}") from None
 
 
 def _image_input(
@@ -351,8 +310,3 @@ def _image_input(
             f"{' x '.join(map(str, expected))} floats are due"
         )
     return name, batch if isinstance(batch, int) else None
-
-
-def _line(error: BaseException) -> str:
-    """Return the message of an error on one line."""
-    return " ".join(str(error).split())[:200]

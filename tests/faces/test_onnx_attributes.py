@@ -1,5 +1,6 @@
 """Attribute models in ONNX files, against the same network in PyTorch."""
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 import yaml
 
+from pulse_audit.faces import onnx_model
 from pulse_audit.faces.attributes import checked, is_differentiable
 from pulse_audit.faces.onnx_attributes import load_onnx
 from pulse_audit.seeding import sha256
@@ -237,6 +239,35 @@ def test_weights_in_other_files_are_refused(weights, write):
     model = build({**weights, "head": np.zeros((4, 5), np.float32)})
     onnx.save_model(model, path, save_as_external_data=True, location="other.bin", size_threshold=0)
     assert "keeps weights in other files" in refusal(path)
+
+
+def models_made_by_hand():
+    """The hostile models of ``benchmarks/handmade.py``, but for one that is slow to write."""
+    path = Path(__file__).resolve().parents[2] / "benchmarks" / "handmade.py"
+    spec = importlib.util.spec_from_file_location("handmade", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return {name: write for name, write in module.ONNX.items() if "100,000" not in name}
+
+
+@pytest.mark.parametrize("name", models_made_by_hand())
+def test_a_model_made_by_hand_costs_one_line(tmp_path, name):
+    """Weights that state terabytes, weights elsewhere, loops, functions, unknown operators."""
+    path = tmp_path / "model.onnx"
+    models_made_by_hand()[name](path)
+    path.with_suffix(".yaml").write_text(
+        "resolution: 8\ncrop: ffhq\nattributes:\n"
+        "  age: {output: logits, words: [young, middle, old]}\n"
+    )
+    assert refusal(path).startswith(f"{path}: ")
+
+
+def test_a_first_run_ends_at_its_limit_of_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_model, "TIMEOUT", 3)
+    path = tmp_path / "model.onnx"
+    models_made_by_hand()["a loop of 2**62 trips"](path)
+    with pytest.raises(InputError, match="its first run takes over 3 seconds"):
+        onnx_model.try_model(path, path.read_bytes(), (1, 3, 8, 8))
 
 
 def test_a_missing_extra_is_named(write, monkeypatch):
