@@ -23,7 +23,7 @@ from pulse_audit.faces import embed
 from pulse_audit.faces.align import FaceAligner, FoundFace
 from pulse_audit.faces.attributes import Column, checked
 from pulse_audit.faces.embed import FaceNet
-from pulse_audit.faces.skin import SkinTone, skin_tone
+from pulse_audit.faces.skin import ApparentColour, Skin, SkinTone, apparent_colour, find_skin
 from pulse_audit.harness.photos import to_numpy
 from pulse_audit.harness.suite import MetricSuite
 from pulse_audit.metrics.distribution import inception
@@ -47,8 +47,9 @@ IDENTITY = frozenset({"identity_cosine", "verified"})
 
 @dataclass(frozen=True)
 class ImageMeasurements:
-    """What is measured on one image by itself.
+    """What is measured on one image.
 
+    ``skin`` is that of the original, also for an output: its tone is measured on the same pixels.
     ``face_found`` is None where no detector ran, ``probabilities`` empty and ``features`` None
     where no attribute model did; ``embedding`` is NaN where there is no face to embed.
     ``set_features`` are those stored for distances between sets: the attribute model's, or
@@ -56,6 +57,8 @@ class ImageMeasurements:
     """
 
     tone: SkinTone | Unavailable
+    apparent: ApparentColour | Unavailable
+    skin: Skin | Unavailable
     face_found: bool | None = None
     probabilities: Mapping[str, list[float]] = field(default_factory=dict)
     features: Vector | None = None
@@ -66,6 +69,8 @@ class ImageMeasurements:
         """Columns of the samples, ``hr_...`` or ``sr_...``."""
         tone = ("ita", "hue", "lightness", "monk")
         values: dict[str, Any] = {f"{side}_{name}": getattr(self.tone, name, None) for name in tone}
+        for name in ("lightness", "hue"):
+            values[f"{side}_apparent_{name}"] = getattr(self.apparent, name, None)
         values[f"{side}_face_found"] = self.face_found
         for column in attributes:
             values |= column.entries(side, self.probabilities[column.name])
@@ -89,8 +94,10 @@ class Measurer:
         self._aligner = FaceAligner(device) if detects else None
 
     @torch.no_grad()
-    def measure(self, images: Tensor) -> list[ImageMeasurements]:
-        """Measure each of (n, 3, R, R) by itself."""
+    def measure(
+        self, images: Tensor, skins: Sequence[Skin | Unavailable] | None = None
+    ) -> list[ImageMeasurements]:
+        """Measure each of (n, 3, R, R) by itself; outputs with the skin of their originals."""
         # Attribute model: per column n vectors of probabilities; features (n, d).
         probabilities: dict[str, list[list[float]]] = {}
         features: Vector | None = None
@@ -111,16 +118,29 @@ class Measurer:
             boxes = [None if face is None else face.box for face in faces]
             embeddings = self._embedder.embed(images, boxes).float().cpu().numpy()
 
+        # The tone of an output is measured on the skin of its original.
+        pixels = [to_numpy(image) for image in images]
+        of_outputs = skins is not None
+        skins = skins or [find_skin(image, self._crop) for image in pixels]
+        tones: list[SkinTone | Unavailable] = []
+        for image, skin in zip(pixels, skins, strict=True):
+            if isinstance(skin, Unavailable):
+                tones.append(skin)
+            else:
+                tones.append(skin.tone_of_output(image) if of_outputs else skin.tone)
+
         return [
             ImageMeasurements(
-                skin_tone(to_numpy(image), self._crop),
+                tones[i],
+                apparent_colour(image, self._crop),
+                skins[i],
                 faces[i] is not None if self._reports_faces else None,
                 {name: vectors[i] for name, vectors in probabilities.items()},
                 None if features is None else features[i],
                 None if embeddings is None else embeddings[i],
                 None if set_features is None else set_features[i],
             )
-            for i, image in enumerate(images)
+            for i, image in enumerate(pixels)
         ]
 
 

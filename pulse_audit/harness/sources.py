@@ -34,7 +34,7 @@ from torch import Tensor
 
 from pulse_audit import store
 from pulse_audit.degrade.degradation import DegradationModel
-from pulse_audit.faces.skin import SkinTone, skin_tone
+from pulse_audit.faces.skin import Skin, find_skin
 from pulse_audit.files import atomic_write
 from pulse_audit.generators.searchable import drawn_from, prior_images
 from pulse_audit.harness.guidance import WEIGHTS, guided_search
@@ -353,6 +353,6 @@ class SourceWork:
         return rows
 
     def _tone(self, image: Tensor) -> SourceRow:
-        tone = skin_tone(to_numpy(image), self._photos.crop)
-        known = isinstance(tone, SkinTone)
-        return {name: getattr(tone, name) if known else None for name in ("lightness", "ita")}
+        skin = find_skin(to_numpy(image), self._photos.crop)
+        tone = skin.tone if isinstance(skin, Skin) else None
+        return {name: getattr(tone, name, None) for name in ("lightness", "ita")}

@@ -176,8 +176,9 @@ class UnitRunner:
         # m outputs exist: (m, 3, R, R)
         sr = torch.stack([output for output in outputs if output is not None])
         # Each output by itself, then against its original.
-        sr_measurements = self._measurer.measure(sr)
         hr_measurements = [originals[i] for i in present]
+        skins = [measurements.skin for measurements in hr_measurements]
+        sr_measurements = self._measurer.measure(sr, skins)
         references = self.references()
         niqe = [] if references.niqe is None else [references.niqe.metric]
         columns: dict[str, list[Any]] = {

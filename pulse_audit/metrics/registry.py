@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 #: PSNR of identical images is infinite; a mean needs a number, so it is counted as this many dB.
 PSNR_CEILING = 100.0
+#: How tones are compared (see `pulse_audit.faces.skin`).
+SAME_PIXELS = "on the same pixels, the skin of the original"
+EACH_BY_ITSELF = "each image by itself as in Thong et al. (2023): blur alone makes it darker"
 NO_SKIN = "no skin was found in any image (greyscale photos have no skin colour)"
 
 
@@ -72,7 +75,9 @@ def _rate_of(
     )
 
 
-def _tone(quantity: str, title: str, unit: str, **more: Any) -> tuple[MetricDefinition, ...]:
+def _tone(
+    quantity: str, title: str, unit: str, how: str = SAME_PIXELS, **more: Any
+) -> tuple[MetricDefinition, ...]:
     """Level of originals and of outputs, and shift, of a quantity of skin tone."""
     reads = (f"hr_{quantity}", f"sr_{quantity}")
     levels = [
@@ -94,7 +99,7 @@ def _tone(quantity: str, title: str, unit: str, **more: Any) -> tuple[MetricDefi
     change = mean(
         f"{quantity}_shift",
         f"{title} shift",
-        "output minus original",
+        f"output minus original, {how}",
         "nearer 0",
         unit=unit,
         reads=reads,
@@ -287,7 +292,7 @@ DRAW_METRICS: Sequence[MetricDefinition] = (
     mean(
         "hue_shift",
         "Hue shift",
-        "output minus original, the shorter way round the circle",
+        f"output minus original, the shorter way round the circle, {SAME_PIXELS}",
         "nearer 0",
         unit="°",
         reads=("hr_hue", "sr_hue"),
@@ -306,6 +311,19 @@ DRAW_METRICS: Sequence[MetricDefinition] = (
         if_empty=NO_SKIN,
         from_samples=lambda samples: np.abs(shift(samples, "monk")),
         lower_bound=0.0,
+        in_report=True,
+    ),
+    # Apparent skin colour as in earlier work.
+    *_tone("apparent_lightness", "Apparent skin lightness", "L*", EACH_BY_ITSELF),
+    mean(
+        "apparent_hue_shift",
+        "Apparent skin hue shift",
+        f"output minus original, the shorter way round the circle, {EACH_BY_ITSELF}",
+        "nearer 0",
+        unit="°",
+        reads=("hr_apparent_hue", "sr_apparent_hue"),
+        if_empty=NO_SKIN,
+        from_samples=lambda samples: wrapped(shift(samples, "apparent_hue")),
         in_report=True,
     ),
     # The cost of the search.

@@ -45,8 +45,10 @@ CAPTIONS = {
     "feasible-rate": "Feasible draws by {by} with 95 % intervals (Wilson at the effective sample "
     "size). The dashed line is the arm's whole sample; numbers of faces in brackets.",
     "skin-tone": "Skin tone of originals and outputs by {by}, means with 95 % face-cluster "
-    "bootstrap intervals. The middle column compares every output with its own original and shows "
-    "whether an arm changes a group's lightness; numbers of faces in brackets.",
+    "bootstrap intervals. The middle column compares every output with its own original on the "
+    "same pixels and shows whether an arm changes a group's lightness. Grey diamonds are plain "
+    "interpolation, where it ran, which invents nothing: a shift no larger shows nothing about an "
+    "arm. Numbers of faces in brackets.",
 }
 
 

@@ -17,6 +17,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from pulse_audit.names import INTERPOLATION
 from pulse_audit.report.drawing import (
     GRID,
     INK,
@@ -172,7 +173,8 @@ def skin_tone(
 ) -> Figure | None:
     """Skin tone of originals and outputs per group, and the paired shift: one line per arm.
 
-    Columns: lightness of both, lightness shift (output minus original), ITA of both.
+    Columns: lightness of both, lightness shift (output minus original), ITA of both. Beside the
+    shift of an arm stands that of plain interpolation, which invents nothing: the floor.
     """
     # Five metrics per arm; an arm without a lightness shift is left out.
     names = ("hr_lightness", "sr_lightness", "lightness_shift", "hr_ita", "sr_ita")
@@ -183,6 +185,11 @@ def skin_tone(
     tones = {arm: rows for arm, rows in tones.items() if 0 < len(rows[2]) <= MAX_GROUPS}
     if not tones:
         return None
+    floors = [
+        summary.select(names[2], arm, condition, scale, group_by)
+        for arm in INTERPOLATION
+        if any(row.arm == arm for row in summary.estimates)
+    ]
 
     with style():
         longest = max(len(rows[2]) for rows in tones.values())
@@ -195,18 +202,27 @@ def skin_tone(
             # The shift compares every output with its own original; 0 is no shift.
             middle.axvline(0, color=MUTED, linewidth=1, linestyle=(0, (3, 3)), zorder=1)
             _points(middle, shift, 0.0, 1.0, INK, "s")
+            # Each interpolating arm that ran: a hollow grey diamond in the line of its group.
+            lines = {row.group: line for line, row in enumerate(shift)}
+            for floor in () if arm in INTERPOLATION else floors:
+                known = [row for row in floor if row.group in lines and row.value is not None]
+                places = [lines[row.group] + 0.3 for row in known]
+                values = [_number(row.value) for row in known]
+                middle.plot(values, places, "D", color=MUTED, markersize=4, fillstyle="none")
             label_groups(middle, "", shift)
             middle.set_title("shift of lightness", loc="left", color=MUTED)
             right.set_title("ITA", loc="left", color=MUTED)
         labels = ("lightness, L*", "lightness shift, L*", "individual typology angle, °")
         for axis, label in zip(axes[-3:], labels, strict=True):
             axis.set_xlabel(label)
-        _legend(
-            figure,
+        entries = [
             (ORIGINAL, "D", "originals"),
             (OUTPUT, "o", "outputs"),
             (INK, "s", "output minus original"),
-        )
+        ]
+        if floors and not set(tones) <= {*INTERPOLATION}:
+            entries.append((MUTED, "D", "the same for interpolation, which invents nothing"))
+        _legend(figure, *entries)
     return figure
 
 

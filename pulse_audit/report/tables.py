@@ -33,6 +33,8 @@ _FIRST = (
     "ita_shift",
     "hue_shift",
     "monk_shift",
+    "apparent_lightness_shift",
+    "apparent_hue_shift",
     "steps",
 )
 #: Metrics shown in the tables, in order; all others are in ``data/estimates.csv``.

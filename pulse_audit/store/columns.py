@@ -46,6 +46,10 @@ COLUMNS: Mapping[str, pa.DataType] = {
     "sr_lightness": _FLOAT,
     "hr_monk": _WHOLE,
     "sr_monk": _WHOLE,
+    "hr_apparent_lightness": _FLOAT,
+    "sr_apparent_lightness": _FLOAT,
+    "hr_apparent_hue": _FLOAT,
+    "sr_apparent_hue": _FLOAT,
     "reason": _TEXT,
 }
 #: Why a column can be empty after a run: as its metrics say, and for columns of no metric.

@@ -273,9 +273,9 @@ def upsampled(state: Status) -> Upsampled:
 def test_an_output_without_a_face_is_no_face(
     state: Status, found: bool | None, expected: Status
 ) -> None:
-    assert (
-        status(upsampled(state), ImageMeasurements(Unavailable("not looked at"), found)) is expected
-    )
+    unknown = Unavailable("not looked at")
+    measured = ImageMeasurements(unknown, unknown, unknown, found)
+    assert status(upsampled(state), measured) is expected
 
 
 def test_faces_are_found_in_real_originals_and_not_in_flat_outputs(

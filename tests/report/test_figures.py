@@ -67,6 +67,18 @@ def test_skin_tone_shows_levels_and_the_paired_shift():
     assert_allclose(spans(figure.axes[1]), [[3, 8], [4, 9], [5, 10]])
 
 
+def test_the_shift_of_interpolation_stands_beside_that_of_an_arm():
+    floor = [row("lightness_shift", value, -1, 1, group, "bicubic")
+             for group, value in zip(GROUPS, (0.2, None, -0.3), strict=True)]  # fmt: skip
+    with_floor = summary().model_copy(update={"estimates": [*summary().estimates, *floor]})
+    figure = figures.skin_tone(with_floor, ["pulse:g"], "clean", 8, "race")
+    (marks,) = [line for line in figure.axes[1].lines if line.get_fillstyle() == "none"]
+    assert marks.get_xdata().tolist() == [0.2, -0.3]
+    assert [text.get_text() for text in figure.legends[0].texts][-1].startswith("the same for")
+    without = figures.skin_tone(summary(), ["pulse:g"], "clean", 8, "race")
+    assert len(without.legends[0].texts) == 3
+
+
 def test_a_group_without_interval_is_drawn_as_a_point():
     rows = [row("feasible_rate", 0.5, None, None, "White"), row("feasible_rate", 1, 0.7, 1, "x")]
     one_face = Summary(schema=3, estimates=rows, unavailable={}, findings=[])
