@@ -20,6 +20,7 @@ from pulse_audit.calibration import (
     distances,
     gaps,
     means,
+    paired,
     prior_work,
     retention,
     set_fairness,
@@ -61,7 +62,7 @@ class ScenarioResult:
 
 def all_scenarios() -> list[Scenario]:
     """Every scenario, in the order of the table."""
-    rates = (retention, corrected, gaps, apparent, set_fairness, compositions)
+    rates = (retention, paired, corrected, gaps, apparent, set_fairness, compositions)
     studies = (*rates, means, distances, prior_work)
     return [scenario for study in studies for scenario in study.scenarios()]
 

@@ -94,7 +94,7 @@ def difference_interval(
     # the lower end lies below the estimate, the upper end above it
     estimate, edge = p1 - p2, np.ones(p1.shape)
     brackets = np.stack([-edge, estimate]), np.stack([estimate, edge])
-    low, high = _crossing(score, *brackets, np.stack([limit, -limit]))
+    low, high = crossing(score, *brackets, np.stack([limit, -limit]))
     return low, high
 
 
@@ -115,7 +115,7 @@ def ratio_interval(
         return ratio_score(p1, n1, p2, n2, np.exp(at))
 
     ends = np.full((2, *p1.shape), -top), np.full((2, *p1.shape), top)
-    low, high = _crossing(score, *ends, np.stack([limit, -limit]))
+    low, high = crossing(score, *ends, np.stack([limit, -limit]))
     # a crossing at the end of the range, or none, means 0 or infinity
     return (
         np.where((p1 == 0) | (low <= -top + 1e-6), 0.0, np.exp(low)),
@@ -134,7 +134,7 @@ def _standardised(distance: FloatArray, variance: FloatArray, size: FloatArray) 
     return np.asarray(distance / np.sqrt(np.maximum(scaled, 1e-300)), dtype=np.float64)
 
 
-def _crossing(
+def crossing(
     score: Callable[[FloatArray], FloatArray], low: FloatArray, high: FloatArray, level: FloatArray
 ) -> FloatArray:
     """Find where a decreasing score crosses a level, by bisection; an end where it does not."""

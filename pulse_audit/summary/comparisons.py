@@ -15,6 +15,7 @@ from pulse_audit.metrics.registry import SAMPLE_METRICS
 from pulse_audit.stats import gaps, power
 from pulse_audit.stats.bootstrap import cluster_bca
 from pulse_audit.stats.intervals import FloatArray, IntArray, cluster_totals, intraclass_correlation
+from pulse_audit.stats.paired import paired_proportions
 from pulse_audit.summary.groups import (
     JOIN,
     UNLABELLED,
@@ -31,6 +32,8 @@ CONFIDENCE = 0.95
 UNKNOWN = {UNLABELLED, UNMEASURED}
 #: Metrics in which arms are compared, beside retention of the attribute of the grouping.
 COMPARED = ("feasible_rate", "lightness_shift", "ita_shift")
+#: Metrics that are means and not proportions.
+MEANS = {metric.name for metric in SAMPLE_METRICS if metric.kind != "proportion"}
 
 
 def group_comparisons(
@@ -164,8 +167,11 @@ def arm_comparisons(
         for grouping in groupings:
             for metric, group, differences in _differences(first, second, faces, grouping):
                 measured = np.isfinite(differences)
-                key = first.seed(seed, "arms", metric, grouping.name, group)
-                estimate = cluster_bca(differences[measured], faces[measured], seed=key)
+                if metric in MEANS:
+                    key = first.seed(seed, "arms", metric, grouping.name, group)
+                    estimate = cluster_bca(differences[measured], faces[measured], seed=key)
+                else:
+                    estimate = paired_proportions(differences[measured])
                 yield make_row(
                     first.key,
                     metric,

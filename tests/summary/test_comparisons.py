@@ -1,11 +1,11 @@
 """Comparisons of groups, and of arms on the same faces."""
 
-import numpy as np
+import pandas as pd
 import pytest
 
 from pulse_audit.stats import gaps, power
-from pulse_audit.stats.bootstrap import cluster_bca
 from pulse_audit.stats.intervals import intraclass_correlation
+from pulse_audit.stats.paired import IDENTICAL, paired_proportions
 from pulse_audit.summary import summarise
 
 
@@ -113,10 +113,30 @@ def test_arms_on_trial_are_compared_on_the_same_faces(arms_summary, arms_frame):
     kept = (arms_frame["sr_race"] == arms_frame["label_race"]) & (arms_frame["status"] == "ok")
     by_face = kept.groupby([arms_frame["arm"], arms_frame["face_id"]]).mean()
     gap = by_face["pulse:a"] - by_face["pulse:g"]
-    expected = cluster_bca(gap, np.arange(len(gap)), seed=0)
+    expected = paired_proportions(gap)
     assert row.value == pytest.approx(expected.value)
-    assert (row.low, row.high) == pytest.approx((expected.low, expected.high), abs=0.02)
-    assert row.method.startswith("paired by face")
+    assert (row.low, row.high) == pytest.approx((expected.low, expected.high))
+    assert row.method.startswith("paired by face; Tango")
+
+
+def test_arms_that_agree_on_every_face_differ_by_no_more_than_the_faces_rule_out(
+    apparent_manifest, arms_frame
+):
+    arms = {name: {"kind": "pulse"} for name in ("pulse:a", "pulse:g")}
+    one = arms_frame[arms_frame["arm"] == "pulse:a"]
+    made = summarise(apparent_manifest(arms=arms), pd.concat([one, one.assign(arm="pulse:g")]))
+    rows = differences(made, "retention", "race")
+    assert rows and all(IDENTICAL in row.method and row.value == 0 for row in rows)
+    # Tango's interval without a discordant pair reaches z^2 / (n + z^2)
+    reach = 1.96**2 / (20 + 1.96**2)
+    assert [(row.low, row.high) for row in rows] == [
+        pytest.approx((-reach, reach), abs=1e-4) for _ in rows
+    ]
+
+
+def test_differences_of_means_are_bootstrapped(arms_summary):
+    rows = differences(arms_summary, "ita_shift")
+    assert rows and all("BCa" in row.method for row in rows)
 
 
 def test_interpolation_is_not_on_trial_and_other_metrics_are_compared_too(arms_summary):
