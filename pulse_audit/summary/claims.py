@@ -18,6 +18,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from pulse_audit.fairness.correction import CorrectedShift
+from pulse_audit.fairness.drift import MOST_DRIFT, MOST_GROUPS, tipping_point
 from pulse_audit.stats.contrasts import joint_bounds
 from pulse_audit.stats.intervals import FloatArray
 from pulse_audit.summary.schema import ALL, Claim, Finding
@@ -213,6 +214,7 @@ class Evidence:
         to_group: str | None = None,
         than_group: str | None = None,
         minus: str | None = None,
+        drift: float | None = None,
     ) -> Claim:
         """Make a claim about corrected shares; ``points`` are per cent."""
         return Claim(
@@ -226,7 +228,37 @@ class Evidence:
             to_group=to_group,
             direction=direction,
             bound=points / 100,
+            tipping_point=drift,
         )
+
+    def weights(self, arm: str) -> FloatArray:
+        """Weights of the cells, (k, k), whose sum is the arm's retention."""
+        draws = self.shifts[arm].draws
+        return np.asarray(np.diag(draws / draws.sum()), dtype=np.float64)
+
+    def tipping_point(self, terms: Mapping[str, FloatArray], low: float) -> float | None:
+        """Drift that undoes a claim about a sum, over arms, of weights (k, k) times shares.
+
+        ``low`` is the lower end of its interval. None where a model gave the labels, which drifts
+        with the answers on outputs, and for more groups than can be tried.
+        """
+        confusion = self.shifts[next(iter(terms))].confusion.shares
+        if self.labels_from == "model" or len(confusion) > MOST_GROUPS:
+            return None
+        # one matrix of weighted shares: the quantity is linear in the observed ones
+        sums = [
+            (np.nan_to_num(self.shifts[arm].observed), weights) for arm, weights in terms.items()
+        ]
+
+        def corrected(matrices: FloatArray) -> FloatArray:
+            inverses = np.linalg.inv(matrices)
+            parts = [
+                ((observed @ inverses) * weights).sum(axis=(1, 2)) for observed, weights in sums
+            ]
+            return np.asarray(np.sum(parts, axis=0), dtype=np.float64)
+
+        error = float(corrected(confusion[None])[0]) - low
+        return round(tipping_point(corrected, confusion, error), 3)
 
 
 def first_screen(evidence: Evidence) -> list[Finding]:
@@ -257,14 +289,14 @@ def kept(evidence: Evidence, intervals: JointIntervals, arms: Sequence[str]) -> 
     for arm in arms:
         interval = intervals.kept[arm]
         low, high = floor(interval.low), ceiling(interval.high)
-        parts.append(f"{100 * interval.value:.0f} % [{low}, {high}] by {arm}")
+        parts.append(f"{100 * interval.value:.0f} % [{low}, {high}] of draws by {arm}")
         claims += [
             evidence.claim("retention", arm, "higher", low, ALL),
             evidence.claim("retention", arm, "lower", high, ALL),
         ]
     text = (
         f"Corrected for classifier errors, the apparent {evidence.name} was kept in "
-        f"{joined(parts)} of draws."
+        f"{joined(parts)}."
     )
     return Finding(text=text, screen="first", claims=claims)
 
@@ -289,63 +321,75 @@ def agreement(evidence: Evidence, arms: Sequence[str]) -> list[Finding]:
 
 def compared_groups(evidence: Evidence, intervals: JointIntervals, arms: Sequence[str]) -> Finding:
     """Inequality of retention between groups: shown, ruled out beyond the margin, or neither."""
-    parts, claims = [], []
-    open_arms: dict[str, list[str]] = {}
+    parts, claims = [], list[Claim]()
+    alike, unclear, most = [], [], 0
     for arm in arms:
         if not (pairs := intervals.groups[arm]):
             continue
         (i, j), widest = max(pairs.items(), key=lambda pair: pair[1].low)
-        most = ceiling(min(1.0, max(interval.high for interval in pairs.values())))
-        least = floor(widest.low)
+        reach = ceiling(min(1.0, max(interval.high for interval in pairs.values())))
         is_supported = evidence.labels_from == "people" or evidence.raw_gaps.get(arm, 0.0) > 0
         if widest.low >= LEAST_DIFFERENCE and is_supported:
-            one, other = evidence.groups[i], evidence.groups[j]
+            one, other, least = evidence.groups[i], evidence.groups[j], floor(widest.low)
             parts.append(f"{arm} kept {one} at least {least} points more often than {other}")
+            weights = np.zeros((len(evidence.groups),) * 2)
+            weights[i, i], weights[j, j] = 1, -1
+            drift = evidence.tipping_point({arm: weights}, widest.low)
             claims += [
-                evidence.claim("retention", arm, "unequal", least),
-                evidence.claim("retention", arm, "higher", least, one, than_group=other),
+                evidence.claim("retention", arm, "unequal", least, drift=drift),
+                evidence.claim(
+                    "retention", arm, "higher", least, one, than_group=other, drift=drift
+                ),
             ]
-        elif most <= 100 * MARGIN:
-            parts.append(f"{arm} kept all groups alike to within {100 * MARGIN:.0f} points")
+        elif reach <= 100 * MARGIN:
+            alike.append(arm)
             claims.append(evidence.claim("retention", arm, "equivalent", 100 * MARGIN))
         else:
-            open_arms.setdefault(not_ruled_out(most, evidence.faces), []).append(arm)
-    parts += [
-        f"unequal treatment by {joined(names, 'or')} is not shown ({bound})"
-        for bound, names in open_arms.items()
-    ]
-    k = int((next(iter(evidence.shifts.values())).faces > 0).sum())
-    among = f" (of {k * (k - 1) // 2} pairs of groups)" if claims else ""
-    return Finding(text=sentence("; ".join(parts) + among), screen="first", claims=claims)
+            unclear.append(arm)
+            most = max(most, reach)
+    if parts:
+        k = int((next(iter(evidence.shifts.values())).faces > 0).sum())
+        parts[-1] += f" (of {k * (k - 1) // 2} pairs){undone(claims)}"
+    if alike:
+        parts.append(f"{joined(alike)} kept all groups alike to within {100 * MARGIN:.0f} points")
+    if unclear:
+        bound = not_ruled_out(most, evidence.faces)
+        parts.append(f"for {joined(unclear)} no inequality between groups is shown ({bound})")
+    return Finding(text=sentence("; ".join(parts)), screen="first", claims=claims)
 
 
 def became(evidence: Evidence, intervals: JointIntervals, arms: Sequence[str]) -> Finding:
     """Conversion from group to group that is shown to be largest, of every arm."""
-    parts, claims, none = [], [], []
+    parts, claims, unclear = [], list[Claim](), []
     for arm in arms:
         cells = intervals.cells[arm]
         (i, j), largest = max(cells.items(), key=lambda cell: cell[1].low)
         if largest.low < LEAST_DIFFERENCE:
-            none.append(arm)
+            unclear.append(arm)
             continue
-        group, to_group = evidence.groups[i], evidence.groups[j]
-        least = floor(largest.low)
+        group, to_group, least = evidence.groups[i], evidence.groups[j], floor(largest.low)
         truth = ""
         if arm in evidence.planted:
-            truth = f", planted: {100 * evidence.planted[arm][i, j]:.0f} %"
-        parts.append(
-            f"{arm} turned at least {least} % of {group} faces {to_group} "
-            f"(largest of {len(cells)} conversions{truth})"
+            truth = f" (planted: {100 * evidence.planted[arm][i, j]:.0f} %)"
+        parts.append(f"{arm} turned at least {least} % of {group} faces {to_group}{truth}")
+        weights = np.zeros((len(evidence.groups),) * 2)
+        weights[i, j] = 1
+        drift = evidence.tipping_point({arm: weights}, largest.low)
+        claims.append(
+            evidence.claim("shift", arm, "higher", least, group, to_group=to_group, drift=drift)
         )
-        claims.append(evidence.claim("shift", arm, "higher", least, group, to_group=to_group))
-    if none:
-        parts.append(f"no conversion between groups by {joined(none, 'or')} is shown")
+    if parts:
+        number = len(intervals.cells[arms[0]])
+        parts[-1] += f", the largest of {number} conversions{undone(claims)}"
+    if unclear:
+        parts.append(f"for {joined(unclear)} no conversion between groups is shown")
     return Finding(text=sentence("; ".join(parts)), screen="first", claims=claims)
 
 
 def compared_arms(evidence: Evidence, intervals: JointIntervals, arms: Sequence[str]) -> Finding:
     """Differences of retention between arms on the same faces."""
-    parts, claims, unclear, most = [], [], [], 0
+    parts, claims = [], list[Claim]()
+    alike, unclear, most = [], [], 0
     for one, other in combinations(arms, 2):
         interval = intervals.arms[one, other]
         if interval.high < 0:
@@ -353,23 +397,37 @@ def compared_arms(evidence: Evidence, intervals: JointIntervals, arms: Sequence[
         reach = ceiling(min(1.0, max(-interval.low, interval.high)))
         if interval.low >= LEAST_DIFFERENCE:
             least = floor(interval.low)
-            parts.append(f"{one} kept it at least {least} points more often than {other}")
-            claims.append(evidence.claim("retention", one, "higher", least, ALL, minus=other))
+            parts.append(f"{one} exceeds {other} by at least {least} points")
+            weights = {one: evidence.weights(one), other: -evidence.weights(other)}
+            drift = evidence.tipping_point(weights, interval.low)
+            claims.append(
+                evidence.claim("retention", one, "higher", least, ALL, minus=other, drift=drift)
+            )
         elif reach <= 100 * MARGIN:
-            parts.append(f"{one} and {other} kept it alike to within {100 * MARGIN:.0f} points")
+            alike.append(f"{one} and {other}")
             claims.append(
                 evidence.claim("retention", one, "equivalent", 100 * MARGIN, ALL, minus=other)
             )
         else:
             unclear.append(f"{one} and {other}")
             most = max(most, reach)
+    if parts:
+        parts[-1] += undone(claims)
+    if alike:
+        parts.append(f"{'; '.join(alike)} are alike to within {100 * MARGIN:.0f} points")
     if unclear:
-        parts.append(
-            f"no difference between {joined(unclear)} is shown "
-            f"({not_ruled_out(most, evidence.faces)})"
-        )
-    text = f"On the same faces, {'; '.join(parts)}."
+        bound = not_ruled_out(most, evidence.faces)
+        parts.append(f"no difference is shown between {'; '.join(unclear)} ({bound})")
+    text = f"Retention on the same faces: {'; '.join(parts)}."
     return Finding(text=text, screen="first", claims=claims)
+
+
+def undone(claims: Sequence[Claim]) -> str:
+    """Say by which drift of the attribute model's accuracy the weakest claim would be undone."""
+    drifts = [claim.tipping_point for claim in claims if claim.tipping_point is not None]
+    if not drifts or min(drifts) >= MOST_DRIFT:
+        return ""
+    return f", unless classifier accuracy drifted {100 * min(drifts):.0f} points"
 
 
 def not_ruled_out(points: int, faces: int) -> str:

@@ -140,6 +140,9 @@ class Claim(BaseModel):
     ``direction``: ``higher`` (at least ``bound``), ``lower`` (at most ``bound``), ``unequal``
     (largest less smallest over the groups is at least ``bound``), ``equivalent`` (the quantity, or
     with ``group`` None that largest difference, is at most ``bound`` in size).
+
+    ``tipping_point``: the smallest drift of the attribute model's accuracy on outputs, as a share,
+    that would undo the claim (see `pulse_audit.fairness.drift`); None where it was not computed.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -154,6 +157,7 @@ class Claim(BaseModel):
     to_group: str | None = None
     direction: Literal["higher", "lower", "unequal", "equivalent"]
     bound: float
+    tipping_point: float | None = None
 
 
 class Finding(BaseModel):

@@ -54,8 +54,9 @@ def test_a_planted_conversion_is_named_with_its_groups_and_truth():
     assert (converted.arm, converted.group, converted.to_group) == ("first", "Black", "White")
     assert 0.2 < converted.bound < 0.5
     text = " ".join(finding.text for finding in findings)
-    assert "% of Black faces White (largest of 6 conversions, planted: 50 %)" in text
-    assert "no conversion between groups by second is shown" in text
+    assert "% of Black faces White (planted: 50 %), the largest of 6 conversions" in text
+    assert "for second no conversion between groups is shown" in text
+    assert 0 < converted.tipping_point <= 0.5
     # the pair of groups, the inequality and the difference of arms are claims of the same screen
     unequal = [claim for claim in claims(findings) if claim.direction == "unequal"]
     assert [claim.arm for claim in unequal] == ["first"] and unequal[0].bound > 0.2
@@ -72,7 +73,7 @@ def test_groups_kept_alike_are_called_so_within_the_stated_margin_only():
     assert any("kept all groups alike to within 10 points" in f.text for f in alike)
     few = first_screen(evidence({"only": KEEPS}, faces=60))
     assert not [claim for claim in claims(few) if claim.direction in ("equivalent", "unequal")]
-    assert any("is not shown (up to" in finding.text for finding in few)
+    assert any("no inequality between groups is shown (up to" in finding.text for finding in few)
 
 
 def test_few_faces_give_no_number_but_say_so():
@@ -93,7 +94,8 @@ def test_without_a_correction_agreement_is_described_and_the_reason_given():
 
 def test_where_a_model_gave_the_labels_both_numbers_must_show_an_inequality():
     shown = evidence({"only": TURNS}, labels_from="model")
-    assert [c for c in claims(first_screen(shown)) if c.direction == "unequal"]
+    unequal = [c for c in claims(first_screen(shown)) if c.direction == "unequal"]
+    assert unequal and unequal[0].tipping_point is None
     unshown = evidence({"only": TURNS}, labels_from="model", raw_gaps={"only": 0.0})
     assert not [c for c in claims(first_screen(unshown)) if c.direction == "unequal"]
 
