@@ -88,7 +88,7 @@ def headline(results: Sequence[ScenarioResult]) -> str:
     few = "" if replicates >= FULL else f" A quick look: the published table takes {FULL:,}."
     return (
         f"{counts['met']} of {sum(counts.values())} requirements met, {counts['missed']} missed, "
-        f"{counts['unclear']} unclear at {replicates:,} replicates a scenario.{few}"
+        f"{counts['unclear']} unclear at up to {replicates:,} replicates a scenario.{few}"
     )
 
 
@@ -97,8 +97,10 @@ def as_markdown(results: Sequence[ScenarioResult]) -> str:
     parts = ["# Calibration of the audit's estimators\n", f"{headline(results)}\n"]
     for study, members in by_study(results).items():
         parts.append(f"\n## {study[0].upper()}{study[1:]}\n")
-        parts.append("| scenario | method | measure | % (± error) | required | verdict | width |")
-        parts.append("|---|---|---|---|---|---|---|")
+        parts.append(
+            "| scenario | method | measure | % (± error) | required | verdict | width | audits |"
+        )
+        parts.append("|---|---|---|---|---|---|---|---|")
         # value with its Monte Carlo error
         for result in members:
             scenario, performance = result.scenario, result.performance
@@ -107,7 +109,7 @@ def as_markdown(results: Sequence[ScenarioResult]) -> str:
             value = f"{100 * performance.value:.1f} ({error})"
             entries = (
                 settings(scenario), scenario.method, scenario.measure, value, requirement(scenario),
-                result.verdict, width,
+                result.verdict, width, str(result.replicates or ""),
             )  # fmt: skip
             parts.append("| " + " | ".join(entries) + " |")
     return "\n".join(parts) + "\n"

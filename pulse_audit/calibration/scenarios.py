@@ -20,7 +20,7 @@ from pulse_audit.seeding import fingerprint, hexdigest, sha256
 from pulse_audit.stats.intervals import FloatArray, IntArray
 
 PerformanceMeasure: TypeAlias = Literal[
-    "coverage", "size", "power", "false pass", "false fail", "bias"
+    "coverage", "size", "power", "false pass", "false fail", "false claim", "bias"
 ]
 
 
@@ -93,6 +93,10 @@ class Scenario:
     def seed(self, run_seed: int) -> int:
         """Seed of its random numbers; without the method, so that methods get the same data."""
         return fingerprint(run_seed, "calibration", self.study, dict(self.settings))
+
+    def times(self, replicates: int) -> int:
+        """Return how often it is simulated in a study of so many replicates; 0 where exact."""
+        return 0 if self.exact else max(2, round(self.fraction * replicates))
 
     def accepts(self, value: float) -> bool | None:
         """Whether a value meets the requirement; None where there is none."""

@@ -23,6 +23,7 @@ from pulse_audit.calibration import (
     paired,
     prior_work,
     retention,
+    sentences,
     set_fairness,
 )
 from pulse_audit.calibration.scenarios import Performance, Scenario
@@ -63,7 +64,7 @@ class ScenarioResult:
 def all_scenarios() -> list[Scenario]:
     """Every scenario, in the order of the table."""
     rates = (retention, paired, corrected, gaps, apparent, set_fairness, compositions)
-    studies = (*rates, means, distances, prior_work)
+    studies = (sentences, *rates, means, distances, prior_work)
     return [scenario for study in studies for scenario in study.scenarios()]
 
 
@@ -81,7 +82,7 @@ def run_study(
     ----------
     scenarios : sequence of Scenario
     replicates : int
-        Of every scenario that is not exact, at least 2.
+        Of a scenario whose fraction is 1, at least 2.
     seed : int
         Of the study; each scenario has its own random numbers, whatever runs beside it.
     out : Path
@@ -100,14 +101,14 @@ def run_study(
     # the name of a file holds everything that its content depends on
     files = []
     for scenario in scenarios:
-        mark = fingerprint(scenario.key, replicates, seed)
+        mark = fingerprint(scenario.key, scenario.times(replicates), seed)
         name = scenario.study.replace(" ", "-").replace(",", "")
         files.append(out / "cells" / f"{name}-{mark:016x}.json")
     # simulate what has no file yet
     waiting = [i for i, file in enumerate(files) if not file.exists()]
     restored = done = len(scenarios) - len(waiting)
     report(done, len(scenarios), restored)
-    tasks = [(scenarios[i], replicates, seed) for i in waiting]
+    tasks = [(scenarios[i], scenarios[i].times(replicates), seed) for i in waiting]
     for task, performance in _simulated(tasks, workers):
         path = files[waiting[task]]
         try:
@@ -125,7 +126,7 @@ def run_study(
         except (OSError, ValueError, TypeError):
             message = f"{path}: damaged; delete it and run the same command again"
             raise InputError(message) from None
-        results.append(ScenarioResult(scenario, performance, 0 if scenario.exact else replicates))
+        results.append(ScenarioResult(scenario, performance, scenario.times(replicates)))
     return results
 
 

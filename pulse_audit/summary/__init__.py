@@ -1,6 +1,6 @@
 """From samples to estimates: what run, report, gate and compare all read."""
 
-from pulse_audit.summary.estimates import summarise, summarise_run
+from pulse_audit.summary.estimates import first_screen_of, summarise, summarise_run
 from pulse_audit.summary.schema import (
     Claim,
     EstimateRow,
@@ -16,6 +16,7 @@ __all__ = [
     "EstimateRow",
     "Finding",
     "Summary",
+    "first_screen_of",
     "json_schema",
     "read",
     "summarise",

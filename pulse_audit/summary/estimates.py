@@ -29,7 +29,7 @@ from pulse_audit.stats.intervals import (
 )
 from pulse_audit.store import Manifest, Run
 from pulse_audit.summary import comparisons, shift
-from pulse_audit.summary.findings import findings, on_trial
+from pulse_audit.summary.findings import findings, first_screen, on_trial
 from pulse_audit.summary.groups import (
     DRAW_KEYS,
     AttributeLabels,
@@ -45,6 +45,7 @@ from pulse_audit.summary.schema import (
     SCHEMA_VERSION,
     Detail,
     EstimateRow,
+    Finding,
     SubsetKey,
     Summary,
     make_row,
@@ -152,6 +153,17 @@ def summarise(
         unavailable=dict(sorted(unavailable.items())),
         findings=findings(manifest, rows, subsets, groupings, corrections),
     )
+
+
+def first_screen_of(manifest: Manifest, samples: pd.DataFrame) -> list[Finding]:
+    """Make the findings of the first screen, as `summarise` does, and no other estimate.
+
+    Parameters and errors as in `summarise`.
+    """
+    frame = samples.sort_values(DRAW_KEYS, kind="stable", ignore_index=True)
+    groupings, subsets = make_groupings(manifest, frame), list(make_subsets(manifest, frame))
+    corrections = shift.corrections(subsets, groupings, manifest.spec.seed)
+    return first_screen(manifest, subsets, groupings, corrections)
 
 
 def subset_rows(

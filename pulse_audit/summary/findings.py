@@ -10,8 +10,8 @@ from pulse_audit.fairness.correction import CorrectedShift
 from pulse_audit.stats.contrasts import proportion_pairs
 from pulse_audit.stats.intervals import by_group, proportion_interval
 from pulse_audit.store import Manifest
-from pulse_audit.summary import text
-from pulse_audit.summary.claims import ALPHA, Evidence, Interval, first_screen
+from pulse_audit.summary import claims, text
+from pulse_audit.summary.claims import ALPHA, Evidence, Interval
 from pulse_audit.summary.groups import NONE, TONES, AttributeLabels, Grouping, Subset
 from pulse_audit.summary.schema import ALL, EstimateRow, Finding, SubsetKey
 from pulse_audit.types import Unavailable
@@ -49,23 +49,21 @@ def findings(
         return [
             Finding(text="No draw is finished yet: there is nothing to report.", screen="first")
         ]
-    first = [
-        *not_measured(manifest, groupings),
-        *first_findings(manifest, subsets, groupings, corrections or {}),
-    ]
+    first = first_screen(manifest, subsets, groupings, corrections or {})
     return first + [Finding(text=sentence) for sentence in descriptions(manifest, rows)]
 
 
-def first_findings(
+def first_screen(
     manifest: Manifest,
     subsets: Sequence[Subset],
     groupings: Sequence[Grouping],
     corrections: Corrections,
 ) -> list[Finding]:
-    """Claims of the first screen: of the first setting and the first grouping by an attribute."""
+    """Make the first screen of the first setting and the first grouping by an attribute."""
+    missing = list(not_measured(manifest, groupings))
     compared = next((grouping for grouping in groupings if grouping.by_attribute), None)
     if not subsets or compared is None or compared.labels is None:
-        return []
+        return missing
     setting = subsets[0].key[1:]
     here = [subset for subset in subsets if subset.key[1:] == setting]
     arms = on_trial(manifest, [subset.key.arm for subset in here])
@@ -75,7 +73,8 @@ def first_findings(
         for arm, subset in chosen.items()
         if (shift := corrections.get((subset.key, compared.labels.attribute))) is not None
     }
-    return first_screen(make_evidence(manifest, chosen, compared.labels, shifts))
+    evidence = make_evidence(manifest, chosen, compared.labels, shifts)
+    return missing + claims.first_screen(evidence)
 
 
 def make_evidence(
