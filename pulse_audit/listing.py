@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import sys
@@ -11,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
+from pulse_audit.documents import read_json
 from pulse_audit.files import cache_folder
 from pulse_audit.models import published
 from pulse_audit.models.attributes import attribute_names, load_attributes
@@ -99,7 +99,7 @@ def _generators() -> Rows:
     # Shipped generators, from their cards; their weights are not loaded.
     for name in shipped_generators():
         path = shipped_file(name)
-        content = json.loads(path.with_suffix(".json").read_text())
+        content = read_json(path.with_suffix(".json"))
         card, side = content["card"], int(content["card"]["resolution"])
         latent = f"{2 * side.bit_length() - 4} x {card['configuration']['latent_dim']}"
         values = (name, card["title"], content["family"], str(side), card["crop"], latent)

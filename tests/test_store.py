@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -110,6 +112,23 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(
         atomic_write(tmp_path / "file", b"new")
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
     assert (tmp_path / "file").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_files_have_the_modes_that_the_umask_leaves(tmp_path: Path, mask: int) -> None:
+    """In a process of its own, as the mask is read when the program starts."""
+    code = (
+        "import json, sys; from pathlib import Path; from pulse_audit import store\n"
+        "out = Path(sys.argv[1])\n"
+        "with store.locked(out):\n"
+        "    run = store.create_run(out, store.check_manifest(json.loads(sys.argv[2])))\n"
+        "    run.write_unit('u00000', []); run.write_image('images/a.png', b'')\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "out"), json.dumps(manifest())]
+    subprocess.run(command, check=True, umask=mask)
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert len(files) == 5
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o666 & ~mask}
 
 
 def test_not_a_number_is_refused_not_written(run: store.Run) -> None:

@@ -122,8 +122,9 @@ def run_study(
     results = []
     for scenario, path in zip(scenarios, files, strict=True):
         try:
+            # Our own file, in which a width may be NaN.
             performance = Performance(**json.loads(path.read_text()))
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, RecursionError):
             message = f"{path}: damaged; delete it and run the same command again"
             raise InputError(message) from None
         results.append(ScenarioResult(scenario, performance, scenario.times(replicates)))

@@ -276,10 +276,11 @@ def is_image_name(name: str) -> bool:
     return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
 
 
-def images_below(base: Path) -> Iterator[str]:
+def images_below(base: Path, scan: Scan) -> Iterator[str]:
     """Yield the image files below ``base`` as relative names, in sorted order.
 
-    Symbolic links to folders are not followed: they could leave the data folder.
+    Symbolic links to folders are not followed, as they could leave the data folder or lead back
+    into it; each is a problem of the scan.
     """
 
     def stop(error: OSError) -> None:
@@ -290,6 +291,15 @@ def images_below(base: Path) -> Iterator[str]:
         subfolders.sort()
         inner = relative(Path(folder), base)
         prefix = "" if inner == "." else f"{inner}/"
+        for name in subfolders:
+            if os.path.islink(os.path.join(folder, name)) and not name.startswith("."):
+                message = (
+                    f"{quote(prefix + name)} is a link to "
+                    f"{quote(os.path.realpath(os.path.join(folder, name)))}; links to folders are "
+                    "not followed: replace the link by the folder (cp -rl makes a copy that takes "
+                    "no space), or remove it"
+                )
+                scan.add("linked_folder", prefix + name, message)
         yield from (prefix + name for name in sorted(files) if is_image_name(name))
 
 

@@ -167,7 +167,7 @@ def load_check(
     no check.
     """
     if reference == "none":
-        return None, (), "not asked for (--second-attributes none)"
+        return None, (), "not requested (--second-attributes none)"
     try:
         check = load_attributes(reference or shipped.CHECK, device)
     except InputError as error:

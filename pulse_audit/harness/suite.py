@@ -24,7 +24,7 @@ from pulse_audit.plugins import load_metrics
 from pulse_audit.store import Manifest
 from pulse_audit.types import AttributeModel, InputError, Metric, Unavailable
 
-NOT_REQUESTED = "not asked for (--metrics)"
+NOT_REQUESTED = "not requested (--metrics)"
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def attribute_model(
     goes on.
     """
     if reference == "none":
-        return None, "no attribute model was asked for (--attributes none)"
+        return None, "no attribute model was requested (--attributes none)"
     try:
         model = load_attributes(reference, device)
     except InputError as error:

@@ -391,7 +391,7 @@ def _total(response: Any, start: int, size: int | None, url: str) -> int | None:
     # Of a continued part the server declares the rest only.
     declared = start + int(length) if re.fullmatch(r"[0-9]+", length) else None
     if response.headers.get("Content-Encoding", "identity") != "identity":
-        raise InputError(f"{url}: the server sends the file compressed, which was not asked for")
+        raise InputError(f"{url}: the server sends the file compressed, which was not requested")
     if declared is not None and size is not None and declared != size:
         raise InputError(
             f"{url}: the server has {declared:,} bytes, weights.yaml says {size:,}; not fetched"

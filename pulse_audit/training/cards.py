@@ -7,7 +7,6 @@ and what they can show.
 from __future__ import annotations
 
 import csv
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import click
 
 from pulse_audit.datasets.registry import DatasetCard, load_registry
+from pulse_audit.documents import read_json
 from pulse_audit.files import atomic_write
 from pulse_audit.training import command
 
@@ -226,7 +226,7 @@ def main(assets: Path, attributes: str) -> None:
     # Weights with a JSON card; the Gaussian fits of generators have none.
     for path in sorted(assets.glob("*.safetensors")):
         if path.with_suffix(".json").is_file():
-            content = json.loads(path.with_suffix(".json").read_text())
+            content = read_json(path.with_suffix(".json"))
             write = generator_card if "family" in content else attribute_card
             cards[path.with_suffix(".md")] = write(path.stem, content)
     # The data sets whose faces are in the folder.
@@ -235,7 +235,7 @@ def main(assets: Path, attributes: str) -> None:
             continue
         with (assets / dataset.shipped / "labels.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
-        net = json.loads((assets / f"{attributes}.json").read_text())
+        net = read_json(assets / f"{attributes}.json")
         cards[assets / f"{dataset.shipped}.md"] = dataset_card(dataset, rows, net)
     for path, text in cards.items():
         atomic_write(path, text.encode())

@@ -29,6 +29,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from pulse_audit.documents import read_json
 from pulse_audit.files import atomic_write
 from pulse_audit.generators.mapping import mix_styles
 from pulse_audit.generators.stylegan2 import StyleGAN2
@@ -202,7 +203,7 @@ class GeneratorTrainer:
             _set_moments(self.discriminator, self.adam_d, parts["adam_discriminator"], step)
             self.step, self.ada.p = step, p
             self._signs = [torch.tensor(sign, device=self.device) for sign in signs]
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        except (InputError, OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             line = str(error).splitlines()[0]
             raise InputError(f"{checkpoint}: damaged ({line}); delete it to start again") from error
         return True
@@ -274,7 +275,7 @@ def newest_checkpoint(folder: Path) -> Path:
 
 def read_numbers(checkpoint: Path) -> dict[str, Any]:
     """Read the part of a state that is not tensors: step, p, signs."""
-    numbers: dict[str, Any] = json.loads((checkpoint / NUMBERS).read_text())
+    numbers: dict[str, Any] = read_json(checkpoint / NUMBERS)
     return numbers
 
 
@@ -290,7 +291,9 @@ def prepare(config: GanConfig, folder: Path, data: Path) -> TrainingSet:
     path = folder / "config.json"
     if not path.exists():
         atomic_write(path, json.dumps(values, indent=1).encode())
-    stored = json.loads(path.read_text())
+    stored = read_json(path)
+    if not isinstance(stored, dict):
+        raise InputError(f"{path}: is no configuration of a training run")
     different = ", ".join(sorted(key for key in values if stored.get(key) != values[key]))
     if different:
         raise InputError(f"{folder}: holds a run with another {different}; use another folder")

@@ -238,7 +238,7 @@ def noise(size: int = 64) -> Image.Image:
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
 def test_truncated_files(form: str, share: float) -> None:
     data = encode(noise(), form)
-    reason(data[: int(len(data) * share)])
+    assert reason(data[: int(len(data) * share)])
 
 
 def test_an_empty_file() -> None:
@@ -247,7 +247,7 @@ def test_an_empty_file() -> None:
 
 @pytest.mark.parametrize("data", [b"<html></html>", b"\0" * 100, b"\xff\xd8\xff\xe0", b"GIF89a"])
 def test_no_image(data: bytes) -> None:
-    reason(data)
+    assert reason(data)
 
 
 @pytest.mark.parametrize("form", ["EPS", "PDF", "ICNS", "SGI"])
@@ -266,7 +266,7 @@ def test_text_bombs() -> None:
     chunk = struct.pack(">I", len(body)) + b"zTXt" + body
     chunk += struct.pack(">I", zlib.crc32(b"zTXt" + body))
     data = png(2, 2, 8, 0, b"\0\0\0\0\0\0")
-    reason(data[:33] + chunk + data[33:])
+    assert reason(data[:33] + chunk + data[33:])
 
 
 def test_broken_exif_leaves_no_warning() -> None:

@@ -356,7 +356,7 @@ def test_photos_without_a_labelled_face_are_listed(
 @pytest.mark.parametrize(
     "value",
     [{"a": 1}, [{}], [3], "text", [said("male", "old")], [said("unknown", 5)],  # type: ignore[arg-type]
-     [said("male", float("nan"))], [said("male", 1e9)]],
+     [said("male", float("nan"))], [said("male", 1e9)], [said("male", "\uff13\uff15")]],  # type: ignore[arg-type]
 )  # fmt: skip
 def test_features_of_another_shape_cost_one_line(
     registry: Registry, tmp_path: Path, photo: Write, value: object
@@ -375,6 +375,16 @@ def test_a_deeply_nested_json_is_survived(registry: Registry, tmp_path: Path, ph
         read_faces(registry.get("ffhq"), root)
 
 
+def test_a_json_named_in_other_digits_is_refused(
+    registry: Registry, tmp_path: Path, photo: Write
+) -> None:
+    root = features(tmp_path, {60000: []})
+    (root / "json/60000.json").rename(root / "json/\uff16\uff10\uff10\uff10\uff10.json")
+    photo(root / "thumbnails128x128/60000.png")
+    with pytest.raises(InputError, match="is not the number of an FFHQ photo"):
+        read_faces(registry.get("ffhq"), root)
+
+
 AGING = "image_number,age_group,age_group_confidence,gender,gender_confidence\n"
 
 
@@ -390,7 +400,12 @@ def test_ffhq_aging(registry: Registry, tmp_path: Path, photo: Write) -> None:
 
 @pytest.mark.parametrize(
     ("row", "expected"),
-    [("60001,06-Mar,1,male,1", "3-6.*--repair"), ("../1,0-2,1,male,1", "number")],
+    [
+        ("60001,06-Mar,1,male,1", "3-6.*--repair"),
+        ("../1,0-2,1,male,1", "number"),
+        ("\uff16\uff10\uff10\uff10\uff11,0-2,1,male,1", "number"),
+        ("600010,0-2,1,male,1", "number"),
+    ],
 )
 def test_bad_rows_of_ffhq_aging(
     registry: Registry, tmp_path: Path, photo: Write, row: str, expected: str
@@ -464,6 +479,38 @@ def test_lfw_has_no_labels(registry: Registry, tmp_path: Path, photo: Write, inn
     index = read_faces(registry.get("lfw"), tmp_path)
     assert [face.id for face in index.faces] == ["Some_Body/Some_Body_0001.jpg"]
     assert index.vocabulary == {} and index.faces[0].labels == {}
+
+
+@pytest.mark.parametrize(
+    ("dataset", "folder", "photo_name"),
+    [
+        ("utkface", "part1", "20_0_1_2017.jpg"),
+        ("rfw", "data/Asian", "m.01/m.01_0001.jpg"),
+        ("lfw", "lfw/Ann_One", "Ann_One_0001.jpg"),
+    ],
+)
+@pytest.mark.parametrize("others", [True, False])
+def test_a_linked_folder_is_refused_once(
+    registry: Registry,
+    tmp_path: Path,
+    photo: Write,
+    dataset: str,
+    folder: str,
+    photo_name: str,
+    others: bool,
+) -> None:
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    photo(outside / photo_name)
+    (root / folder).parent.mkdir(parents=True)
+    (root / folder).symlink_to(outside)
+    if others:
+        photo((root / folder).with_name("Indian") / photo_name)
+    with pytest.raises(InputError) as error:
+        read_faces(registry.get(dataset), root)
+    line = str(error.value)
+    inner = folder.rsplit("/", 1)[-1]
+    for part in (f"{inner}' is a link to", str(outside), "replace the link by the folder"):
+        assert line.count(part) == 1, line
 
 
 def test_an_empty_lfw(registry: Registry, tmp_path: Path) -> None:

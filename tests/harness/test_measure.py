@@ -140,7 +140,7 @@ def test_the_manifest_says_what_it_was_measured_with(attributed: store.Run) -> N
     assert manifest.attributes.card.as_dict()["sha256"] == "ab" * 32
     assert manifest.features.as_dict() == {"network": "colours", "dim": 5, "why": None}
     assert set(manifest.metrics) == {"psnr", "sharpness", "attribute_cosine"}
-    assert manifest.unavailable["ssim"] == "not asked for (--metrics)"
+    assert manifest.unavailable["ssim"] == "not requested (--metrics)"
 
 
 def test_features_are_aligned_with_the_rows(attributed: store.Run) -> None:

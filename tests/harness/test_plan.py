@@ -78,6 +78,18 @@ def test_the_precision_is_settled_and_recorded(
     assert manifest.execution.precision == settled
 
 
+def test_more_draws_than_a_run_holds_are_refused_before_anything_is_written(
+    fairface_root: Path, tiny_generator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pulse_audit.harness.plan.MAX_DRAWS", 7)
+    changes = {"limit": None, "arms": ["bicubic"]}
+    spec = make_spec(small(fairface_root, tiny_generator, **changes))
+    # One face of each of seven groups, for two arms.
+    with pytest.raises(InputError, match=r"^14 draws .* more than a run holds \(7\)"):
+        run_audit(spec, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_other_precisions_are_refused() -> None:
     with pytest.raises(InputError, match="precision"):
         make_spec({"dataset": "fairface", "precision": "fp16"})

@@ -14,12 +14,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from pulse_audit import store
+from pulse_audit.degrade.degradation import DegradationModel
 from pulse_audit.harness.run import run_audit
 from pulse_audit.harness.spec import make_spec
-from pulse_audit.types import Draw, InputError
+from pulse_audit.harness.unit import upsample
+from pulse_audit.types import Draw, InputError, Request, Status, Upsampled
 
 NOT_COMPARED = ["seconds"]
 ReadPixels = Callable[[Path], np.ndarray]
@@ -325,6 +328,23 @@ def test_an_arm_that_breaks_the_contract_is_an_error_in_the_rows(
     assert set(rows.status) == {"error"}
     assert set(rows.reason) == {"output is not finite"}
     assert not rows.feasible.any()
+
+
+@pytest.mark.parametrize("error", [float("nan"), float("inf")])
+def test_an_arm_that_says_its_error_is_no_number_says_nothing(error: float) -> None:
+    class Confused:
+        name, promises_feasibility, resolution = "confused", False, None
+
+        def __call__(self, requests: object, degradation: object) -> list[Upsampled]:
+            image = torch.full((3, 8, 8), 0.5)
+            return [Upsampled(image, error, None, 0, 0.0, Status.OK)]
+
+        def describe(self) -> dict[str, object]:
+            return {"kind": "confused"}
+
+    request = Request(torch.zeros(3, 2, 2), "a.jpg", {}, 0)
+    (result,) = upsample(Confused(), [request], DegradationModel("clean", 4))
+    assert result.downscale_error is None and result.status == Status.OK
 
 
 def test_the_default_run_needs_nothing_but_the_package(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def conditions(resolution: int = 256, card: AttributeCard | None = CARD) -> RunC
             return Unavailable(f"{name} is known but not fetched: pulse-audit fetch {name}")
         return {"weights": name, "sha256": "0" * 64}
 
-    return RunConditions(resolution, weights, card, "no attribute model was asked for")
+    return RunConditions(resolution, weights, card, "no attribute model was requested")
 
 
 def test_every_metric_has_a_name_of_its_own_and_every_column_one_metric() -> None:
@@ -80,7 +80,7 @@ def test_the_manifest_records_what_a_metric_was_measured_with() -> None:
         ("niqe_small", conditions(192), "niqe is measured in place of niqe_small"),
         ("verified", conditions(32), "verified needs images of at least 40 px, not 32"),
         ("verified", conditions(), "is known but not fetched: pulse-audit fetch facenet-vggface2"),
-        ("attribute_cosine", conditions(card=None), "no attribute model was asked for"),
+        ("attribute_cosine", conditions(card=None), "no attribute model was requested"),
         (
             "attribute_cosine",
             conditions(card=AttributeCard("plain", {}, 64, "as-is")),

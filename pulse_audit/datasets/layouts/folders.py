@@ -41,7 +41,7 @@ def scan_utkface(card: DatasetCard, root: Path, split: str) -> Scan:
     base = data_folder(card, root)
     scan = Scan()
     reader = RowReader(scan, card, root, relative(base, root))
-    for name in images_below(base):
+    for name in images_below(base, scan):
         match = _UTKFACE_NAME.match(name.rsplit("/", 1)[-1])
         if match is None:
             message = "the name is not [age]_[gender]_[race]_[date].jpg; the file is skipped"
@@ -66,7 +66,7 @@ def scan_utkface(card: DatasetCard, root: Path, split: str) -> Scan:
             "age": str(years),
         }
         reader.add(name, name, labels)
-    if not scan.faces:
+    if not scan.faces and not any(problem.fatal for problem in scan.problems):
         raise not_found(card, "photos named [age]_[gender]_[race]_[date].jpg", base)
     return scan
 
@@ -79,7 +79,7 @@ def scan_race_folders(card: DatasetCard, root: Path, split: str) -> Scan:
     base = data_folder(card, root)
     scan = Scan()
     reader = RowReader(scan, card, root, relative(base, root))
-    for name in images_below(base):
+    for name in images_below(base, scan):
         # Photos are two folders deep; other files are skipped and listed.
         race, *rest = name.split("/")
         if len(rest) == 2:
@@ -100,9 +100,9 @@ def scan_lfw(card: DatasetCard, root: Path, split: str) -> Scan:
     base = first_existing(root, _LFW_FOLDERS) or root
     scan = Scan()
     reader = RowReader(scan, card, root, relative(base, root))
-    for name in images_below(base):
+    for name in images_below(base, scan):
         reader.add(name, name, {})
-    if not scan.faces:
+    if not scan.faces and not any(problem.fatal for problem in scan.problems):
         raise not_found(card, "photos in <person>/", base)
     return scan
 

@@ -9,7 +9,6 @@ is refused unless the user vouches for the file by its SHA-256.
 from __future__ import annotations
 
 import io
-import json
 import re
 import zipfile
 from pathlib import PurePosixPath
@@ -18,6 +17,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from pulse_audit.documents import parse_json
 from pulse_audit.generators.checkpoints.budget import Damaged, spend
 from pulse_audit.generators.checkpoints.operators import allowed
 from pulse_audit.generators.checkpoints.torch_archive import (
@@ -146,14 +146,14 @@ def check_program(members: zipfile.ZipFile) -> None:
             if members.getinfo(name).file_size > MAX_DESCRIPTION:
                 raise Damaged(f"its member {name!r} has over {MAX_DESCRIPTION:,} bytes")
             try:
-                content = json.loads(read_member(members, name))
+                content = parse_json(read_member(members, name), name)
                 if PROGRAM.fullmatch(inner):
                     _check_graph(content, "")
                 else:
                     _check_sizes(content)
                     pickled |= _pickled_payloads(content, inner)
-            except (ValueError, RecursionError) as error:
-                raise Damaged(f"its member {name!r} is no JSON of a graph") from error
+            except InputError as error:
+                raise Damaged(f"its member is no JSON of a graph: {error}") from error
         elif not (LABEL.fullmatch(inner) or PAYLOAD.fullmatch(inner)):
             raise Damaged(f"its member {inner!r} is neither description nor numbers")
     # A pickle has to be one that weights_only=True loads and that declares no more than it holds.
@@ -250,14 +250,14 @@ def _check_containers(text: str, key: str) -> None:
     """Nesting of inputs and outputs: tuples, lists and dicts only."""
     try:
         # A tree specification is [version, root], each node with a type and its children.
-        pending = [json.loads(text)[1]] if text else []
+        pending = [parse_json(text.encode(), key)[1]] if text else []
         while pending:
             spec = pending.pop()
             if spec["type"] not in CONTAINERS:
                 raise Damaged(f"its graph returns a {spec['type']!r}")
             _check_text(spec["context"] or "null", key, CONTEXT)
             pending.extend(spec["children_spec"])
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
+    except (InputError, LookupError, TypeError) as error:
         raise Damaged(f"its graph has a broken {key}") from error
 
 

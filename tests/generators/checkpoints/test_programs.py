@@ -241,7 +241,7 @@ BOMBS = {
     "a number of 100 digits": (size_expression("9" * 100), "expr_str that no plain"),
     "an integer of 100 digits": (
         graph(lambda t: first_node(t).update(inputs=[{"arg": {"as_int": 10**99}}])),
-        "an integer of over 64 bits",
+        "an integer of more than 20 digits",
     ),
     "a tensor of terabytes": (sizes(2**20, 2**20), "a tensor of over 2,147,483,648 numbers"),
     "a negative size": (sizes(-5, 10), "a tensor of over"),
