@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pulse_audit.models import download, published
+from pulse_audit.models import connection, download, published
 from pulse_audit.models.published import WeightCard
 
 Answer = Callable[["Handler"], None]
@@ -124,7 +124,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("PULSE_AUDIT_MIRROR", raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(download, "BACKOFF", 0.01)
-    monkeypatch.setattr(download, "TIMEOUT", 5.0)
+    monkeypatch.setattr(connection, "TIMEOUT", 5.0)
     return folder
 
 

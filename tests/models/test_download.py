@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pulse_audit.models import download
+from pulse_audit.models import connection, download
 from pulse_audit.models.download import download as download_file
 from pulse_audit.types import InputError
 
@@ -272,7 +272,7 @@ def test_a_redirect_to_another_scheme_is_refused(server, part: Path, target: str
 
 
 def test_a_redirect_from_https_to_http_is_refused() -> None:
-    handler = download._Redirects()
+    handler = connection._Redirects()
     request = SimpleNamespace(full_url="https://example.org/x")
     reply = SimpleNamespace(close=lambda: None)
     with pytest.raises(InputError, match="not followed"):
@@ -321,7 +321,7 @@ def test_an_address_that_is_none_costs_one_line(part: Path, url: str) -> None:
 def test_a_server_that_falls_silent_is_asked_again(
     server, part: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download, "TIMEOUT", 0.3)
+    monkeypatch.setattr(connection, "TIMEOUT", 0.3)
 
     def silent_after_half(handler) -> None:
         handler.head(200, Content_Length=len(CONTENT), ETag='"one"')
@@ -335,7 +335,7 @@ def test_a_server_that_falls_silent_is_asked_again(
 
 
 def test_a_slow_server_is_waited_for(server, part: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "TIMEOUT", 1.0)
+    monkeypatch.setattr(connection, "TIMEOUT", 1.0)
 
     def slow(handler) -> None:
         handler.head(200, Content_Length=5, ETag='"one"')
@@ -443,7 +443,7 @@ def test_a_validator_that_cannot_be_sent_back_is_not_used(server, part: Path) ->
 def test_headers_without_end_are_cut_off(
     server, part: Path, monkeypatch: pytest.MonkeyPatch, repeat: bytes
 ) -> None:
-    monkeypatch.setattr(download, "MAX_HEAD", 4096)
+    monkeypatch.setattr(connection, "MAX_HEAD", 4096)
     start = b"" if repeat.startswith(b"HTTP") else OK
     server.answers = [raw(start, repeat=repeat)]
     assert "bytes of headers" in refusal(server.url, part)
@@ -463,7 +463,7 @@ def test_headers_without_end_are_cut_off(
 def test_a_server_of_one_byte_at_a_time_is_given_up(
     server, part: Path, monkeypatch: pytest.MonkeyPatch, start: bytes, repeat: bytes
 ) -> None:
-    monkeypatch.setattr(download, "STEP", 0.05)
+    monkeypatch.setattr(connection, "STEP", 0.05)
     server.answers = [raw(start, repeat=repeat, pause=0.002)]
     line = refusal(server.url, part)
     assert "too slow" in line or "timed out" in line
@@ -474,8 +474,8 @@ def test_a_download_has_the_time_that_its_size_takes(
     server, part: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Every attempt brings a little, so that none of them stalls; their sum is over time.
-    monkeypatch.setattr(download, "SLACK", 0.05)
-    monkeypatch.setattr(download, "MIN_RATE", 10 * len(CONTENT))
+    monkeypatch.setattr(connection, "SLACK", 0.05)
+    monkeypatch.setattr(connection, "MIN_RATE", 10 * len(CONTENT))
     head = OK + b"Content-Length: %d\r\n\r\n" % len(CONTENT)
     server.answers = [raw(head, repeat=b"x" * 100, pause=0.001)]
     assert "gave up after 1 attempts" in refusal(server.url, part)
@@ -483,12 +483,12 @@ def test_a_download_has_the_time_that_its_size_takes(
 
 def test_a_deadline_grows_with_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(monotonic=lambda: 100.0)
-    monkeypatch.setattr(download, "time", clock)
-    deadline = download.Deadline(None)
-    assert deadline.remaining() == download.SLACK
-    deadline.expect(1000 * download.MIN_RATE)
-    assert deadline.remaining() == download.SLACK + 1000
-    clock.monotonic = lambda: 100.0 + download.SLACK + 1001
+    monkeypatch.setattr(connection, "time", clock)
+    deadline = connection.Deadline(None)
+    assert deadline.remaining() == connection.SLACK
+    deadline.expect(1000 * connection.MIN_RATE)
+    assert deadline.remaining() == connection.SLACK + 1000
+    clock.monotonic = lambda: 100.0 + connection.SLACK + 1001
     assert deadline.remaining() == -1
 
 
