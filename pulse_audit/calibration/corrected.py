@@ -15,10 +15,10 @@ from pulse_audit.stats.intervals import FloatArray, IntArray
 GROUPS = 7
 DRAWS = 2
 ICC = 0.5
-#: Bootstrap replicates of one interval; a run uses 1,000, which is slower and slightly better.
-RESAMPLES = 200
+#: Replicates of the errors behind one interval; a run uses 1,000.
+RESAMPLES = 500
 CODE = ("pulse_audit.fairness.correction.corrected_shifts",)
-METHOD = "inverse, t x joint face bootstrap"
+METHOD = "inverse, test inversion by face"
 #: The planted shift matrix: White first, Black second.
 PLANTED = "Black kept .38, made White .52, others kept .88"
 

@@ -251,7 +251,7 @@ def retention_rows(
             # the share of the group's draws that a conditional rate leaves out
             draws = int(labelled[of_draw == grouping.groups.index(row.group)].sum())
             excluded = 1 - row.n_draws / draws if draws else 0.0
-            detail: Detail = {"attribute": labels.attribute}
+            detail = labels.detail
             if excluded:
                 detail["excluded"] = round(excluded, 10)
             yield row.model_copy(update={"detail": detail})

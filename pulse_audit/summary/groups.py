@@ -17,14 +17,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pulse_audit.fairness.confusion import Confusion
+from pulse_audit.fairness.confusion import Confusion, told_apart
+from pulse_audit.fairness.correction import LabelsFrom
 from pulse_audit.fairness.shift import Draws
 from pulse_audit.metrics.registry import feasible
 from pulse_audit.seeding import fingerprint
 from pulse_audit.stats.intervals import IntArray
 from pulse_audit.store import Manifest
 from pulse_audit.store.manifest import AttributesEntry
-from pulse_audit.summary.schema import ALL, SubsetKey
+from pulse_audit.summary.schema import ALL, Detail, SubsetKey
 from pulse_audit.types import InputError, Status, Unavailable
 
 JOIN = " × "
@@ -34,8 +35,15 @@ UNMEASURED = "not measured"
 DRAW_KEYS = ["arm", "condition", "scale", "face_id", "draw"]
 #: Number of a group that is not known or does not exist.
 NONE = -1
+<<<<<<< HEAD
 #: Most groups that are compared from group to group, and corrected.
 MOST_GROUPS = 30
+=======
+#: Share of originals whose prediction is their label, from which a model's labels are its own.
+SAME_MODEL = 0.95
+#: What uncorrected retention estimates where the labels are a model's.
+AGREEMENT = "agreement with the model's label of the original"
+>>>>>>> 460f4e2 (Corrected intervals by test inversion, confusion of run and card pooled, graded by precision; labels of a model corrected on both sides)
 
 #: Individual typology angle in degrees: lower ends (exclusive) of the classes, lightest first.
 #: Chardon et al. (1991); Del Bino and Bernerd (2013).
@@ -185,7 +193,9 @@ class AttributeLabels:
         Group of the face, as labelled; apparent group of the original, and of the output. Draws
         that failed or show no face have no output group.
     confusion : Confusion or Unavailable
-        Errors of the attribute model, on this run's originals or from its card.
+        Errors of the attribute model: of this run's originals, of its card, or of both.
+    labels_from : str
+        ``people``, or ``model`` where the labels are the attribute model's own predictions.
     """
 
     attribute: str
@@ -194,6 +204,15 @@ class AttributeLabels:
     original: IntArray
     output: IntArray
     confusion: Confusion | Unavailable
+    labels_from: LabelsFrom = "people"
+
+    @property
+    def detail(self) -> Detail:
+        """The attribute, and the estimand where it is not retention of what people see."""
+        detail: Detail = {"attribute": self.attribute}
+        if self.labels_from == "model":
+            detail["estimand"] = AGREEMENT
+        return detail
 
     def has_baseline(self, rows: IntArray) -> bool:
         """Whether the originals of these rows have predictions that may differ from the labels.
@@ -359,20 +378,38 @@ def attribute_labels(
     truth = group_numbers(samples[f"label_{attribute}"], groups)
     output = np.where(failed, NONE, group_numbers(samples[f"sr_{attribute}"], groups))
     original = group_numbers(samples.get(f"hr_{attribute}", pd.Series(None, samples.index)), groups)
-    # Errors of the model: on this run's originals where people labelled them, else its card's.
+    # One row per face, with both a label and a prediction of the original.
+    _, first = np.unique(faces, return_index=True)
+    first = first[(truth[first] != NONE) & (original[first] != NONE)]
+    counts = None if model is None else card_counts(model, attribute, groups)
     confusion: Confusion | Unavailable
+<<<<<<< HEAD
     if (manifest.dataset if model is None else model).labels_from == "people":
         confusion = own_confusion(faces, truth, original, len(groups))
-    else:
-        counts = None if model is None else card_counts(model, attribute, groups)
-        confusion = (
-            Unavailable(
-                "labels are not people's, and the attribute model has no held-out confusion"
-            )
-            if counts is None
-            else Confusion.from_counts(counts)
+=======
+    by_people = (manifest.dataset if model is None else model).labels_from == "people"
+    if by_people and len(first):
+        # Errors of the model on this run's originals, and on the card's faces unless a test tells
+        # these apart.
+        run = Confusion.of_faces(faces[first], truth[first], original[first], len(groups))
+        seed = fingerprint(manifest.spec.seed, "card", attribute)
+        confusion = run
+        if counts is not None and not told_apart(run.counts, counts, seed=seed):
+            confusion = run.pooled(counts)
+    elif counts is None:
+        confusion = Unavailable(
+            "no original has both a label and a prediction"
+            if by_people
+            else "labels are not people's, and the attribute model has no held-out confusion"
         )
-    return AttributeLabels(attribute, groups, truth, original, output, confusion)
+    elif by_people or (truth[first] == original[first]).mean() >= SAME_MODEL:
+        confusion = Confusion.from_counts(counts)
+>>>>>>> 460f4e2 (Corrected intervals by test inversion, confusion of run and card pooled, graded by precision; labels of a model corrected on both sides)
+    else:
+        # Labels of another model err in a way that is not known.
+        confusion = Unavailable("labels are another model's than the outputs', of unknown errors")
+    labels_from: LabelsFrom = "people" if by_people else "model"
+    return AttributeLabels(attribute, groups, truth, original, output, confusion, labels_from)
 
 
 def group_numbers(column: pd.Series[Any], groups: Sequence[str]) -> IntArray:

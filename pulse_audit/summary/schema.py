@@ -56,9 +56,11 @@ class EstimateRow(BaseModel):
     compares arms on the same faces: the row's arm minus the one named ``minus`` in ``detail``.
 
     ``detail`` qualifies the number: the ``attribute`` compared, the ``excluded`` share of draws,
-    the ``plug_in`` value before bias correction, ``trust`` and ``grade`` of a correction, its
-    ``em`` point estimate, the ``shrunk`` share of partial pooling, the ``detectable`` difference
-    and ``faces_needed``, the names of the groups compared.
+    the ``estimand`` where the labels are a model's, the ``plug_in`` value before bias correction,
+    the ``grade`` of a correction, the ``half_width`` to which retention is known with it, whose
+    ``confusion`` it inverts (``run``, ``card``, ``run and card``), its ``em`` point estimate, the
+    ``shrunk`` share of partial pooling, the ``detectable`` difference and ``faces_needed``, the
+    names of the groups compared.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

@@ -75,7 +75,7 @@ def retention_of_originals(
                 group,
                 share,
                 correction="original_baseline",
-                detail={"attribute": labels.attribute},
+                detail=labels.detail,
             )
 
 
@@ -122,7 +122,7 @@ def pooled_retention(
                 grouping.name,
                 grouping.groups[number],
                 cell.estimate,
-                detail={"attribute": labels.attribute, "shrunk": cell.shrunk},
+                detail={**labels.detail, "shrunk": cell.shrunk},
             )
 
 
@@ -222,6 +222,7 @@ def corrections(
             shifts = corrected_shifts(
                 list(arms.values()),
                 labels.confusion,
+                labels_from=labels.labels_from,
                 replicates=CORRECTION_REPLICATES,
                 seed=of_setting[0].seed(seed, "correction", attribute),
             )
@@ -244,8 +245,10 @@ def corrected_rows(
     """
     if correction is None:
         return
-    # trust: smallest singular value of the confusion matrix over its sampling error
-    graded: Detail = {"trust": correction.trust, "grade": correction.grade}
+    # whose faces the errors were counted on, and how precisely retention is known with them
+    graded: Detail = {"grade": correction.grade, "confusion": correction.confusion.source}
+    if math.isfinite(correction.half_width):
+        graded["half_width"] = correction.half_width
 
     def retention(group: str, share: Estimate | None, em: float = math.nan) -> EstimateRow:
         return make_row(
@@ -263,9 +266,8 @@ def corrected_rows(
         )
 
     if grouping.name == ALL:
-        # sum of the groups' retention, each weighted by its share of the draws
-        weights = np.diag(draws.composition)
-        yield retention(ALL, correction.combination(weights, 0.0, 1.0))
+        # sum of the groups' retention, each weighted by its share of the faces
+        yield retention(ALL, correction.combination(np.eye(draws.k), 0.0, 1.0, joint=True))
         return
     yield from comparisons.corrected_gap(subset, labels, correction)
     for number, group in enumerate(labels.groups):

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from pulse_audit.fairness import sets, sources
-from pulse_audit.fairness.confusion import Confusion
 from pulse_audit.fairness.correction import corrected_shares
 from pulse_audit.fairness.divergence import DIVERGENCES, reference_shares
 from pulse_audit.fairness.sources import GuidedDraws
@@ -197,7 +196,7 @@ def _attribute_compositions(
             np.arange(len(drawn)),
             pd.Index(words).get_indexer(pd.Index(drawn[f"sr_{attribute}"])),
             len(words),
-            Confusion.from_counts(card),
+            card,
             seed=fingerprint(manifest.spec.seed, "prior", key.arm, attribute),
             confidence=confidence,
         )

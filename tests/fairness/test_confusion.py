@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from pulse_audit.fairness.confusion import Confusion, resample, tabulate, trust
+from pulse_audit.fairness.confusion import Confusion, tabulate, told_apart
 
 
 def test_one_prediction_a_face_is_counted_by_label_and_answer():
@@ -50,61 +50,44 @@ def test_a_face_with_two_labels_is_refused():
         tabulate([0, 0], [0, 1], [0, 0], 2)
 
 
-def test_faces_carry_originals_and_outputs_together():
-    # every original's answer equals its face's output: so must they in every replicate
+def test_counts_of_run_and_card_are_pooled_and_the_source_is_named():
+    run = Confusion.of_faces([5, 6, 7], [0, 0, 1], [0, 1, 1], 2)
+    card = Confusion.from_counts([[90, 10], [20, 80]])
+    both = run.pooled(card.counts)
+    assert_array_equal(both.counts, [[91, 11], [20, 81]])
+    assert [c.source for c in (run, card, both)] == ["run", "card", "run and card"]
+    assert_array_equal(both.faces, [5, 6, 7])
+
+
+MATRIX = np.full((7, 7), 0.37 / 6) + np.eye(7) * (0.63 - 0.37 / 6)
+
+
+def tables(rng, matrix, faces):
+    return np.stack([rng.multinomial(faces, row) for row in matrix])
+
+
+def test_a_run_of_the_card_s_model_is_told_apart_in_5_percent():
     rng = np.random.default_rng(1)
-    truth, answers = np.repeat([0, 1], 30), rng.integers(0, 2, 60)
-    confusion = Confusion.of_faces(np.arange(60), truth, answers, 2)
-    outputs = tabulate(np.arange(60), truth, answers, 2)
-    samples = resample([outputs], confusion, 2, 200, np.random.default_rng(0))
-    assert_allclose(samples.confusion, samples.observed[0, ..., :2])
-    apart = resample(
-        [outputs], Confusion.from_counts(confusion.counts), 2, 200, np.random.default_rng(0)
-    )
-    correlation = np.corrcoef(apart.confusion[:, 0, 0], apart.observed[0, :, 0, 0])[0, 1]
-    assert abs(correlation) < 0.25  # standard error .07
+    found = [
+        told_apart(tables(rng, MATRIX, 20), tables(rng, MATRIX, 572), seed=seed)
+        for seed in range(400)
+    ]
+    assert np.mean(found) <= 0.075  # 5 % at most; standard error 1.1 points
 
 
-def test_replicates_have_the_variance_of_resampled_faces():
-    # 40 faces x 2 draws: the variance of the mean is that of face means, over faces
+def test_a_loss_of_accuracy_and_a_single_other_row_are_noticed():
     rng = np.random.default_rng(2)
-    rates = rng.beta(1, 1, 40)
-    answers = (rng.random((40, 2)) < rates[:, None]).astype(int)
-    faces = np.repeat(np.arange(40), 2)
-    outputs = tabulate(faces, np.zeros(80), answers.ravel(), 2)
-    confusion = Confusion.from_counts([[30, 10], [5, 35]])
-    samples = resample([outputs], confusion, 1, 20_000, np.random.default_rng(3))
-    assert samples.observed[0, :, 0, 1].var() == pytest.approx(answers.mean(1).var() / 40, rel=0.05)
-    assert samples.confusion[:, 0, 0].var() == pytest.approx(0.25 * 0.75 / 40, rel=0.05)
+    worse = MATRIX - 0.15 * np.eye(7) + 0.15 / 6 * (1 - np.eye(7))
+    row = MATRIX.copy()
+    row[3] = [0.05, 0.05, 0.05, 0.2, 0.55, 0.05, 0.05]
+    for other, faces in ((worse, 20), (row, 40)):
+        found = [
+            told_apart(tables(rng, other, faces), tables(rng, MATRIX, 572), seed=seed)
+            for seed in range(40)
+        ]
+        assert np.mean(found) > 0.8
 
 
-def test_group_sizes_of_the_design_are_kept_in_every_replicate():
-    # 1 face of group 0 and 3 of group 1, one of them without an original: never an empty row
-    outputs = tabulate([0, 1, 2, 3], [0, 1, 1, 1], [0, 1, 0, -1], 2)
-    confusion = Confusion.of_faces([0, 1, 2], [0, 1, 1], [0, 1, 0], 2)
-    samples = resample([outputs], confusion, 2, 300, np.random.default_rng(0))
-    assert not np.isnan(samples.confusion).any() and not np.isnan(samples.observed).any()
-
-
-def test_trust_grows_with_the_root_of_the_faces():
-    table = np.array([[8, 1, 1], [2, 7, 1], [1, 1, 8]])
-    few = trust(Confusion.from_counts(10 * table), 4000, np.random.default_rng(0))
-    many = trust(Confusion.from_counts(90 * table), 4000, np.random.default_rng(0))
-    assert many / few == pytest.approx(3, rel=0.05)
-
-
-def test_trust_of_two_groups_has_a_closed_form():
-    # rows (a, 1-a), (1-a, a): smallest singular value 2a - 1; M* - M = (d, -d; -e, e), whose norm
-    # is sqrt(2 (d^2 + e^2)), d and e normal with variance a (1-a) / n: median sqrt(4 ln 2 var)
-    confusion = Confusion.from_counts([[8000, 2000], [2000, 8000]])
-    expected = 0.6 / np.sqrt(4 * np.log(2) * 0.16 / 10_000)
-    assert trust(confusion, 10_000, np.random.default_rng(1)) == pytest.approx(expected, rel=0.03)
-
-
-@pytest.mark.parametrize("counts", [[[5, 5], [5, 5]], [[9, 1], [0, 0]]])
-def test_a_singular_or_incomplete_matrix_has_no_trust(counts):
-    assert trust(Confusion.from_counts(counts), 200, np.random.default_rng(0)) == 0.0
-
-
-def test_one_face_a_group_does_not_pass_for_perfectly_known():
-    assert trust(Confusion.from_counts(np.eye(7)), 2000, np.random.default_rng(0)) < 2
+def test_groups_without_a_face_in_the_run_are_not_compared():
+    assert not told_apart([[9, 1], [0, 0]], [[90, 10], [30, 70]], seed=0)
+    assert told_apart([[1, 9], [0, 0]], [[90, 10], [30, 70]], seed=0)

@@ -9,7 +9,11 @@ from pulse_audit.fairness.confusion import Confusion
 from pulse_audit.fairness.sets import joint_shares
 from pulse_audit.fairness.shift import Draws
 from pulse_audit.summary import summarise
+<<<<<<< HEAD
 from pulse_audit.summary.groups import AttributeLabels, intersection
+=======
+from pulse_audit.summary.groups import AGREEMENT
+>>>>>>> 460f4e2 (Corrected intervals by test inversion, confusion of run and card pooled, graded by precision; labels of a model corrected on both sides)
 
 RACES = ["White", "Black", "Indian"]
 
@@ -107,7 +111,8 @@ def test_corrected_retention_recovers_what_was_planted(summary):
         rows(summary, "retention", correction="corrected"), (0.9, 0.4, 0.85), strict=True
     ):
         assert row.low <= 0.95 * planted <= row.high
-        assert row.detail["grade"] == "usable" and row.detail["trust"] > 2
+        assert row.detail["grade"] == "usable" and row.detail["half_width"] < 0.3
+        assert row.detail["confusion"] == "run and card"
         assert 0 <= row.detail["em"] <= 1
     kept = rows(summary, "retention", "bicubic", correction="corrected")
     assert all(row.high >= 0.95 for row in kept)
@@ -120,14 +125,31 @@ def test_corrected_retention_is_selected_by_its_own_name(summary):
     assert found == rows(summary, "retention", correction="corrected")
 
 
-def test_labels_of_a_model_are_corrected_by_its_card(apparent_manifest, apparent_samples):
+def test_labels_of_a_model_are_corrected_on_both_sides_by_its_card(
+    apparent_manifest, apparent_samples
+):
+    # the labels are what the model sees in the originals, and err as it does
     manifest = apparent_manifest()
     manifest.attributes.labels_from = "model"
-    made = summarise(manifest, apparent_samples(arms=("pulse:g",)))
+    frame = apparent_samples(100, arms=("pulse:g", "bicubic"))
+    frame["label_race"] = frame["hr_race"]
+    made = summarise(manifest, frame)
     for row, planted in zip(
         rows(made, "retention", correction="corrected"), (0.9, 0.4, 0.85), strict=True
     ):
         assert row.low <= 0.95 * planted <= row.high
+        assert row.detail["confusion"] == "card" and "labels and outputs" in row.method
+    raw = rows(made, "retention", "bicubic")
+    assert all(r.value < 0.85 for r in raw)
+    assert {r.detail["estimand"] for r in raw} == {AGREEMENT}
+
+
+def test_labels_of_another_model_cannot_be_corrected(apparent_manifest, apparent_samples):
+    manifest = apparent_manifest()
+    manifest.attributes.labels_from = "model"
+    made = summarise(manifest, apparent_samples(20, arms=("pulse:g",)))
+    assert rows(made, "retention", correction="corrected") == []
+    assert "another model" in made.unavailable["retention_corrected"]
 
 
 def test_without_a_confusion_retention_is_raw_and_the_reason_is_given(
