@@ -16,7 +16,6 @@ from pulse_audit.calibration.scenarios import (
     share,
     worst,
 )
-from pulse_audit.fairness.confusion import Confusion
 from pulse_audit.fairness.correction import corrected_shares
 from pulse_audit.fairness.sources import composition
 
@@ -65,7 +64,7 @@ def corrected(random: np.random.Generator, replicates: int, *, samples: int) -> 
             np.arange(samples),
             answers,
             len(SHARES),
-            Confusion.from_counts(card),
+            card,
             replicates=RESAMPLES,
             seed=int(random.integers(2**62)),
         )

@@ -35,15 +35,12 @@ UNMEASURED = "not measured"
 DRAW_KEYS = ["arm", "condition", "scale", "face_id", "draw"]
 #: Number of a group that is not known or does not exist.
 NONE = -1
-<<<<<<< HEAD
 #: Most groups that are compared from group to group, and corrected.
 MOST_GROUPS = 30
-=======
 #: Share of originals whose prediction is their label, from which a model's labels are its own.
 SAME_MODEL = 0.95
 #: What uncorrected retention estimates where the labels are a model's.
 AGREEMENT = "agreement with the model's label of the original"
->>>>>>> 460f4e2 (Corrected intervals by test inversion, confusion of run and card pooled, graded by precision; labels of a model corrected on both sides)
 
 #: Individual typology angle in degrees: lower ends (exclusive) of the classes, lightest first.
 #: Chardon et al. (1991); Del Bino and Bernerd (2013).
@@ -341,13 +338,14 @@ def intersection(parts: Sequence[AttributeLabels], faces: IntArray) -> Attribute
     else:
         confusion = own_confusion(faces, truth, original, len(groups))
     attribute = ",".join(part.attribute for part in parts)
-    return AttributeLabels(attribute, groups, truth, original, output, confusion)
+    labels_from = parts[0].labels_from
+    return AttributeLabels(attribute, groups, truth, original, output, confusion, labels_from)
 
 
 def own_confusion(
     faces: IntArray, truth: IntArray, original: IntArray, k: int
 ) -> Confusion | Unavailable:
-    """Errors of the attribute model on this run's originals, which people labelled."""
+    """Errors of the attribute model on this run's originals, by the labels of these."""
     # one row per face, with both a label and a prediction
     _, first = np.unique(faces, return_index=True)
     first = first[(truth[first] != NONE) & (original[first] != NONE)]
@@ -378,35 +376,28 @@ def attribute_labels(
     truth = group_numbers(samples[f"label_{attribute}"], groups)
     output = np.where(failed, NONE, group_numbers(samples[f"sr_{attribute}"], groups))
     original = group_numbers(samples.get(f"hr_{attribute}", pd.Series(None, samples.index)), groups)
-    # One row per face, with both a label and a prediction of the original.
-    _, first = np.unique(faces, return_index=True)
-    first = first[(truth[first] != NONE) & (original[first] != NONE)]
-    counts = None if model is None else card_counts(model, attribute, groups)
-    confusion: Confusion | Unavailable
-<<<<<<< HEAD
-    if (manifest.dataset if model is None else model).labels_from == "people":
-        confusion = own_confusion(faces, truth, original, len(groups))
-=======
+    # Errors of the model: those on this run's originals and those on its card's faces together, the
+    # former alone where a test tells them apart.
     by_people = (manifest.dataset if model is None else model).labels_from == "people"
-    if by_people and len(first):
-        # Errors of the model on this run's originals, and on the card's faces unless a test tells
-        # these apart.
-        run = Confusion.of_faces(faces[first], truth[first], original[first], len(groups))
-        seed = fingerprint(manifest.spec.seed, "card", attribute)
-        confusion = run
-        if counts is not None and not told_apart(run.counts, counts, seed=seed):
-            confusion = run.pooled(counts)
+    counts = None if model is None else card_counts(model, attribute, groups)
+    own = own_confusion(faces, truth, original, len(groups))
+    confusion: Confusion | Unavailable
+    if by_people:
+        confusion = own
+        if counts is not None and isinstance(own, Unavailable):
+            confusion = Confusion.from_counts(counts)
+        elif counts is not None and isinstance(own, Confusion):
+            seed = fingerprint(manifest.spec.seed, "card", attribute)
+            if not told_apart(own.counts, counts, seed=seed):
+                confusion = own.pooled(counts)
+    # Labels that a model gave cannot measure its errors. They err as predictions of the originals
+    # do where they are these predictions; the errors of another model are not known.
     elif counts is None:
-        confusion = Unavailable(
-            "no original has both a label and a prediction"
-            if by_people
-            else "labels are not people's, and the attribute model has no held-out confusion"
-        )
-    elif by_people or (truth[first] == original[first]).mean() >= SAME_MODEL:
+        reason = "labels are not people's, and the attribute model has no held-out confusion"
+        confusion = Unavailable(reason)
+    elif isinstance(own, Confusion) and np.trace(own.counts) >= SAME_MODEL * own.counts.sum():
         confusion = Confusion.from_counts(counts)
->>>>>>> 460f4e2 (Corrected intervals by test inversion, confusion of run and card pooled, graded by precision; labels of a model corrected on both sides)
     else:
-        # Labels of another model err in a way that is not known.
         confusion = Unavailable("labels are another model's than the outputs', of unknown errors")
     labels_from: LabelsFrom = "people" if by_people else "model"
     return AttributeLabels(attribute, groups, truth, original, output, confusion, labels_from)

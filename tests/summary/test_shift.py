@@ -9,11 +9,7 @@ from pulse_audit.fairness.confusion import Confusion
 from pulse_audit.fairness.sets import joint_shares
 from pulse_audit.fairness.shift import Draws
 from pulse_audit.summary import summarise
-<<<<<<< HEAD
-from pulse_audit.summary.groups import AttributeLabels, intersection
-=======
-from pulse_audit.summary.groups import AGREEMENT
->>>>>>> 460f4e2 (Corrected intervals by test inversion, confusion of run and card pooled, graded by precision; labels of a model corrected on both sides)
+from pulse_audit.summary.groups import AGREEMENT, AttributeLabels, intersection
 
 RACES = ["White", "Black", "Indian"]
 
@@ -278,7 +274,9 @@ def test_the_card_s_errors_of_single_attributes_do_not_correct_an_intersection(c
     by_model = manifest.model_copy(deep=True)
     by_model.attributes.labels_from = "model"
     by_model.attributes.card.confusion["gender"] = [[90, 10], [10, 90]]
-    made = summarise(by_model, frame[frame["face_id"] < "val/0060"])
+    frame = frame[frame["face_id"] < "val/0060"]
+    labels = {f"label_{column}": frame[f"hr_{column}"] for column in ("race", "gender")}
+    made = summarise(by_model, frame.assign(**labels))
     assert rows(made, "retention", correction="corrected")
     assert rows(made, "retention", group_by="race,gender", correction="corrected") == []
     assert "do not follow" in made.unavailable["retention_corrected by race,gender"]
