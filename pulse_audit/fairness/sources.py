@@ -1,20 +1,29 @@
 """Where a shift comes from: the generator, its training data, the evaluation faces, the search.
 
-An output that does not show its face's group is attributed to one of four sources:
+A draw is lost if its output does not show the group of its face. Draws of faces whose original the
+attribute model misreads are counted and left aside: of them it cannot say what the generator lost.
+Every other lost draw is searched again from its own start, toward the face's group and, as a
+placebo, without guidance; both choose the iterate that shows the group most clearly. The draws of
+faces that are read right then split into
 
-classifier
-    the original itself is not classified as its labelled group, so that a perfect upsampler would
-    not be either;
+retained
+    the output shows the group;
+chance
+    the placebo finds an image that fits the input and shows the group, though nothing guided it;
 preference
-    the same search from the same seed, guided toward the group, finds an image that fits the input
-    and shows the group: the generator can produce one, and the unguided search did not;
+    the share that guidance finds, less the share that the placebo finds: the generator can produce
+    the group, and searching without guidance does not;
 adversarial
-    it finds one, but a second attribute model, which did not guide, does not see the group;
+    guidance finds one, but a second attribute model, which did not guide, does not see the group;
 incapacity
-    even the guided search finds none: no image that fits the input at all, or none of the group.
+    guidance finds none: no image that fits the input at all, or none of the group.
 
-Incapacity is what this search did not find. It is an upper bound of what the generator cannot
-show: a longer search, or more draws, can only move draws from incapacity to preference.
+Preference is a difference of two shares: it is 0 on average, and may be negative, where guidance
+has no effect. It does not show that the sampler is unfair: one that draws from the posterior, which
+is fair in the sense of CPR, loses draws that guidance could have kept. Incapacity is what this
+search did not find: an upper bound of what the generator cannot show. Searches toward a wrong
+group, one that neither the face nor the output shows, tell how easily guidance makes any face read
+as any group.
 """
 
 from __future__ import annotations
@@ -29,153 +38,237 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
-from pulse_audit.stats.intervals import IntArray, proportion_interval, wilson
+from pulse_audit.stats.intervals import (
+    IntArray,
+    cluster_totals,
+    intraclass_correlation,
+    proportion_interval,
+    wilson,
+)
 from pulse_audit.types import Estimate
 
 Flags: TypeAlias = NDArray[np.bool_]
 #: ``original_baseline``: of the originals themselves.
 Correction: TypeAlias = Literal["raw", "original_baseline"]
 
-#: What becomes of a draw, one of these; `parts` returns their indices.
-PARTS = ("retained", "classifier", "preference", "adversarial", "incapacity")
-RETAINED, CLASSIFIER, PREFERENCE, ADVERSARIAL, INCAPACITY = range(5)
-
-
-def parts(
-    retained: Flags, misread: Flags, shown: Flags, confirmed: Flags | None = None
-) -> IntArray:
-    """Attribute every draw to one of `PARTS`.
-
-    Parameters
-    ----------
-    retained : array of bool, (n,)
-        The unguided output shows the labelled group.
-    misread : array of bool, (n,)
-        The original is not classified as its labelled group.
-    shown : array of bool, (n,)
-        The guided search found an image that fits the input and shows the group.
-    confirmed : array of bool, (n,), optional
-        A second model sees the group in that image; None where there is no second model.
-
-    Returns
-    -------
-    array of int64, (n,)
-        Retained takes precedence over the classifier's part, and that over the generator's.
-    """
-    # the first condition that holds names the part
-    believed = np.ones_like(shown) if confirmed is None else confirmed
-    return np.select(
-        [retained, misread, shown & believed, shown],
-        [RETAINED, CLASSIFIER, PREFERENCE, ADVERSARIAL],
-        INCAPACITY,
-    ).astype(np.int64)
+#: Shares that add up to 1 over the draws of faces that are read right.
+PARTS = ("retained", "chance", "preference", "adversarial", "incapacity")
 
 
 @dataclass(frozen=True, eq=False)
-class GuidedDraws:
-    """Draws of one arm, condition and scale, guided and not, row by row.
+class Searches:
+    """Searches of one kind, one row a draw, (n,) each; False where a draw was not searched.
 
     Attributes
     ----------
-    faces : array of int64, (n,)
-        Face number.
-    part : array of int64, (n,)
-        Index into `PARTS`.
-    retained, feasible, shown : array of bool, (n,)
-        The first of the search without guidance; the others of the guided one.
-    confirmed : array of bool, (n,), or None
-        Where ``shown``, whether the second model sees the group.
-    checked : array of bool, (n,), or None
-        Whether the second model classifies the original as its group.
-    read : array of bool, (n,)
-        Whether the first model does.
+    made, feasible, shown : array of bool
+        Whether the draw was searched, whether an image fits the input, whether one of these shows
+        the wanted group.
+    confirmed : array of bool or None
+        Whether a second model sees the group in it; None without a second model.
     """
 
-    faces: IntArray
-    part: IntArray
-    retained: Flags
+    made: Flags
     feasible: Flags
     shown: Flags
     confirmed: Flags | None
-    checked: Flags | None
-    read: Flags
 
-    def subset(self, rows: Flags) -> GuidedDraws:
+    @property
+    def believed(self) -> Flags:
+        """Whether the wanted group is shown, by both models where there are two."""
+        return self.shown if self.confirmed is None else self.shown & self.confirmed
+
+    def subset(self, rows: Flags) -> Searches:
+        """Return the searches of some draws."""
+        confirmed = None if self.confirmed is None else self.confirmed[rows]
+        return Searches(self.made[rows], self.feasible[rows], self.shown[rows], confirmed)
+
+
+@dataclass(frozen=True, eq=False)
+class AttributedDraws:
+    """All draws of one arm, condition and scale.
+
+    Attributes
+    ----------
+    faces, groups : array of int64, (n,)
+        Number of the face, and of its group.
+    read : array of bool, (n,)
+        Whether the attribute model reads the original as its labelled group.
+    retained : array of bool, (n,)
+        Whether it reads the output so.
+    checked : array of bool, (n,), or None
+        Whether the second model reads the original so.
+    own, placebo, wrong : Searches
+        Made for lost draws of faces that are read right.
+    """
+
+    faces: IntArray
+    groups: IntArray
+    read: Flags
+    retained: Flags
+    checked: Flags | None
+    own: Searches
+    placebo: Searches
+    wrong: Searches
+
+    def subset(self, rows: Flags) -> AttributedDraws:
         """Return some of the draws."""
-        return GuidedDraws(
+        return AttributedDraws(
             faces=self.faces[rows],
-            part=self.part[rows],
-            retained=self.retained[rows],
-            feasible=self.feasible[rows],
-            shown=self.shown[rows],
-            confirmed=None if self.confirmed is None else self.confirmed[rows],
-            checked=None if self.checked is None else self.checked[rows],
+            groups=self.groups[rows],
             read=self.read[rows],
+            retained=self.retained[rows],
+            checked=None if self.checked is None else self.checked[rows],
+            own=self.own.subset(rows),
+            placebo=self.placebo.subset(rows),
+            wrong=self.wrong.subset(rows),
         )
 
-    def outcomes(self) -> dict[str, Flags]:
-        """Yes or no of every draw, by metric; each array is (n,)."""
+    def outcomes(self) -> dict[str, tuple[Flags, Flags]]:
+        """Return by metric the draws it is a share of, and those that count, (n,) each."""
+        own, placebo, wrong = self.own, self.placebo, self.wrong
+        everything = np.ones_like(self.read)
         outcomes = {
-            f"source_{name}": self.part == number
-            for number, name in enumerate(PARTS)
-            if number != ADVERSARIAL or self.confirmed is not None
+            # of all draws
+            "source_misread": (everything, ~self.read),
+            "source_misread_lost": (everything, ~self.read & ~self.retained),
+            # of draws whose original is read right
+            "source_retained": (self.read, self.retained),
+            "source_found": (self.read, own.believed),
+            "source_chance": (self.read, placebo.believed),
+            "source_incapacity": (self.read, own.made & ~own.shown),
+            "source_incapacity_infeasible": (self.read, own.made & ~own.feasible),
+            # of the searches
+            "guided_shown": (own.made, own.shown),
+            "placebo_shown": (placebo.made, placebo.shown),
+            "wrong_shown": (wrong.made, wrong.shown),
         }
-        outcomes["source_incapacity_infeasible"] = (self.part == INCAPACITY) & ~self.feasible
-        outcomes["guided_shown"] = self.shown
+        if own.confirmed is not None:
+            outcomes["source_adversarial"] = (self.read, own.shown & ~own.believed)
+            outcomes["guided_confirmed"] = (own.shown, own.believed)
+            outcomes["wrong_confirmed"] = (wrong.shown, wrong.believed)
         return outcomes
+
+    def correlations(self) -> dict[str, float | None]:
+        """Return the within-face correlation of every metric, pooled over groups."""
+        return {
+            metric: intraclass_correlation(counts[among], self.faces[among], self.groups[among])
+            for metric, (among, counts) in self.outcomes().items()
+            if among.any()
+        }
 
 
 def split_estimates(
-    draws: GuidedDraws, confidence: float, pooled: Mapping[str, float | None]
+    draws: AttributedDraws, confidence: float, pooled: Mapping[str, float | None]
 ) -> dict[tuple[str, Correction], Estimate]:
-    """Estimate every metric of guided draws, by (metric, correction).
+    """Estimate every metric of searched draws, by (metric, correction).
 
-    Shares of all draws, with Wilson intervals at the effective sample size:
-
-    ``source_<part>`` (``adversarial`` only with a second model), which sum to 1;
-    ``source_incapacity_infeasible``, the part of incapacity in which not even the input was
-    fitted; ``guided_shown``, guided searches that show the group. ``source_incapacity_faces`` is
-    the share of faces of which no draw, guided or not, shows the group. ``guided_confirmed`` is
-    the share of shown draws in which the second model sees the group too; its
-    ``original_baseline`` is the same share of the originals that the first model reads right.
+    Shares with Wilson intervals at the effective sample size. Of all draws: ``source_misread``, and
+    ``source_misread_lost``, those that are not retained either. Of draws of faces that are read
+    right: ``source_<part>`` (``adversarial`` only with a second model), which sum to 1;
+    ``source_found``, what guidance finds, chance included; ``source_incapacity_infeasible``, the
+    part of incapacity in which not even the input was fitted. Of the searches: ``guided_shown``,
+    ``placebo_shown`` and ``wrong_shown``, those that show the wanted group, and of these
+    ``guided_confirmed`` and ``wrong_confirmed``, in which the second model sees it too; their
+    ``original_baseline`` is the share it sees of the originals that the first model reads right.
+    ``source_incapacity_faces`` is the share of faces that are read right and of which no draw and
+    no search toward the group shows it.
 
     Parameters
     ----------
-    draws : GuidedDraws
+    draws : AttributedDraws
     confidence : float
     pooled : mapping of str to float or None
         Within-face correlation by metric, pooled over groups.
     """
-    # Shares of all draws, as the one search without guidance and the guided one leave them.
+    # What has no draws has no share.
     estimates: dict[tuple[str, Correction], Estimate] = {}
-    for name, outcomes in draws.outcomes().items():
-        icc = pooled.get(name)
-        estimates[name, "raw"] = proportion_interval(outcomes, draws.faces, icc, confidence)
+    for name, (among, counts) in draws.outcomes().items():
+        if among.any():
+            estimates[name, "raw"] = proportion_interval(
+                counts[among], draws.faces[among], pooled.get(name), confidence
+            )
+    read, faces = draws.read, draws.faces
+    if read.any():
+        estimates["source_preference", "raw"] = paired_excess(
+            draws.own.believed[read],
+            draws.placebo.believed[read],
+            faces[read],
+            (pooled.get("source_found"), pooled.get("source_chance")),
+            confidence,
+        )
+        # One yes or no per face: no draw of it, guided or not, shows the group.
+        shows = draws.retained | draws.own.believed | draws.placebo.believed
+        ever = pd.Series(shows[read]).groupby(faces[read]).any()
+        never = proportion_interval(~ever.to_numpy(np.bool_), ever.index, None, confidence)
+        estimates["source_incapacity_faces", "raw"] = Estimate(
+            never.value, never.low, never.high, len(ever), int(read.sum()),
+            f"{never.method} over faces", confidence,
+        )  # fmt: skip
 
-    # One yes or no per face: no draw of it, guided or not, shows the group.
-    believed = draws.shown if draws.confirmed is None else draws.shown & draws.confirmed
-    ever = pd.Series(draws.retained | believed).groupby(draws.faces).any()
-    never = proportion_interval(~ever.to_numpy(np.bool_), ever.index, None, confidence)
-    estimates["source_incapacity_faces", "raw"] = Estimate(
-        never.value, never.low, never.high, len(ever), len(draws.faces),
-        f"{never.method} over faces", confidence,
-    )  # fmt: skip
-
-    # What the second model says of the images shown, and of the originals, one a face.
-    if draws.confirmed is not None and draws.checked is not None:
-        _, first = np.unique(draws.faces, return_index=True)
-        # True at the first draw of each face whose original the first model reads right
-        originals = draws.read & np.isin(np.arange(len(draws.faces)), first)
-        checks: dict[Correction, tuple[Flags, Flags]] = {
-            "raw": (draws.shown, draws.confirmed),
-            "original_baseline": (originals, draws.checked),
-        }
-        for correction, (among, agrees) in checks.items():
-            if among.any():
-                estimates["guided_confirmed", correction] = proportion_interval(
-                    agrees[among], draws.faces[among], None, confidence
-                )
+    # What the second model says of the originals that the first reads right, one a face.
+    if draws.checked is not None and read.any():
+        _, first = np.unique(faces, return_index=True)
+        originals = read & np.isin(np.arange(len(faces)), first)
+        baseline = proportion_interval(draws.checked[originals], faces[originals], None, confidence)
+        for name in ("guided_confirmed", "wrong_confirmed"):
+            if (name, "raw") in estimates:
+                estimates[name, "original_baseline"] = baseline
     return estimates
+
+
+def paired_excess(
+    treated: Flags,
+    placebo: Flags,
+    faces: IntArray,
+    pooled: tuple[float | None, float | None],
+    confidence: float,
+) -> Estimate:
+    """Share of draws under treatment less that under placebo, both from the same draws.
+
+    The interval joins the Wilson intervals of the two shares by the square-and-add rule (Newcombe
+    1998, Statistics in Medicine 17:2635, method 10), with the shares at their effective sample
+    sizes and their correlation over faces in place of that over single draws. His correction for
+    continuity, half a pair, is half a face here: without it the interval has no width where the two
+    agree in every draw.
+
+    Parameters
+    ----------
+    treated, placebo : array of bool, (n,)
+    faces : array of int64, (n,)
+    pooled : tuple of float or None
+        Within-face correlations of the two, pooled over groups.
+    confidence : float
+
+    Returns
+    -------
+    Estimate
+        In [-1, 1].
+    """
+    one, other = (
+        proportion_interval(flags, faces, icc, confidence)
+        for flags, icc in zip((treated, placebo), pooled, strict=True)
+    )
+    # Correlation over faces of the residuals, number shown less share times draws.
+    sums, counts = cluster_totals(treated, faces)
+    first = sums - one.value * counts
+    second = cluster_totals(placebo, faces)[0] - other.value * counts
+    product = math.sqrt(float(np.square(first).sum() * np.square(second).sum()))
+    joint = float(first @ second)
+    if joint > 0:
+        joint = max(joint - float(np.square(counts).mean()) / 2, 0.0)
+    correlation = joint / product if product > 0 else 0.0
+
+    def reach(a: float, b: float) -> float:
+        return math.sqrt(max(a**2 - 2 * correlation * a * b + b**2, 0.0))
+
+    value = one.value - other.value
+    low = value - reach(one.value - one.low, other.high - other.value)
+    high = value + reach(one.high - one.value, other.value - other.low)
+    method = f"paired difference, joined Wilson intervals, correlation {correlation:.2f}"
+    return Estimate(
+        value, max(low, -1.0), min(high, 1.0), one.n_faces, one.n_draws, method, confidence
+    )
 
 
 def composition(counts: Sequence[int], confidence: float = 0.95) -> list[Estimate]:

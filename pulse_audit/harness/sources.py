@@ -8,8 +8,11 @@ originals.parquet
 prior.parquet
     Samples of each generator's prior, and the attribute model's predictions on them.
 guided.parquet
-    One row per draw of every pulse arm: its search once more, from the same start, guided toward
-    the face's labelled group.
+    One row per search of every lost draw: a draw of a pulse arm that did not retain the group of a
+    face whose original the attribute model reads right. From the start of the draw it is searched
+    once more toward the face's own group (``own``), without guidance but with the same choice of
+    iterates (``placebo``), and toward a group that neither the face nor the output shows
+    (``wrong``).
 uninformative.parquet
     Searches for inputs with little or no information on the group: means of the evaluation faces
     of each group, these means with noise, and uniform greys.
@@ -37,14 +40,17 @@ from pulse_audit.degrade.degradation import DegradationModel
 from pulse_audit.faces.skin import Skin, find_skin
 from pulse_audit.files import atomic_write
 from pulse_audit.generators.searchable import drawn_from, prior_images
-from pulse_audit.harness.guidance import WEIGHTS, guided_search
+from pulse_audit.harness.guidance import WEIGHT, guided_search
 from pulse_audit.harness.photos import FacePipeline, to_numpy
 from pulse_audit.harness.plan import Plan
 from pulse_audit.harness.source_models import SourceModels
-from pulse_audit.search.sphere import draw_start
+from pulse_audit.search.sphere import Start, draw_start
 from pulse_audit.search.upsampler import PulseUpsampler
 from pulse_audit.seeding import fingerprint, hexdigest
+from pulse_audit.store import SEARCHES, SOURCE_COLUMNS
 from pulse_audit.store.manifest import WorkUnit
+from pulse_audit.summary.groups import DRAW_KEYS, JOIN
+from pulse_audit.summary.sources import attributed
 from pulse_audit.types import InputError, Progress, Request
 
 SourceRow: TypeAlias = dict[str, Any]
@@ -69,15 +75,15 @@ class SourcesConfig:
         Standard deviation of the noise on group means, on the [0, 1] scale of the input. Its
         square, 1.6e-3, is below the eps of the official search, so that a smooth face still fits.
     greys : tuple of float
-    weights : tuple of float
-        Of the guidance, tried in turn.
+    weight : float
+        Of the guidance; 0 makes every search a placebo.
     """
 
     prior_samples: int = 10_000
     uninformative_draws: int = 20
     noise: float = 0.04
     greys: tuple[float, ...] = (0.25, 0.5, 0.75)
-    weights: tuple[float, ...] = WEIGHTS
+    weight: float = WEIGHT
 
 
 STANDARD = SourcesConfig()
@@ -91,14 +97,6 @@ class SourceTask:
     name: str
     size: int
     rows: Callable[[], list[SourceRow]] = field(repr=False)
-
-
-def encode_parquet(table: pa.Table) -> bytes:
-    """Encode a table as a Parquet file."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    data: bytes = sink.getvalue().to_pybytes()
-    return data
 
 
 def run_sources(
@@ -116,7 +114,7 @@ def run_sources(
     # As it comes back from the manifest: lists for tuples.
     entry = json.loads(json.dumps(models.manifest_entry(asdict(config))))
     folder = run.path / "sources"
-    tables = {name: folder / f"{name}.parquet" for name in store.SOURCE_COLUMNS}
+    tables = {name: folder / f"{name}.parquet" for name in SOURCE_COLUMNS}
     recorded = run.manifest.sources
     # Tables that are damaged are made again.
     with contextlib.suppress(InputError):
@@ -142,14 +140,15 @@ def run_sources(
     progress(done, total, restored)
     for path, task in waiting.items():
         rows = pa.Table.from_pylist(task.rows(), schema=schemas[task.table])
-        atomic_write(path, encode_parquet(rows))
+        atomic_write(path, store.as_parquet(rows))
         done += task.size
         progress(done, total, restored)
 
     # Join the tasks of each table.
     for name, table in tables.items():
-        parts = [_read_part(path) for path, task in tasks.items() if task.table == name]
-        atomic_write(table, encode_parquet(pa.concat_tables(parts)))
+        parts = [schemas[name].empty_table()]
+        parts += [_read_part(path) for path, task in tasks.items() if task.table == name]
+        atomic_write(table, store.as_parquet(pa.concat_tables(parts)))
     shutil.rmtree(folder / "parts")
 
 
@@ -171,30 +170,39 @@ class SourceWork:
     def __init__(
         self, run: store.Run, plan: Plan, models: SourceModels, config: SourcesConfig
     ) -> None:
-        self._plan, self._models, self._config = plan, models, config
+        self._run, self._plan, self._models, self._config = run, plan, models, config
         self._spec, self._batch = plan.manifest.spec, plan.manifest.execution.batch
         self._photos = FacePipeline(run, plan.manifest, plan.faces)
         self._arms = {n: arm for n, arm in plan.arms.items() if isinstance(arm, PulseUpsampler)}
-        # Faces of each group, by the attributes that guide.
-        names = [column.name for column in models.guided_by]
+        # Faces of each group by the attributes that guide, group of each face, words of each group.
         self._groups: dict[str, list[str]] = {}
+        self._group_of: dict[str, str] = {}
+        self._words: dict[str, list[str]] = {}
         for face in plan.faces.values():
-            group = " × ".join(face.labels[name] for name in names)
+            words = [face.labels[column.name] for column in models.guided_by]
+            group = JOIN.join(words)
             self._groups.setdefault(group, []).append(face.id)
+            self._group_of[face.id], self._words[group] = group, words
 
     def tasks(self) -> Iterator[SourceTask]:
         """Return all tasks, the quick ones first."""
         yield SourceTask("originals", "all", 1, self.originals)
-        # Samples of the priors, then the searches: guided ones by unit.
+        # Samples of the priors, then the searches: guided ones by the lost draws of every unit.
         samples = self._config.prior_samples
         for arm in self._arms:
             for first in range(0, samples, PRIOR_TASK):
                 last = min(first + PRIOR_TASK, samples)
                 rows = partial(self.prior, arm, range(first, last))
                 yield SourceTask("prior", f"{arm}/{first}-{last}", 1, rows)
+        together = max(1, self._batch // len(SEARCHES))
         for unit in self._plan.manifest.units:
-            if unit.arm in self._arms:
-                yield SourceTask("guided", unit.id, len(unit.draws), partial(self.guided, unit))
+            key = (unit.arm, unit.condition, unit.scale)
+            lost = [draw for draw in unit.draws if (*key, *draw) in self._lost]
+            for first in range(0, len(lost), together):
+                # The searches of a task are at most a batch.
+                part = unit.model_copy(update={"draws": lost[first : first + together]})
+                size, rows = len(SEARCHES) * len(part.draws), partial(self.guided, part)
+                yield SourceTask("guided", f"{unit.id}/{first}", size, rows)
         # Kinds of uninformative inputs: group means, noisy group means, greys.
         kinds = [
             *((kind, group) for kind in ("group_mean", "noisy_mean") for group in self._groups),
@@ -234,61 +242,92 @@ class SourceWork:
                 rows.append({**sample, **predicted, **self._tone(image)})
         return rows
 
+    @cached_property
+    def _lost(self) -> dict[tuple[str, str, int, str, int], str]:
+        """Apparent group of the output of every lost draw, by the key of the draw."""
+        samples = self._run.samples()
+        rows = attributed(
+            samples[samples["arm"].isin(list(self._arms))],
+            [column.name for column in self._models.guided_by],
+        )
+        lost = rows[rows["lost"]]
+        keys = (lost[name].tolist() for name in DRAW_KEYS)
+        return dict(zip(zip(*keys, strict=True), lost["apparent"].tolist(), strict=True))
+
     def guided(self, unit: WorkUnit) -> list[SourceRow]:
-        """Search a unit once more, from the same starts, guided toward the labelled groups."""
-        arm = self._arms[unit.arm]
+        """Search lost draws of a unit again from their starts: one row per draw and search."""
+        arm, columns = self._arms[unit.arm], self._models.guided_by
         inputs = self._photos.unit_inputs(unit)
-        # The search inverts DS at the generator's own resolution.
-        factor = arm.generator.card.resolution // inputs.lr.shape[-1]
-        # Per attribute the class of each draw's labelled group, (n,).
+        # The searches of every draw: its number in the unit, the kind, and the wanted group.
+        searches: list[tuple[int, str, str]] = []
+        for number, (draw, seed) in enumerate(zip(inputs.draws, inputs.seeds, strict=True)):
+            key = (unit.arm, draw.condition, draw.scale, draw.face_id, draw.index)
+            own = self._group_of[draw.face_id]
+            # A wrong group is one that neither the face nor the output shows, drawn uniformly; of
+            # two groups there may be none.
+            others = [group for group in self._groups if group not in (own, self._lost[key])]
+            searches += [(number, "own", own), (number, "placebo", own)]
+            if others:
+                drawn = fingerprint(seed, "wrong group") % len(others)
+                searches.append((number, "wrong", others[drawn]))
+
+        # All of them in one batch: their draws (n,), weights (n,), and classes by attribute (n,).
+        device = self._photos.device
+        rows = torch.tensor([number for number, _, _ in searches])
+        weights = [0.0 if kind == "placebo" else self._config.weight for _, kind, _ in searches]
         classes = {
             column.name: torch.tensor(
-                [column.words.index(request.labels[column.name]) for request in inputs.requests],
-                device=self._photos.device,
+                [column.words.index(self._words[group][place]) for _, _, group in searches],
+                device=device,
             )
-            for column in self._models.guided_by
+            for place, column in enumerate(columns)
         }
-        # From the starts of the unit's own search, (n, ...) latents and noise.
+        start = draw_start(arm.generator, inputs.seeds, arm.config)
+        lr = inputs.lr[rows.to(device)]
+        # The search inverts DS at the generator's own resolution.
+        factor = arm.generator.card.resolution // lr.shape[-1]
         began = time.perf_counter()
         results = guided_search(
             arm.generator,
-            inputs.lr,
-            draw_start(arm.generator, inputs.seeds, arm.config),
+            lr,
+            Start(start.latents[rows], tuple(m[rows] for m in start.noise)),
             lambda images: inputs.degradation.downscale(images, scale=factor),
             arm.config,
             lambda images: self._models.guiding_probabilities(self._photos.resample(images)),
             classes,
-            self._config.weights,
+            torch.tensor(weights, device=device),
         )
         seconds = (time.perf_counter() - began) / len(results)
 
-        # One row per draw; images of the faces that the run keeps are stored.
-        rows = []
-        for draw, seed, result in zip(inputs.draws, inputs.seeds, results, strict=True):
-            predicted, path = {}, None
+        # One row per search; images of the faces that the run keeps are stored.
+        found = []
+        for (number, kind, group), weight, result in zip(searches, weights, results, strict=True):
+            draw, predicted, path = inputs.draws[number], {}, None
             if result.image is not None:
                 image = self._photos.resample(result.image[None])
                 (predicted,) = self._models.predict_and_check(image, "sr")
-                path = self._photos.keep(f"{unit.arm}, guided", draw, image[0])
-            rows.append(
+                path = self._photos.keep(f"{unit.arm}, {kind}", draw, image[0])
+            found.append(
                 {
                     "face_id": draw.face_id,
                     "arm": unit.arm,
                     "condition": draw.condition,
                     "scale": draw.scale,
                     "draw": draw.index,
-                    "seed": seed,
+                    "seed": inputs.seeds[number],
+                    "search": kind,
+                    "toward": group,
+                    "weight": weight,
                     "feasible": result.feasible,
                     "shown": result.shown,
                     "downscale_error": result.downscale_error,
                     "steps": result.steps,
-                    "weight": result.weight,
                     "seconds": seconds,
                     "image": path,
                     **predicted,
                 }
             )
-        return rows
+        return found
 
     @cached_property
     def _means(self) -> dict[str, Tensor]:

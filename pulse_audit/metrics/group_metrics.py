@@ -40,15 +40,85 @@ OUTCOME_METRICS: Sequence[MetricDefinition] = (
     ),
 )
 
-_SOURCES: Mapping[str, tuple[str, Direction]] = {
-    "retained": ("the unguided output shows the face's group", "higher"),
-    "classifier": ("not retained, and the original itself is not read as its group", "neither"),
-    "preference": ("not retained, though guidance finds a feasible image that is", "lower"),
-    "adversarial": (
-        "guidance finds one, but a second attribute model does not see the group",
+#: Shares of all draws, of draws whose original is read right, of faces, and of searches.
+_SOURCES: Mapping[str, tuple[str, str, Direction]] = {
+    "source_misread": (
+        "Source: misread",
+        "share of all draws: the attribute model misreads the original itself",
         "neither",
     ),
-    "incapacity": ("not retained, and guidance finds none either: an upper bound", "lower"),
+    "source_misread_lost": (
+        "Source: misread and lost",
+        "share of all draws: the original is misread, and the output does not show its group",
+        "neither",
+    ),
+    "source_retained": (
+        "Source: retained",
+        "share of draws whose original is read right: the output shows the face's group",
+        "higher",
+    ),
+    "source_found": (
+        "Source: found",
+        "of the same draws: lost, and guidance finds a feasible image of the group; chance and "
+        "preference",
+        "neither",
+    ),
+    "source_chance": (
+        "Source: chance",
+        "of the same draws: lost, and the same search without guidance finds such an image",
+        "neither",
+    ),
+    "source_preference": (
+        "Source: preference",
+        "of the same draws: what guidance finds beyond the search without guidance",
+        "lower",
+    ),
+    "source_adversarial": (
+        "Source: adversarial",
+        "of the same draws: guidance finds one in which a second attribute model does not see it",
+        "neither",
+    ),
+    "source_incapacity": (
+        "Source: incapacity",
+        "of the same draws: lost, and guidance finds no such image: an upper bound",
+        "lower",
+    ),
+    "source_incapacity_infeasible": (
+        "Source: incapacity, infeasible",
+        "of the same draws: lost, and guidance finds no image that fits the input",
+        "lower",
+    ),
+    "source_incapacity_faces": (
+        "Source: incapacity, faces",
+        "share of faces whose original is read right: no draw and no search shows the group",
+        "lower",
+    ),
+    "guided_shown": (
+        "Guided: shown",
+        "share of lost draws in which guidance toward the face's own group shows it",
+        "neither",
+    ),
+    "placebo_shown": (
+        "Placebo: shown",
+        "share of the same draws in which the same search without guidance shows it",
+        "neither",
+    ),
+    "wrong_shown": (
+        "Wrong group: shown",
+        "share of the same draws in which guidance toward a group that neither the face nor the "
+        "output shows makes the output show that one",
+        "neither",
+    ),
+    "guided_confirmed": (
+        "Guided: confirmed",
+        "share of those that guidance shows in which a second attribute model sees the group too",
+        "higher",
+    ),
+    "wrong_confirmed": (
+        "Wrong group: confirmed",
+        "share of those shown as a wrong group in which a second attribute model sees it too",
+        "neither",
+    ),
 }
 _COMPOSITIONS = {
     "prior": ("Prior", "a generator's samples"),
@@ -137,20 +207,8 @@ DERIVED_METRICS: Sequence[MetricDefinition] = (
     ),
     # Sources of the shift (--sources).
     *(
-        _derived_share(f"source_{part}", f"Source: {part}", f"share of all draws: {what}", better)
-        for part, (what, better) in _SOURCES.items()
-    ),
-    _derived_share(
-        "guided_shown",
-        "Guided: shown",
-        "draws whose guided search fits the input and shows the face's own group",
-        "higher",
-    ),
-    _derived_share(
-        "guided_confirmed",
-        "Guided: confirmed",
-        "of those, the ones in which a second attribute model sees the group too",
-        "higher",
+        _derived_share(name, title, description, direction)
+        for name, (title, description, direction) in _SOURCES.items()
     ),
     *(
         _derived_share(f"{name}_share", f"{title} share", f"apparent groups of {what}", "neither")

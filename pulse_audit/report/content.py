@@ -37,9 +37,12 @@ CAPTIONS = {
     "themselves score, the most that a perfect upsampler could.",
     "shift-matrix": "Apparent group of the outputs by {by} of the face, % of all draws, as "
     "classified. The diagonal is retention; the intervals of every cell are in data/estimates.csv.",
-    "sources": "Where the draws of each {by} were lost. Preference: a search guided toward the "
-    "face's own group finds a feasible image of it. Incapacity: it finds none, an upper bound of "
-    "what the generator cannot show. The intervals are in data/estimates.csv.",
+    "sources": "Where the draws of each {by} were lost, of faces whose original the attribute "
+    "model reads right (metric source_misread counts the others). Chance: the same search without "
+    "guidance, the placebo, finds a feasible image of the group among its iterates. Preference: "
+    "what guidance toward the group finds beyond that; a sampler that is fair in the sense of CPR "
+    "would have some, too. Incapacity: guidance finds none, an upper bound of what the generator "
+    "cannot show. The intervals are in data/estimates.csv.",
     "compositions": "Share of each {by} among the evaluation faces, the photos the generator was "
     "trained on, and its own samples as the attribute model classifies them.",
     "feasible-rate": "Feasible draws by {by} with 95 % intervals (Wilson at the effective sample "

@@ -38,7 +38,7 @@ MAX_GROUPS, MAX_CLASSES = 30, 12
 #: Where draws were lost, in the order of the bars: name, legend, colour of the palette, hatch.
 SOURCES = (
     ("retained", "retained", 0, ""),
-    ("classifier", "attribute model errs", 7, ""),
+    ("chance", "chance (placebo)", 7, ""),
     ("preference", "preference", 1, "///"),
     ("adversarial", "adversarial for the attribute model", 4, "..."),
     ("incapacity", "incapacity", 3, "xxx"),
@@ -240,7 +240,7 @@ def _levels(
 def sources(
     summary: Summary, arms: Sequence[str], condition: str, scale: int, group_by: str
 ) -> Figure | None:
-    """Where each group's draws were lost, as stacked bars that add up to all its draws."""
+    """Where each group's draws were lost, as stacked bars: all draws with originals read right."""
     # Shares per part and group; an arm that was not searched with guidance has none.
     parts_of = {}
     for arm in arms:
@@ -256,11 +256,20 @@ def sources(
     palette = sns.color_palette("colorblind").as_hex()
 
     def draw_panel(axis: Axes, arm: str) -> None:
-        # Each part starts where the last one ended.
         groups = parts_of[arm]["retained"]
+        shares = {
+            name: {row.group: 100 * (row.value or 0.0) for row in rows}
+            for name, rows in parts_of[arm].items()
+        }
+        # A preference below 0 has no bar; it takes its length from that of chance.
+        for group, preference in shares.get("preference", {}).items():
+            if preference < 0:
+                shares["preference"][group] = 0.0
+                shares["chance"][group] += preference
+        # Each part starts where the last one ended.
         left = np.zeros(len(groups))
         for name, _, colour, hatch in SOURCES:
-            share = {row.group: 100 * (row.value or 0.0) for row in parts_of[arm].get(name, ())}
+            share = shares.get(name, {})
             width = np.array([share.get(row.group, 0.0) for row in groups])
             if share:
                 look = {"color": palette[colour], "hatch": hatch, "edgecolor": "#fefefe"}

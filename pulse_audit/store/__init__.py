@@ -11,6 +11,7 @@ from pulse_audit.store.columns import (
     COLUMNS,
     IF_EMPTY,
     PREDICTABLE,
+    SEARCHES,
     SOURCE_COLUMNS,
     sample_schema,
     source_schema,
@@ -20,16 +21,19 @@ from pulse_audit.store.features import Features
 from pulse_audit.store.images import lr_path, original_path, output_path
 from pulse_audit.store.manifest import SCHEMA_VERSION, Manifest, check_manifest
 from pulse_audit.store.run import Run
+from pulse_audit.store.shards import as_parquet
 
 __all__ = [
     "COLUMNS",
     "IF_EMPTY",
     "PREDICTABLE",
     "SCHEMA_VERSION",
+    "SEARCHES",
     "SOURCE_COLUMNS",
     "Features",
     "Manifest",
     "Run",
+    "as_parquet",
     "check_manifest",
     "create_run",
     "locked",

@@ -70,13 +70,15 @@ SOURCE_COLUMNS: Mapping[str, Mapping[str, pa.DataType]] = {
     "originals": {"face_id": _TEXT},
     "prior": {"arm": _TEXT, "index": _WHOLE, "seed": _WHOLE, "drawn": _TEXT, **_TONE},
     "guided": {
-        "face_id": _TEXT, **_SEARCH,
-        "shown": _FLAG, "steps": _WHOLE, "weight": _FLOAT, "seconds": _FLOAT, "image": _TEXT,
+        "face_id": _TEXT, **_SEARCH, "search": _TEXT, "toward": _TEXT, "weight": _FLOAT,
+        "shown": _FLAG, "steps": _WHOLE, "seconds": _FLOAT, "image": _TEXT,
     },
     "uninformative": {
         **_SEARCH, "kind": _TEXT, "about": _TEXT, "input": _TEXT, "status": _TEXT, **_TONE,
     },
 }  # fmt: skip
+#: Searches of a lost draw in the table ``guided``: see `pulse_audit.harness.sources`.
+SEARCHES = ("own", "placebo", "wrong")
 
 #: Labels that attribute models predict from a face: their columns are there even where no model is.
 PREDICTABLE = ("race", "gender", "age")

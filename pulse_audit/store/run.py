@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pulse_audit.documents import read_file, read_json
 from pulse_audit.files import atomic_write, refuse_links
@@ -23,7 +22,7 @@ from pulse_audit.store.features import MAX_FEATURES, Features, as_npz, read_vect
 from pulse_audit.store.images import is_whole, lr_path, original_path, output_path
 from pulse_audit.store.manifest import AttributesEntry, Manifest, WorkUnit
 from pulse_audit.store.parquet import MAX_FILE
-from pulse_audit.store.shards import read_shard, read_sources
+from pulse_audit.store.shards import as_parquet, read_shard, read_sources
 from pulse_audit.types import InputError
 
 _NO_MODEL = AttributesEntry(vocabulary={})
@@ -186,9 +185,7 @@ class Run:
         """
         # The shard is renamed last: where it exists, features and checksums do.
         table = pa.Table.from_pylist(list(rows), schema=self.schema)
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
-        files = {f"{unit}.parquet": sink.getvalue().to_pybytes()}
+        files = {f"{unit}.parquet": as_parquet(table)}
         if features is not None:
             files[f"../features/{unit}.npz"] = as_npz(sr_features=features)
             atomic_write(self._features(unit), files[f"../features/{unit}.npz"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
 
 import numpy as np
 import pandas as pd
@@ -10,14 +11,19 @@ import pandas as pd
 from pulse_audit.fairness import sets, sources
 from pulse_audit.fairness.correction import corrected_shares
 from pulse_audit.fairness.divergence import DIVERGENCES, reference_shares
-from pulse_audit.fairness.sources import GuidedDraws
+from pulse_audit.fairness.sources import AttributedDraws, Searches
 from pulse_audit.seeding import fingerprint
-from pulse_audit.stats.intervals import intraclass_correlation
-from pulse_audit.store import Manifest
+from pulse_audit.store import SEARCHES, Manifest
 from pulse_audit.store.manifest import AttributesEntry, SourcesEntry
 from pulse_audit.summary.groups import DRAW_KEYS, JOIN, card_counts, group_numbers, ordered
 from pulse_audit.summary.schema import ALL, EstimateRow, SubsetKey, make_row
 from pulse_audit.types import InputError, Unavailable
+
+#: What these tables cannot say, and why.
+UNAVAILABLE: Mapping[str, str] = {
+    "source_preference_fair": "the preference that a sampler fair in the sense of CPR would score "
+    "needs draws from the posterior, which this run has not"
+}
 
 
 def source_rows(
@@ -33,7 +39,7 @@ def source_rows(
     tables : mapping of str to DataFrame
         From `pulse_audit.store.Run.source_tables`.
     samples : DataFrame
-        Of the run, with ``label_<a>`` and ``sr_<a>`` of the guided attributes.
+        Of the run, with ``label_<a>``, ``hr_<a>`` and ``sr_<a>`` of the guided attributes.
     manifest : Manifest
         Its entry ``sources`` says which attributes guided and what is known of the generators'
         training sets.
@@ -43,7 +49,7 @@ def source_rows(
     Raises
     ------
     InputError
-        If the manifest has no such entry, or the guided draws are not those of the samples.
+        If the manifest has no such entry, or the searches are not those of the lost draws.
     """
     return [
         *guided_rows(tables["guided"], tables["originals"], samples, manifest, confidence),
@@ -51,6 +57,47 @@ def source_rows(
         *uninformative_rows(tables["uninformative"], manifest, confidence),
         *ucpr_rows(tables["uninformative"], samples, manifest),
     ]
+
+
+def attributed(samples: pd.DataFrame, guided_by: Sequence[str]) -> pd.DataFrame:
+    """Say of every draw what became of the group of its face.
+
+    Parameters
+    ----------
+    samples : DataFrame
+        With ``label_<a>``, ``hr_<a>`` and ``sr_<a>`` of the attributes that guide.
+    guided_by : sequence of str
+
+    Returns
+    -------
+    DataFrame
+        The samples with ``group``, ``apparent`` (group of the output; empty where it has none), and
+        the flags ``read`` (the original is classified as its group), ``retained`` (the output is)
+        and ``lost`` (read and not retained).
+    """
+    labels, originals, outputs = (
+        samples[[f"{side}_{a}" for a in guided_by]] for side in ("label", "hr", "sr")
+    )
+    # An output that failed or shows no face shows no group, whatever was predicted.
+    failed = samples["status"].isin(["error", "no_face"])
+    group = _joined(labels)
+    read = (group == _joined(originals)) & (group != "")
+    retained = (group == _joined(outputs)) & (group != "") & ~failed
+    return samples.assign(
+        group=group,
+        apparent=_joined(outputs).mask(failed, ""),
+        read=read,
+        retained=retained,
+        lost=read & ~retained,
+    )
+
+
+def _joined(words: pd.DataFrame) -> pd.Series[str]:
+    """Group of every row of words; empty where a word is missing."""
+    parts = [words[column].astype(str) for column in words]
+    return reduce(lambda left, right: left + JOIN + right, parts).where(
+        words.notna().all(axis=1), ""
+    )
 
 
 def guided_rows(
@@ -65,80 +112,73 @@ def guided_rows(
     The metrics are those of `pulse_audit.fairness.sources.split_estimates`.
     """
     guided_by = _entry(manifest).guided_by
-    rows = _joined(guided, originals, samples, guided_by)
-    groups = ordered(rows["group"], guided_by, manifest)
-    for (arm, condition, _), chosen in rows.groupby(["arm", "condition", "scale"], sort=False):
-        key = SubsetKey(str(arm), str(condition), int(chosen["scale"].iloc[0]))
-        # Arrays of bool (n,); without a second model, "confirmed" and "checked" are missing.
-        flags = {
-            name: np.asarray(chosen[name].to_numpy(np.bool_))
-            for name in ("retained", "read", "feasible", "shown", "confirmed", "checked")
-            if name in chosen
-        }
-        confirmed = flags.get("confirmed")
-        draws = GuidedDraws(
-            faces=pd.factorize(chosen["face_id"], sort=True)[0].astype(np.int64),
-            part=sources.parts(flags["retained"], ~flags["read"], flags["shown"], confirmed),
-            retained=flags["retained"],
-            feasible=flags["feasible"],
-            shown=flags["shown"],
-            confirmed=confirmed,
-            checked=flags.get("checked"),
-            read=flags["read"],
+    checks = [f"check_{a}" for a in guided_by if f"check_{a}" in guided]
+    # Draws of the arms that search, and what became of them.
+    arms = [name for name, arm in manifest.arms.items() if arm.kind == "pulse"]
+    rows = attributed(samples[samples["arm"].isin(arms)], guided_by)
+    rows = rows.sort_values(DRAW_KEYS, kind="stable")
+    searches = {kind: _searches(guided, rows, kind, checks) for kind in SEARCHES}
+    if not all((searches[kind].made == rows["lost"]).all() for kind in ("own", "placebo")):
+        raise InputError(
+            "sources/guided.parquet: its searches are not those of the lost draws of the samples; "
+            "run the same command again"
         )
+    checked = None
+    if checks:
+        seen = _joined(originals.set_index("face_id")[checks]).reindex(rows["face_id"])
+        checked = (seen.to_numpy() == rows["group"]).to_numpy(np.bool_)
+    groups = ordered(rows["group"], guided_by, manifest)
+    draws = AttributedDraws(
+        faces=pd.factorize(rows["face_id"], sort=True)[0].astype(np.int64),
+        groups=pd.Index(groups).get_indexer(pd.Index(rows["group"])).astype(np.int64),
+        read=rows["read"].to_numpy(np.bool_),
+        retained=rows["retained"].to_numpy(np.bool_),
+        checked=checked,
+        own=searches["own"],
+        placebo=searches["placebo"],
+        wrong=searches["wrong"],
+    )
+
+    # Of each setting all draws come first, then those of each group in order.
+    settings = rows.reset_index(drop=True).groupby(["arm", "condition", "scale"], sort=False)
+    for (arm, condition, _), chosen in settings:
+        key = SubsetKey(str(arm), str(condition), int(chosen["scale"].iloc[0]))
+        of_setting = draws.subset(np.isin(np.arange(len(rows)), chosen.index))
+        splits = [(ALL, ALL, sources.split_estimates(of_setting, confidence, {}))]
         # The correlation of draws of a face is pooled over groups, as small ones cannot tell it.
-        of_draw = chosen["group"].to_numpy()
-        pooled = {
-            metric: intraclass_correlation(outcomes, draws.faces, of_draw)
-            for metric, outcomes in draws.outcomes().items()
-        }
-        # (group_by, group, estimates): all draws first, then each group in order
-        splits = [(ALL, ALL, sources.split_estimates(draws, confidence, {}))]
-        for group in groups:
-            inside = of_draw == group
+        pooled = of_setting.correlations()
+        for number, group in enumerate(groups):
+            inside = of_setting.groups == number
             if inside.any():
-                split = sources.split_estimates(draws.subset(inside), confidence, pooled)
+                split = sources.split_estimates(of_setting.subset(inside), confidence, pooled)
                 splits.append((",".join(guided_by), group, split))
         for group_by, group, split in splits:
             for (metric, correction), estimate in split.items():
                 yield make_row(key, metric, group_by, group, estimate, correction=correction)
 
 
-def _joined(
-    guided: pd.DataFrame, originals: pd.DataFrame, samples: pd.DataFrame, guided_by: Sequence[str]
-) -> pd.DataFrame:
-    """Join each guided draw to the unguided one of the same seed, and to its original."""
-    labels = [f"label_{a}" for a in guided_by]
-    checks = [f"check_{a}" for a in guided_by if f"check_{a}" in guided]
-    unguided = samples[[*DRAW_KEYS, "status", *labels, *(f"sr_{a}" for a in guided_by)]]
-    rows = unguided.merge(
-        guided[[*DRAW_KEYS, "feasible", "shown", *checks]], on=DRAW_KEYS, validate="1:1"
-    )
-    # columns of the second model that both tables have: those of originals end in _hr
-    faces = originals[["face_id", *(f"hr_{a}" for a in guided_by), *checks]]
-    rows = rows.merge(faces, on="face_id", validate="m:1", suffixes=("", "_hr"))
-    if len(rows) != len(guided):
+def _searches(
+    guided: pd.DataFrame, rows: pd.DataFrame, kind: str, checks: Sequence[str]
+) -> Searches:
+    """Align the searches of one kind with draws; ``checks`` are the second model's columns."""
+    of_kind = guided[guided["search"] == kind].set_index(DRAW_KEYS)
+    index = pd.MultiIndex.from_frame(rows[DRAW_KEYS])
+    if not of_kind.index.is_unique or not of_kind.index.isin(index).all():
         raise InputError(
-            f"sources/guided.parquet: {len(guided) - len(rows)} of its {len(guided)} draws are "
-            "not in the samples; run the same command again"
+            f"sources/guided.parquet: its {kind!r} searches are not one for each draw of the "
+            "samples; run the same command again"
         )
-
-    def labelled_as(columns: Sequence[str]) -> pd.Series[bool]:
-        # what is missing agrees with nothing
-        equal = [
-            rows[a].eq(rows[b]) & rows[a].notna() for a, b in zip(labels, columns, strict=True)
-        ]
-        return pd.concat(equal, axis=1).all(axis=1)
-
-    # An output that failed or shows no face does not show the group, whatever was predicted.
-    failed = rows["status"].isin(["error", "no_face"])
-    rows["group"] = rows[labels].astype(str).agg(JOIN.join, axis=1)
-    rows["retained"] = labelled_as([f"sr_{a}" for a in guided_by]) & ~failed
-    rows["read"] = labelled_as([f"hr_{a}" for a in guided_by])
+    confirmed = None
     if checks:
-        rows["confirmed"] = labelled_as(checks)
-        rows["checked"] = labelled_as([f"{c}_hr" for c in checks])
-    return rows.sort_values(DRAW_KEYS, kind="stable")
+        agrees = (_joined(of_kind[checks]) == of_kind["toward"]).reindex(index)
+        confirmed = agrees.eq(True).to_numpy(np.bool_)
+    flags = of_kind[["feasible", "shown"]].reindex(index)
+    return Searches(
+        made=flags["shown"].notna().to_numpy(np.bool_),
+        feasible=flags["feasible"].eq(True).to_numpy(np.bool_),
+        shown=flags["shown"].eq(True).to_numpy(np.bool_),
+        confirmed=confirmed,
+    )
 
 
 def composition_rows(

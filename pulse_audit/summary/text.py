@@ -63,23 +63,23 @@ def arm_differences(rows: Sequence[EstimateRow]) -> Iterator[str]:
 
 
 def sources(rows: Sequence[EstimateRow]) -> Iterator[str]:
-    """Shares of draws lost to preference and to incapacity, and the group with most incapacity."""
-    shares = [row for row in rows if row.metric.startswith("source_") and row.plain]
-    whole = {row.metric: row for row in shares if row.group_by == ALL}
-    preference, incapacity = whole.get("source_preference"), whole.get("source_incapacity")
-    if preference is None or incapacity is None:
+    """Share of draws lost to preference, beyond what chance explains, and to incapacity."""
+    shares = [row for row in rows if row.plain and row.group_by == ALL]
+    whole = {row.metric: row for row in shares if row.value is not None}
+    names = ("preference", "found", "chance", "incapacity")
+    if not all(f"source_{name}" in whole for name in names):
         return
-    # No group is named where incapacity occurs in none.
-    groups = [r for r in shares if r.metric == "source_incapacity" and r.group_by != ALL]
-    highest = ""
-    if groups and max(map(_value, groups)) > 0:
-        worst = max(groups, key=_value)
-        highest = f", highest for {worst.group}: {_percent(worst)}"
+    preference, found, chance, incapacity = (whole[f"source_{name}"] for name in names)
+    # Only what exceeds the search without guidance is preference.
+    shown = "is not shown"
+    if preference.low is not None and preference.low > 0:
+        shown = f"is at least {_points(preference.low)} points"
     yield (
-        f"Of the draws of {preference.arm}, {_percent(preference)} were lost to preference (guided "
-        "toward the face's own group, the search finds an image that fits) and "
-        f"{_percent(incapacity)} to incapacity (the guided search finds none either; an upper "
-        f"bound){highest}."
+        f"Of {preference.n_draws:,} draws of {preference.arm} whose original is read as its group, "
+        f"{_percent(found)} were lost although guidance toward the group finds an image that fits; "
+        f"without guidance the same search finds {_percent(chance)}. Preference, what exceeds "
+        f"that, {shown}: {_points(preference.value)} points [{_ends(preference)}]. Incapacity "
+        f"(guidance finds none; an upper bound): {_percent(incapacity)}."
     )
 
 

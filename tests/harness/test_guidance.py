@@ -44,6 +44,10 @@ def prefers_a(value):
     return 0.15 * torch.tanh(value + 2)
 
 
+def undecided(value):
+    return 0.15 * torch.tanh(value)
+
+
 def only_a(value):
     return 0.15 * torch.sigmoid(value)
 
@@ -63,12 +67,11 @@ def inputs(level, n=6):
     return torch.full((n, 3, SIDE // SCALE, SIDE // SCALE), level)
 
 
-def guided(amplitude, wanted, level=0.55, read=reader, weights=None, n=6):
+def guided(amplitude, wanted, level=0.55, read=reader, weight=1.0, n=6):
     generator, lr = toy(amplitude), inputs(level, n)
     start = draw_start(generator, list(range(n)), CONFIG)
-    classes = {"race": torch.full((n,), wanted)}
-    options = {} if weights is None else {"weights": weights}
-    return guided_search(generator, lr, start, pool, CONFIG, read, classes, **options)
+    classes, weights = {"race": torch.full((n,), wanted)}, torch.full((n,), weight)
+    return guided_search(generator, lr, start, pool, CONFIG, read, classes, weights)
 
 
 def unguided(amplitude, level=0.55, n=6):
@@ -108,12 +111,30 @@ def test_the_group_that_is_preferred_anyway_needs_few_steps():
 
 
 def test_guidance_of_no_weight_is_no_guidance():
-    assert not any(f.shown for f in guided(prefers_a, B, weights=(0.0,)))
+    assert not any(f.shown for f in guided(prefers_a, B, weight=0.0))
 
 
-def test_another_weight_is_tried_where_the_first_finds_nothing():
-    found = guided(prefers_a, B, weights=(0.0, 1.0), n=2)
-    assert all(f.shown and f.weight == 1 and f.steps > CONFIG.steps for f in found)
+def test_a_placebo_beside_guided_searches_is_what_it_is_by_itself():
+    """From the same starts; both have as many iterates at most as the arm's own search."""
+    generator, lr = toy(prefers_a), inputs(0.55, 4)
+    start = draw_start(generator, [0, 0, 1, 1], CONFIG)
+    wanted, weights = {"race": torch.full((4,), B)}, torch.tensor([1.0, 0.0, 1.0, 0.0])
+    found = guided_search(generator, lr, start, pool, CONFIG, reader, wanted, weights)
+    assert [f.shown for f in found] == [True, False, True, False]
+    assert [f.steps for f in found[1::2]] == [CONFIG.steps, CONFIG.steps]
+    for alone, beside in zip(guided(prefers_a, B, weight=0.0, n=2), found[1::2], strict=True):
+        assert torch.allclose(alone.image, beside.image, atol=1e-4)
+
+
+def test_a_placebo_chooses_the_clearest_of_its_iterates_too():
+    """Of the iterates of an unguided search some show a group that its best one does not."""
+    feasible, shown = unguided(undecided, n=40)
+    assert all(feasible)
+    placebo = guided(undecided, B, weight=0.0, n=40)
+    found = [f.shown for f in placebo]
+    lost = [s == A for s in shown]
+    assert all(f or is_lost for f, is_lost in zip(found, lost, strict=True))
+    assert sum(f and is_lost for f, is_lost in zip(found, lost, strict=True)) >= 1
 
 
 def test_the_same_search_alone_finds_the_same():
@@ -126,7 +147,8 @@ def test_each_image_goes_to_its_own_group():
     generator, lr = toy(prefers_a), inputs(0.55, 4)
     start = draw_start(generator, [0, 1, 2, 3], CONFIG)
     wanted = torch.tensor([A, B, A, B])
-    found = guided_search(generator, lr, start, pool, CONFIG, reader, {"race": wanted})
+    weights = torch.ones(4)
+    found = guided_search(generator, lr, start, pool, CONFIG, reader, {"race": wanted}, weights)
     seen = [int(reader(f.image[None])["race"].argmax()) for f in found]
     assert seen == wanted.tolist()
 
@@ -141,7 +163,8 @@ def test_two_attributes_have_to_be_shown_at_once():
     generator, lr = toy(prefers_a), inputs(0.55, 2)
     start = draw_start(generator, [0, 1], CONFIG)
     wanted = {"race": torch.tensor([B, B]), "tone": torch.tensor([0, 1])}
-    found = guided_search(generator, lr, start, pool, CONFIG, read, wanted)
+    weights = torch.ones(2)
+    found = guided_search(generator, lr, start, pool, CONFIG, read, wanted, weights)
     assert [f.shown for f in found] == [True, False]
 
 

@@ -1,5 +1,7 @@
 """``--sources`` on a toy of which is known what it can show, what it prefers, and whom it saw."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +20,14 @@ from pulse_audit.harness.spec import make_spec
 from pulse_audit.summary.sources import source_rows
 from pulse_audit.types import InputError
 
-SIDE, SCALE, FACES = 16, 4, 6
+SIDE, SCALE, FACES = 16, 4, 9
 QUICK = SourcesConfig(prior_samples=200, uninformative_draws=2)
+FEW = SourcesConfig(prior_samples=2, uninformative_draws=1)
 CHECKER = (-1.0) ** (np.arange(SIDE)[:, None] + np.arange(SIDE)[None])
+STRIPES = (-1.0) ** (np.arange(SIDE)[:, None] + 0 * np.arange(SIDE)[None])
 
-#: The sign of a chequer, which DS removes, is the group. `prefers` shows B for 2 % of its prior,
-#: `cannot` for none.
+#: Groups A and B are the sign of a chequer, C is stripes; DS removes both. `prefers` shows B for
+#: 2 % of its prior and C for less, `cannot` shows A only.
 TOY = """
 import torch
 import torch.nn.functional as F
@@ -32,16 +36,18 @@ from pulse_audit.types import AttributeCard, Attributes
 
 SIDE = 16
 CHECKER = (-1.0) ** (torch.arange(SIDE)[:, None] + torch.arange(SIDE)[None])
+STRIPES = (-1.0) ** (torch.arange(SIDE)[:, None] + 0 * torch.arange(SIDE)[None])
 
 
-def make(name, amplitude, seen):
-    mix = torch.randn(64, 4, generator=torch.Generator().manual_seed(0)) / 8
+def make(name, amplitude, stripes, seen):
+    mix = torch.randn(64, 5, generator=torch.Generator().manual_seed(0)) / 8
 
     def decode(z):
         values = z @ mix.to(z)
         colour = torch.tensor([0.6, 0.5, 0.45]) + 0.1 * torch.tanh(values[:, :3])
         chequer = amplitude(values[:, 3])[:, None, None, None] * CHECKER
-        return colour[..., None, None] + chequer
+        lines = stripes * torch.sigmoid(values[:, 4] - 3)[:, None, None, None] * STRIPES
+        return colour[..., None, None] + chequer + lines
 
     return pa.as_generator(
         decode, name=name, latent_dim=64, output_range=(0, 1), training_composition=seen
@@ -49,22 +55,23 @@ def make(name, amplitude, seen):
 
 
 def prefers():
-    return make("prefers", lambda v: 0.15 * torch.tanh(v + 2), {"A": 90, "B": 10})
+    return make("prefers", lambda v: 0.15 * torch.tanh(v + 2), 0.3, {"A": 90, "B": 9, "C": 1})
 
 
 def cannot():
-    return make("cannot", lambda v: 0.15 * torch.sigmoid(v), None)
+    return make("cannot", lambda v: 0.15 * torch.sigmoid(v), 0.0, None)
 
 
 class Net:
-    def __init__(self, name, slope=20.0, words=("B", "A"), sha256=None):
+    def __init__(self, name, slope=20.0, words=("B", "A", "C"), sha256=None):
         self.card = AttributeCard(name, {"group": words}, SIDE, "as-is", sha256=sha256)
         self.slope = slope
         self.differentiable = True
 
     def __call__(self, images):
         amplitude = (images * CHECKER.to(images)).mean(dim=(1, 2, 3))
-        logits = self.slope * torch.stack([-amplitude, amplitude], dim=1)
+        lines = (images * STRIPES.to(images)).mean(dim=(1, 2, 3))
+        logits = self.slope * torch.stack([-amplitude, amplitude, 2 * lines - 0.1], dim=1)
         return Attributes({"group": logits.softmax(1)}, None)
 
     def to(self, device):
@@ -84,7 +91,7 @@ def blind():
     net = Net("blind")
     net.slope = 0.0
     net.__class__ = type("Blind", (Net,), {"__call__": lambda self, images: Attributes(
-        {"group": torch.tensor([[0.4, 0.6]]).expand(len(images), 2)}, None)})
+        {"group": torch.tensor([[0.2, 0.6, 0.2]]).expand(len(images), 3)}, None)})
     return net
 
 
@@ -95,7 +102,7 @@ def flat():
 
 
 def other_words():
-    return Net("foreign", words=("x", "y"))
+    return Net("foreign", words=("x", "y", "z"))
 """
 
 
@@ -108,7 +115,7 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
-    """A data set of chequered squares, half A and half B, and the file of the toy."""
+    """A data set of squares, a third of each group, and the file of the toy."""
     root = tmp_path_factory.mktemp("toy")
     for name in ("toy", "prefers", "cannot"):  # an arm is named after its file
         (root / f"{name}.py").write_text(TOY)
@@ -116,11 +123,11 @@ def toy(tmp_path_factory):
     data.mkdir()
     rows = ["file,group"]
     for number in range(FACES):
-        sign = 1 if number % 2 == 0 else -1
-        colour = np.array([0.6, 0.5, 0.45]) + 0.01 * number - 0.02
-        image = colour[None, None] + 0.12 * sign * CHECKER[..., None]
+        group, pattern = (("A", CHECKER), ("B", -CHECKER), ("C", STRIPES))[number % 3]
+        colour = np.array([0.6, 0.5, 0.45]) + 0.01 * number - 0.03
+        image = colour[None, None] + 0.12 * pattern[..., None]
         Image.fromarray((255 * image).round().astype(np.uint8)).save(data / f"{number}.png")
-        rows.append(f"{number}.png,{'A' if sign > 0 else 'B'}")
+        rows.append(f"{number}.png,{group}")
     (data / "labels.csv").write_text("\n".join(rows) + "\n")
     return root
 
@@ -130,7 +137,7 @@ def spec(toy: Path, **changes):
         "dataset": "folder", "data_root": toy / "faces", "split": "all",
         "generators": [f"{toy}/prefers.py:prefers", f"{toy}/cannot.py:cannot"], "arms": ["bicubic"],
         "attributes": f"{toy}/toy.py:guide", "second_attributes": f"{toy}/toy.py:check",
-        "scales": [SCALE], "group_by": ["group"], "per_group": FACES // 2, "draws": 2,
+        "scales": [SCALE], "group_by": ["group"], "per_group": FACES // 3, "draws": 2,
         "threads": 1, "device": "cpu", "sources": True, "metrics": ["psnr"], "batch": 4,
     }  # fmt: skip
     return make_spec(values | changes)
@@ -167,16 +174,27 @@ def value(rows, metric, arm, group="B"):
     return found
 
 
+def interval(rows, metric, arm, group="all"):
+    (row,) = rows[(rows.metric == metric) & (rows.arm == arm) & (rows.group == group)].itertuples()
+    return row.low, row.high
+
+
 def test_preference_and_incapacity_are_told_apart(rows):
-    """Neither toy shows a B of its own accord; the one could have."""
+    """Neither toy shows a B or a C of its own accord; the one could have."""
     for arm in ("pulse:prefers", "pulse:cannot"):
         assert value(rows, "source_retained", arm, "A") >= 5 / 6
         assert value(rows, "source_retained", arm, "B") == 0
     assert value(rows, "source_preference", "pulse:prefers") >= 5 / 6
-    assert value(rows, "source_preference", "pulse:cannot") == 0
+    assert interval(rows, "source_preference", "pulse:prefers")[0] > 0.2
+    assert value(rows, "source_preference", "pulse:cannot", "all") == 0
     assert value(rows, "source_incapacity", "pulse:cannot") == 1
     assert value(rows, "source_incapacity_faces", "pulse:cannot") == 1
     assert value(rows, "source_incapacity_faces", "pulse:prefers") == 0
+
+
+def test_guidance_toward_a_wrong_group_shows_what_the_generator_can_show(rows):
+    assert value(rows, "wrong_shown", "pulse:prefers", "all") >= 5 / 6
+    assert value(rows, "wrong_shown", "pulse:cannot", "all") == 0
 
 
 def test_an_honest_second_model_confirms(rows):
@@ -184,21 +202,45 @@ def test_an_honest_second_model_confirms(rows):
     assert value(rows, "source_adversarial", "pulse:prefers") == 0
 
 
-def test_guided_rows_are_the_draws_of_the_searching_arms(finished, tables):
+def test_the_searches_are_those_of_the_lost_draws(finished, tables):
+    """One of each kind, from the seed of the draw, in the group that is told."""
+    samples, guided = finished.samples(), tables["guided"]
+    lost = samples[(samples.arm != "bicubic") & (samples.sr_group != samples.label_group)]
     key = ["face_id", "arm", "condition", "scale", "draw", "seed"]
-    samples = finished.samples()
-    searched = samples[samples.arm != "bicubic"]
-    assert sorted(map(tuple, tables["guided"][key].to_numpy())) == sorted(
-        map(tuple, searched[key].to_numpy())
-    )
+    assert len(lost) > 15
+    for kind, of_kind in guided.groupby("search"):
+        pairs = of_kind.merge(lost, on=key, suffixes=("", "_out"), validate="1:1")
+        assert len(pairs) == len(of_kind) == len(lost), kind
+        if kind == "wrong":
+            assert not (
+                (pairs.toward == pairs.label_group) | (pairs.toward == pairs.sr_group_out)
+            ).any()
+        else:
+            assert (pairs.toward == pairs.label_group).all()
+    assert set(guided.search) == set(store.SEARCHES)
+    assert (guided.weight[guided.search == "placebo"] == 0).all()
+    assert (guided.weight[guided.search != "placebo"] > 0).all()
+
+
+def test_without_weight_guidance_gives_no_preference(toy, finished, tmp_path, monkeypatch):
+    """The whole of it is then chance: what the placebo finds too."""
+    shutil.copytree(finished.path, tmp_path / "out")
+    shutil.rmtree(tmp_path / "out" / "sources")
+    again(toy, tmp_path / "out", replace(FEW, weight=0.0))
+    run = store.open_run(tmp_path / "out")
+    found = as_frame(source_rows(run.source_tables(), run.samples(), run.manifest))
+    for arm in ("pulse:prefers", "pulse:cannot"):
+        low, high = interval(found, "source_preference", arm)
+        assert value(found, "source_preference", arm, "all") == 0
+        assert low < 0 < high
 
 
 def test_what_is_shown_is_feasible_and_seen(tables):
-    guided = tables["guided"].merge(tables["originals"], on="face_id", suffixes=("", "_hr"))
+    guided = tables["guided"]
     shown = guided[guided.shown]
     assert len(shown) > 10
     assert shown.feasible.all() and (shown.downscale_error <= 2e-3).all()
-    assert (shown.sr_group == shown.hr_group).all()  # the toy's originals are read right
+    assert (shown.sr_group == shown.toward).all()
 
 
 def test_the_prior_is_as_skewed_as_the_toy(tables):
@@ -214,16 +256,18 @@ def test_the_prior_is_as_skewed_as_the_toy(tables):
 
 
 def test_training_composition_comes_from_the_card(finished, rows):
-    assert finished.manifest.sources.training == {"pulse:prefers": {"group": {"A": 90, "B": 10}}}
-    assert value(rows, "training_share", "pulse:prefers") == 0.1
+    assert finished.manifest.sources.training == {
+        "pulse:prefers": {"group": {"A": 90, "B": 9, "C": 1}}
+    }
+    assert value(rows, "training_share", "pulse:prefers") == 0.09
     assert not ((rows.metric == "training_share") & (rows.arm == "pulse:cannot")).any()
-    assert value(rows, "evaluation_share", "pulse:cannot") == 0.5
+    assert value(rows, "evaluation_share", "pulse:cannot") == pytest.approx(1 / 3)
 
 
 def test_uninformative_inputs_become_what_the_prior_prefers(tables, rows):
     table = tables["uninformative"]
     counts = table.groupby(["arm", "kind"]).size()
-    assert (counts[:, "group_mean"] == 4).all() and (counts[:, "grey"] == 6).all()
+    assert (counts[:, "group_mean"] == 6).all() and (counts[:, "grey"] == 6).all()
     assert value(rows, "ucpr_share_group_mean", "pulse:cannot") == 0
     noisy = table[table.kind == "noisy_mean"]
     assert noisy.downscale_error.nunique() == len(noisy)
@@ -301,8 +345,7 @@ def test_what_cannot_be_asked_is_one_line_and_leaves_nothing(toy, tmp_path, chan
 
 
 def test_a_second_model_that_sees_no_b_calls_its_guided_draws_fooled(toy, tmp_path, monkeypatch):
-    few = SourcesConfig(prior_samples=2, uninformative_draws=1)
-    monkeypatch.setattr(run_sources, "__defaults__", (few,))
+    monkeypatch.setattr(run_sources, "__defaults__", (FEW,))
     monkeypatch.setattr("pulse_audit.harness.run.html.publish", lambda *given: None)
     changes = {"second_attributes": f"{toy}/toy.py:blind", "arms": [], "draws": 1}
     changes["generators"] = [f"{toy}/prefers.py:prefers"]

@@ -29,8 +29,17 @@ ROWS: dict[str, list[dict[str, Any]]] = {
     "originals": [{"face_id": f, "hr_race": "Black", "hr_race_p": [0.25, 0.75]} for f in FACES],
     "prior": [{"arm": ARM, "index": i, "seed": i, "lightness": 60.0, **SEEN} for i in (0, 1)],
     "guided": [
-        {"face_id": f, **SEARCH, "shown": True, **SEEN, "check_race": "White"} for f in FACES
-    ],
+        {
+            "face_id": f,
+            **SEARCH,
+            "search": "own",
+            "toward": "White",
+            "shown": True,
+            **SEEN,
+            "check_race": "White",
+        }
+        for f in FACES
+    ],  # fmt: skip
     "uninformative": [
         {**SEARCH, "kind": "grey", "about": about, "input": "grey", "status": "ok", **SEEN}
         for about in ("0.25", "0.5")
@@ -93,7 +102,9 @@ def test_a_second_model_that_checks_nothing_leaves_no_columns(tmp_path: Path) ->
         ("guided", column("scale", [8, 4]), "'scale' is not that"),
         ("guided", column("condition", ["clean", "fog"]), "'condition' holds a word"),
         ("guided", column("check_race", ["White", "x"]), "'check_race' holds a word"),
-        ("guided", lambda t: t[:1], "1 rows for 2 draws of arm"),
+        ("guided", column("search", ["own", "other"]), "'search' holds a word"),
+        ("guided", column("search", ["own", None]), "'search' holds a null"),
+        ("guided", lambda t: pa.concat_tables([t, t]), "row twice"),
         ("uninformative", column("status", ["fine", "ok"]), "'status' holds a word"),
         ("uninformative", column("kind", ["black", "grey"]), "'kind' holds a word"),
         ("uninformative", lambda t: pa.concat_tables([t, t]), "row twice"),
