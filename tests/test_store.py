@@ -197,6 +197,16 @@ def test_images_are_not_written_through_links(run: store.Run, tmp_path: Path) ->
     assert not list((tmp_path / "outside").iterdir())
 
 
+def test_a_pipe_in_the_place_of_an_image_is_no_image(run: store.Run) -> None:
+    run.write_unit("u00000", [row(image="images/x.png")])
+    run.manifest.spec.keep_images = "all"
+    pipe = run.path / store.original_path("val/0.jpg")
+    pipe.parent.mkdir(parents=True)
+    os.mkfifo(pipe)
+    assert not run.has_images(run.manifest.units[0], {})
+    assert not pipe.exists()
+
+
 def test_a_run_that_lost_a_shard_is_not_complete(run: store.Run) -> None:
     for name in ("u00000", "u00001"):
         run.write_unit(name, [row()])
@@ -315,6 +325,8 @@ def with_shard(run: store.Run, table: pa.Table) -> store.Run:
         ({"psnr": pa.array(["high"])}, "psnr"),
         ({"psnr": pa.array(["12.5"])}, "psnr"),
         ({"seconds": pa.array([float("inf")])}, "seconds.*infinite"),
+        ({"seconds": pa.array([-1e308])}, "seconds.*huge"),
+        ({"psnr": pa.array([1e308])}, "psnr.*huge"),
         ({"sr_race_p": pa.array([[0.5, float("-inf")]])}, "sr_race_p.*infinite"),
         ({"face_id": pa.array([None], pa.string())}, "face_id"),
         ({"face_id": pa.array(["val/2.jpg"])}, "face_id"),
@@ -381,7 +393,7 @@ def test_features_that_unpack_to_more_than_is_read_are_refused(
 
 
 @pytest.mark.parametrize(
-    "damage", ["cut", "text", "header", "bytes", "other faces", "infinite", "gone"]
+    "damage", ["cut", "text", "header", "bytes", "ids", "other faces", "infinite", "gone"]
 )
 def test_damaged_features_of_the_originals_are_named(featured: store.Run, damage: str) -> None:
     path = featured.path / "features" / "originals.npz"
@@ -395,6 +407,9 @@ def test_damaged_features_of_the_originals_are_named(featured: store.Run, damage
         header = b"\x93NUMPY\x01\x00\x10\x00{'descr': '<f4', (" if damage == "header" else b"text"
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("features.npy", header)
+    elif damage == "ids":
+        with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr("face_ids.npy", b"text")
     elif damage == "other faces":
         featured.write_originals({"val/9.jpg": np.zeros(3, np.float32)})
     elif damage == "infinite":

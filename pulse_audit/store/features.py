@@ -15,6 +15,8 @@ from pulse_audit.types import InputError
 
 Features: TypeAlias = NDArray[np.float32]
 
+#: Largest number of a vector: products of larger ones overflow in float32.
+LARGEST = 1e15
 #: Most bytes that a file of features unpacks to.
 MAX_FEATURES = 2**30
 
@@ -62,14 +64,11 @@ def read_vectors(
     except Exception as error:  # numpy raises whatever a broken header provokes
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: unreadable features ({reason}); {again}") from None
-    vectors = arrays.get(name)
     # A member that is no array comes back as bytes.
-    if (
-        not isinstance(vectors, np.ndarray)
-        or vectors.shape[1:] != (dim,)
-        or vectors.dtype.kind != "f"
-    ):
+    arrays = {key: array for key, array in arrays.items() if isinstance(array, np.ndarray)}
+    vectors = arrays.get(name)
+    if vectors is None or vectors.shape[1:] != (dim,) or vectors.dtype.kind != "f":
         raise InputError(f"{path}: {name} are not vectors of {dim} numbers; {again}")
-    if np.isinf(vectors).any():
-        raise InputError(f"{path}: {name} hold an infinite number; {again}")
+    if (np.abs(vectors) > LARGEST).any():
+        raise InputError(f"{path}: {name} hold an infinite or a huge number; {again}")
     return vectors.astype(np.float32), arrays

@@ -33,6 +33,9 @@ def output_path(arm: str, face_id: str, condition: str, scale: int, draw: int) -
 
 def is_whole(path: Path) -> bool:
     """Whether a file is a PNG of which nothing is missing or changed, by its own checksums."""
+    # A pipe would wait for a writer for ever.
+    if not path.is_file() or path.is_symlink():
+        return False
     try:
         with Image.open(path, formats=("PNG",)) as image:
             image.verify()
