@@ -13,7 +13,7 @@ import pulse_audit as pa
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
     code = "import sys, pulse_audit; assert not {'torch', 'numpy', 'pandas'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_every_public_name_is_there() -> None:
