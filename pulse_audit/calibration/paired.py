@@ -32,7 +32,7 @@ RATES: tuple[Pair, ...] = ((0.98, 0.98), (0.5, 0.5), (0.98, 0.9), (0.7, 0.5), (1
 #: Within-face correlations of the two arms, and the correlation of their faces: two searches, and
 #: an interpolation (all draws of a face agree) beside a search.
 DEPENDENCE: tuple[tuple[Pair, float], ...] = (((0.5, 0.5), 0.5), ((1.0, 0.3), 0.0))
-CODE = ("pulse_audit.stats.paired", "pulse_audit.stats.score")
+CODE = ("pulse_audit.stats.paired.paired_proportions",)
 SHIPPED = "Tango at the effective number of faces"
 BOOTSTRAP = "BCa bootstrap of faces"
 

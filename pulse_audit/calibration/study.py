@@ -21,6 +21,7 @@ from pulse_audit.calibration import (
     gaps,
     means,
     paired,
+    power,
     prior_work,
     retention,
     sentences,
@@ -63,7 +64,7 @@ class ScenarioResult:
 
 def all_scenarios() -> list[Scenario]:
     """Every scenario, in the order of the table."""
-    rates = (retention, paired, corrected, gaps, apparent, set_fairness, compositions)
+    rates = (retention, paired, corrected, gaps, power, apparent, set_fairness, compositions)
     studies = (sentences, *rates, means, distances, prior_work)
     return [scenario for study in studies for scenario in study.scenarios()]
 

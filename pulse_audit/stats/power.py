@@ -1,28 +1,32 @@
 """What an audit of a given size can detect, and the sample size that a difference needs.
 
-Normal approximations: variances follow from the rates, the within-face correlation (ICC) and the
-draws a face. More draws help little: at ICC .5, more than five cut the variance by 17 % at most,
-while more faces cut it in proportion.
+Of two groups among several, by the test that a gap is claimed with: the score test at effective
+sample sizes, with Tukey's range for all pairs of groups (`pulse_audit.stats.contrasts`). Its
+standard error is that of equal proportions, and the correlation that it uses is on average larger
+than the true one; both are allowed for. More draws help little: at a within-face correlation (ICC)
+of .5, more than five cut the variance by 17 % at most, while more faces cut it in proportion.
 
 References
 ----------
 J. M. Lachin (1981), Controlled Clinical Trials 2:93 (sample sizes). L. Kish (1965), Survey
-Sampling, ch. 8 (design effect). S. Holm (1979), Scandinavian Journal of Statistics 6:65: the first
-of m hypotheses is tested at alpha / m.
+Sampling, ch. 8 (design effect). J. W. Tukey (1953), The Problem of Multiple Comparisons. R. A.
+Fisher (1925), Statistical Methods for Research Workers, ch. 7 (standard error of the ICC).
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
-from scipy.special import ndtr, ndtri
+from scipy.special import nctdtrinc, ndtr
+
+from pulse_audit.stats.contrasts import tukey
+from pulse_audit.stats.intervals import SPARSE
 
 
 @dataclass(frozen=True)
 class Design:
-    """How two groups of different faces are compared.
+    """How groups of different faces are compared.
 
     Parameters
     ----------
@@ -30,117 +34,141 @@ class Design:
         Draws a face.
     icc : float
         Within-face correlation of draws, in [0, 1].
+    groups : int
+        Groups of which all pairs are compared.
     alpha : float
-        Level of the whole family of tests.
-    tests : int
-        Tests in the family, such as the pairs of groups; each is made at alpha / tests.
-    sides : int
-        1 for a drop, 2 for a difference in either direction.
+        Level of all pairs together, either direction counted.
     """
 
     draws: int = 1
     icc: float = 0.0
+    groups: int = 2
     alpha: float = 0.05
-    tests: int = 1
-    sides: Literal[1, 2] = 1
 
     def __post_init__(self) -> None:
         """Refuse designs that do not exist."""
-        if self.draws < 1 or self.tests < 1 or self.sides not in (1, 2):
-            raise ValueError("draws and tests must be at least 1, sides 1 or 2")
+        if self.draws < 1 or self.groups < 2:
+            raise ValueError("draws must be at least 1, groups at least 2")
         if not (0 <= self.icc <= 1 and 0 < self.alpha < 1):
             raise ValueError("icc must lie in [0, 1], alpha in (0, 1)")
 
-    @property
-    def critical(self) -> float:
-        """Critical value of the test, in standard errors."""
-        return float(ndtri(1 - self.alpha / self.tests / self.sides))
+    def effect(self, icc: float) -> float:
+        """Design effect at a within-face correlation."""
+        return 1 + (self.draws - 1) * icc
 
-    def of_face(self, variance: float) -> float:
-        """Variance of a face's mean, from that of one draw."""
-        return variance * (1 + (self.draws - 1) * self.icc) / self.draws
+    def icc_used(self, rate: float, faces: float) -> float:
+        """Correlation that the interval of a group uses on average; see `proportion_interval`.
 
-    def of_drop(self, base: float, difference: float) -> float:
-        """Variance of the difference of two faces' means, at the rates before and after a drop.
-
-        Raises
-        ------
-        ValueError
-            If ``base`` or ``base - difference`` lies outside [0, 1].
+        It is the larger of the group's own estimate and the pooled one, moved toward 1 where
+        outcomes of one kind are few.
         """
-        rates = base, base - difference
-        for rate in rates:
-            if not -1e-12 <= rate <= 1 + 1e-12:
-                raise ValueError(f"a proportion must lie between 0 and 1, not {rate}")
-        # groups of different faces are independent: variances add
-        before, after = (self.of_face(max(rate * (1 - rate), 0.0)) for rate in rates)
-        return before + after
+        m, icc = self.draws, self.icc
+        if m == 1 or faces < 2:
+            return 1.0
+        # standard error of the group's own estimate; the mean of max(0, x) is .4 of its deviation
+        error = math.sqrt(2 / (m * (m - 1) * (faces - 1))) * (1 - icc) * self.effect(icc)
+        icc = min(1.0, icc + error * math.sqrt((1 - 1 / self.groups) / (2 * math.pi)))
+        # chance that a face has an outcome of the rarer kind, with its draws as independent ones
+        rare = 1 - (1 - min(rate, 1 - rate)) ** (m / self.effect(self.icc))
+        return icc + (1 - icc) * float((1 - (1 - SPARSE) * rare) ** faces)
 
 
-def power_of_proportions(base: float, difference: float, faces: float, design: Design) -> float:
-    """Chance of detecting that a proportion fell.
+def power_of_proportions(first: float, second: float, faces: float, design: Design) -> float:
+    """Chance of showing that the proportions of two groups differ, in the direction they do.
 
     Parameters
     ----------
-    base : float
-        Proportion before; ``base - difference`` after, both in [0, 1].
-    difference : float
-        True fall.
+    first, second : float
+        True proportions, in [0, 1].
     faces : float
-        In each of the two samples.
+        In each of the two groups.
     design : Design
-    """
-    variance = design.of_drop(base, difference)
-    # at rates of 0 and 1 there is no sampling error
-    if variance == 0:
-        return float(difference > 0)
-    shift = difference / math.sqrt(variance / faces)
-    # a two-sided test may also reject in the wrong direction
-    opposite = float(ndtr(-design.critical - shift)) if design.sides == 2 else 0.0
-    return float(ndtr(shift - design.critical)) + opposite
-
-
-def faces_for_proportions(
-    base: float, difference: float, design: Design, power: float = 0.9
-) -> int:
-    """Faces in each sample that detect a fall of a proportion; see `power_of_proportions`.
 
     Raises
     ------
     ValueError
-        If the difference is not positive, or leaves [0, 1].
+        If a proportion lies outside [0, 1].
     """
-    variance = design.of_drop(base, difference)
-    if not difference > 0 or not 0 < power < 1:
-        raise ValueError("the difference must be positive, and the power lie in (0, 1)")
-    # n = (z_alpha + z_power)^2 variance / difference^2, rounded up but for rounding errors
-    distance = design.critical + float(ndtri(power))
-    return max(2, math.ceil(variance * distance**2 / difference**2 - 1e-9))
+    rates = first, second
+    for rate in rates:
+        if not -1e-12 <= rate <= 1 + 1e-12:
+            raise ValueError(f"a proportion must lie between 0 and 1, not {rate}")
+    if first == second:
+        return 0.0
+    # effective sizes as the test takes them, and the error that it takes from them if rates are
+    # equal
+    sizes = [
+        faces * design.draws / design.effect(design.icc_used(min(max(rate, 0.0), 1.0), faces))
+        for rate in rates
+    ]
+    total = sum(sizes)
+    common = (first * sizes[0] + second * sizes[1]) / total
+    assumed = common * (1 - common) * sum(1 / size for size in sizes) * total / max(total - 1, 1e-9)
+    # true error of the difference: groups of different faces are independent
+    variance = sum(max(rate * (1 - rate), 0.0) for rate in rates)
+    error = math.sqrt(variance * design.effect(design.icc) / (faces * design.draws))
+    distance = abs(first - second) - tukey(design.groups, math.inf, design.alpha) * math.sqrt(
+        assumed
+    )
+    # at rates of 0 and 1 there is no sampling error
+    return float(ndtr(distance / error)) if error > 0 else float(distance > 0)
+
+
+def faces_for_proportions(first: float, second: float, design: Design, power: float = 0.9) -> int:
+    """Faces in each group that show a difference of proportions; see `power_of_proportions`.
+
+    Raises
+    ------
+    ValueError
+        If the proportions are equal or leave [0, 1], or the power is not in (0, 1).
+    """
+    if first == second or not 0 < power < 1:
+        raise ValueError("the difference must not be 0, and the power lie in (0, 1)")
+    # more faces give more power: double the number until it is enough, then halve the interval
+    high = 2
+    while power_of_proportions(first, second, high, design) < power:
+        high *= 2
+    low = max(high // 2, 1)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if power_of_proportions(first, second, middle, design) >= power:
+            high = middle
+        else:
+            low = middle
+    return high
 
 
 def detectable_proportion(
-    base: float, faces: int, design: Design, power: float = 0.9
+    base: float, end: float, faces: int, design: Design, power: float = 0.9
 ) -> float | None:
-    """Smallest fall of a proportion detected with the given power; None if even a fall to 0 is not.
+    """Smallest difference from ``base`` toward ``end`` (0 or 1) that is shown with the given power.
 
-    ``faces`` is the number in each sample.
+    None if even the whole way is not. ``faces`` is the number in each group.
     """
-    if power_of_proportions(base, base, faces, design) < power:
+    reach = abs(end - base)
+    if reach == 0 or power_of_proportions(base, end, faces, design) < power:
         return None
-    # power grows with the fall: halve the interval that holds the answer
-    low, high = 0.0, base
+    # power grows with the difference: halve the interval that holds the answer
+    low, high = 0.0, reach
     for _ in range(60):
         middle = (low + high) / 2
-        is_detected = power_of_proportions(base, middle, faces, design) >= power
-        low, high = (low, middle) if is_detected else (middle, high)
+        other = base + math.copysign(middle, end - base)
+        is_shown = power_of_proportions(base, other, faces, design) >= power
+        low, high = (low, middle) if is_shown else (middle, high)
     return high
 
 
 def detectable_mean(deviation: float, faces: int, design: Design, power: float = 0.9) -> float:
-    """Smallest difference of means detected with the given power, in the unit of ``deviation``.
+    """Smallest difference of means shown with the given power, in the unit of ``deviation``.
 
-    ``deviation`` is the standard deviation of one draw, ``faces`` the number in each sample.
+    ``deviation`` is the standard deviation of one draw, ``faces`` the number in each group, whose
+    standard deviations are estimated. Infinite with one face.
     """
-    # the same equation solved for the difference, with equal variances in both samples
-    variance = 2 * design.of_face(deviation**2)
-    return (design.critical + float(ndtri(power))) * math.sqrt(variance / faces)
+    if faces < 2:
+        return math.inf
+    # Tukey's range with the degrees of freedom of one group: close to the bootstrap's max-T
+    critical = tukey(design.groups, faces - 1, design.alpha)
+    # noncentral t: the standard error of the difference is estimated from both groups
+    distance = float(nctdtrinc(2 * (faces - 1), 1 - power, critical))
+    variance = 2 * deviation**2 * design.effect(design.icc) / design.draws
+    return distance * math.sqrt(variance / faces)

@@ -67,10 +67,11 @@ def group_comparisons(
 
 
 def sample_size(values: FloatArray, faces: IntArray, groups: IntArray, proportion: bool) -> Detail:
-    """Difference of two groups that this sample could detect, and faces needed for 10 points.
+    """Difference of two groups that this sample could show, and faces needed for 10 points.
 
-    Two-sided, 5 % over all pairs of groups (Bonferroni), 90 % power, for two groups of the size of
-    the smallest and the rate of the whole sample.
+    By the lower bound of the largest gap, with 90 % power, for two groups of the size of the
+    smallest, one of them at the rate of the whole sample. Of a rise and a fall from there the
+    larger difference counts; ``detectable_as`` says which of them can be shown.
     """
     measured = ~np.isnan(values)
     values, faces, groups = values[measured], faces[measured], groups[measured]
@@ -79,16 +80,26 @@ def sample_size(values: FloatArray, faces: IntArray, groups: IntArray, proportio
     of_face = groups[first]
     strata, sizes = np.unique(of_face, return_counts=True)
     draws, fewest = max(1, round(len(faces) / len(first))), int(sizes.min())
-    tests = len(sizes) * (len(sizes) - 1) // 2
+    # the lower bound has half of the error, as in `parity.compare`
+    alpha = (1 - CONFIDENCE) / 2
     if proportion:
         # without an estimable correlation, draws of a face count as one
         icc = intraclass_correlation(values, faces, groups)
-        design = power.Design(draws, 1.0 if icc is None else icc, tests=tests, sides=2)
-        # a difference of 10 points below the rate has to stay above 0
-        base = min(max(float(values.mean()), 0.11), 1.0)
+        design = power.Design(draws, 1.0 if icc is None else icc, len(sizes), alpha)
+        base = float(values.mean())
+        shown = {
+            word: power.detectable_proportion(base, end, fewest, design)
+            for word, end in (("fall", 0.0), ("rise", 1.0))
+        }
+        differences = {word: size for word, size in shown.items() if size is not None}
+        # a change of ten points, in the directions in which there is room for it
+        others = [other for other in (base - 0.1, base + 0.1) if 0 <= other <= 1]
         return {
-            "detectable": power.detectable_proportion(base, fewest, design),
-            "faces_needed": power.faces_for_proportions(base, 0.1, design),
+            "detectable": max(differences.values(), default=None),
+            "detectable_as": " or ".join(differences) or None,
+            "faces_needed": max(
+                power.faces_for_proportions(base, other, design) for other in others
+            ),
         }
     # standard deviation of the faces' means within their groups
     totals, counts = cluster_totals(values, faces)
@@ -96,7 +107,7 @@ def sample_size(values: FloatArray, faces: IntArray, groups: IntArray, proportio
     centred = [means[of_face == group] - means[of_face == group].mean() for group in strata]
     freedom = max(1, len(means) - len(strata))
     spread = float(np.sqrt(np.square(np.concatenate(centred)).sum() / freedom))
-    design = power.Design(1, 0.0, tests=tests, sides=2)
+    design = power.Design(groups=len(sizes), alpha=alpha)
     return {"detectable": power.detectable_mean(spread, fewest, design)}
 
 

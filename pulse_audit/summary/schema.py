@@ -59,8 +59,8 @@ class EstimateRow(BaseModel):
     the ``estimand`` where the labels are a model's, the ``plug_in`` value before bias correction,
     the ``grade`` of a correction, the ``half_width`` to which retention is known with it, whose
     ``confusion`` it inverts (``run``, ``card``, ``run and card``), its ``em`` point estimate, the
-    ``shrunk`` share of partial pooling, the ``detectable`` difference and ``faces_needed``, the
-    names of the groups compared.
+    ``shrunk`` share of partial pooling, the ``detectable`` difference (``detectable_as`` a
+    fall, a rise or either) and ``faces_needed``, the names of the groups compared.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

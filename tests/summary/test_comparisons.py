@@ -1,12 +1,13 @@
 """Comparisons of groups, and of arms on the same faces."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from pulse_audit.stats import gaps, power
 from pulse_audit.stats.intervals import intraclass_correlation
 from pulse_audit.stats.paired import IDENTICAL, paired_proportions
-from pulse_audit.summary import summarise
+from pulse_audit.summary import comparisons, summarise
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +47,30 @@ def test_a_gap_says_what_the_sample_could_show_and_what_ten_points_need(summary,
     base = frame["feasible"].mean()
     faces = frame["face_id"].astype("category").cat.codes
     icc = intraclass_correlation(frame["feasible"], faces, frame["label_race"])
-    design = power.Design(draws=2, icc=icc, tests=3, sides=2)
-    assert row.detail["detectable"] == pytest.approx(power.detectable_proportion(base, 20, design))
-    assert row.detail["faces_needed"] == power.faces_for_proportions(base, 0.1, design)
+    design = power.Design(2, icc, groups=3, alpha=0.025)
+    fall, rise = (power.detectable_proportion(base, end, 20, design) for end in (0.0, 1.0))
+    expected = {"fall": fall, "rise": rise}
+    shown = {word: size for word, size in expected.items() if size is not None}
+    assert row.detail["detectable"] == pytest.approx(max(shown.values()))
+    assert row.detail["detectable_as"] == " or ".join(shown)
+    assert row.detail["faces_needed"] == max(
+        power.faces_for_proportions(base, other, design) for other in (base - 0.1, base + 0.1)
+    )
     blur = only(summary, metric="psnr", statistic="max_gap", group_by="race")
     means = frame.groupby(["label_race", "face_id"])["psnr"].mean()
     spread = (means - means.groupby("label_race").transform("mean")).pow(2).sum() / 57
-    expected = power.detectable_mean(spread**0.5, 20, power.Design(tests=3, sides=2))
+    expected = power.detectable_mean(spread**0.5, 20, power.Design(groups=3, alpha=0.025))
     assert blur.detail["detectable"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("rate", "direction"), [(0.0, "rise"), (0.1, "rise"), (0.5, "fall or rise"), (1.0, "fall")]
+)
+def test_a_rise_is_detectable_where_a_fall_is_not(rate, direction):
+    values = np.tile(np.arange(40) < round(40 * rate), 3).astype(float)
+    detail = comparisons.sample_size(values, np.arange(120), np.repeat([0, 1, 2], 40), True)
+    assert detail["detectable_as"] == direction
+    assert 0.15 < detail["detectable"] < 0.8 and 100 < detail["faces_needed"] < 1000
 
 
 def test_retention_is_compared_raw_and_corrected(summary):
