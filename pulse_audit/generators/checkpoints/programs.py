@@ -9,8 +9,10 @@ is refused unless the user vouches for the file by its SHA-256.
 from __future__ import annotations
 
 import io
+import logging
 import re
 import zipfile
+from logging.handlers import BufferingHandler
 from pathlib import PurePosixPath
 from typing import Any, Self
 
@@ -126,13 +128,22 @@ def load_program(data: bytes, trusted: bool) -> ExportedDecoder:
 
 def read_program(data: bytes) -> ExportedDecoder:
     """Let PyTorch read a program; Damaged if it cannot."""
+    # PyTorch logs the error that it met, and raises one that says no more than that it did.
+    kept, logs = BufferingHandler(1000), [logging.getLogger(n) for n in ("torch", "torch.export")]
+    handlers = [log.handlers for log in logs]
+    for log in logs:
+        log.handlers = [kept]
     try:
         program = torch.export.load(io.BytesIO(data))
         return ExportedDecoder(program)
     except InputError:
         raise
     except Exception as error:  # whatever a broken graph provokes in PyTorch
-        raise Damaged(f"torch.export cannot load it: {error}") from error
+        logged = [record.exc_info[1] for record in kept.buffer if record.exc_info]
+        raise Damaged(f"torch.export cannot load it: {[*logged, error][0]}") from error
+    finally:
+        for log, own in zip(logs, handlers, strict=True):
+            log.handlers = own
 
 
 def check_program(members: zipfile.ZipFile) -> None:
