@@ -20,11 +20,12 @@ of their original do not lose by pooling.
 *Labels from a model.* Where the labels are the same model's predictions of the originals, they err
 as the outputs do: J = M^T (pi S) M, where J holds the observed shares of label and output and pi
 the true composition of the faces (pi M is that of the labels). This takes the two errors of a face
-as independent given the true groups. Outputs resemble their originals, so errors agree more often
-than that, and retention comes out too high, even above 1: it is clipped at 1 before groups are
-compared, and groups are shown to differ only where the raw agreement shows it, too. Net gains of
-groups need no such assumption: a linear function of compositions, they come out as 0 where outputs
-equal their originals.
+as independent given the true groups. Where outputs resemble their originals errors agree more
+often than that, and retention comes out too high. If it is seen to be above 1 the correction is
+graded weak; below that, a lower bound of retention rests on the assumption. Retention is clipped at
+1 before groups are compared, and groups are shown to differ only where the raw agreement shows it,
+too. Net gains of groups need no such assumption: a linear function of compositions, they come out
+as 0 where outputs equal their originals.
 
 The correction assumes that the model has the same errors on outputs as on originals. If its
 accuracy is .9 on originals and .8 on outputs, corrected retention is too low by about .11 at every
@@ -44,6 +45,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import permutations
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -58,6 +60,7 @@ from pulse_audit.fairness.confusion import (
     saerens,
     tabulate,
 )
+from pulse_audit.fairness.inversion import ends, latent
 from pulse_audit.fairness.noise import sampling_noise
 from pulse_audit.fairness.shift import Draws
 from pulse_audit.stats.intervals import FloatArray, IntArray
@@ -87,7 +90,8 @@ class CorrectedShift:
     grade : str
         ``usable``: retention is known to within 30 points on average, and every group has 15 faces
         with classified outputs. ``weak``: to within 50 points; shown, but decides nothing.
-        ``unavailable``: neither.
+        Also where labels are a model's and retention is seen to be above 1. ``unavailable``:
+        neither.
     reason : str
         Why the grade is not ``usable``; else empty.
     values : ndarray, (k, k)
@@ -176,6 +180,35 @@ class CorrectedShift:
             _method(self.confusion, self.labels_from, math.isnan(half)),
             self.confidence,
         )
+
+    def output_shares(self) -> list[Estimate | None]:
+        """Share of every true group among all draws, (k,)."""
+        ones = np.ones(len(self.joint))
+        units = np.eye(self.joint.shape[1])
+        return [self.combination(np.outer(ones, unit), 0.0, 1.0, joint=True) for unit in units]
+
+    def net_gains(self) -> list[Estimate | None]:
+        """Net gain of every group as in `pulse_audit.fairness.shift.net_gains`; they sum to 0.
+
+        Share of all draws whose output is of the group, less the share whose face is of it and
+        whose output is classified.
+        """
+        ones = np.ones(len(self.joint))
+        gains = [np.outer(ones, unit) - np.outer(unit, ones) for unit in np.eye(len(ones))]
+        return [
+            self.combination(weights, joint=True) if has_faces else None
+            for weights, has_faces in zip(gains, self.faces > 0, strict=True)
+        ]
+
+    def net_flows(self) -> list[list[Estimate | None]]:
+        """Net flows as in `pulse_audit.fairness.shift.net_flows`, (k, k)."""
+        k = len(self.joint)
+        flows: list[list[Estimate | None]] = [[None] * k for _ in range(k)]
+        for i, j in permutations(np.flatnonzero(self.faces).tolist(), 2):
+            weights = np.zeros((k, k))
+            weights[i, j], weights[j, i] = 1.0, -1.0
+            flows[i][j] = self.combination(weights, joint=True)
+        return flows
 
 
 def corrected_shifts(
@@ -335,7 +368,7 @@ def _corrected(
         observed: FloatArray = totals[:, :k] / np.where(draws > 0, draws, np.nan)[:, None]
         composition = (draws / max(1, draws.sum()))[:, None]
         # S and pi S with their errors, and the ends of the intervals of S; t is NaN below two faces
-        critical = _student(faces, confidence)[:, None]
+        critical, dependent = _student(faces, confidence)[:, None], False
         shares, reason = observed, unusable
         if confusion.source == "run and card":
             shares, of_shares = shares - slope * unlike, of_shares - slope * of_unlike
@@ -344,17 +377,20 @@ def _corrected(
             errors: FloatArray = (of_shares - values @ of_matrix) @ inverse
             joint = composition * np.nan_to_num(values)
             of_joint = composition * np.nan_to_num(errors)
-            low, high = _ends(values, errors, inverse, of_matrix, critical)
+            low, high = ends(values, errors, inverse, of_matrix, critical)
         else:
-            joint, of_joint, true, of_true = _latent(
+            joint, of_joint, true, of_true = latent(
                 composition, np.nan_to_num(shares), np.nan_to_num(of_shares), inverse, of_matrix
             )
             if (true <= 0).any():
                 reason = "no composition of true groups explains the labels that the model gave"
             values = joint / true[:, None]
             errors = (of_joint - of_true[..., None] * values) / true[:, None]
-            half = critical * errors.std(axis=0, ddof=1)
-            low, high = values - half, values + half
+            spread = errors.std(axis=0, ddof=1)
+            low, high = values - critical * spread, values + critical * spread
+            # retention above 1 in some group, beyond chance in k of them
+            beyond = _student(faces, 1 - 0.1 / k) * spread.diagonal()
+            dependent = bool((values.diagonal() - beyond > 1).any())
         # where all draws agree: as far as Wilson's interval at the number of faces
         squared = float(ndtri(0.5 + confidence / 2)) ** 2
         reach = np.where(faces > 1, squared / (faces + squared), np.nan)[:, None]
@@ -368,14 +404,14 @@ def _corrected(
         known = halves[~np.isnan(halves)]
         half_width = float(known.mean()) if known.size else math.nan
         classified = np.bincount(outputs.row[outputs.counts[:, :k].any(axis=1)], minlength=rows)
-        grade, reason = _grade(half_width, classified[faces > 0], reason)
+        grade, reason = _grade(half_width, classified[faces > 0], dependent, reason)
         # estimates, clipped last
         estimates: list[list[Estimate | None]] = [[None] * k for _ in range(rows)]
         for row in np.flatnonzero(faces) if grade != "unavailable" else ():
             method = _method(confusion, labels_from, faces[row] < 2)
             numbers = int(faces[row]), int(draws[row]), method, confidence
-            ends = np.clip([values[row], low[row], high[row]], 0.0, 1.0).T.tolist()
-            estimates[row] = [Estimate(v, below, above, *numbers) for v, below, above in ends]
+            cells = np.clip([values[row], low[row], high[row]], 0.0, 1.0).T.tolist()
+            estimates[row] = [Estimate(v, below, above, *numbers) for v, below, above in cells]
         shifts.append(
             CorrectedShift(
                 estimates, half_width, grade, reason, values, values + errors,
@@ -385,91 +421,19 @@ def _corrected(
     return shifts
 
 
-def _latent(
-    composition: FloatArray,
-    shares: FloatArray,
-    of_shares: FloatArray,
-    inverse: FloatArray,
-    of_matrix: FloatArray,
-) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """Shares of true group of face and output where labels err too, J = M^T (pi S) M.
-
-    Parameters
-    ----------
-    composition : ndarray, (k, 1)
-        Of the labels, pi M.
-    shares, of_shares : ndarray, (k, k) and (replicates, k, k)
-        Of the outputs of every label, and their errors.
-    inverse, of_matrix : ndarray, (k, k) and (replicates, k, k)
-        M^-1, and errors of M.
-
-    Returns
-    -------
-    joint, of_joint : ndarray, (k, k) and (replicates, k, k)
-        pi S and its errors, by the delta method.
-    true, of_true : ndarray, (k,) and (replicates, k)
-        pi and its errors.
-    """
-    joint: FloatArray = inverse.T @ (composition * shares) @ inverse
-    of_observed = inverse.T @ (composition * of_shares) @ inverse
-    of_labels = inverse.T @ of_matrix.swapaxes(1, 2) @ joint
-    of_joint: FloatArray = of_observed - of_labels - joint @ of_matrix @ inverse
-    true: FloatArray = composition[:, 0] @ inverse
-    of_true: FloatArray = -(true @ of_matrix @ inverse)
-    return joint, of_joint, true, of_true
-
-
-def _ends(
-    values: FloatArray,
-    errors: FloatArray,
-    inverse: FloatArray,
-    of_matrix: FloatArray,
-    critical: FloatArray,
-) -> tuple[FloatArray, FloatArray]:
-    """Both ends of the intervals of S = q M^-1 by test inversion, (rows, k) each.
-
-    Parameters
-    ----------
-    values : ndarray, (rows, k)
-        S.
-    errors : ndarray, (replicates, rows, k)
-        Errors of S.
-    inverse, of_matrix : ndarray, (k, k) and (replicates, k, k)
-        M^-1, and errors of M.
-    critical : ndarray, (rows, 1)
-
-    Notes
-    -----
-    Let u be column b of M^-1: it is normal to all rows of M but row b. If S_ab = t, then q less t
-    times row b lies in the span of the other rows, and the combination s(t) of them that fits best
-    is S_a - (S_ab - t) g, with g = u^T M^-1 / |u|^2. The error of (q - s(t) M) u is that of S_ab
-    plus d = S_ab - t times that of g M u, so that t is accepted where
-    d^2 <= c^2 (v + 2 d w + d^2 x), with the variances v, x and the covariance w of these two.
-    The accepted values are unbounded where c^2 x >= 1: then M may be singular.
-    """
-    # g M u for every column, with errors of M in place of M: (replicates, k)
-    slopes = (inverse.T @ inverse) / np.square(inverse).sum(axis=0)[:, None]
-    moved = ((of_matrix @ inverse) * slopes.T).sum(axis=1)
-    v = np.square(errors).mean(axis=0)
-    w = (errors * moved[:, None]).mean(axis=0)
-    x = np.square(moved).mean(axis=0)
-    # roots of (1 - c^2 x) d^2 - 2 c^2 w d - c^2 v = 0
-    square = critical**2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        lead, middle = 1 - square * x, square * w
-        root = np.sqrt(np.maximum(middle**2 + lead * square * v, 0.0))
-        low, high = values - (middle + root) / lead, values - (middle - root) / lead
-    bounded = ~(lead <= 0)
-    return np.where(bounded, low, -np.inf), np.where(bounded, high, np.inf)
-
-
 def _student(faces: IntArray, confidence: float) -> FloatArray:
     """Student's t with the faces less 1 as degrees of freedom; NaN below two faces."""
     return np.where(faces > 1, stdtrit(np.maximum(faces - 1, 1), 0.5 + confidence / 2), np.nan)
 
 
-def _grade(half_width: float, classified: IntArray, unusable: str) -> tuple[Grade, str]:
-    """Grade and reason, from the mean half-width and the faces of each group with a group shown."""
+def _grade(
+    half_width: float, classified: IntArray, dependent: bool, unusable: str
+) -> tuple[Grade, str]:
+    """Grade and reason.
+
+    From the mean half-width of retention, the faces of each group that have a classified output,
+    and whether errors on outputs and labels are seen to agree.
+    """
     within = "retention could be anything"
     if half_width < 1:
         within = f"retention is known to within {100 * half_width:.0f} points on average"
@@ -479,6 +443,8 @@ def _grade(half_width: float, classified: IntArray, unusable: str) -> tuple[Grad
         return "unavailable", f"too few faces, or too many errors of the attribute model: {within}"
     if math.isnan(half_width):
         return "weak", "no group has two faces"
+    if dependent:
+        return "weak", "errors on outputs agree with those on originals: retention above 1"
     if classified.min(initial=FEWEST_FACES) < FEWEST_FACES:
         return "weak", f"a group has only {classified.min()} faces with classified outputs"
     return ("weak", within) if half_width > USABLE_WITHIN else ("usable", "")

@@ -184,10 +184,17 @@ DERIVED_METRICS: Sequence[MetricDefinition] = (
         "neither",
     ),
     _derived_share(
+        "output_share_cleam",
+        "Share of outputs, CLEAM",
+        "the same, corrected as published by Teo et al. (2023): the attribute model's accuracy is "
+        "taken as known",
+        "neither",
+    ),
+    _derived_share(
         "net_flow",
         "Net flow",
         "outputs a group gains from another (to_group gains), or from all, less those it loses, "
-        "of all draws",
+        "of all draws; outputs without an apparent group are neither",
         "nearer 0",
     ),
     # Diversity over the draws of a face.

@@ -10,6 +10,7 @@ import numpy as np
 
 from pulse_audit.fairness import parity
 from pulse_audit.fairness.correction import CorrectedShift
+from pulse_audit.fairness.shift import Draws
 from pulse_audit.metrics.definition import MetricDefinition
 from pulse_audit.metrics.registry import SAMPLE_METRICS
 from pulse_audit.stats import gaps, power
@@ -112,20 +113,30 @@ def sample_size(values: FloatArray, faces: IntArray, groups: IntArray, proportio
 
 
 def corrected_gap(
-    subset: Subset, labels: AttributeLabels, correction: CorrectedShift
+    subset: Subset, labels: AttributeLabels, draws: Draws, correction: CorrectedShift
 ) -> Iterator[EstimateRow]:
-    """Largest gap of corrected retention; nothing where it cannot be corrected."""
+    """Largest gap of corrected retention; nothing where it cannot be corrected.
+
+    Where a model gave the labels, retention may come out above 1 and is clipped first, and a gap is
+    shown only as far as the gap of the raw agreement is shown, too (intersection-union test).
+    """
     if correction.grade == "unavailable":
         return
+    by_model, alpha = correction.labels_from == "model", (1 - CONFIDENCE) / 2
+    retention = correction.values.diagonal()
     # retention is the diagonal of the matrix, (replicates, k, k) -> (replicates, k)
     diagonal = np.arange(len(labels.groups))
     gap = gaps.max_gap_of_replicates(
-        np.diag(correction.values),
+        np.minimum(retention, 1.0) if by_model else retention,
         correction.replicates[:, diagonal, diagonal],
         correction.faces,
         correction.draws,
-        alpha=(1 - CONFIDENCE) / 2,
+        alpha=alpha,
     )
+    if by_model:
+        raw = gaps.max_gap(draws.retained, draws.faces, draws.truth, proportion=True, alpha=alpha)
+        method = f"{gap.method}, and by raw agreement"
+        gap = replace(gap, fail_bound=min(gap.fail_bound, raw.fail_bound), method=method)
     # clipped last: the inverse of a confusion matrix may leave [0, 1]
     gap = replace(gap, value=min(gap.value, 1.0), pass_bound=min(gap.pass_bound, 1.0))
     comparisons = parity.named([gap], CONFIDENCE)

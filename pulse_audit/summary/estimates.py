@@ -197,12 +197,12 @@ def subset_rows(
         yield from shift.retention_of_originals(subset, grouping, labels)
         yield from shift.pooled_retention(subset, grouping, labels)
         # from group to group: only where outputs have the groups of the grouping themselves
+        correction = corrections.get((subset.key, labels.attribute))
         if grouping.by_attribute:
             yield from shift.matrix_rows(subset, labels, draws)
-            yield from shift.net_flow_rows(subset, labels, draws)
-            yield from shift.output_share_rows(subset, labels)
+            yield from shift.net_flow_rows(subset, labels, draws, correction)
+            yield from shift.output_share_rows(subset, labels, draws, correction)
         if grouping.by_attribute or grouping.name == ALL:
-            correction = corrections.get((subset.key, labels.attribute))
             yield from shift.corrected_rows(subset, grouping, labels, draws, correction)
         if grouping.by_attribute:
             yield from shift.set_fairness_rows(subset, labels, draws, seed)

@@ -9,6 +9,7 @@ from typing import TypeAlias
 import numpy as np
 
 from pulse_audit.fairness import sets, shift
+from pulse_audit.fairness.cleam import cleam
 from pulse_audit.fairness.correction import CorrectedShift, corrected_shifts
 from pulse_audit.fairness.divergence import DIVERGENCES, Divergence
 from pulse_audit.fairness.pooling import partial_pooling
@@ -165,38 +166,90 @@ def _original_draws(subset: Subset, labels: AttributeLabels) -> Draws | None:
     )
 
 
-def net_flow_rows(subset: Subset, labels: AttributeLabels, draws: Draws) -> Iterator[EstimateRow]:
-    """Net flow between every two groups that have faces, and each group's from all others."""
+def net_flow_rows(
+    subset: Subset, labels: AttributeLabels, draws: Draws, correction: CorrectedShift | None
+) -> Iterator[EstimateRow]:
+    """Net flow between every two groups that have faces, and each group's from all others.
+
+    Raw, of the originals as outputs, and corrected. A gain is the share of all draws whose output
+    is of a group less the share whose output is classified and whose face is of it: draws without
+    an apparent group are neither gained nor lost, so it is not output share less input share.
+    """
     # flows[i][j]: share of all draws that turn from i into j, less those that turn from j into i
-    flows, gains = shift.net_flows(draws), shift.net_gains(draws)
-    for i, group in enumerate(labels.groups):
-        gain = gains[i]
-        if gain is not None:
-            yield make_row(subset.key, "net_flow", labels.attribute, group, gain)
-        for j, to_group in enumerate(labels.groups):
-            flow = flows[i][j]
-            if flow is not None:
-                yield make_row(
-                    subset.key, "net_flow", labels.attribute, group, flow, to_group=to_group
-                )
+    sides: list[tuple[Correction, list[list[Estimate | None]], list[Estimate | None]]] = [
+        ("raw", shift.net_flows(draws), shift.net_gains(draws))
+    ]
+    if (originals := _original_draws(subset, labels)) is not None:
+        baseline = shift.net_flows(originals), shift.net_gains(originals)
+        sides.append(("original_baseline", *baseline))
+    if correction is not None:
+        sides.append(("corrected", correction.net_flows(), correction.net_gains()))
+    for side, flows, gains in sides:
+        for group, gain, of_group in zip(labels.groups, gains, flows, strict=True):
+            for to_group, flow in zip([None, *labels.groups], [gain, *of_group], strict=True):
+                if flow is not None:
+                    yield make_row(
+                        subset.key,
+                        "net_flow",
+                        labels.attribute,
+                        group,
+                        flow,
+                        to_group=to_group,
+                        correction=side,
+                        detail=graded(correction) if side == "corrected" else None,
+                    )
 
 
-def output_share_rows(subset: Subset, labels: AttributeLabels) -> Iterator[EstimateRow]:
-    """Share of each apparent group among all draws, and among the originals."""
+def output_share_rows(
+    subset: Subset, labels: AttributeLabels, draws: Draws, correction: CorrectedShift | None
+) -> Iterator[EstimateRow]:
+    """Share of each apparent group among all draws, and among the originals; corrected, and CLEAM.
+
+    CLEAM takes the attribute model's accuracy as known; its row stands beside the corrected share
+    wherever there is one.
+    """
     _, first = np.unique(subset.faces, return_index=True)
     sides: tuple[tuple[Correction, IntArray, IntArray], ...] = (
         ("raw", labels.output[subset.rows], subset.faces),
         ("original_baseline", labels.original[subset.rows[first]], subset.faces[first]),
     )
-    for correction, predicted, faces in sides:
+    for correction_of, predicted, faces in sides:
         # originals have no apparent groups where they were not classified
         if not (predicted != NONE).any():
             continue
         for number, group in enumerate(labels.groups):
             share = proportion_interval((predicted == number).astype(np.float64), faces)
             yield make_row(
-                subset.key, "output_share", labels.attribute, group, share, correction=correction
+                subset.key, "output_share", labels.attribute, group, share, correction=correction_of
             )
+    if correction is None or correction.grade == "unavailable":
+        return
+    published = cleam(draws.faces, draws.predicted, correction.confusion.shares)
+    for metric, shares in (
+        ("output_share", correction.output_shares()),
+        ("output_share_cleam", published),
+    ):
+        for group, corrected in zip(labels.groups, shares, strict=True):
+            if corrected is not None:
+                yield make_row(
+                    subset.key,
+                    metric,
+                    labels.attribute,
+                    group,
+                    corrected,
+                    correction="corrected",
+                    detail=graded(correction),
+                )
+
+
+def graded(correction: CorrectedShift | None) -> Detail:
+    """Grade of a correction, whose faces its errors were counted on, and how precise it is."""
+    if correction is None:
+        return {}
+    detail: Detail = {"grade": correction.grade, "confusion": correction.confusion.source}
+    if math.isfinite(correction.half_width):
+        detail["half_width"] = correction.half_width
+    return detail
 
 
 def corrections(
@@ -245,10 +298,6 @@ def corrected_rows(
     """
     if correction is None:
         return
-    # whose faces the errors were counted on, and how precisely retention is known with them
-    graded: Detail = {"grade": correction.grade, "confusion": correction.confusion.source}
-    if math.isfinite(correction.half_width):
-        graded["half_width"] = correction.half_width
 
     def retention(group: str, share: Estimate | None, em: float = math.nan) -> EstimateRow:
         return make_row(
@@ -260,7 +309,7 @@ def corrected_rows(
             correction="corrected",
             detail={
                 "attribute": labels.attribute,
-                **graded,
+                **graded(correction),
                 **({} if math.isnan(em) else {"em": em}),
             },
         )
@@ -269,7 +318,7 @@ def corrected_rows(
         # sum of the groups' retention, each weighted by its share of the faces
         yield retention(ALL, correction.combination(np.eye(draws.k), 0.0, 1.0, joint=True))
         return
-    yield from comparisons.corrected_gap(subset, labels, correction)
+    yield from comparisons.corrected_gap(subset, labels, draws, correction)
     for number, group in enumerate(labels.groups):
         if draws.composition[number] == 0:
             continue
@@ -285,7 +334,7 @@ def corrected_rows(
                     share,
                     to_group=to_group,
                     correction="corrected",
-                    detail=graded,
+                    detail=graded(correction),
                 )
 
 

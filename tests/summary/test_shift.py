@@ -138,6 +138,27 @@ def test_labels_of_a_model_are_corrected_on_both_sides_by_its_card(
     raw = rows(made, "retention", "bicubic")
     assert all(r.value < 0.85 for r in raw)
     assert {r.detail["estimand"] for r in raw} == {AGREEMENT}
+    # an inequality needs the raw agreement, too
+    key = ("retention", "max_gap", "corrected", "pulse:g")
+    gap = [r for r in made.estimates if (r.metric, r.statistic, r.correction, r.arm) == key]
+    assert "by raw agreement" in gap[0].method and 0 < gap[0].low < 0.5
+
+
+def test_outputs_that_equal_originals_a_model_labelled_are_not_known_to_be_kept(
+    apparent_manifest, apparent_samples
+):
+    # every output is its original: the errors agree, and retention comes out above 1
+    manifest = apparent_manifest()
+    manifest.attributes.labels_from = "model"
+    frame = apparent_samples(60, arms=("pulse:g",)).assign(status="ok")
+    frame["label_race"] = frame["sr_race"] = frame["hr_race"]
+    made = summarise(manifest, frame)
+    for row in rows(made, "retention", correction="corrected"):
+        assert row.value == row.high == 1 and row.detail["grade"] == "weak"
+    gains = [r for r in rows(made, "net_flow", correction="corrected") if r.to_group is None]
+    assert all(abs(r.value) < 1e-9 and r.low < 0 < r.high for r in gains)
+    assert [r.low for r in made.estimates if r.statistic == "max_gap"
+            and (r.metric, r.correction) == ("retention", "corrected")] == [0]  # fmt: skip
 
 
 def test_labels_of_another_model_cannot_be_corrected(apparent_manifest, apparent_samples):
@@ -176,6 +197,38 @@ def test_flows_are_between_pairs_and_from_all_others(summary, draws):
     assert ends(found["Black", "White"]) == of(flows[1][0])
     assert ends(found["White", None]) == of(gains[0])
     assert len(found) == 9
+
+
+def test_flows_are_corrected_and_have_what_the_originals_show(summary, frame):
+    # bicubic keeps every group: its raw gains are errors of the model, as are the originals'
+    def gains(correction, arm="bicubic"):
+        return {r.group: r for r in rows(summary, "net_flow", arm, correction=correction)
+                if r.to_group is None}  # fmt: skip
+
+    corrected, baseline = gains("corrected"), gains("original_baseline")
+    assert all(r.low <= 0 <= r.high for r in corrected.values())
+    assert sum(r.value for r in corrected.values()) == pytest.approx(0, abs=1e-9)
+    originals = frame[frame["arm"] == "bicubic"].drop_duplicates("face_id")
+    for race, row in baseline.items():
+        gained = (originals["hr_race"] == race).mean() - (originals["label_race"] == race).mean()
+        assert row.value == pytest.approx(gained)
+    # pulse:g: White gains .5 + .1 of a third less .1, but for 5 % without a face
+    row = gains("corrected", "pulse:g")["White"]
+    assert row.low <= 0.95 * 0.5 / 3 <= row.high
+    assert row.detail["confusion"] == "run and card"
+    pairs = {(r.group, r.to_group): r for r in rows(summary, "net_flow", correction="corrected")}
+    assert len(pairs) == 9
+    assert pairs["Black", "White"].value == pytest.approx(-pairs["White", "Black"].value)
+
+
+def test_the_composition_of_outputs_is_corrected_and_by_cleam(summary):
+    truth = 0.95 * np.array([0.9 + 0.5 + 0.1, 0.05 + 0.4 + 0.05, 0.05 + 0.1 + 0.85]) / 3
+    ours = rows(summary, "output_share", correction="corrected")
+    published = rows(summary, "output_share_cleam", correction="corrected")
+    for row, other, share in zip(ours, published, truth, strict=True):
+        assert row.low <= share <= row.high
+        assert other.value == pytest.approx(row.value, abs=0.05)
+        assert "taken as known" in other.method
 
 
 def test_set_metrics_are_raw_and_of_originals_with_the_plug_in_beside_them(summary, draws):
