@@ -124,10 +124,10 @@ def joint_intervals(shifts: Mapping[str, CorrectedShift]) -> JointIntervals:
             error, fewest = float(np.hypot(least[i, i], least[j, j])), min(size[i], size[j])
             value = values[i, i] - values[j, j]
             family.add(Quantity("groups", arm, i, j), value, difference, fewest, error)
-        # the whole sample: its groups weighted by their draws
+        # the whole sample: shares of all draws, summed over groups
+        diagonal = shift.joint_replicates[:, groups, groups].sum(axis=1)
+        value = float(shift.joint[groups, groups].sum())
         weights = shift.draws[groups] / shift.draws[groups].sum()
-        diagonal = drawn[:, groups, groups] @ weights
-        value = float(values[groups, groups] @ weights)
         error = float(np.linalg.norm(weights * least[groups, groups]))
         family.add(Quantity("kept", arm), value, diagonal, size[groups].sum(), error)
         wholes[arm] = value, diagonal, error

@@ -73,12 +73,11 @@ def first_screen(
         for arm, subset in chosen.items()
         if (shift := corrections.get((subset.key, compared.labels.attribute))) is not None
     }
-    evidence = make_evidence(manifest, chosen, compared.labels, shifts)
+    evidence = make_evidence(chosen, compared.labels, shifts)
     return missing + claims.first_screen(evidence)
 
 
 def make_evidence(
-    manifest: Manifest,
     subsets: Mapping[str, Subset],
     labels: AttributeLabels,
     shifts: Mapping[str, CorrectedShift],
@@ -103,9 +102,8 @@ def make_evidence(
 
     # originals: agreement of the model with people's labels
     faces, originals = next(iter(subsets.values())), None
-    labels_from = (manifest.attributes or manifest.dataset).labels_from or "people"
     seen = (labels.truth[faces.rows] != NONE) & (labels.original[faces.rows] != NONE)
-    if labels_from == "people" and labels.attribute not in TONES and seen.any():
+    if labels.labels_from == "people" and labels.attribute not in TONES and seen.any():
         chosen = faces.rows[seen][np.unique(faces.faces[seen], return_index=True)[1]]
         originals = float((labels.truth[chosen] == labels.original[chosen]).mean())
     why = labels.confusion.reason if isinstance(labels.confusion, Unavailable) else ""
@@ -113,7 +111,7 @@ def make_evidence(
         attribute=labels.attribute,
         name=text.ATTRIBUTE_NAMES.get(labels.attribute, labels.attribute),
         groups=labels.groups,
-        labels_from=labels_from,
+        labels_from=labels.labels_from,
         shifts={arm: shift for arm, shift in shifts.items() if shift.grade == "usable"},
         agreement=agreement,
         originals=originals,
