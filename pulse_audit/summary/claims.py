@@ -188,7 +188,7 @@ class Evidence:
     faces : int
         Of the smallest group that has any.
     reason : str
-        Why corrections cannot be used, where sample size is not the reason.
+        Why corrections cannot be used, where that is not a matter of size.
     """
 
     attribute: str
@@ -314,8 +314,11 @@ def agreement(evidence: Evidence, arms: Sequence[str]) -> list[Finding]:
     text = f"The classifier agrees with the {label} in {joined(shares)}"
     if evidence.originals is not None:
         text += f", and in {100 * evidence.originals:.0f} % of originals"
-    why = evidence.reason or f"{evidence.faces} faces a group are too few to correct its errors"
-    cannot = f"{why}: who was kept and who became whom is not shown for {joined(arms, 'or')}"
+    whom = "" if len(arms) == len(evidence.agreement) else f" for {joined(arms, 'or')}"
+    why = evidence.reason or (
+        f"the classifier's errors cannot be corrected at {evidence.faces} faces a group"
+    )
+    cannot = f"who was kept and who became whom is not shown{whom}: {why}"
     return [Finding(text=sentence(each), screen="first") for each in (text, cannot)]
 
 
@@ -456,5 +459,5 @@ def joined(parts: Sequence[str], word: str = "and") -> str:
 
 def sentence(text: str) -> str:
     """Begin with a capital, unless with the name of an arm, and end with a full stop."""
-    is_word = text.split()[0].isalpha() and text.split()[0] in ("unequal", "no")
+    is_word = text.split()[0].isalpha() and text.split()[0] in ("who", "for")
     return f"{text[0].upper() if is_word else text[0]}{text[1:]}."

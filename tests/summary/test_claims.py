@@ -80,14 +80,17 @@ def test_few_faces_give_no_number_but_say_so():
     few = first_screen(evidence({"only": TURNS}, faces=4))
     assert claims(few) == []
     assert few[0].text.startswith("The classifier agrees with the race label in 60 % [50, 70]")
-    assert "4 faces a group are too few to correct its errors" in few[1].text
+    assert few[1].text == (
+        "Who was kept and who became whom is not shown: the classifier's errors cannot be "
+        "corrected at 4 faces a group."
+    )
 
 
 def test_without_a_correction_agreement_is_described_and_the_reason_given():
     bare = evidence({"only": KEEPS}, shifts={}, reason="its errors are not known", originals=None)
     assert [finding.text for finding in first_screen(bare)] == [
         "The classifier agrees with the race label in 60 % [50, 70] of outputs of only.",
-        "its errors are not known: who was kept and who became whom is not shown for only.",
+        "Who was kept and who became whom is not shown: its errors are not known.",
     ]
     assert first_screen(evidence({"only": KEEPS}, shifts={}, agreement={})) == []
 
