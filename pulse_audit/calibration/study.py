@@ -22,6 +22,7 @@ from pulse_audit.calibration import (
     means,
     paired,
     power,
+    preference,
     prior_work,
     retention,
     sentences,
@@ -65,7 +66,7 @@ class ScenarioResult:
 def all_scenarios() -> list[Scenario]:
     """Every scenario, in the order of the table."""
     rates = (retention, paired, corrected, gaps, power, apparent, set_fairness, compositions)
-    studies = (sentences, *rates, means, distances, prior_work)
+    studies = (sentences, *rates, preference, means, distances, prior_work)
     return [scenario for study in studies for scenario in study.scenarios()]
 
 

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -45,6 +45,7 @@ from pulse_audit.stats.intervals import (
     proportion_interval,
     wilson,
 )
+from pulse_audit.stats.paired import paired_proportions
 from pulse_audit.types import Estimate
 
 Flags: TypeAlias = NDArray[np.bool_]
@@ -163,7 +164,8 @@ def split_estimates(
 ) -> dict[tuple[str, Correction], Estimate]:
     """Estimate every metric of searched draws, by (metric, correction).
 
-    Shares with Wilson intervals at the effective sample size. Of all draws: ``source_misread``, and
+    Shares with Wilson intervals at the effective sample size; ``source_preference``, a difference
+    of two, with the score interval of `paired_proportions`. Of all draws: ``source_misread``, and
     ``source_misread_lost``, those that are not retained either. Of draws of faces that are read
     right: ``source_<part>`` (``adversarial`` only with a second model), which sum to 1;
     ``source_found``, what guidance finds, chance included; ``source_incapacity_infeasible``, the
@@ -190,13 +192,11 @@ def split_estimates(
             )
     read, faces = draws.read, draws.faces
     if read.any():
-        estimates["source_preference", "raw"] = paired_excess(
-            draws.own.believed[read],
-            draws.placebo.believed[read],
-            faces[read],
-            (pooled.get("source_found"), pooled.get("source_chance")),
-            confidence,
-        )
+        # Guided less placebo, by face: both are of the same draws.
+        excess = draws.own.believed.astype(np.float64) - draws.placebo.believed
+        sums, sizes = cluster_totals(excess[read], faces[read])
+        beyond = paired_proportions(sums / sizes, confidence)
+        estimates["source_preference", "raw"] = replace(beyond, n_draws=int(read.sum()))
         # One yes or no per face: no draw of it, guided or not, shows the group.
         shows = draws.retained | draws.own.believed | draws.placebo.believed
         ever = pd.Series(shows[read]).groupby(faces[read]).any()
@@ -215,60 +215,6 @@ def split_estimates(
             if (name, "raw") in estimates:
                 estimates[name, "original_baseline"] = baseline
     return estimates
-
-
-def paired_excess(
-    treated: Flags,
-    placebo: Flags,
-    faces: IntArray,
-    pooled: tuple[float | None, float | None],
-    confidence: float,
-) -> Estimate:
-    """Share of draws under treatment less that under placebo, both from the same draws.
-
-    The interval joins the Wilson intervals of the two shares by the square-and-add rule (Newcombe
-    1998, Statistics in Medicine 17:2635, method 10), with the shares at their effective sample
-    sizes and their correlation over faces in place of that over single draws. His correction for
-    continuity, half a pair, is half a face here: without it the interval has no width where the two
-    agree in every draw.
-
-    Parameters
-    ----------
-    treated, placebo : array of bool, (n,)
-    faces : array of int64, (n,)
-    pooled : tuple of float or None
-        Within-face correlations of the two, pooled over groups.
-    confidence : float
-
-    Returns
-    -------
-    Estimate
-        In [-1, 1].
-    """
-    one, other = (
-        proportion_interval(flags, faces, icc, confidence)
-        for flags, icc in zip((treated, placebo), pooled, strict=True)
-    )
-    # Correlation over faces of the residuals, number shown less share times draws.
-    sums, counts = cluster_totals(treated, faces)
-    first = sums - one.value * counts
-    second = cluster_totals(placebo, faces)[0] - other.value * counts
-    product = math.sqrt(float(np.square(first).sum() * np.square(second).sum()))
-    joint = float(first @ second)
-    if joint > 0:
-        joint = max(joint - float(np.square(counts).mean()) / 2, 0.0)
-    correlation = joint / product if product > 0 else 0.0
-
-    def reach(a: float, b: float) -> float:
-        return math.sqrt(max(a**2 - 2 * correlation * a * b + b**2, 0.0))
-
-    value = one.value - other.value
-    low = value - reach(one.value - one.low, other.high - other.value)
-    high = value + reach(one.high - one.value, other.value - other.low)
-    method = f"paired difference, joined Wilson intervals, correlation {correlation:.2f}"
-    return Estimate(
-        value, max(low, -1.0), min(high, 1.0), one.n_faces, one.n_draws, method, confidence
-    )
 
 
 def composition(counts: Sequence[int], confidence: float = 0.95) -> list[Estimate]:

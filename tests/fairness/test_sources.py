@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pulse_audit.fairness import sources
-from pulse_audit.fairness.sources import AttributedDraws, Searches, paired_excess
+from pulse_audit.fairness.sources import AttributedDraws, Searches
 
 N_FACES, N_DRAWS = 40, 3
 
@@ -63,38 +63,32 @@ def test_every_share_is_that_of_the_definition(ten):
     assert sum(values[f"source_{part}"][0] for part in sources.PARTS) == pytest.approx(1)
 
 
+def all_lost(own, placebo, faces):
+    """Draws that are all read right, lost and searched; of each kind it is told what is shown."""
+    yes = np.ones(len(faces), dtype=bool)
+    none = searches(yes, ~yes, ~yes)
+    return AttributedDraws(
+        faces, 0 * faces, yes, ~yes, yes,
+        searches(yes, own, own), searches(yes, placebo, placebo), none,
+    )  # fmt: skip
+
+
 def test_what_the_placebo_finds_and_guidance_does_not_counts_against_preference():
-    faces, none = np.arange(20), np.zeros(20, dtype=bool)
-    placebo = none.copy()
-    placebo[:3] = True
-    excess = paired_excess(none, placebo, faces, (None, None), 0.95)
-    assert excess.value == pytest.approx(-3 / 20)
-    assert excess.low < excess.value < excess.high
-    mirrored = paired_excess(placebo, none, faces, (None, None), 0.95)
-    assert (mirrored.low, mirrored.high) == pytest.approx((-excess.high, -excess.low))
+    faces = np.arange(20)
+    few, none = faces < 3, faces < 0
+    against = split(all_lost(none, few, faces))["source_preference"]
+    assert against.value == pytest.approx(-3 / 20)
+    assert against.low < against.value < against.high
+    mirrored = split(all_lost(few, none, faces))["source_preference"]
+    assert (mirrored.low, mirrored.high) == pytest.approx((-against.high, -against.low), abs=1e-6)
 
 
 @pytest.mark.parametrize("shown", [0, 6, 15, 30])
 def test_equal_searches_leave_a_preference_of_0_and_some_doubt(shown):
     faces = np.repeat(np.arange(30), 2)
-    excess = paired_excess(faces < shown, faces < shown, faces, (None, None), 0.95)
-    assert excess.value == 0
-    assert excess.low < -0.05 and excess.high > 0.05
-
-
-def test_pairs_agree_with_newcombe_s_formula():
-    """46 pairs: 10 by both, 12 by the first alone, 3 by the second alone."""
-    faces = np.arange(46)
-    first, second = faces < 22, (faces < 10) | (faces >= 43)
-    excess = paired_excess(first, second, faces, (None, None), 0.95)
-    (l1, u1), (l2, u2) = sources.wilson(22, 46), sources.wilson(13, 46)
-    p1, p2 = 22 / 46, 13 / 46
-    # phi = (ad - bc - n / 2) / sqrt of the product of the margins
-    phi = (10 * 21 - 12 * 3 - 23) / np.sqrt(22 * 24 * 13 * 33)
-    low = np.sqrt((p1 - l1) ** 2 - 2 * phi * (p1 - l1) * (u2 - p2) + (u2 - p2) ** 2)
-    high = np.sqrt((u1 - p1) ** 2 - 2 * phi * (u1 - p1) * (p2 - l2) + (p2 - l2) ** 2)
-    assert excess.low == pytest.approx(p1 - p2 - low)
-    assert excess.high == pytest.approx(p1 - p2 + high)
+    preference = split(all_lost(faces < shown, faces < shown, faces))["source_preference"]
+    assert (preference.value, preference.n_faces, preference.n_draws) == (0, 30, 60)
+    assert preference.low < -0.05 and preference.high > 0.05
 
 
 def test_shares_have_goodman_s_intervals():
