@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import product
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from scipy.special import expit, logit
@@ -21,6 +21,7 @@ from pulse_audit.calibration.scenarios import (
     worst,
 )
 from pulse_audit.fairness import pooling, shift
+from pulse_audit.fairness.hierarchical import hierarchical_shift
 from pulse_audit.fairness.shift import Draws
 from pulse_audit.stats.intervals import FloatArray
 from pulse_audit.types import Estimate, Unavailable
@@ -63,6 +64,18 @@ def scenarios() -> Iterator[Scenario]:
         simulate = partial(coverage, name=name, faces=faces, draws=draws)
         code = (f"pulse_audit.fairness.shift.{name}",)
         yield Scenario(STUDY, METHODS[name], settings, "coverage", simulate, code, 0.92, None)
+    # the hierarchical model, and on the same draws the intervals of groups apart
+    for rows, faces in product(("alike", "planted"), (10, 30)):
+        settings = {"groups": rows, "faces": faces, "draws": 2, "icc": ICC}
+        for method, code in (
+            ("hierarchical", ("pulse_audit.fairness.hierarchical.hierarchical_shift",)),
+            ("separate", ("pulse_audit.fairness.shift.shift_matrix",)),
+        ):
+            simulate = partial(hierarchy, method=method, rows=rows, faces=faces)
+            # a cell unlike all others is drawn toward them: no coverage is promised
+            low = None if (rows, method) == ("planted", "hierarchical") else 0.90
+            yield Scenario("hierarchical model", f"{method} rows", settings, "coverage", simulate,
+                           code, low, None, fraction=0.5)  # fmt: skip
     settings = {"cells": 14, "faces": "4-12", "draws": 2, "icc": ICC}
     code = ("pulse_audit.fairness.pooling.partial_pooling",)
     method = "empirical Bayes, average over cells"
@@ -85,6 +98,54 @@ def coverage(
         widths.append([e.high - e.low for e, _ in pairs])
     kinds = np.unique([round(t, 9) for _, t in pairs], return_inverse=True)[1]
     return worst(is_covered, widths, kinds)
+
+
+def hierarchy(
+    random: np.random.Generator,
+    replicates: int,
+    *,
+    method: Literal["hierarchical", "separate"],
+    rows: Literal["alike", "planted"],
+    faces: int,
+) -> Performance:
+    """Share of intervals of the shift matrix that contain the truth.
+
+    ``alike``: over all cells of groups drawn from one population. ``planted``: for the one large
+    cell that is unlike all others.
+    """
+    is_covered, widths = [], []
+    for _ in range(replicates):
+        matrix = with_unclassified(NOT_CLASSIFIED)
+        if rows == "alike":
+            matrix[:, :-1] = (1 - NOT_CLASSIFIED) * population_rows(random)
+        sample = draws_of(random, matrix, faces, 2)
+        if method == "separate":
+            cells = [cell for row in shift.shift_matrix(sample) for cell in row]
+        else:
+            found = hierarchical_shift(sample, seed=int(random.integers(2**62)), samples=1000)
+            cells = [cell.estimate for row in found for cell in row if cell is not None]
+        ends = np.array([(cell.low, cell.high) for cell in cells if cell is not None])
+        low, high = ends.reshape(*matrix.shape, 2).transpose(2, 0, 1)
+        inside = (low <= matrix) & (matrix <= high)
+        is_covered.append(inside.ravel() if rows == "alike" else inside[1, :1])
+        widths.append((high - low).mean())
+    return share(is_covered, widths)
+
+
+def population_rows(random: np.random.Generator) -> FloatArray:
+    """Return rows of a shift matrix whose groups are drawn from one population, (7, 7).
+
+    Retention is Beta(6, 3); conversions go to the other groups by shares common to all rows, with
+    a Dirichlet spread of strength 8.
+    """
+    k = len(planted_matrix())
+    retention, common = random.beta(6, 3, k), random.dirichlet(np.full(k, 2.0))
+    rows = np.zeros((k, k))
+    for group in range(k):
+        others = np.delete(common, group)
+        spread = random.dirichlet(8 * others / others.sum() + 0.05)
+        rows[group] = np.insert((1 - retention[group]) * spread, group, retention[group])
+    return rows
 
 
 def with_unclassified(share_lost: float) -> FloatArray:

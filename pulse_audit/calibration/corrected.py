@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import product
 
 import numpy as np
 
-from pulse_audit.calibration.scenarios import Performance, Scenario, ScenarioSettings, share
+from pulse_audit.calibration.scenarios import (
+    Performance,
+    PerformanceMeasure,
+    Scenario,
+    ScenarioSettings,
+    share,
+)
 from pulse_audit.fairness.confusion import Confusion
 from pulse_audit.fairness.correction import CorrectedShift, corrected_shift
+from pulse_audit.stats.gaps import Decision, max_gap_of_replicates
 from pulse_audit.stats.intervals import FloatArray, IntArray
 
 GROUPS = 7
@@ -19,13 +27,20 @@ ICC = 0.5
 RESAMPLES = 500
 CODE = ("pulse_audit.fairness.correction.corrected_shifts",)
 METHOD = "inverse, test inversion by face"
+#: Limit of rules on the largest gap, and the groups' retention where they are hardest to decide.
+LIMIT = 0.2
+RETENTIONS = {
+    "equal": (0.7,) * GROUPS,
+    "four below three": (0.6,) * 4 + (0.8,) * 3,
+    "one pair apart": (0.6, 0.8) + (0.7,) * 5,
+}
 #: The planted shift matrix: White first, Black second.
 PLANTED = "Black kept .38, made White .52, others kept .88"
 
 
 def scenarios() -> Iterator[Scenario]:
     """Scenarios of the study, in order."""
-    fixed = {"draws": DRAWS, "icc": ICC}
+    fixed: dict[str, str | int | float] = {"draws": DRAWS, "icc": ICC}
     for faces, accuracy in ((100, 0.6), (100, 0.9), (200, 0.6)):
         for retention in (0.0, 0.5, 1.0):
             settings = {"faces": faces, **fixed, "accuracy": accuracy, "retention": retention}
@@ -39,6 +54,21 @@ def scenarios() -> Iterator[Scenario]:
     named: ScenarioSettings = {"faces": 100, **fixed, "accuracy": 0.7, "matrix": PLANTED}
     covered = partial(planted, faces=100, accuracy=0.7)
     yield Scenario("planted matrix", METHOD, named, "coverage", covered, CODE, 0.92, 0.985)
+    # rules on the largest gap of corrected retention, given that the correction is usable
+    gaps: tuple[tuple[PerformanceMeasure, Decision, float, str], ...] = (
+        ("false fail", "fail", 0.0, "equal"),
+        ("false fail", "fail", LIMIT, "four below three"),
+        ("false pass", "pass", LIMIT, "one pair apart"),
+    )
+    for faces, (measure, decision, limit, pattern) in product((30, 100), gaps):
+        settings = {
+            "faces": faces, **fixed, "accuracy": 0.9, "limit": limit, "groups": pattern,
+        }  # fmt: skip
+        decides = partial(decided, faces=faces, accuracy=0.9, limit=limit,
+                          rates=RETENTIONS[pattern], decision=decision)  # fmt: skip
+        code = ("pulse_audit.stats.gaps.max_gap_of_replicates",)
+        yield Scenario("corrected gap", "max-T of the joint bootstrap", settings, measure, decides,
+                       code, None, 0.06, fraction=0.5)  # fmt: skip
     # accuracy .9 on originals, .8 on outputs: the data contain no sign of it
     for faces in (100, 200):
         settings = {
@@ -46,6 +76,31 @@ def scenarios() -> Iterator[Scenario]:
         }  # fmt: skip
         drifted = partial(bias, faces=faces, accuracy=0.9, retention=1.0, on_outputs=0.8)
         yield Scenario("drift", METHOD, settings, "bias", drifted, CODE)
+
+
+def decided(
+    random: np.random.Generator,
+    replicates: int,
+    *,
+    faces: int,
+    accuracy: float,
+    rates: Sequence[float],
+    limit: float,
+    decision: Decision,
+) -> Performance:
+    """Share of usable corrections in which the rule on the largest gap comes to this decision."""
+    # retention by group, the rest of each row spread evenly
+    matrix = np.stack([diagonal(rate)[group] for group, rate in enumerate(rates)])
+    model, hits = diagonal(accuracy), []
+    for _ in range(replicates):
+        found = audited(random, faces, matrix, model, model)
+        if found.grade == "usable":
+            replicated = found.replicates.diagonal(axis1=1, axis2=2)
+            gap = max_gap_of_replicates(
+                found.values.diagonal(), replicated, found.faces, found.draws
+            )
+            hits.append(gap.decide(limit) == decision)
+    return share(hits)
 
 
 def coverage(

@@ -178,6 +178,12 @@ DERIVED_METRICS: Sequence[MetricDefinition] = (
         "shift", "Shift", "P(apparent group of the output | group of the face)", "neither"
     ),
     _derived_share(
+        "shift_pooled",
+        "Shift, pooled",
+        "shift under a hierarchical model, its rows shrunk toward what the other groups show",
+        "neither",
+    ),
+    _derived_share(
         "output_share",
         "Share of outputs",
         "share of all draws whose output has this apparent group; of the originals: the same",

@@ -59,7 +59,7 @@ Array: TypeAlias = NDArray[np.floating[Any]]
 #: Metrics of apparent groups, which no grouping can have without predictions.
 APPARENT = (
     *(metric.name for metric in OUTCOME_METRICS),
-    *("retention_corrected", "shift", "net_flow", "flip_rate", "entropy"),
+    *("retention_corrected", "shift", "shift_pooled", "net_flow", "flip_rate", "entropy"),
 )
 #: Distances between features of outputs and of originals.
 DISTANCES = ("kid", "fid", "gpi_kid")
@@ -200,6 +200,7 @@ def subset_rows(
         correction = corrections.get((subset.key, labels.attribute))
         if grouping.by_attribute:
             yield from shift.matrix_rows(subset, labels, draws)
+            yield from shift.pooled_matrix_rows(subset, labels, draws, seed)
             yield from shift.net_flow_rows(subset, labels, draws, correction)
             yield from shift.output_share_rows(subset, labels, draws, correction)
         if grouping.by_attribute or grouping.name == ALL:

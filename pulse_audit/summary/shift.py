@@ -12,6 +12,7 @@ from pulse_audit.fairness import sets, shift
 from pulse_audit.fairness.cleam import cleam
 from pulse_audit.fairness.correction import CorrectedShift, corrected_shifts
 from pulse_audit.fairness.divergence import DIVERGENCES, Divergence
+from pulse_audit.fairness.hierarchical import hierarchical_shift
 from pulse_audit.fairness.pooling import partial_pooling
 from pulse_audit.fairness.sets import Joint, joint_shares
 from pulse_audit.fairness.shift import Draws
@@ -125,6 +126,29 @@ def pooled_retention(
                 cell.estimate,
                 detail={**labels.detail, "shrunk": cell.shrunk},
             )
+
+
+def pooled_matrix_rows(
+    subset: Subset, labels: AttributeLabels, draws: Draws, seed: int
+) -> Iterator[EstimateRow]:
+    """Cells of the shift matrix under the hierarchical model; nothing with fewer than 3 groups."""
+    if np.count_nonzero(draws.composition) < 3:
+        return
+    key = subset.seed(seed, "hierarchical", labels.attribute)
+    columns = [*labels.groups, NOT_CLASSIFIED]
+    unclassified = bool((draws.predicted == shift.UNCLASSIFIED).any())
+    for group, row in zip(labels.groups, hierarchical_shift(draws, seed=key), strict=True):
+        for to_group, cell in zip(columns, row, strict=True):
+            if cell is not None and (to_group != NOT_CLASSIFIED or unclassified):
+                yield make_row(
+                    subset.key,
+                    "shift_pooled",
+                    labels.attribute,
+                    group,
+                    cell.estimate,
+                    to_group=to_group,
+                    detail={"shrunk": cell.shrunk},
+                )
 
 
 def matrix_rows(subset: Subset, labels: AttributeLabels, draws: Draws) -> Iterator[EstimateRow]:

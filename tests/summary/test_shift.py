@@ -402,3 +402,12 @@ def test_faces_without_a_label_take_no_part(apparent_manifest, apparent_samples)
     assert rows(made, "retention", group="White")[0].n_faces == 7
     unlabelled = rows(made, "retention", group="no label")[0]
     assert unlabelled.value is None and unlabelled.n_draws == 0
+
+
+def test_the_shift_matrix_under_the_hierarchical_model_stands_beside_the_raw_one(summary):
+    pooled = rows(summary, "shift_pooled", arm="pulse:g", group_by="race")
+    raw = rows(summary, "shift", arm="pulse:g", group_by="race", correction="raw")
+    assert [(r.group, r.to_group) for r in pooled] == [(r.group, r.to_group) for r in raw]
+    assert all(r.method.startswith("hierarchical multinomial") for r in pooled)
+    assert all(abs(p.value - r.value) < 0.25 for p, r in zip(pooled, raw, strict=True))
+    assert 0 < pooled[0].detail["shrunk"] < 1
