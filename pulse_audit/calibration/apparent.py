@@ -33,6 +33,8 @@ NOT_CLASSIFIED = 0.05
 #: Standard deviations, in logits, of the cells' parts and of their interactions.
 EFFECTS, INTERACTIONS = (0.8, 0.4), 0.3
 
+Model: TypeAlias = Literal["hierarchical", "separate"]
+Population: TypeAlias = Literal["alike", "planted"]
 Values: TypeAlias = Sequence[Estimate | Unavailable | None]
 
 #: Estimators by name: from draws, and a seed where one is needed, to their estimates in a row.
@@ -65,21 +67,23 @@ def scenarios() -> Iterator[Scenario]:
         code = (f"pulse_audit.fairness.shift.{name}",)
         yield Scenario(STUDY, METHODS[name], settings, "coverage", simulate, code, 0.92, None)
     # the hierarchical model, and on the same draws the intervals of groups apart
-    for rows, faces in product(("alike", "planted"), (10, 30)):
+    models: dict[Model, str] = {
+        "hierarchical": "pulse_audit.fairness.hierarchical.hierarchical_shift",
+        "separate": "pulse_audit.fairness.shift.shift_matrix",
+    }
+    populations: tuple[Population, ...] = ("alike", "planted")
+    for rows, faces in product(populations, (10, 30)):
         settings = {"groups": rows, "faces": faces, "draws": 2, "icc": ICC}
-        for method, code in (
-            ("hierarchical", ("pulse_audit.fairness.hierarchical.hierarchical_shift",)),
-            ("separate", ("pulse_audit.fairness.shift.shift_matrix",)),
-        ):
+        for method, function in models.items():
             simulate = partial(hierarchy, method=method, rows=rows, faces=faces)
             # a cell unlike all others is drawn toward them: no coverage is promised
             low = None if (rows, method) == ("planted", "hierarchical") else 0.90
             yield Scenario("hierarchical model", f"{method} rows", settings, "coverage", simulate,
-                           code, low, None, fraction=0.5)  # fmt: skip
+                           (function,), low, None, fraction=0.5)  # fmt: skip
     settings = {"cells": 14, "faces": "4-12", "draws": 2, "icc": ICC}
     code = ("pulse_audit.fairness.pooling.partial_pooling",)
-    method = "empirical Bayes, average over cells"
-    yield Scenario("pooled cells", method, settings, "coverage", pooled, code, 0.93, 0.985)
+    yield Scenario("pooled cells", "empirical Bayes, average over cells", settings, "coverage",
+                   pooled, code, 0.93, 0.985)  # fmt: skip
 
 
 def coverage(
@@ -104,8 +108,8 @@ def hierarchy(
     random: np.random.Generator,
     replicates: int,
     *,
-    method: Literal["hierarchical", "separate"],
-    rows: Literal["alike", "planted"],
+    method: Model,
+    rows: Population,
     faces: int,
 ) -> Performance:
     """Share of intervals of the shift matrix that contain the truth.
