@@ -21,8 +21,12 @@ def retention(rows: Sequence[EstimateRow], grouping: str) -> Iterator[str]:
         # the whole sample is compared in the attribute of the first grouping
         attribute = str((row.detail or {}).get("attribute", grouping))
         name = ATTRIBUTE_NAMES.get(attribute, attribute).replace(",", " and ")
+        # where a model gave the labels this is no retention of what people see
+        verb = f"retained the apparent {name}"
+        if (row.detail or {}).get("estimand"):
+            verb = f"has the model's {name} label of the original"
         sentence = (
-            f"As classified, {row.arm} retained the apparent {name} in {_percent(row)} of draws "
+            f"As classified, {row.arm} {verb} in {_percent(row)} of draws "
             f"({row.n_faces:,} faces, {row.n_draws:,} draws)"
         )
         groups = _select(rows, "retention", grouping)
@@ -95,8 +99,8 @@ def original_baseline(rows: Sequence[EstimateRow], grouping: str) -> Iterator[st
     # Labels made by the same model agree with it on every original.
     if baselines and all(row.value == 1.0 for row in baselines):
         yield (
-            "The labels are the attribute model's own predictions of the originals, so that only "
-            "the corrected numbers account for its errors."
+            "The labels are the attribute model's own predictions of the originals: numbers as "
+            "classified are agreement with these, and account for no error of the model."
         )
     elif baselines:
         lowest, highest = _extremes(baselines)
