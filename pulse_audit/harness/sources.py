@@ -12,7 +12,8 @@ guided.parquet
     face whose original the attribute model reads right. From the start of the draw it is searched
     once more toward the face's own group (``own``), without guidance but with the same choice of
     iterates (``placebo``), and toward a group that neither the face nor the output shows
-    (``wrong``).
+    (``wrong``). That is at most three times the steps of the draw, and the attribute model reads
+    every iterate.
 uninformative.parquet
     Searches for inputs with little or no information on the group: means of the evaluation faces
     of each group, these means with noise, and uniform greys.

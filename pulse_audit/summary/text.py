@@ -75,16 +75,22 @@ def sources(rows: Sequence[EstimateRow]) -> Iterator[str]:
         return
     preference, found, chance, incapacity = (whole[f"source_{name}"] for name in names)
     # Only what exceeds the search without guidance is preference.
-    shown = "is not shown"
-    if preference.low is not None and preference.low > 0:
-        shown = f"is at least {_points(preference.low)} points"
+    explained = "" if (preference.low or 0.0) > 0 else ", which chance can explain: it is not shown"
     yield (
         f"Of {preference.n_draws:,} draws of {preference.arm} whose original is read as its group, "
         f"{_percent(found)} were lost although guidance toward the group finds an image that fits; "
-        f"without guidance the same search finds {_percent(chance)}. Preference, what exceeds "
-        f"that, {shown}: {_points(preference.value)} points [{_ends(preference)}]. Incapacity "
-        f"(guidance finds none; an upper bound): {_percent(incapacity)}."
+        f"without guidance the same search finds {_percent(chance)}. Preference is what exceeds "
+        f"that: {100 * _value(preference):+.0f} points [{_ends(preference)}]{explained}. "
+        f"Incapacity (guidance finds none; an upper bound): {_percent(incapacity)}."
     )
+    # How easily guidance makes a face read as any group.
+    shown, wrong = whole.get("guided_shown"), whole.get("wrong_shown")
+    if shown is not None and wrong is not None:
+        yield (
+            f"Of the lost draws of {preference.arm}, guidance shows the face's own group in "
+            f"{_percent(shown)}, and in {_percent(wrong)} a wrong one, which neither the face nor "
+            "the output shows."
+        )
 
 
 def original_baseline(rows: Sequence[EstimateRow], grouping: str) -> Iterator[str]:

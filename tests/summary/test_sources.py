@@ -8,6 +8,7 @@ from pulse_audit import store
 from pulse_audit.fairness import sets
 from pulse_audit.fairness.sources import PARTS
 from pulse_audit.stats.intervals import wilson
+from pulse_audit.summary import text
 from pulse_audit.summary.sources import attributed, source_rows, ucpr_rows
 from pulse_audit.types import InputError
 
@@ -160,6 +161,22 @@ def test_where_no_draw_is_lost_there_are_no_searches_and_no_preference():
     preference = found(rows, "source_preference")
     assert preference.value == 0 and preference.low < 0 < preference.high
     assert not {row.metric for row in rows} & {"guided_shown", "placebo_shown", "wrong_shown"}
+
+
+def test_a_preference_that_chance_explains_is_not_said_to_be_shown(estimated):
+    (sentence, wrong) = text.sources(estimated)
+    assert "not shown" not in sentence
+    row = found(estimated, "source_preference")
+    assert f"Preference is what exceeds that: {100 * row.value:+.0f} points" in sentence
+    assert f"{100 * found(estimated, 'wrong_shown').value:.0f} %" in wrong
+    # with the placebo in the place of guidance
+    tables, samples, manifest = planted(0)
+    searches = tables["guided"]
+    placebo = searches[searches.search == "placebo"]
+    both = pd.concat([placebo.assign(search="own"), placebo])
+    rows = source_rows({**tables, "guided": both}, samples, manifest)
+    (sentence,) = text.sources(rows)
+    assert "+0 points" in sentence and sentence.count("not shown") == 1
 
 
 def test_of_two_groups_there_is_no_wrong_one_to_guide_to():
