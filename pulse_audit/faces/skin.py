@@ -139,7 +139,10 @@ class Skin:
         lab = to_lab(rgb)
         if is_greyscale(lab):
             return Unavailable(GREYSCALE)
-        return tone_of(self.colour + lab[self.pixels].mean(axis=0) - self.mean)
+        moved = self.colour + lab[self.pixels].mean(axis=0) - self.mean
+        # White and black are the ends of lightness.
+        moved[0] = np.clip(moved[0], 0, 100)
+        return tone_of(moved)
 
 
 def to_lab(rgb: NDArray[np.floating]) -> FloatArray:

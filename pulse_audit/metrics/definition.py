@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pulse_audit.types import AttributeCard, Direction, Metric, Unavailable
+from pulse_audit.types import AttributeCard, Direction, Estimate, Metric, Unavailable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,8 +72,9 @@ class MetricDefinition:
     if_empty: str = NOT_MEASURED
     #: Estimate from sums and counts of draws; default: their mean.
     statistic: Statistic | None = None
-    #: The least value that the quantity can have.
+    #: The least and the greatest value that the quantity can have.
     lower_bound: float = -np.inf
+    upper_bound: float = np.inf
 
     #: What it is computed from where it is measured on images: ``images`` (outputs beside
     #: originals), ``patches`` (by a model fitted on those of the originals), the ``attribute
@@ -110,6 +111,15 @@ class MetricDefinition:
     def values(self, samples: pd.DataFrame) -> FloatArray:
         """One number a draw, NaN where that draw was not measured."""
         return (self.from_samples or column(self.name))(samples)
+
+    def bounded(self, estimate: Estimate) -> Estimate:
+        """Clip an interval to the range of the quantity; where it was, the method says so."""
+        low, high = max(estimate.low, self.lower_bound), min(estimate.high, self.upper_bound)
+        if not (low > estimate.low or high < estimate.high):
+            return estimate
+        ends = (f"{end:g}" for end in (self.lower_bound, self.upper_bound) if np.isfinite(end))
+        method = f"{estimate.method}; clipped at {' and '.join(ends)}"
+        return replace(estimate, low=low, high=high, method=method)
 
     def missing(self, samples: pd.DataFrame, reasons: Mapping[str, str]) -> str | None:
         """Return why the metric cannot be taken from these samples, or None where it can."""

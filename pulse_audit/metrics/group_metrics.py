@@ -211,7 +211,14 @@ DERIVED_METRICS: Sequence[MetricDefinition] = (
         "neither",
         in_report=True,
     ),
-    _derived("entropy", "Entropy", "of the apparent group over a face's draws", "neither", "nats"),
+    _derived(
+        "entropy",
+        "Entropy",
+        "of the apparent group over a face's draws",
+        "neither",
+        "nats",
+        lower_bound=0.0,
+    ),
     # Fairness of sets of outputs, by divergence.
     *(
         _derived(f"{name}_{kind}", f"{title} {kind}", f"{divergence} {what}", "lower")

@@ -76,9 +76,17 @@ def _rate_of(
 
 
 def _tone(
-    quantity: str, title: str, unit: str, how: str = SAME_PIXELS, **more: Any
+    quantity: str,
+    title: str,
+    unit: str,
+    ends: tuple[float, float],
+    how: str = SAME_PIXELS,
+    **more: Any,
 ) -> tuple[MetricDefinition, ...]:
-    """Level of originals and of outputs, and shift, of a quantity of skin tone."""
+    """Level of originals and of outputs, and shift, of a quantity of skin tone.
+
+    ``ends`` are the least and the greatest value of the quantity.
+    """
     reads = (f"hr_{quantity}", f"sr_{quantity}")
     levels = [
         mean(
@@ -89,6 +97,8 @@ def _tone(
             unit=unit,
             reads=reads,
             if_empty=NO_SKIN,
+            lower_bound=ends[0],
+            upper_bound=ends[1],
             # A draw without both has no shift: adding 0 times the shift leaves it out here too.
             from_samples=lambda samples, side=side: (
                 numbers(samples, f"{side}_{quantity}") + 0.0 * shift(samples, quantity)
@@ -105,6 +115,8 @@ def _tone(
         reads=reads,
         if_empty=NO_SKIN,
         from_samples=lambda samples: shift(samples, quantity),
+        lower_bound=ends[0] - ends[1],
+        upper_bound=ends[1] - ends[0],
         in_report=True,
         **more,
     )
@@ -125,6 +137,7 @@ def _lpips(
         settings=lambda: {"heads": f"lpips {version('lpips')}, version 0.1 of the heads"},
         weights=weights,
         smallest=smallest,
+        lower_bound=0.0,
         **more,
     )
 
@@ -143,6 +156,7 @@ def _niqe(name: str, title: str, patch: int, **more: Any) -> MetricDefinition:
         settings=lambda: {"fitted_on": "the originals"},
         needs="37 sharp patches",
         smallest=2 * patch,
+        lower_bound=0.0,
         **more,
     )
 
@@ -219,6 +233,8 @@ DRAW_METRICS: Sequence[MetricDefinition] = (
         decimals=1,
         in_contract=True,
         from_samples=lambda samples: np.minimum(numbers(samples, "psnr"), PSNR_CEILING),
+        lower_bound=0.0,
+        upper_bound=PSNR_CEILING,
         terminal=("PSNR dB", 1),
         in_report=True,
     ),
@@ -230,6 +246,8 @@ DRAW_METRICS: Sequence[MetricDefinition] = (
         "pulse_audit.metrics.fidelity:ssim",
         in_contract=True,
         smallest=11,
+        lower_bound=-1.0,
+        upper_bound=1.0,
         terminal=("SSIM", 3),
         in_report=True,
     ),
@@ -241,6 +259,8 @@ DRAW_METRICS: Sequence[MetricDefinition] = (
         "pulse_audit.metrics.fidelity:ms_ssim",
         in_contract=True,
         smallest=161,
+        lower_bound=0.0,
+        upper_bound=1.0,
         in_report=True,
     ),
     _lpips("lpips", "LPIPS", "alex", "lpips-alexnet", 31, in_contract=True, in_report=True),
@@ -255,6 +275,7 @@ DRAW_METRICS: Sequence[MetricDefinition] = (
         decimals=4,
         in_contract=True,
         smallest=3,
+        lower_bound=0.0,
     ),
     # Whether the output still shows the person.
     measured(
@@ -266,6 +287,8 @@ DRAW_METRICS: Sequence[MetricDefinition] = (
         in_contract=True,
         measured_from="attribute features",
         needs="an attribute model with features",
+        lower_bound=-1.0,
+        upper_bound=1.0,
         in_report=True,
     ),
     measured(
@@ -274,6 +297,8 @@ DRAW_METRICS: Sequence[MetricDefinition] = (
         "similarity of output and original in a face recognition network",
         "higher",
         "pulse_audit.metrics.identity:cosines",
+        lower_bound=-1.0,
+        upper_bound=1.0,
         **_FACENET,
     ),
     share(
@@ -287,8 +312,8 @@ DRAW_METRICS: Sequence[MetricDefinition] = (
         **_FACENET,
     ),
     # Skin tone: levels of originals and outputs, and their differences.
-    *_tone("lightness", "Lightness", "L*", terminal=("L* shift", 1)),
-    *_tone("ita", "ITA", "°"),
+    *_tone("lightness", "Lightness", "L*", (0.0, 100.0), terminal=("L* shift", 1)),
+    *_tone("ita", "ITA", "°", (-90.0, 90.0)),
     mean(
         "hue_shift",
         "Hue shift",
@@ -298,6 +323,8 @@ DRAW_METRICS: Sequence[MetricDefinition] = (
         reads=("hr_hue", "sr_hue"),
         if_empty=NO_SKIN,
         from_samples=lambda samples: wrapped(shift(samples, "hue")),
+        lower_bound=-180.0,
+        upper_bound=180.0,
         in_report=True,
     ),
     mean(
@@ -311,10 +338,11 @@ DRAW_METRICS: Sequence[MetricDefinition] = (
         if_empty=NO_SKIN,
         from_samples=lambda samples: np.abs(shift(samples, "monk")),
         lower_bound=0.0,
+        upper_bound=9.0,
         in_report=True,
     ),
     # Apparent skin colour as in earlier work.
-    *_tone("apparent_lightness", "Apparent skin lightness", "L*", EACH_BY_ITSELF),
+    *_tone("apparent_lightness", "Apparent skin lightness", "L*", (0.0, 100.0), EACH_BY_ITSELF),
     mean(
         "apparent_hue_shift",
         "Apparent skin hue shift",
@@ -324,6 +352,8 @@ DRAW_METRICS: Sequence[MetricDefinition] = (
         reads=("hr_apparent_hue", "sr_apparent_hue"),
         if_empty=NO_SKIN,
         from_samples=lambda samples: wrapped(shift(samples, "apparent_hue")),
+        lower_bound=-180.0,
+        upper_bound=180.0,
         in_report=True,
     ),
     # The cost of the search.

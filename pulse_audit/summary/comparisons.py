@@ -27,6 +27,7 @@ from pulse_audit.summary.groups import (
     retention_columns,
 )
 from pulse_audit.summary.schema import ALL, Correction, Detail, EstimateRow, make_row
+from pulse_audit.types import Estimate
 
 CONFIDENCE = 0.95
 #: Not groups of people, but faces about which something is not known.
@@ -58,6 +59,10 @@ def group_comparisons(
         seed=subset.seed(seed, "parity", metric.name, grouping.name) % 2**32,
         confidence=CONFIDENCE,
     )
+    comparisons = {
+        statistic: replace(comparison, estimate=_in_range(comparison.estimate, statistic, metric))
+        for statistic, comparison in comparisons.items()
+    }
     # A gap comes with the difference that a sample of this size could have detected.
     size: Detail = {}
     if "max_gap" in comparisons:
@@ -65,6 +70,22 @@ def group_comparisons(
     yield from _comparison_rows(
         subset, metric.name, grouping.name, grouping.groups, comparisons, "raw", size
     )
+
+
+def _in_range(
+    estimate: Estimate, statistic: gaps.GroupStatistic, metric: MetricDefinition
+) -> Estimate:
+    """Clip the bounds of a comparison of groups to what the range of the metric allows."""
+    lower, upper = metric.lower_bound, metric.upper_bound
+    if metric.kind == "proportion":
+        lower, upper = 0.0, 1.0
+    ranges = {
+        "max_gap": (0.0, upper - lower),
+        "max_abs": (0.0, max(abs(lower), abs(upper))),
+        "worst_group": (lower, upper),
+    }
+    ends = ranges.get(statistic, (-np.inf, np.inf))
+    return replace(metric, lower_bound=ends[0], upper_bound=ends[1]).bounded(estimate)
 
 
 def sample_size(values: FloatArray, faces: IntArray, groups: IntArray, proportion: bool) -> Detail:

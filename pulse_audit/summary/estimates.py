@@ -234,7 +234,7 @@ def metric_rows(
                 numbers_inside, faces, seed=key, statistic=metric.statistic or bootstrap.mean
             )
             # Student's interval of a few faces may reach beyond the range of the quantity.
-            estimate = replace(estimate, low=max(estimate.low, metric.lower_bound))
+            estimate = metric.bounded(estimate)
             if metric.name == "psnr":
                 identical = int(np.isposinf(numbers(subset.samples, "psnr")[inside]).sum())
                 caveat = f"; {identical} identical images counted as {PSNR_CEILING:.0f} dB"

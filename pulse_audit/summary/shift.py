@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -16,6 +17,7 @@ from pulse_audit.fairness.hierarchical import hierarchical_shift
 from pulse_audit.fairness.pooling import partial_pooling
 from pulse_audit.fairness.sets import Joint, joint_shares
 from pulse_audit.fairness.shift import Draws
+from pulse_audit.metrics.registry import BY_NAME
 from pulse_audit.stats.intervals import IntArray, proportion_interval
 from pulse_audit.summary import comparisons
 from pulse_audit.summary.groups import JOIN, NONE, AttributeLabels, Grouping, Subset
@@ -93,10 +95,12 @@ def diversity_rows(
             continue
         # both need two draws of a face; entropy is bootstrapped over faces, flip rate is not
         key = subset.seed(seed, "entropy", grouping.name, group)
-        estimates = {
-            "flip_rate": shift.flip_rate(draws),
-            "entropy": shift.entropy(draws, seed=key),
-        }
+        entropy = shift.entropy(draws, seed=key)
+        if isinstance(entropy, Estimate):
+            # no more than that of even groups, but for what the estimator adds on few draws
+            most = max(math.log(draws.k), entropy.value)
+            entropy = replace(BY_NAME["entropy"], upper_bound=most).bounded(entropy)
+        estimates = {"flip_rate": shift.flip_rate(draws), "entropy": entropy}
         for metric, estimate in estimates.items():
             detail: Detail = {"attribute": labels.attribute}
             yield make_row(subset.key, metric, grouping.name, group, estimate, detail=detail)

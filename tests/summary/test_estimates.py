@@ -6,10 +6,10 @@ import pytest
 from numpy.testing import assert_allclose
 
 from pulse_audit import store
-from pulse_audit.metrics.registry import SAMPLE_METRICS, metrics_of_run
+from pulse_audit.metrics.registry import BY_NAME, SAMPLE_METRICS, metrics_of_run
 from pulse_audit.stats.intervals import intraclass_correlation, proportion_interval, wilson
 from pulse_audit.summary import summarise
-from pulse_audit.types import InputError
+from pulse_audit.types import Estimate, InputError
 
 RACES = ["White", "Black", "Indian"]
 
@@ -284,3 +284,33 @@ def test_columns_of_plug_in_metrics_are_means_like_any_other():
 def test_metrics_of_the_contract_are_not_taken_twice():
     named = manifest(metrics={"psnr": {"columns": ["psnr"]}})
     assert metrics_of_run(named.metrics) == [*SAMPLE_METRICS]
+
+
+@pytest.mark.parametrize("n_faces", [6, 12])
+def test_intervals_of_bounded_metrics_stay_inside_their_bounds(n_faces):
+    """Two faces a group, or four, and values near both ends."""
+    frame, rng = samples(n_faces, 2, arms=["pulse:g"]), np.random.default_rng(3)
+    sign = rng.choice([-1, 1], len(frame))
+    frame["ssim"] = sign * rng.uniform(0.7, 1.0, len(frame))
+    frame["sr_lightness"] = 50.0 + sign * rng.uniform(40, 50, len(frame))
+    frame["hr_lightness"] = 50.0
+    clipped = 0
+    for row in summarise(manifest(), frame).estimates:
+        metric = BY_NAME[row.metric]
+        if row.statistic == "value" and metric.kind == "mean" and row.low is not None:
+            assert metric.lower_bound <= row.low <= row.high <= metric.upper_bound, row
+        if row.metric == "ssim" and row.statistic == "max_gap":
+            assert 0 <= row.low <= row.high <= 2
+        clipped += "clipped at -1 and 1" in row.method
+    assert clipped >= 3
+
+
+def test_an_interval_inside_the_bounds_says_nothing_of_them():
+    inside = Estimate(0.5, 0.1, 0.9, 4, 8, "BCa")
+    assert BY_NAME["ssim"].bounded(inside) is inside
+    outside = BY_NAME["ssim"].bounded(Estimate(0.5, -1.5, 2.4, 2, 4, "t"))
+    assert (outside.low, outside.high, outside.method) == (-1.0, 1.0, "t; clipped at -1 and 1")
+    positive = BY_NAME["downscale_error"].bounded(Estimate(0.1, -0.2, 5.0, 2, 4, "t"))
+    assert (positive.low, positive.high, positive.method) == (0.0, 5.0, "t; clipped at 0")
+    nothing = Estimate(0.5, float("nan"), float("nan"), 1, 2, "one face")
+    assert BY_NAME["ssim"].bounded(nothing) is nothing

@@ -263,6 +263,14 @@ def test_diversity_is_given_for_every_group_and_missing_at_one_draw(
     assert row.value is None and "at least two" in row.method
 
 
+def test_entropy_is_no_more_than_that_of_even_groups(apparent_manifest, apparent_samples):
+    made = summarise(apparent_manifest(), apparent_samples(2, 5, arms=("pulse:g",), seed=1))
+    found = [r for r in made.estimates if r.metric == "entropy" and r.high is not None]
+    assert all(0 <= r.low <= r.value <= r.high <= max(r.value, np.log(6)) for r in found)
+    by_race = [r for r in found if r.group_by == "race"]
+    assert any(r.high == pytest.approx(np.log(3)) and "clipped" in r.method for r in by_race)
+
+
 def test_skin_tone_is_compared_with_the_class_measured_on_the_output(summary):
     # White faces are intermediate, all others brown: .5 and .1 of these become White
     found = {(r.group, r.to_group): r.value for r in rows(summary, "shift", group_by="skin_tone")}
