@@ -189,7 +189,8 @@ class Upsampled:
 
     ``image`` is (3, H, W) in [0, 1] or None; ``downscale_error`` is the MSE between DS(image) and
     the LR input on the [0, 1] scale; ``steps`` counts optimisation steps, ``seconds`` is the
-    image's share of the wall time.
+    image's share of the wall time. Planted arms say whose photo the image is: ``planted_from`` is
+    the face, ``planted_group`` its labelled group; other arms leave both None.
     """
 
     image: Tensor | None
@@ -199,6 +200,8 @@ class Upsampled:
     seconds: float
     status: Status
     reason: str | None = None
+    planted_from: str | None = None
+    planted_group: str | None = None
 
 
 class Upsampler(Protocol):

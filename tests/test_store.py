@@ -439,3 +439,34 @@ def test_any_manifest_opens_or_costs_one_line(tmp_path: Path, entry: str, value:
         assert store.open_run(tmp_path).samples().empty
     except InputError as error:
         assert str(error).startswith(str(tmp_path)) and "\n" not in str(error)
+
+
+PLANTED = {"kind": "planted", "groups": ["White", "Black"], "matrix": [[0.5, 0.5], [0, 1]]}
+
+
+def test_the_donor_of_a_planted_output_is_stored(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    content = manifest(arms={"bicubic": PLANTED})
+    run = store.create_run(tmp_path / "run", store.check_manifest(content))
+    run.write_unit("u00000", [row(planted_from="val/9.jpg", planted_group="Black")])
+    assert store.open_run(run.path).samples().planted_from.tolist() == ["val/9.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("arm", "donor", "group", "problem"),
+    [
+        (PLANTED, "val/1.jpg", "Black", "planted_from.*of the run itself"),
+        (PLANTED, "val/9.jpg", "Indian", "planted_group"),
+        (PLANTED, "val/9.jpg", None, "planted_group"),
+        ({"kind": "interpolation"}, "val/9.jpg", "Black", "planted_group"),
+        (PLANTED | {"matrix": [[1]]}, "val/9.jpg", "Black", "planted_group"),
+    ],
+)
+def test_a_donor_that_no_planted_arm_can_have_costs_one_line(
+    tmp_path: Path, arm: dict[str, Any], donor: str, group: str | None, problem: str
+) -> None:
+    (tmp_path / "run").mkdir()
+    run = store.create_run(tmp_path / "run", store.check_manifest(manifest(arms={"bicubic": arm})))
+    run.write_unit("u00000", [row(planted_from=donor, planted_group=group)])
+    with pytest.raises(InputError, match=problem):
+        store.open_run(run.path).samples()

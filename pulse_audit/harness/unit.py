@@ -100,6 +100,8 @@ class UnitRunner:
                     "image": image,
                     "hr_aligned": self.photos.original(draw.face_id).aligned,
                     "reason": result.reason,
+                    "planted_from": result.planted_from,
+                    "planted_group": result.planted_group,
                     **originals[i].columns("hr", self._suite.columns),
                     **(sr.columns("sr", self._suite.columns) if sr is not None else {}),
                     **{f"label_{attribute}": word for attribute, word in labels.items()},

@@ -184,6 +184,13 @@ DERIVED_METRICS: Sequence[MetricDefinition] = (
         "neither",
     ),
     _derived_share(
+        "planted_shift",
+        "Planted shift",
+        "share of a group's draws for which a planted arm returned a face labelled as this group: "
+        "what a correct audit should find in the shift matrix",
+        "neither",
+    ),
+    _derived_share(
         "output_share",
         "Share of outputs",
         "share of all draws whose output has this apparent group; of the originals: the same",

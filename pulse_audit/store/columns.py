@@ -51,6 +51,8 @@ COLUMNS: Mapping[str, pa.DataType] = {
     "hr_apparent_hue": _FLOAT,
     "sr_apparent_hue": _FLOAT,
     "reason": _TEXT,
+    "planted_from": _TEXT,
+    "planted_group": _TEXT,
 }
 #: Why a column can be empty after a run: as its metrics say, and for columns of no metric.
 IF_EMPTY: Mapping[str, str] = {
@@ -58,6 +60,7 @@ IF_EMPTY: Mapping[str, str] = {
     "hr_aligned": "the faces came in the run's crop, so none was aligned",
     "image": "images were not kept (--keep-images none)",
     "reason": "no draw needed one",
+    **dict.fromkeys(("planted_from", "planted_group"), "only planted arms return another face"),
 }
 
 _TONE = {"lightness": _FLOAT, "ita": _FLOAT}

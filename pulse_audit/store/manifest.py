@@ -5,7 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from pulse_audit.documents import read_json
 from pulse_audit.types import InputError
@@ -104,6 +111,20 @@ class SkippedEntry(_Entry):
     reason: str = ""
 
 
+class PlantedTruth(_Entry):
+    """What a planted arm was told: P(group returned | group of the face), (k, k)."""
+
+    groups: list[str]
+    matrix: list[list[Annotated[float, Field(ge=0, le=1)]]]
+
+    @model_validator(mode="after")
+    def _square(self) -> PlantedTruth:
+        k = len(self.groups)
+        if len(set(self.groups)) < k or [len(row) for row in self.matrix] != [k] * k:
+            raise ValueError("the planted matrix is not one over its groups")
+        return self
+
+
 class ArmEntry(_Entry):
     """One arm: its kind, settings, weights, and what must be known about it."""
 
@@ -111,6 +132,16 @@ class ArmEntry(_Entry):
     promises_feasibility: bool | None = None
     caveats: list[str] | None = None
     notes: list[str] = []
+
+    @property
+    def truth(self) -> PlantedTruth | None:
+        """The matrix of a planted arm; None for other arms, and where none is recorded."""
+        if self.kind != "planted":
+            return None
+        try:
+            return PlantedTruth.model_validate(self.as_dict())
+        except ValidationError:
+            return None
 
 
 class WorkUnit(_Entry):

@@ -158,8 +158,10 @@ class Run:
         }
         for name, known in (self.manifest.attributes or _NO_MODEL).vocabulary.items():
             words |= {f"{side}_{name}{end}": known for side in ("hr", "sr") for end in ("", "_p")}
+        truth, faces = self.manifest.arms[unit.arm].truth, [face.id for face in self.manifest.faces]
+        words["planted_group"] = truth.groups if truth else []
         path = self._shard(unit.id)
-        return read_shard(self._checked(unit.id, path), path, unit, self.schema, words)
+        return read_shard(self._checked(unit.id, path), path, unit, self.schema, words, faces)
 
     def _checked(self, unit: str, path: Path) -> bytes:
         """Bytes of a file of a unit; InputError if they do not match its checksum."""

@@ -5,7 +5,7 @@ A checksum says that a file was not damaged, and nothing of who made it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -48,7 +48,12 @@ def as_parquet(table: pa.Table) -> bytes:
 
 
 def read_shard(
-    data: bytes, path: Path, unit: WorkUnit, schema: pa.Schema, words: Mapping[str, Sequence[str]]
+    data: bytes,
+    path: Path,
+    unit: WorkUnit,
+    schema: pa.Schema,
+    words: Mapping[str, Sequence[str]],
+    faces: Collection[str] = (),
 ) -> pa.Table:
     """Read the rows of a work unit, and check that they are those that were planned.
 
@@ -63,6 +68,8 @@ def read_shard(
         Columns of the run; those that the shard lacks are null.
     words : mapping of str to sequence of str
         Vocabulary of each text column that has one; ``_p`` columns hold a number for each word.
+    faces : collection of str
+        The run's own faces, which a planted arm never returns.
 
     Raises
     ------
@@ -86,6 +93,12 @@ def read_shard(
             raise _damaged(path, f"column {name!r} is not that of the manifest")
     if table["status"].null_count:
         raise _damaged(path, "column 'status' holds no status")
+    # The donor of a planted output is another face than the run's own, and of a known group.
+    donors, groups = table["planted_from"], table["planted_group"]
+    if not pc.all(pc.equal(pc.is_null(donors), pc.is_null(groups))).as_py():
+        raise _damaged(path, "column 'planted_group' is not that of 'planted_from'")
+    if not {*faces}.isdisjoint(donors.to_pylist()):
+        raise _damaged(path, "column 'planted_from' holds a face of the run itself")
     return table
 
 

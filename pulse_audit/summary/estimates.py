@@ -139,6 +139,9 @@ def summarise(
     corrections = shift.corrections(subsets, groupings, seed)
     for subset in subsets:
         rows += subset_rows(subset, metrics, groupings, corrections, seed)
+        arm = manifest.arms.get(subset.key.arm)
+        if arm is not None and arm.truth is not None and len(groupings) > 1:
+            rows += shift.planted_rows(subset, groupings[1], arm.truth)
         if not isinstance(aligned, Unavailable):
             rows += [
                 row for grouping in groupings for row in distance_rows(subset, grouping, aligned)

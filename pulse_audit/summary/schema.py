@@ -45,7 +45,8 @@ class EstimateRow(BaseModel):
     measured, ``low`` and ``high`` also where no interval exists; ``method`` then says why.
 
     ``to_group`` is the apparent group of the output in the metrics ``shift`` (the last one may be
-    ``not classified``) and ``net_flow`` (null there: a group's gain from all others).
+    ``not classified``) and ``net_flow`` (null there: a group's gain from all others), and the
+    labelled group of the face returned in ``planted_shift``.
 
     ``correction``: ``corrected`` for the errors of the attribute model; ``original_baseline`` is
     what the originals themselves, as perfect outputs, would score.
@@ -60,7 +61,8 @@ class EstimateRow(BaseModel):
     the ``grade`` of a correction, the ``half_width`` to which retention is known with it, whose
     ``confusion`` it inverts (``run``, ``card``, ``run and card``), its ``em`` point estimate, the
     ``shrunk`` share of partial pooling, the ``detectable`` difference (``detectable_as`` a
-    fall, a rise or either) and ``faces_needed``, the names of the groups compared.
+    fall, a rise or either) and ``faces_needed``, the names of the groups compared,
+    the ``planted`` probability of a cell.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

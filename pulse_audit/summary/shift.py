@@ -19,13 +19,16 @@ from pulse_audit.fairness.sets import Joint, joint_shares
 from pulse_audit.fairness.shift import Draws
 from pulse_audit.metrics.registry import BY_NAME
 from pulse_audit.stats.intervals import IntArray, proportion_interval
+from pulse_audit.store.manifest import PlantedTruth
 from pulse_audit.summary import comparisons
-from pulse_audit.summary.groups import JOIN, NONE, AttributeLabels, Grouping, Subset
+from pulse_audit.summary.groups import JOIN, NONE, AttributeLabels, Grouping, Subset, group_numbers
 from pulse_audit.summary.schema import ALL, Correction, Detail, EstimateRow, SubsetKey, make_row
 from pulse_audit.types import Estimate, Unavailable
 
 #: Column of the shift matrix for outputs without an apparent group.
 NOT_CLASSIFIED = "not classified"
+#: Method of shares that are known.
+COUNTED = "counted from the labels of the faces returned: no interval"
 #: Bootstrap replicates of corrections, and of set fairness.
 CORRECTION_REPLICATES, SET_REPLICATES = 1000, 500
 
@@ -192,6 +195,36 @@ def _original_draws(subset: Subset, labels: AttributeLabels) -> Draws | None:
     return shift.original_baseline(
         subset.faces[labelled], labels.truth[rows], labels.original[rows], len(labels.groups)
     )
+
+
+def planted_rows(subset: Subset, grouping: Grouping, truth: PlantedTruth) -> Iterator[EstimateRow]:
+    """Matrix that a planted arm realised, counted from the labels of the faces it returned.
+
+    ``grouping`` is the run's first, over whose groups the matrix was planted; the probabilities
+    that the arm was given are in the detail ``planted``.
+    """
+    if "planted_group" not in subset.samples:
+        return
+    returned = group_numbers(subset.samples["planted_group"], truth.groups)
+    of_draw = grouping.of_draw[subset.rows]
+    for number, group in enumerate(grouping.groups):
+        inside = (of_draw == number) & (returned != NONE)
+        if group not in truth.groups or not inside.any():
+            continue
+        planted = truth.matrix[truth.groups.index(group)]
+        n_faces, n_draws = len(np.unique(subset.faces[inside])), int(inside.sum())
+        counts = np.bincount(returned[inside], minlength=len(truth.groups))
+        for to_group, count, probability in zip(truth.groups, counts, planted, strict=True):
+            share = Estimate(count / n_draws, math.nan, math.nan, n_faces, n_draws, COUNTED)
+            yield make_row(
+                subset.key,
+                "planted_shift",
+                grouping.name,
+                group,
+                share,
+                to_group=to_group,
+                detail={"planted": probability},
+            )
 
 
 def net_flow_rows(

@@ -154,6 +154,7 @@ class Planted:
         self._matrix, self._group_of, self._prepare = matrix, group_of, prepare
         self._rows = {group: i for i, group in enumerate(matrix.groups)}
         self._pool = {group: sorted(pool.get(group, ())) for group in matrix.groups}
+        self._group = {face: group for group, faces in self._pool.items() for face in faces}
         for group, share in zip(matrix.groups, matrix.probabilities.sum(axis=0), strict=True):
             if share > 0 and not self._pool[group]:
                 raise InputError(
@@ -167,8 +168,8 @@ class Planted:
         for request in requests:
             started = time.perf_counter()
             # The first candidate whose photo can be read.
-            prepared = (self._prepare(face_id) for face_id in self.candidates(request))
-            image = next((image for image in prepared if image is not None), None)
+            prepared = ((face_id, self._prepare(face_id)) for face_id in self.candidates(request))
+            donor, image = next((pair for pair in prepared if pair[1] is not None), ("", None))
             if image is None:
                 reason = "no photo of the group drawn can be read"
                 answers.append(Upsampled(None, None, None, 0, 0.0, Status.ERROR, reason))
@@ -177,7 +178,18 @@ class Planted:
             small = degradation.downscale(image[None])[0]
             error = float((small - request.lr).double().square().mean())
             seconds = time.perf_counter() - started
-            answers.append(Upsampled(image, error, None, 0, seconds, Status.OK))
+            answers.append(
+                Upsampled(
+                    image,
+                    error,
+                    None,
+                    0,
+                    seconds,
+                    Status.OK,
+                    planted_from=donor,
+                    planted_group=self._group[donor],
+                )
+            )
         return answers
 
     def candidates(self, request: Request) -> list[str]:

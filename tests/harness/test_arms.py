@@ -12,7 +12,9 @@ from pulse_audit.degrade.degradation import DegradationModel
 from pulse_audit.harness.arms import default_scale
 from pulse_audit.harness.photos import FacePreparer
 from pulse_audit.harness.plan import Plan, plan_audit
+from pulse_audit.harness.run import run_audit
 from pulse_audit.harness.spec import make_spec
+from pulse_audit.summary import read
 from pulse_audit.types import Draw, InputError, Request, Status
 
 RACES = (
@@ -42,8 +44,10 @@ def values(root: Path, matrix: Path, **changes: object) -> dict[str, object]:
     } | changes  # fmt: skip
 
 
-def answers(root: Path, matrix: Path, seed: int = 0) -> tuple[Plan, list[Tensor]]:
-    """A plan, and what its planted arm answers to three draws of each of its faces."""
+def answers(
+    root: Path, matrix: Path, seed: int = 0
+) -> tuple[Plan, list[Tensor], list[tuple[str, str]]]:
+    """A plan, and images and donors of its planted arm for three draws of each of its faces."""
     plan = plan_audit(make_spec(values(root, matrix, seed=seed)))
     requests = [
         Request(torch.zeros(3, 4, 4), face.id, face.labels, Draw(face.id, "clean", 8, i).seed(seed))
@@ -52,22 +56,24 @@ def answers(root: Path, matrix: Path, seed: int = 0) -> tuple[Plan, list[Tensor]
     ]
     answered = plan.arms["planted:turned"](requests, DegradationModel("clean", 8))
     assert all(one.status is Status.OK for one in answered)
-    return plan, [one.image for one in answered]
+    donors = [(one.planted_from, one.planted_group) for one in answered]
+    return plan, [one.image for one in answered], donors
 
 
 def test_outputs_are_prepared_faces_of_the_planted_group_and_never_the_run_s_own(
     fairface_root: Path, matrix: Path
 ) -> None:
-    plan, images = answers(fairface_root, matrix)
+    plan, images, donors = answers(fairface_root, matrix)
     faces = read_faces(load_registry().get("fairface"), fairface_root, "val").faces
     preparer = FacePreparer(32, "fairface-0.25", False, torch.device("cpu"))
     prepare = preparer.prepare_by_id(faces)
     free = {face.id: face for face in faces if face.id not in plan.faces}
     inputs = [face for face in plan.faces.values() for _ in range(3)]
-    for image, given in zip(images, inputs, strict=True):
+    for image, given, donor in zip(images, inputs, donors, strict=True):
         shown = [face for i, face in free.items() if torch.equal(prepare(i), image)]
         wanted = "Black" if given.labels["race"] == "White" else "White"
         assert [face.labels["race"] for face in shown] == [wanted]
+        assert donor == (shown[0].id, wanted)
 
 
 def test_the_run_s_seed_decides_which_faces(fairface_root: Path, matrix: Path) -> None:
@@ -83,6 +89,34 @@ def test_matrix_and_folds_reach_the_manifest(fairface_root: Path, matrix: Path) 
     assert list(manifest.arms) == ["bicubic", "planted:turned"]
     assert arm["file_sha256"] == arm["matrix_sha256"]
     assert arm["folds"]["outputs"] == dict.fromkeys(RACES, 2)
+    truth = manifest.arms["planted:turned"].truth
+    assert truth.groups == list(RACES) and truth.matrix[0][1] == truth.matrix[1][0] == 1
+    assert manifest.arms["bicubic"].truth is None
+
+
+def test_a_run_records_the_donors_and_counts_what_was_planted(
+    fairface_root: Path, matrix: Path, tmp_path: Path
+) -> None:
+    run = run_audit(
+        make_spec(values(fairface_root, matrix, keep_images="none", attributes="none")),
+        tmp_path / "out",
+    )
+    rows, own = run.samples(), {face.id for face in run.manifest.faces}
+    planted, other = rows[rows.arm == "planted:turned"], rows[rows.arm == "bicubic"]
+    assert other[["planted_from", "planted_group"]].isna().all(axis=None)
+    assert planted.planted_from.notna().all() and not own & set(planted.planted_from)
+    labels = {f.id: f.labels["race"] for f in read_faces(load_registry().get("fairface"),
+                                                         fairface_root, "val").faces}  # fmt: skip
+    assert (planted.planted_from.map(labels) == planted.planted_group).all()
+    cells = {
+        (row.group, row.to_group): row
+        for row in read(run.path).estimates
+        if row.metric == "planted_shift" and row.arm == "planted:turned"
+    }
+    assert len(cells) == 7 * 7
+    assert cells["White", "Black"].value == cells["Indian", "White"].value == 1
+    assert cells["White", "Black"].detail == {"planted": 1} and cells["White", "White"].value == 0
+    assert cells["Black", "White"].n_faces == 2 and cells["Black", "White"].low is None
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,8 @@ def test_an_unreadable_photo_is_replaced_by_the_next_of_its_group(tmp_path: Path
     degradation = DegradationModel("clean", 4, "area")
     read, unread = arm([request("White", 1), request("Black", 1)], degradation)
     assert shown([read.image]) == ["White-3"]
+    assert (read.planted_from, read.planted_group) == ("White-3", "White")
+    assert unread.planted_from is None
     assert unread.status is Status.ERROR and unread.image is None and unread.reason
 
 
