@@ -270,8 +270,10 @@ class AttributeCard:
     ``vocabulary`` maps each attribute to its words, in the order of the probabilities.
     ``confusion`` maps an attribute to counts of held-out faces: row the group that people gave,
     column the group the model gave, both in the order of ``vocabulary``; empty where the model
-    came without. ``resolution`` and ``crop`` are those of the images it was made for; it takes any
-    and resizes. ``feature_dim`` is None where the model gives no features.
+    came without. Its further entries are of groupings: ``groupings`` maps each to its groups, in
+    order, and these to their words, whose probabilities are summed. ``resolution`` and ``crop``
+    are those of the images it was made for; it takes any and resizes. ``feature_dim`` is None
+    where the model gives no features.
     """
 
     name: str
@@ -283,6 +285,7 @@ class AttributeCard:
     licence: str | None = None
     sha256: str | None = None
     confusion: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
+    groupings: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:

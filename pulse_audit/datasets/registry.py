@@ -137,6 +137,9 @@ class DatasetCard(CardPart):
     vocabulary: dict[Column, tuple[Word, ...]]
     #: Coarser groupings, by name: label columns made from others.
     derived: dict[PlainName, DerivedGrouping] = {}
+    #: Label column -> those of its words that attribute models have under other names or as several
+    #: words, whose probabilities are then summed; no word where no model can predict a group.
+    model_words: dict[Column, dict[Word, tuple[Word, ...]]] = {}
     #: Columns that some copies lack.
     optional: tuple[Column, ...] = ()
     #: Where the data hold class ids in place of words: the words in the order of the ids.
@@ -201,6 +204,24 @@ class DatasetCard(CardPart):
                     f"derived {name!r} is from {derived.source!r}, which has no words in vocabulary"
                 )
             derived.check(name, words)
+        return self
+
+    @model_validator(mode="after")
+    def _model_words_fit(self) -> Self:
+        for column, of_word in self.model_words.items():
+            # Words of a column of the user's own CSV, or of an open one, are not known here.
+            words = self.vocabulary.get(column, ())
+            if column not in self.vocabulary and not self.open_vocabulary:
+                raise ValueError(f"model_words names {column!r}, which is no label column")
+            for word in of_word if words else ():
+                if word not in words:
+                    raise ValueError(
+                        f"model_words of {column!r} names {word!r}{nearest(word, words)}"
+                    )
+            mapped = [part for parts in of_word.values() for part in parts]
+            twice = next((part for part in mapped if mapped.count(part) > 1), None)
+            if twice is not None:
+                raise ValueError(f"model_words of {column!r} names {twice!r} twice")
         return self
 
     @model_validator(mode="after")

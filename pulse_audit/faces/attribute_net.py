@@ -231,6 +231,10 @@ def load_attribute_net(path: Path) -> ShippedAttributes:
             licence=stored.get("licence"),
             sha256=str(content["sha256"]),
             confusion=confusion_at.get(native, {}),
+            groupings={
+                name: {group: tuple(map(str, words)) for group, words in groups.items()}
+                for name, groups in stored.get("held_out_groups", {}).items()
+            },
             notes=tuple(map(str, stored.get("notes", ()))),
         )
         temperatures = {name: float(stored["temperatures"][name]) for name in network.vocabulary}

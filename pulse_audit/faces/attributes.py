@@ -84,6 +84,15 @@ def check_card(card: AttributeCard) -> None:
             counts = all(isinstance(c, int) and c >= 0 for row in table for c in row)
             if [len(row) for row in table] != [k] * k or not counts:
                 raise InputError(f"{where}: its confusion matrix has to be {k} x {k} counts")
+    for name, groups in card.groupings.items():
+        # Counts of every group, which share out the words of one attribute.
+        counted = [len(row) for row in card.confusion.get(name, ())] == [len(groups)] * len(groups)
+        parts = sorted(word for words in groups.values() for word in words)
+        if not counted or parts not in [sorted(words) for words in card.vocabulary.values()]:
+            raise InputError(
+                f"attribute model {card.name}: grouping {name!r} needs counts of its groups, and "
+                "groups that share out the words of one attribute"
+            )
     if card.crop not in CROPS:
         raise InputError(
             f"attribute model {card.name}: unknown crop {card.crop!r}{nearest(card.crop, CROPS)}"
@@ -171,25 +180,29 @@ class Column:
     def confusion(self, card: AttributeCard) -> NDArray[np.int64] | None:
         """Held-out counts of the card (k, k) in the order of the words, or None.
 
-        Those of a derived column have to be on the card under its own name: the group of the
-        largest summed probability is not always that of the likeliest class, so summed cells would
-        be the confusion of another rule.
+        Those of summed classes have to be on the card as a grouping of the same classes, under any
+        name: the group of the largest summed probability is not always that of the likeliest
+        class, so summed cells would be the confusion of another rule.
         """
-        if self.derived:
-            own = card.confusion.get(self.name)
-            return None if own is None or len(own) != len(self.words) else np.asarray(own)
-        counts = card.confusion.get(self.attribute)
-        if counts is None:
+        vocabulary = card.vocabulary.get(self.attribute, ())
+        single = {self.attribute: {word: (word,) for word in vocabulary}}
+        if len(vocabulary) != sum(map(len, self.members)):
             return None
-        # Rows and columns from the model's order of words to this column's.
-        order = [classes[0] for classes in self.members]
-        return np.asarray(counts, dtype=np.int64)[np.ix_(order, order)]
+        own = [frozenset(vocabulary[index] for index in classes) for classes in self.members]
+        for name, groups in {**single, **card.groupings}.items():
+            theirs = [frozenset(words) for words in groups.values()]
+            if name in card.confusion and set(theirs) == set(own):
+                # Rows and columns from the card's order of groups to this column's.
+                order = [theirs.index(classes) for classes in own]
+                return np.asarray(card.confusion[name], dtype=np.int64)[np.ix_(order, order)]
+        return None
 
 
 def columns(
     vocabulary: Mapping[str, Sequence[str]],
     labels: Mapping[str, Sequence[str]],
     derived: Mapping[str, tuple[str, Mapping[str, str]]] | None = None,
+    model_words: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
 ) -> tuple[list[Column], dict[str, str]]:
     """Say which columns a model's answers fill for a data set.
 
@@ -201,33 +214,46 @@ def columns(
         The data set's, derived groupings included (``FaceIndex.vocabulary``).
     derived : mapping, optional
         Grouping -> (the label column it is made from, word of that column -> group).
+    model_words : mapping, optional
+        Label column -> its words that a model has under other names: each with the model's words
+        that it is made of, none where no model predicts it (``DatasetCard.model_words``).
 
     Returns
     -------
     columns : list of Column
         An attribute that the data set labels with the same words, upper and lower case alike, in
         any order (or with some of them, where it has no others): in the data set's words, under
-        the data set's name; the groupings derived from it; and attributes that it does not label,
-        in the model's words.
+        the data set's name; likewise one whose words ``model_words`` maps, with their
+        probabilities summed; the groupings derived from these; and attributes that it does not
+        label, in the model's words.
     unavailable : dict of str to str
         Attribute -> why it fills no column: the data set labels it in other words.
     """
     filled: list[Column] = []
     unavailable: dict[str, str] = {}
     for attribute, words in vocabulary.items():
+        # The label column with just these words, or else one whose words are mapped to them.
         name = _label_column(attribute, words, labels)
+        exact = {} if name is None else {name: _members(words, labels[name], {})}
+        candidates = exact or {
+            label: _members(words, labels.get(label, ()), of_word)
+            for label, of_word in (model_words or {}).items()
+        }
+        fitting = {label: found for label, found in candidates.items() if found}
+        name = attribute if attribute in fitting else next(iter(fitting), None)
         if name is not None and name not in [column.name for column in filled]:
+            members = fitting[name]
             # In the data set's words and order; words of the model that it lacks come last.
-            place = {word.casefold(): i for i, word in enumerate(words)}
-            order = [place[word.casefold()] for word in labels[name]]
-            rest = [i for i in range(len(words)) if i not in order]
-            named = (*labels[name], *(words[i] for i in rest))
-            classes = tuple((i,) for i in order + rest)
-            filled.append(Column(name, attribute, named, classes, labelled=True))
+            used = {index for classes in members.values() for index in classes}
+            members |= {word: (i,) for i, word in enumerate(words) if i not in used}
+            column = Column(name, attribute, tuple(members), tuple(members.values()), labelled=True)
+            filled.append(column)
         elif attribute in labels:
+            known = {word.casefold() for word in words}
+            foreign = [word for word in labels[attribute] if word.casefold() not in known]
             unavailable[attribute] = (
-                f"the data set's words are {', '.join(labels[attribute])}, "
-                f"the model's {', '.join(words)}"
+                f"the attribute model has no word for {', '.join(foreign or labels[attribute])} "
+                f"(its words: {', '.join(words)}) and datasets.yaml maps none (model_words)"
             )
         else:
             alone = tuple((i,) for i in range(len(words)))
@@ -239,14 +265,39 @@ def columns(
         # A model may predict the groups themselves; that column is there already.
         if name in sources or source not in sources or name not in labels:
             continue
-        groups: dict[str, tuple[int, ...]] = dict.fromkeys(labels[name], ())
+        # A group with a word that no model predicts cannot be told from the others.
+        lost = set(labels[source]) - set(sources[source].words)
+        if mixed := sorted(group for word in lost if (group := group_of[word]) not in lost):
+            unavailable[name] = f"{mixed[0]} has a word of {source} that the model does not predict"
+            continue
+        groups: dict[str, tuple[int, ...]]
+        groups = {group: () for group in labels[name] if group not in lost}
         for word, indices in zip(sources[source].words, sources[source].members, strict=True):
             # A word without a group, which no face has, stays as it is.
             group = group_of.get(word, word)
             groups[group] = groups.get(group, ()) + indices
-        attribute, members = sources[source].attribute, tuple(groups.values())
-        filled.append(Column(name, attribute, tuple(groups), members, labelled=True))
+        attribute, classes = sources[source].attribute, tuple(groups.values())
+        filled.append(Column(name, attribute, tuple(groups), classes, labelled=True))
     return filled, unavailable
+
+
+def _members(
+    words: Sequence[str], labels: Sequence[str], of_word: Mapping[str, Sequence[str]]
+) -> dict[str, tuple[int, ...]] | None:
+    """Each label's classes of a model: of the same word, else of the words that it is mapped to.
+
+    Labels mapped to no word are left out. None where another has no class, or a class is in two.
+    """
+    place = {word.casefold(): i for i, word in enumerate(words)}
+    members: dict[str, tuple[int, ...]] = {}
+    for label in labels:
+        parts = [label] if label.casefold() in place else of_word.get(label)
+        if parts is None or any(part.casefold() not in place for part in parts):
+            return None
+        if parts:
+            members[label] = tuple(place[part.casefold()] for part in parts)
+    used = [index for classes in members.values() for index in classes]
+    return members if members and len(set(used)) == len(used) else None
 
 
 def _label_column(

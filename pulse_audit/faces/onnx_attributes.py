@@ -96,6 +96,7 @@ class OnnxDescription(BaseModel):
     licence: Word | None = None
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     confusion: dict[Word, tuple[tuple[NonNegativeInt, ...], ...]] = {}
+    groupings: dict[Word, dict[Word, tuple[Word, ...]]] = {}
     notes: tuple[Word, ...] = ()
 
 
@@ -147,6 +148,7 @@ class OnnxAttributes:
             licence=description.licence,
             sha256=sha256(data),
             confusion=description.confusion,
+            groupings=description.groupings,
             notes=(*description.notes, "an ONNX model: no gradients, so guidance cannot use it"),
         )
         try:

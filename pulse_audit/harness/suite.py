@@ -58,6 +58,11 @@ class MetricSuite:
             "card": card.as_dict(),
             "vocabulary": {column.name: list(column.words) for column in self.columns},
             "predicted_as": {column.name: column.attribute for column in self.columns},
+            "confusion": {
+                column.name: counts.tolist()
+                for column in self.columns
+                if (counts := column.confusion(card)) is not None
+            },
             "labels_from": labels_from,
         }
         # Features for distances between sets: Inception's where fid is requested. Where its
@@ -149,7 +154,9 @@ def resolve_metrics(
     ]
     # Columns of predictions: the attributes of the model in the words of the data set.
     predicted, foreign = (
-        predicted_columns(model.card.vocabulary, index.vocabulary, index.derived)
+        predicted_columns(
+            model.card.vocabulary, index.vocabulary, index.derived, index.card.model_words
+        )
         if model is not None
         else ([], {})
     )
@@ -186,6 +193,12 @@ def unpredicted(
     """
     why = no_model or "the attribute model does not predict it"
     reasons = {**dict.fromkeys(store.PREDICTABLE, why), **foreign}
+    # An attribute may be predicted in the words of another label column.
+    reasons |= {
+        column.attribute: f"the attribute model predicts it in the words of {column.name}"
+        for column in reversed(predicted)
+        if column.labelled and column.attribute in index.vocabulary
+    }
     names = {column.name for column in predicted}
     return {
         f"{side}_{attribute}{suffix}": reason

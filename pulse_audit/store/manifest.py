@@ -167,13 +167,15 @@ class CardEntry(_Entry):
 class AttributesEntry(_Entry):
     """The attribute model: its card, and the words it predicts by label column.
 
-    ``predicted_as`` maps a label column to the attribute of the card that is predicted for it.
+    ``predicted_as`` maps a label column to the attribute of the card that is predicted for it,
+    ``confusion`` to the card's held-out counts in the order of the column's words.
     """
 
     name: str = ""
     card: CardEntry = CardEntry()
     vocabulary: dict[ColumnName, list[str]]
     predicted_as: dict[str, str] = {}
+    confusion: dict[str, list[list[Count]]] = {}
     labels_from: str | None = None
 
 

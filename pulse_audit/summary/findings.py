@@ -122,13 +122,25 @@ def make_evidence(
 
 
 def not_measured(manifest: Manifest, groupings: Sequence[Grouping]) -> Iterator[Finding]:
-    """Say of which columns of the first grouping no output has a group, and why."""
+    """Say of which columns and groups of the first grouping no output has a group, and why."""
     columns = next(iter(manifest.spec.groupings), [])
     for column in columns if groupings else ():
-        if column in TONES or any(
+        if column in TONES:
+            continue
+        if any(
             grouping.labels is not None and column in grouping.labels.attribute.split(",")
             for grouping in groupings
         ):
+            # Groups of the data set that are no word of the model, such as "Others".
+            known = manifest.attributes.vocabulary.get(column) if manifest.attributes else None
+            labelled = {face.labels.get(column) for face in manifest.faces}
+            groups = [
+                word for word in manifest.dataset.vocabulary.get(column, []) if word in labelled
+            ]
+            if unknown := [word for word in groups if word not in (known or groups)]:
+                names = claims.joined(unknown)
+                why = f"the attribute model has no such group of {column}"
+                yield Finding(text=f"Retention of {names} was not measured: {why}.", screen="first")
             continue
         why = manifest.unavailable.get(f"sr_{column}", "the attribute model does not predict it")
         name = text.ATTRIBUTE_NAMES.get(column, column)

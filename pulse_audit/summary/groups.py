@@ -377,7 +377,7 @@ def attribute_labels(
     output = np.where(failed, NONE, group_numbers(samples[f"sr_{attribute}"], groups))
     original = group_numbers(samples.get(f"hr_{attribute}", pd.Series(None, samples.index)), groups)
     # Errors of the model: those on this run's originals and those on its card's faces together, the
-    # former alone where a test tells them apart.
+    # former alone where a test tells them apart, as far as there are originals.
     by_people = (manifest.dataset if model is None else model).labels_from == "people"
     counts = None if model is None else card_counts(model, attribute, groups)
     own = own_confusion(faces, truth, original, len(groups))
@@ -388,8 +388,12 @@ def attribute_labels(
             confusion = Confusion.from_counts(counts)
         elif counts is not None and isinstance(own, Confusion):
             seed = fingerprint(manifest.spec.seed, "card", attribute)
+            unseen = own.counts.sum(axis=1) == 0
             if not told_apart(own.counts, counts, seed=seed):
                 confusion = own.pooled(counts)
+            # Groups that the model predicts and no original is labelled with are the card's.
+            elif unseen.any():
+                confusion = own.pooled(np.where(unseen[:, None], counts, 0))
     # Labels that a model gave cannot measure its errors. They err as predictions of the originals
     # do where they are these predictions; the errors of another model are not known.
     elif counts is None:
@@ -428,6 +432,9 @@ def card_counts(
         Counts, row the true class, column the predicted one; None where the card has none in
         these words.
     """
+    if attribute in model.confusion:
+        counts = model.confusion[attribute]
+        return counts if [len(row) for row in counts] == [len(words)] * len(words) else None
     confusion, vocabularies = model.card.confusion, model.card.vocabulary
     # A derived grouping, such as coarse classes, has counts and no words of its own.
     if attribute in confusion and attribute not in vocabularies:

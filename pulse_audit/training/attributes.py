@@ -151,8 +151,13 @@ def card_content(
             str(size): confusions(answer, temperatures, held_out, config.vocabulary)
             for size, answer in answers.items()
         },
-        "held_out_words": {
-            column.name: list(column.words) for column in fairface_columns(config.vocabulary)
+        "held_out_groups": {
+            column.name: {
+                group: [config.vocabulary[column.attribute][index] for index in classes]
+                for group, classes in zip(column.words, column.members, strict=True)
+            }
+            for column in fairface_columns(config.vocabulary)
+            if column.derived
         },
         "photos_sha256": hashlib.sha256(photos).hexdigest(),
         "steps": trainer.step,

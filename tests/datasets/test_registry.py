@@ -194,6 +194,28 @@ def test_words_in_no_group_stay_as_they_are(tmp_path: Path) -> None:
     assert list(group_of.items()) == [("A", "AC"), ("B", "B"), ("C", "AC")]
 
 
+def test_utkface_says_what_models_call_its_groups(registry: Registry) -> None:
+    mapped = registry.get("utkface").model_words["race"]
+    assert mapped == {"Asian": ("East Asian", "Southeast Asian"), "Others": ()}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"hair": {"A": ["a"]}}, "'hair', which is no label column"),
+        ({"race": {"Z": ["a"]}}, "model_words of 'race' names 'Z'"),
+        ({"race": {"A": ["a"], "B": ["b", "a"]}}, "names 'a' twice"),
+        ({"race": {"A": "a"}}, "model_words.race.A"),
+    ],
+)
+def test_words_of_models_that_do_not_fit_are_refused(
+    tmp_path: Path, words: dict[str, object], said: str
+) -> None:
+    vocabulary = {"vocabulary": {"race": ["A", "B"]}, "layout": "fairface", "group_by": ["race"]}
+    entry = {**MINIMAL, **vocabulary, "model_words": words}
+    assert said in refusal(tmp_path, {"mine": entry})
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -156,8 +156,68 @@ def test_other_words_fill_no_column_and_say_so():
     found, unavailable = columns({"race": RACES}, {"race": ("White", "Black", "Others")})
     assert found == []
     assert unavailable == {
-        "race": "the data set's words are White, Black, Others, the model's " + ", ".join(RACES)
+        "race": f"the attribute model has no word for Others (its words: {', '.join(RACES)}) "
+        "and datasets.yaml maps none (model_words)"
     }
+
+
+#: A data set with fewer words than the model, and one that no model can predict.
+FEWER = {"race": ("White", "Asian", "Others")}
+MAPPED = {"race": {"Asian": ("East Asian", "Southeast Asian"), "Others": ()}}
+
+
+def test_words_that_are_mapped_to_the_models_are_sums():
+    found, unavailable = columns({"race": SHUFFLED}, FEWER, model_words=MAPPED)
+    race = only(found, "race")
+    # "Others" is left out, and what the data set does not label stays a word of its own
+    assert (race.words, unavailable) == (("White", "Asian", "Black"), {})
+    assert race.labelled and race.derived
+    given = softmax(5, 4)
+    answer = race.probabilities(Attributes({"race": given}, None))
+    expected = torch.stack([given[:, 1], given[:, 0] + given[:, 2], given[:, 3]], 1)
+    torch.testing.assert_close(answer, expected, atol=0, rtol=0)
+
+
+def test_a_model_with_the_data_sets_own_words_needs_no_mapping():
+    found, _ = columns({"race": ("asian", "White", "Black")}, FEWER, model_words=MAPPED)
+    assert [c.members for c in found] == [((1,), (0,), (2,))]
+
+
+def test_a_mapping_to_words_that_the_model_lacks_or_to_one_word_twice_fills_no_column():
+    for words in ({"Asian": ("East Asian", "Thai")}, {"Asian": ("White",)}):
+        mapped = {"race": {"Others": (), **words}}
+        found, unavailable = columns({"race": RACES}, FEWER, model_words=mapped)
+        assert found == [] and "no word for Asian, Others" in unavailable["race"]
+
+
+def test_groupings_of_a_mapped_column_are_sums_too_unless_a_word_in_them_is_not_predicted():
+    labels = {**FEWER, "light": ("Light", "Others"), "rest": ("White", "Rest")}
+    of_light = {"White": "Light", "Asian": "Light", "Others": "Others"}
+    of_rest = {"White": "White", "Asian": "Rest", "Others": "Rest"}
+    derived = {"light": ("race", of_light), "rest": ("race", of_rest)}
+    found, unavailable = columns({"race": RACES}, labels, derived, MAPPED)
+    light = only(found, "light")
+    assert (light.words, light.members) == (("Light", "Black"), ((0, 2, 3), (1,)))
+    assert unavailable == {"rest": "Rest has a word of race that the model does not predict"}
+
+
+def test_the_confusion_of_mapped_words_is_the_cards_grouping_of_the_same_words():
+    counts = ((5, 1, 2), (0, 9, 1), (3, 0, 8))
+    grouping = {"Black": ("Black",), "EA": ("Southeast Asian", "East Asian"), "W": ("White",)}
+    said = card(confusion={"merged": counts}, groupings={"merged": grouping})
+    race = only(columns(said.vocabulary, FEWER, model_words=MAPPED)[0], "race")
+    frame = pd.DataFrame(counts, index=list(grouping), columns=list(grouping))
+    order = ["W", "EA", "Black"]
+    np.testing.assert_array_equal(race.confusion(said), frame.loc[order, order].to_numpy())
+    # counts of single words are those of another rule than the largest summed probability
+    fine = card(confusion={"race": tuple(map(tuple, np.eye(4, dtype=int).tolist()))})
+    assert race.confusion(fine) is None
+
+
+@pytest.mark.parametrize("groups", [{"W": ("White",)}, {"W": RACES[:2], "EA": RACES[1:]}])
+def test_groupings_that_do_not_share_out_the_words_are_refused(groups):
+    said = card(confusion={"merged": ((1, 0), (0, 1))}, groupings={"merged": groups})
+    assert "grouping 'merged'" in refusal(check_card, said)
 
 
 def test_what_the_data_set_does_not_label_keeps_the_model_s_words():

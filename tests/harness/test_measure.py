@@ -36,6 +36,10 @@ RACES = (
     "Middle Eastern",
 )  # fmt: skip
 
+FAIRFACE_AGES = (
+    '("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70")'
+)
+
 
 @pytest.fixture(autouse=True)
 def _without_report(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,6 +123,37 @@ def test_derived_groupings_are_predicted_by_summing(attributed: store.Run) -> No
     merged = [word for word in words["race6"] if word not in races]
     assert len(merged) == 1
     assert coarse[merged[0]] == pytest.approx(1 - sum(fine[w] for w in words["race6"] if w in fine))
+
+
+def test_utkface_is_measured_by_a_model_of_finer_words(model: str, tmp_path: Path) -> None:
+    """UTKFace's Asian is two words of the model, its Others none; ages are in other words."""
+    (tmp_path / "UTKFace").mkdir()
+    draw = np.random.default_rng(1)
+    for race in range(5):
+        small = Image.fromarray(draw.integers(60, 220, (6, 6, 3), dtype=np.uint8))
+        photo = small.resize((48, 48), Image.Resampling.BICUBIC)
+        photo.save(tmp_path / f"UTKFace/2{race}_1_{race}_2017.jpg")
+    code = Path(model.rpartition(":")[0])
+    code.write_text(code.read_text().replace('("young", "old")', FAIRFACE_AGES))
+    changes = {"dataset": "utkface", "crop": "as-is", "attributes": model}
+    run = audit(tmp_path, tmp_path / "out", **changes)
+    words = ["White", "Black", "Asian", "Indian", "Latino_Hispanic", "Middle Eastern"]
+    assert run.manifest.attributes.vocabulary["race"] == words
+    rows = run.samples()
+    assert set(rows.label_race) == {"White", "Black", "Asian", "Indian", "Others"}
+    assert set(rows.sr_race) <= set(words) and rows.sr_race_p.map(sum).to_numpy() == pytest.approx(
+        1
+    )
+    # Age in years is not predicted, and the reason says where to look.
+    assert rows.hr_age_group.notna().all()
+    expected = "the attribute model predicts it in the words of age_group"
+    assert run.manifest.unavailable["hr_age"] == expected
+    summary = summarise_run(run)
+    measured = {
+        r.group for r in summary.estimates if r.metric == "retention" and r.value is not None
+    }
+    assert measured == {"all", "White", "Black", "Asian", "Indian"}
+    assert "Retention of Others was not measured" in summary.findings[0].text
 
 
 def test_an_original_is_predicted_alike_for_every_arm_and_draw(attributed: store.Run) -> None:

@@ -146,3 +146,24 @@ def test_a_grouping_that_outputs_do_not_have_is_named_with_the_reason(
     manifest = apparent_manifest(unavailable={"sr_race": "the words of model and labels differ"})
     first = [f.text for f in summarise(manifest, samples).findings if f.screen == "first"]
     assert first[0] == "Retention of race was not measured: the words of model and labels differ."
+
+
+def test_groups_that_the_attribute_model_cannot_predict_are_named(
+    apparent_manifest, apparent_samples
+):
+    samples = apparent_samples(10)
+    samples["label_race"] = samples["label_race"].replace("Indian", "Others")
+    labels = samples.drop_duplicates("face_id")["label_race"]
+    words = ["White", "Black", "Others"]
+    manifest = apparent_manifest(
+        dataset={"vocabulary": {"race": words}, "labels_from": "people"},
+        faces=[{"id": str(i), "labels": {"race": word}} for i, word in enumerate(labels)],
+    )
+    summary = summarise(manifest, samples)
+    assert summary.findings[0].text == (
+        "Retention of Others was not measured: the attribute model has no such group of race."
+    )
+    measured = {
+        r.group for r in summary.estimates if r.metric == "retention" and r.value is not None
+    }
+    assert {"White", "Black"} <= measured and "Others" not in measured
