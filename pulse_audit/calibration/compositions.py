@@ -1,8 +1,8 @@
-"""Coverage of the composition of a generator's prior: Goodman's intervals, and corrected shares."""
+"""Coverage of the composition of a generator's prior: Goodman's, corrected, and by CLEAM."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -16,8 +16,10 @@ from pulse_audit.calibration.scenarios import (
     share,
     worst,
 )
+from pulse_audit.fairness.cleam import cleam
 from pulse_audit.fairness.correction import corrected_shares
 from pulse_audit.fairness.sources import composition
+from pulse_audit.types import Estimate
 
 STUDY = "compositions"
 #: A prior like a data set with one frequent group.
@@ -34,10 +36,15 @@ def scenarios() -> Iterator[Scenario]:
         yield Scenario(STUDY, "Goodman, all shares together", settings, "coverage", simulate, code,
                        0.92, None)  # fmt: skip
         code = ("pulse_audit.fairness.correction.corrected_shares",)
-        simulate = partial(corrected, samples=samples)
+        simulate = partial(corrected, samples=samples, published=False)
         settings = {**settings, "confusion": "of the shipped net"}
         yield Scenario(STUDY, "inverse by the card's confusion", settings, "coverage", simulate,
                        code, 0.92, None)  # fmt: skip
+        # as published: what it costs to take an estimated matrix as known
+        code = ("pulse_audit.fairness.cleam.cleam",)
+        simulate = partial(corrected, samples=samples, published=True)
+        yield Scenario(STUDY, "CLEAM, the card's confusion taken as known", settings, "coverage",
+                       simulate, code)  # fmt: skip
 
 
 def simultaneous(random: np.random.Generator, replicates: int, *, samples: int) -> Performance:
@@ -51,8 +58,10 @@ def simultaneous(random: np.random.Generator, replicates: int, *, samples: int) 
     return share(hits, widths)
 
 
-def corrected(random: np.random.Generator, replicates: int, *, samples: int) -> Performance:
-    """Share of corrected shares within their intervals, in the group where it is lowest."""
+def corrected(
+    random: np.random.Generator, replicates: int, *, samples: int, published: bool
+) -> Performance:
+    """Share of true shares within their corrected intervals, in the group where it is lowest."""
     model, sizes = confusion("shipped net"), held_out()[1].sum(axis=1)
     is_covered, widths = [], []
     for _ in range(replicates):
@@ -60,14 +69,15 @@ def corrected(random: np.random.Generator, replicates: int, *, samples: int) -> 
         card = np.stack([random.multinomial(n, p) for n, p in zip(sizes, model, strict=True)])
         groups = categories(random.random(samples), SHARES)
         answers = categories(random.random(samples), model[groups])
-        estimates = corrected_shares(
-            np.arange(samples),
-            answers,
-            len(SHARES),
-            card,
-            replicates=RESAMPLES,
-            seed=int(random.integers(2**62)),
-        )
+        owner = np.arange(samples)
+        estimates: Sequence[Estimate | None]
+        if published:
+            estimates = cleam(owner, answers, card / card.sum(axis=1, keepdims=True))
+        else:
+            seed = int(random.integers(2**62))
+            estimates = corrected_shares(
+                owner, answers, len(SHARES), card, replicates=RESAMPLES, seed=seed
+            )
         ends = [(e.low, e.high) for e in estimates if e is not None]
         is_covered.append([low <= p <= high for (low, high), p in zip(ends, SHARES, strict=True)])
         widths.append([high - low for low, high in ends])

@@ -8,6 +8,7 @@ from itertools import product
 
 import numpy as np
 
+from pulse_audit.calibration.audits import confusion, held_out
 from pulse_audit.calibration.scenarios import (
     Performance,
     PerformanceMeasure,
@@ -15,7 +16,7 @@ from pulse_audit.calibration.scenarios import (
     ScenarioSettings,
     share,
 )
-from pulse_audit.fairness.confusion import Confusion
+from pulse_audit.fairness.confusion import Confusion, told_apart
 from pulse_audit.fairness.correction import CorrectedShift, corrected_shift
 from pulse_audit.stats.gaps import Decision, max_gap_of_replicates
 from pulse_audit.stats.intervals import FloatArray, IntArray
@@ -69,6 +70,12 @@ def scenarios() -> Iterator[Scenario]:
         code = ("pulse_audit.stats.gaps.max_gap_of_replicates",)
         yield Scenario("corrected gap", "max-T of the joint bootstrap", settings, measure, decides,
                        code, None, 0.06, fraction=0.5)  # fmt: skip
+    # a run's confusion and the card's are pooled unless they are told apart
+    for faces in (10, 30, 100):
+        settings = {"faces": faces, "on the card": "572", "confusion": "of the shipped net"}
+        yield Scenario("pooled confusions", "likelihood ratios and accuracy, Holm", settings,
+                       "size", partial(told, faces=faces),
+                       ("pulse_audit.fairness.confusion.told_apart",), None, 0.06)  # fmt: skip
     # accuracy .9 on originals, .8 on outputs: the data contain no sign of it
     for faces in (100, 200):
         settings = {
@@ -100,6 +107,17 @@ def decided(
                 found.values.diagonal(), replicated, found.faces, found.draws
             )
             hits.append(gap.decide(limit) == decision)
+    return share(hits)
+
+
+def told(random: np.random.Generator, replicates: int, *, faces: int) -> Performance:
+    """Share of runs whose confusion is told apart from the card's, where they are the same."""
+    model, sizes = confusion("shipped net"), held_out()[1].sum(axis=1)
+    hits = []
+    for _ in range(replicates):
+        run = np.stack([random.multinomial(faces, row) for row in model])
+        card = np.stack([random.multinomial(n, p) for n, p in zip(sizes, model, strict=True)])
+        hits.append(told_apart(run, card, seed=int(random.integers(2**62))))
     return share(hits)
 
 

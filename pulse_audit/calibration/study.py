@@ -34,7 +34,7 @@ from pulse_audit.seeding import fingerprint
 from pulse_audit.types import InputError, Progress
 
 #: Replicates of a scenario; the published table is made with the former.
-FULL, QUICK = 4000, 200
+FULL, QUICK = 1000, 25
 
 
 @dataclass(frozen=True)
