@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from pulse_audit.fairness.correction import CorrectedShift
 from pulse_audit.stats.contrasts import proportion_pairs
-from pulse_audit.stats.intervals import by_group, proportion_interval
+from pulse_audit.stats.intervals import FloatArray, by_group, proportion_interval
 from pulse_audit.store import Manifest
 from pulse_audit.summary import claims, text
 from pulse_audit.summary.claims import ALPHA, Evidence, Interval
@@ -73,11 +73,25 @@ def first_screen(
         for arm, subset in chosen.items()
         if (shift := corrections.get((subset.key, compared.labels.attribute))) is not None
     }
-    evidence = make_evidence(chosen, compared.labels, shifts)
+    evidence = make_evidence(manifest, chosen, compared.labels, shifts)
     return missing + claims.first_screen(evidence)
 
 
+def planted_matrices(
+    manifest: Manifest, arms: Iterable[str], groups: Sequence[str]
+) -> dict[str, FloatArray]:
+    """Look up true shift matrices of planted arms over these groups, (k, k); of other arms none."""
+    matrices = {}
+    for arm in arms:
+        truth = manifest.arms[arm].truth
+        if truth is not None and sorted(truth.groups) == sorted(groups):
+            order = [truth.groups.index(group) for group in groups]
+            matrices[arm] = np.array(truth.matrix, dtype=np.float64)[np.ix_(order, order)]
+    return matrices
+
+
 def make_evidence(
+    manifest: Manifest,
     subsets: Mapping[str, Subset],
     labels: AttributeLabels,
     shifts: Mapping[str, CorrectedShift],
@@ -116,6 +130,7 @@ def make_evidence(
         agreement=agreement,
         originals=originals,
         raw_gaps=raw_gaps,
+        planted=planted_matrices(manifest, subsets, labels.groups),
         faces=min(fewest, default=0),
         reason=why,
     )

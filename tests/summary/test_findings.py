@@ -5,6 +5,7 @@ import pytest
 from pulse_audit import store
 from pulse_audit.summary import EstimateRow, summarise
 from pulse_audit.summary.findings import findings as make_findings
+from pulse_audit.summary.findings import planted_matrices
 
 ARMS = {"pulse:g": {"kind": "pulse"}, "bicubic": {"kind": "interpolation"}}
 
@@ -167,3 +168,14 @@ def test_groups_that_the_attribute_model_cannot_predict_are_named(
         r.group for r in summary.estimates if r.metric == "retention" and r.value is not None
     }
     assert {"White", "Black"} <= measured and "Others" not in measured
+
+
+def test_the_matrix_of_a_planted_arm_is_read_in_the_order_of_the_groups(apparent_manifest):
+    matrix = [[0.9, 0.1], [0.4, 0.6]]
+    planted = {"kind": "planted", "groups": ["Black", "White"], "matrix": matrix}
+    arms = {"planted:m": planted, "bicubic": {"kind": "interpolation"}}
+    found = planted_matrices(apparent_manifest(arms=arms), arms, ["White", "Black"])
+    assert {arm: of.tolist() for arm, of in found.items()} == {
+        "planted:m": [[0.6, 0.4], [0.1, 0.9]]
+    }
+    assert planted_matrices(apparent_manifest(arms=arms), arms, ["White", "Other"]) == {}
