@@ -179,6 +179,7 @@ def descriptions(manifest: Manifest, rows: Sequence[EstimateRow]) -> list[str]:
     # What the outputs look like, as classified, and what the originals score.
     for of_arm in by_arm.values():
         sentences += text.retention(of_arm, grouping)
+        sentences += text.planted(of_arm, grouping)
     sentences += text.original_baseline(here, grouping)
     sentences += text.arm_differences(here)
 

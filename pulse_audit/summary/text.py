@@ -53,6 +53,29 @@ def retention(rows: Sequence[EstimateRow], grouping: str) -> Iterator[str]:
             yield f"Apparent {name} of its outputs, as classified: {listed}{unclassified}."
 
 
+def planted(rows: Sequence[EstimateRow], grouping: str) -> Iterator[str]:
+    """Largest corrected conversion of a planted arm, beside the truth that it realised."""
+    truth = {(row.group, row.to_group): row for row in rows if row.metric == "planted_shift"}
+    conversions = [
+        row
+        for row in rows
+        if (row.metric, row.correction, row.group_by) == ("shift", "corrected", grouping)
+        and row.group != row.to_group
+        and row.value is not None
+        and (row.group, row.to_group) in truth
+    ]
+    if conversions:
+        largest = max(conversions, key=_value)
+        realised = truth[largest.group, largest.to_group]
+        told = float(str((realised.detail or {})["planted"]))
+        yield (
+            f"The largest corrected conversion of {largest.arm} is from {largest.group} to "
+            f"{largest.to_group}, {_percent(largest)} (the largest of {len(conversions)}, with the "
+            f"interval of one); in truth {_points(realised.value)} % of the photos it returned "
+            f"there are labelled {largest.to_group}, and it was told {_points(told)} %."
+        )
+
+
 def arm_differences(rows: Sequence[EstimateRow]) -> Iterator[str]:
     """Differences of retention between arms on the same faces, as classified."""
     for row in rows:

@@ -263,6 +263,30 @@ def test_diversity_is_given_for_every_group_and_missing_at_one_draw(
     assert row.value is None and "at least two" in row.method
 
 
+def test_the_largest_corrected_conversion_is_named_with_its_truth(
+    apparent_manifest, apparent_samples
+):
+    frame = apparent_samples(100, arms=("planted:m",))
+    rng, black = np.random.default_rng(2), frame["label_race"] == "Black"
+    turned = black & (rng.random(len(frame)) < 0.5)
+    frame["planted_group"] = np.where(turned, "White", frame["label_race"])
+    frame["sr_race"] = [RACES[g] for g in seen(rng, frame["planted_group"].map(RACES.index))]
+    matrix = [[1, 0, 0], [0.5, 0.5, 0], [0, 0, 1]]
+    arms = {"planted:m": {"kind": "planted", "groups": RACES, "matrix": matrix}}
+    made = summarise(apparent_manifest(arms=arms), frame)
+    cell = rows(made, "planted_shift", "planted:m", group="Black", to_group="White")[0]
+    assert cell.value == pytest.approx(turned[black].mean()) and cell.detail == {"planted": 0.5}
+    (sentence,) = [f.text for f in made.findings if "largest corrected conversion" in f.text]
+    assert "planted:m is from Black to White" in sentence
+    assert f"in truth {100 * cell.value:.0f} % of the photos" in sentence
+    assert sentence.endswith("told 50 %.")
+
+
+def seen(rng, groups):
+    """Answers of a model that is right in 8 of 10, else in the next group."""
+    return (groups + (rng.random(len(groups)) < 0.2)) % 3
+
+
 def test_entropy_is_no_more_than_that_of_even_groups(apparent_manifest, apparent_samples):
     made = summarise(apparent_manifest(), apparent_samples(2, 5, arms=("pulse:g",), seed=1))
     found = [r for r in made.estimates if r.metric == "entropy" and r.high is not None]
