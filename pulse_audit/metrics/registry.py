@@ -22,6 +22,7 @@ from pulse_audit.metrics.definition import (
     share,
 )
 from pulse_audit.metrics.group_metrics import DERIVED_METRICS, OUTCOME_METRICS
+from pulse_audit.metrics.tone_metrics import TONE_METRICS
 from pulse_audit.types import Direction, Status
 
 if TYPE_CHECKING:
@@ -29,10 +30,6 @@ if TYPE_CHECKING:
 
 #: PSNR of identical images is infinite; a mean needs a number, so it is counted as this many dB.
 PSNR_CEILING = 100.0
-#: How tones are compared (see `pulse_audit.faces.skin`).
-SAME_PIXELS = "on the same pixels, the skin of the original"
-EACH_BY_ITSELF = "each image by itself as in Thong et al. (2023): blur alone makes it darker"
-NO_SKIN = "no skin was found in any image (greyscale photos have no skin colour)"
 
 
 def feasible(samples: pd.DataFrame) -> FloatArray:
@@ -42,16 +39,6 @@ def feasible(samples: pd.DataFrame) -> FloatArray:
     """
     failed = samples["status"] == str(Status.ERROR)
     return np.asarray(samples["feasible"].eq(True) & ~failed, dtype=np.float64)
-
-
-def shift(samples: pd.DataFrame, quantity: str) -> FloatArray:
-    """Output minus original."""
-    return numbers(samples, f"sr_{quantity}") - numbers(samples, f"hr_{quantity}")
-
-
-def wrapped(degrees: FloatArray) -> FloatArray:
-    """Wrap angles to [-180, 180)."""
-    return (degrees + 180.0) % 360.0 - 180.0
 
 
 def root_mean_square_levels(sums: FloatArray, counts: FloatArray) -> FloatArray:
@@ -73,54 +60,6 @@ def _rate_of(
         in_report=status != Status.INFEASIBLE,
         **settings,
     )
-
-
-def _tone(
-    quantity: str,
-    title: str,
-    unit: str,
-    ends: tuple[float, float],
-    how: str = SAME_PIXELS,
-    **more: Any,
-) -> tuple[MetricDefinition, ...]:
-    """Level of originals and of outputs, and shift, of a quantity of skin tone.
-
-    ``ends`` are the least and the greatest value of the quantity.
-    """
-    reads = (f"hr_{quantity}", f"sr_{quantity}")
-    levels = [
-        mean(
-            f"{side}_{quantity}",
-            f"{title} of {whose}",
-            "mean over the draws of which original and output were both measured",
-            "neither",
-            unit=unit,
-            reads=reads,
-            if_empty=NO_SKIN,
-            lower_bound=ends[0],
-            upper_bound=ends[1],
-            # A draw without both has no shift: adding 0 times the shift leaves it out here too.
-            from_samples=lambda samples, side=side: (
-                numbers(samples, f"{side}_{quantity}") + 0.0 * shift(samples, quantity)
-            ),
-        )
-        for side, whose in (("hr", "originals"), ("sr", "outputs"))
-    ]
-    change = mean(
-        f"{quantity}_shift",
-        f"{title} shift",
-        f"output minus original, {how}",
-        "nearer 0",
-        unit=unit,
-        reads=reads,
-        if_empty=NO_SKIN,
-        from_samples=lambda samples: shift(samples, quantity),
-        lower_bound=ends[0] - ends[1],
-        upper_bound=ends[1] - ends[0],
-        in_report=True,
-        **more,
-    )
-    return (*levels, change)
 
 
 def _lpips(
@@ -312,50 +251,7 @@ DRAW_METRICS: Sequence[MetricDefinition] = (
         **_FACENET,
     ),
     # Skin tone: levels of originals and outputs, and their differences.
-    *_tone("lightness", "Lightness", "L*", (0.0, 100.0), terminal=("L* shift", 1)),
-    *_tone("ita", "ITA", "°", (-90.0, 90.0)),
-    mean(
-        "hue_shift",
-        "Hue shift",
-        f"output minus original, the shorter way round the circle, {SAME_PIXELS}",
-        "nearer 0",
-        unit="°",
-        reads=("hr_hue", "sr_hue"),
-        if_empty=NO_SKIN,
-        from_samples=lambda samples: wrapped(shift(samples, "hue")),
-        lower_bound=-180.0,
-        upper_bound=180.0,
-        in_report=True,
-    ),
-    mean(
-        "monk_shift",
-        "Monk shift",
-        "absolute difference of the Monk skin tone class, of ten",
-        "lower",
-        unit="steps",
-        decimals=2,
-        reads=("hr_monk", "sr_monk"),
-        if_empty=NO_SKIN,
-        from_samples=lambda samples: np.abs(shift(samples, "monk")),
-        lower_bound=0.0,
-        upper_bound=9.0,
-        in_report=True,
-    ),
-    # Apparent skin colour as in earlier work.
-    *_tone("apparent_lightness", "Apparent skin lightness", "L*", (0.0, 100.0), EACH_BY_ITSELF),
-    mean(
-        "apparent_hue_shift",
-        "Apparent skin hue shift",
-        f"output minus original, the shorter way round the circle, {EACH_BY_ITSELF}",
-        "nearer 0",
-        unit="°",
-        reads=("hr_apparent_hue", "sr_apparent_hue"),
-        if_empty=NO_SKIN,
-        from_samples=lambda samples: wrapped(shift(samples, "apparent_hue")),
-        lower_bound=-180.0,
-        upper_bound=180.0,
-        in_report=True,
-    ),
+    *TONE_METRICS,
     # The cost of the search.
     mean(
         "steps",
