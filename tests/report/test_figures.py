@@ -202,6 +202,18 @@ def test_the_parts_of_a_group_are_stacked_to_all_its_draws():
     assert labels == ["retained", "preference", "incapacity"]
 
 
+def test_a_preference_below_0_shortens_chance():
+    rows = [
+        row(f"source_{part}", share, share, share, "A")
+        for part, share in (
+            ("retained", 0.5), ("chance", 0.2), ("preference", -0.1), ("incapacity", 0.4)
+        )
+    ]  # fmt: skip
+    summary = Summary(schema=3, estimates=rows, unavailable={}, findings=[])
+    figure = figures.sources(summary, ["pulse:g"], "clean", 8, "race")
+    assert [round(bar.get_width()) for bar in figure.axes[0].patches] == [50, 10, 0, 40]
+
+
 def test_compositions_stand_side_by_side():
     figure = figures.compositions(sources(), ["pulse:g"], "clean", 8, "race")
     drawn = {line.get_label(): list(line.get_xdata()) for line in figure.axes[0].lines}
