@@ -20,7 +20,7 @@ from pulse_audit.seeding import fingerprint, hexdigest, sha256
 from pulse_audit.stats.intervals import FloatArray, IntArray
 
 PerformanceMeasure: TypeAlias = Literal[
-    "coverage", "size", "power", "false pass", "false fail", "false claim", "bias"
+    "coverage", "size", "power", "false pass", "false fail", "false claim", "bias", "frequency"
 ]
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pulse_audit.calibration import sentences
+from pulse_audit.calibration import graded, sentences
 from pulse_audit.calibration.audits import AuditDesign, Truth, simulated_audit
 from pulse_audit.summary import Claim, first_screen_of, summarise
 
@@ -69,3 +69,12 @@ def test_audits_of_a_large_planted_shift_say_so_and_say_nothing_false() -> None:
 
 def _random() -> np.random.Generator:
     return np.random.default_rng(7)
+
+
+def test_coverage_is_that_of_audits_of_the_grade() -> None:
+    design = AuditDesign("shifted", 30, 2, "accuracy .9", shift=0.4)
+    assert graded.frequency(_random(), 4, design=design, grade="usable").value == 1
+    found = graded.coverage(_random(), 4, design=design, grade="usable")
+    assert found.value >= 0.5 and found.width is not None and 0 < found.width < 0.5
+    with pytest.raises(ValueError, match="0 of 20 corrections are weak"):
+        graded.coverage(_random(), 1, design=design, grade="weak")
