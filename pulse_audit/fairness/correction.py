@@ -60,7 +60,7 @@ from pulse_audit.fairness.confusion import (
     saerens,
     tabulate,
 )
-from pulse_audit.fairness.inversion import ends, latent
+from pulse_audit.fairness.inversion import ends, half_widths, latent
 from pulse_audit.fairness.noise import sampling_noise
 from pulse_audit.fairness.shift import Draws
 from pulse_audit.stats.intervals import FloatArray, IntArray
@@ -69,8 +69,9 @@ from pulse_audit.types import Estimate
 Grade: TypeAlias = Literal["usable", "weak", "unavailable"]
 LabelsFrom: TypeAlias = Literal["people", "model"]
 
-#: Mean half-width of the groups' retention intervals up to which it is usable, and shown at all.
-USABLE_WITHIN, SHOWN_WITHIN = 0.30, 0.50
+#: Half-width of the interval of a retention of one half, in the mean over groups, up to which the
+#: correction is usable, and up to which it is shown at all.
+USABLE_WITHIN, SHOWN_WITHIN = 0.35, 0.60
 #: Faces with an apparent group among their outputs that every group needs to be usable.
 FEWEST_FACES = 15
 
@@ -85,11 +86,12 @@ class CorrectedShift:
         Within [0, 1]; None in rows of groups without a draw, and everywhere if unavailable. A
         group of one face has an estimate without interval (both ends NaN).
     half_width : float
-        Mean half-width of the retention intervals before clipping: infinite where M may be
-        singular, NaN where no group has two faces.
+        That the intervals of retention would have if it was one half, mean over groups: infinite
+        where M may be singular, NaN where no group has two faces. Where labels are a model's, of
+        the intervals as they are, before clipping.
     grade : str
-        ``usable``: retention is known to within 30 points on average, and every group has 15 faces
-        with classified outputs. ``weak``: to within 50 points; shown, but decides nothing.
+        ``usable``: a half-width of at most 35 points, and 15 faces with classified outputs in every
+        group. ``weak``: a half-width of at most 60 points; shown, but decides nothing.
         Also where labels are a model's and retention is seen to be above 1. ``unavailable``:
         neither.
     reason : str
@@ -398,10 +400,15 @@ def _corrected(
         high = np.where(observed == 0, np.fmax(high, values + reach), high)
 
         # grade by the half-widths of retention (of all shares, where there is a single row)
-        halves = ((high - low) / 2)[faces > 0]
-        if rows == k:
-            halves = halves[:, faces > 0].diagonal()
-        known = halves[~np.isnan(halves)]
+        if labels_from == "people":
+            # between one a face and all of them draws are worth as many independent ones
+            alone = np.nansum(observed * (1 - observed) / np.maximum(faces, 1)[:, None])
+            variance = np.square(of_shares)[:, faces > 0].mean(axis=0).sum()
+            effective = np.clip(faces * (alone / max(variance, 1e-12)), faces, draws)
+            halves = half_widths(matrix, inverse, of_matrix, effective, critical[:, 0])
+        else:
+            halves = ((high - low) / 2).diagonal()
+        known = halves[(faces > 1) & ~np.isnan(halves)]
         half_width = float(known.mean()) if known.size else math.nan
         classified = np.bincount(outputs.row[outputs.counts[:, :k].any(axis=1)], minlength=rows)
         grade, reason = _grade(half_width, classified[faces > 0], dependent, reason)
@@ -436,7 +443,7 @@ def _grade(
     """
     within = "retention could be anything"
     if half_width < 1:
-        within = f"retention is known to within {100 * half_width:.0f} points on average"
+        within = f"a retention of one half is known to within {100 * half_width:.0f} points"
     if unusable:
         return "unavailable", unusable
     if half_width > SHOWN_WITHIN:

@@ -42,9 +42,7 @@ def ends(
     d^2 <= c^2 (v + 2 d w + d^2 x), with the variances v, x and the covariance w of these two.
     The accepted values are unbounded where c^2 x >= 1: then M may be singular.
     """
-    # g M u for every column, with errors of M in place of M: (replicates, k)
-    slopes = (inverse.T @ inverse) / np.square(inverse).sum(axis=0)[:, None]
-    moved = ((of_matrix @ inverse) * slopes.T).sum(axis=1)
+    moved = _of_distance(inverse, of_matrix)
     v = np.square(errors).mean(axis=0)
     w = (errors * moved[:, None]).mean(axis=0)
     x = np.square(moved).mean(axis=0)
@@ -56,6 +54,59 @@ def ends(
         low, high = values - (middle + root) / lead, values - (middle - root) / lead
     bounded = ~(lead <= 0)
     return np.where(bounded, low, -np.inf), np.where(bounded, high, np.inf)
+
+
+def half_widths(
+    matrix: FloatArray,
+    inverse: FloatArray,
+    of_matrix: FloatArray,
+    sizes: FloatArray,
+    critical: FloatArray,
+) -> FloatArray:
+    """Half-widths that intervals of retention would have if it was one half, (rows,).
+
+    They depend on the sizes of the samples and on M, not on what the outputs show: a grade by them
+    does not select samples in which retention came out high.
+
+    Parameters
+    ----------
+    matrix, inverse, of_matrix : ndarray, (k, k), (k, k) and (replicates, k, k)
+        M, its inverse, and its errors.
+    sizes, critical : ndarray, (rows,)
+        Effective numbers of draws, and Student's t. With k rows of retention its half-width; with a
+        single row the mean half-width of the shares of an even composition.
+
+    Returns
+    -------
+    ndarray, (rows,)
+        Infinite where M may be singular.
+    """
+    k, rows = len(matrix), len(sizes)
+    # row and column of every share, and the composition of its row, (shares, k)
+    row = np.arange(k) if rows == k else np.zeros(k, dtype=np.int64)
+    composition = np.full((k, k), 1 / k)
+    if rows == k:
+        composition = np.full((k, k), 0.5 / (k - 1)) + np.eye(k) * (0.5 - 0.5 / (k - 1))
+    # variance of the column of M^-1 over the predictions, and of the error of M times that column
+    predicted = composition @ matrix
+    outputs = (predicted * inverse.T**2).sum(axis=1) - (predicted * inverse.T).sum(axis=1) ** 2
+    model = np.square((composition * (of_matrix @ inverse).swapaxes(1, 2)).sum(axis=2)).mean(axis=0)
+    distance = np.square(_of_distance(inverse, of_matrix)).mean(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        left = 1 - critical[row] ** 2 * distance
+        half = critical[row] * np.sqrt((outputs / sizes[row] + model) / np.maximum(left, 0.0))
+    of_shares: FloatArray = np.where(left <= 0, np.inf, half)
+    return of_shares if rows == k else of_shares.mean(keepdims=True)
+
+
+def _of_distance(inverse: FloatArray, of_matrix: FloatArray) -> FloatArray:
+    """Relative error of the distance of every row of M from the span of the others.
+
+    g M u of `ends`, with errors of M in place of M, for every column; (replicates, k).
+    """
+    slopes = (inverse.T @ inverse) / np.square(inverse).sum(axis=0)[:, None]
+    error: FloatArray = ((of_matrix @ inverse) * slopes.T).sum(axis=1)
+    return error
 
 
 def latent(
