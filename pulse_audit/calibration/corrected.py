@@ -15,6 +15,7 @@ from pulse_audit.calibration.scenarios import (
     Performance,
     PerformanceMeasure,
     Scenario,
+    ScenarioSettings,
     categories,
     draws_of_faces,
     share,
@@ -160,7 +161,7 @@ def scenarios() -> Iterator[Scenario]:
             "corrected gap", situation, measure, decided, None, 0.06,
             method="t x joint errors, max-T", code=code, limit=limit, decision=decision,
         )  # fmt: skip
-    # labels of the model itself: independent errors, and an arm whose errors are those of the labels
+    # labels of the model itself: independent errors, and an arm that errs as the labels do
     for situation in (
         Situation(30, 2, 0.5, 0.9, 0.9, "labels"),
         Situation(100, 2, 0.5, 0.75, 1.0, "labels"),
@@ -179,7 +180,9 @@ def scenarios() -> Iterator[Scenario]:
     # a run's confusion and the card's are pooled unless they are told apart; what a card of another
     # accuracy does to retention
     for faces, better in product((10, 30, 100), (0.0, 0.05)):
-        settings = {"faces": faces, "on the card": CARD, "accuracy on the card": f"+{better:.2f}"}
+        settings: ScenarioSettings = {
+            "faces": faces, "on the card": CARD, "accuracy on the card": f"+{better:.2f}",
+        }  # fmt: skip
         simulate = partial(told, faces=faces, better=better)
         tests = "pulse_audit.fairness.confusion.told_apart"
         yield Scenario(
@@ -272,7 +275,7 @@ def told(
 
 
 def card_counts(random: np.random.Generator, model: FloatArray, better: float) -> IntArray:
-    """Counts of a card, (7, 7), for a model whose accuracy there is higher in every group."""
+    """Draw the counts of a card, (7, 7), of a model whose accuracy is higher there."""
     on_card = model + better * (np.eye(GROUPS) - (1 - np.eye(GROUPS)) / (GROUPS - 1))
     on_card = np.maximum(on_card, 0.0)
     return np.stack([random.multinomial(CARD, row / row.sum()) for row in on_card])
