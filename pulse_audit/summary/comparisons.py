@@ -259,16 +259,23 @@ def _differences(
                 yield metric, group, differences
     # the share of outputs with each apparent group, over all faces
     if grouping.labels is not None and grouping.by_attribute:
-        for number, group in enumerate(grouping.labels.groups):
-            means, others = (
-                _means_by_face(
-                    (grouping.labels.output[subset.rows] == number).astype(np.float64),
-                    subset,
-                    faces,
-                )
-                for subset in (first, second)
-            )
-            yield "output_share", group, means - others
+        shares = share_differences(first, second, faces, grouping.labels)
+        for group, differences in zip(grouping.labels.groups, shares, strict=True):
+            yield "output_share", group, differences
+
+
+def share_differences(
+    first: Subset, second: Subset, faces: IntArray, labels: AttributeLabels
+) -> list[FloatArray]:
+    """Share of each face's draws with an apparent group, first arm less second: (faces,) each."""
+    shares = []
+    for number in range(len(labels.groups)):
+        of_first, of_second = (
+            _means_by_face((labels.output[subset.rows] == number).astype(np.float64), subset, faces)
+            for subset in (first, second)
+        )
+        shares.append(of_first - of_second)
+    return shares
 
 
 def _means_by_face(values: FloatArray, subset: Subset, faces: IntArray) -> FloatArray:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
 
 from pulse_audit.fairness.correction import CorrectedShift
 from pulse_audit.stats.contrasts import proportion_pairs
 from pulse_audit.stats.intervals import FloatArray, by_group, proportion_interval
+from pulse_audit.stats.paired import paired_proportions
 from pulse_audit.store import Manifest
 from pulse_audit.summary import claims, text
-from pulse_audit.summary.claims import ALPHA, Evidence, Interval
+from pulse_audit.summary.claims import Evidence
+from pulse_audit.summary.comparisons import share_differences
 from pulse_audit.summary.groups import NONE, TONES, AttributeLabels, Grouping, Subset
-from pulse_audit.summary.schema import ALL, EstimateRow, Finding, SubsetKey
+from pulse_audit.summary.joint import ALPHA, Interval
+from pulse_audit.summary.schema import ALL, Claim, EstimateRow, Finding, SubsetKey
 from pulse_audit.types import Unavailable
 
 #: Corrected shifts by subset and attribute.
@@ -50,7 +54,8 @@ def findings(
             Finding(text="No draw is finished yet: there is nothing to report.", screen="first")
         ]
     first = first_screen(manifest, subsets, groupings, corrections or {})
-    return first + [Finding(text=sentence) for sentence in descriptions(manifest, rows)]
+    more = compared_outputs(manifest, subsets, groupings)
+    return [*first, *more, *(Finding(text=each) for each in descriptions(manifest, rows))]
 
 
 def first_screen(
@@ -75,6 +80,54 @@ def first_screen(
     }
     evidence = make_evidence(manifest, chosen, compared.labels, shifts)
     return missing + claims.first_screen(evidence)
+
+
+def compared_outputs(
+    manifest: Manifest, subsets: Sequence[Subset], groupings: Sequence[Grouping]
+) -> Iterator[Finding]:
+    """Apparent groups that outputs of one arm show more often than another's, as classified.
+
+    Arms that make the same faces are classified alike, so that a difference between arms needs no
+    correction to be shown; its size in true groups is another. All groups and pairs of arms are one
+    family (Bonferroni).
+    """
+    compared = next((grouping for grouping in groupings if grouping.by_attribute), None)
+    if not subsets or compared is None or compared.labels is None:
+        return
+    labels, setting = compared.labels, subsets[0].key[1:]
+    arms = on_trial(manifest, [subset.key.arm for subset in subsets])
+    here = [s for s in subsets if s.key[1:] == setting and s.key.arm in arms]
+    pairs = list(combinations(here, 2))
+    level = ALPHA / max(1, len(pairs) * len(labels.groups))
+    for first, second in pairs:
+        faces = np.asarray(np.intersect1d(first.faces, second.faces), dtype=np.int64)
+        shown: list[tuple[float, str, str, str]] = []
+        for group, differences in zip(
+            labels.groups, share_differences(first, second, faces, labels), strict=True
+        ):
+            # bounds of the difference in the direction in which it is shown, if it is
+            share = paired_proportions(differences, 1 - level)
+            shown.append((share.low, first.key.arm, second.key.arm, group))
+            shown.append((-share.high, second.key.arm, first.key.arm, group))
+        bound, arm, minus, group = max(shown)
+        if bound < claims.LEAST_DIFFERENCE:
+            continue
+        points = claims.floor(bound)
+        sentence = (
+            f"As classified, outputs of {arm} appear {group} at least {points} points more often "
+            f"than those of {minus}, the largest of {len(labels.groups)} differences."
+        )
+        claim = Claim(
+            metric="output_share",
+            correction="raw",
+            arm=arm,
+            minus=minus,
+            group_by=labels.attribute,
+            group=group,
+            direction="higher",
+            bound=points / 100,
+        )
+        yield Finding(text=sentence, claims=[claim])
 
 
 def planted_matrices(

@@ -6,7 +6,8 @@ import pytest
 from pulse_audit.fairness.confusion import Confusion
 from pulse_audit.fairness.correction import corrected_shifts
 from pulse_audit.fairness.shift import Draws
-from pulse_audit.summary.claims import Evidence, Interval, first_screen, joint_intervals
+from pulse_audit.summary.claims import Evidence, first_screen
+from pulse_audit.summary.joint import Interval, joint_intervals
 
 GROUPS = ["White", "Black", "Indian"]
 COUNTS = np.array([[900, 50, 50], [40, 920, 40], [60, 60, 880]])

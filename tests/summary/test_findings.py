@@ -1,11 +1,14 @@
 """Sentences made of estimates: of rows given here, and of a whole summary."""
 
+import numpy as np
 import pytest
 
 from pulse_audit import store
+from pulse_audit.calibration.audits import AuditDesign, simulated_audit
 from pulse_audit.summary import EstimateRow, summarise
+from pulse_audit.summary.findings import compared_outputs, planted_matrices
 from pulse_audit.summary.findings import findings as make_findings
-from pulse_audit.summary.findings import planted_matrices
+from pulse_audit.summary.groups import make_groupings, make_subsets
 
 ARMS = {"pulse:g": {"kind": "pulse"}, "bicubic": {"kind": "interpolation"}}
 
@@ -133,7 +136,7 @@ def test_claims_come_first_and_numbers_as_classified_are_behind_more(summary):
     first = [finding for finding in summary.findings if finding.screen == "first"]
     assert 1 <= len(first) <= 4 and all(len(f.text.split()) <= 35 for f in first)
     more = [finding for finding in summary.findings if finding.screen == "more"]
-    assert all(finding.claims == [] for finding in more)
+    assert all(finding.claims == [] for finding in more)  # both arms have one shift
     classified = [f.text for f in more if f.text.startswith("As classified, pulse:a retained")]
     assert len(classified) == 1 and "equal groups would spread over" in classified[0]
     assert not any("bicubic" in finding.text for finding in first)
@@ -179,3 +182,27 @@ def test_the_matrix_of_a_planted_arm_is_read_in_the_order_of_the_groups(apparent
         "planted:m": [[0.6, 0.4], [0.1, 0.9]]
     }
     assert planted_matrices(apparent_manifest(arms=arms), arms, ["White", "Other"]) == {}
+
+
+def test_outputs_of_two_arms_are_compared_as_classified(apparent_manifest, apparent_samples):
+    arms = {name: {"kind": "pulse"} for name in ("pulse:g", "bicubic")}
+    found = summarise(apparent_manifest(arms=arms), apparent_samples(100)).findings
+    (claim,) = [c for f in found if f.screen == "more" for c in f.claims]
+    # half of the Black faces turn White in one arm, none in the other
+    assert (claim.metric, claim.correction, claim.direction) == ("output_share", "raw", "higher")
+    assert (claim.arm, claim.minus, claim.group) in [
+        ("pulse:g", "bicubic", "White"),
+        ("bicubic", "pulse:g", "Black"),
+    ]
+    assert 0 < claim.bound < 0.16
+
+
+def test_equal_arms_are_not_told_apart():
+    design = AuditDesign("equal arms", faces=30, draws=2)
+    random, false = np.random.default_rng(0), 0
+    for _ in range(60):
+        audit = simulated_audit(design, random)
+        groupings = make_groupings(audit.manifest, audit.samples)
+        subsets = list(make_subsets(audit.manifest, audit.samples))
+        false += bool(list(compared_outputs(audit.manifest, subsets, groupings)))
+    assert false <= 7  # 5 % of 60 are 3; 8 or more have a chance of 1 %
