@@ -158,7 +158,6 @@ DRAW_METRICS: Sequence[MetricDefinition] = (
         from_samples=lambda samples: numbers(samples, "downscale_error"),
         statistic=root_mean_square_levels,
         lower_bound=0.0,
-        terminal=("DS error /255", 1),
         in_report=True,
     ),
     # Outputs beside their originals, and the naturalness of outputs alone.
@@ -187,7 +186,7 @@ DRAW_METRICS: Sequence[MetricDefinition] = (
         smallest=11,
         lower_bound=-1.0,
         upper_bound=1.0,
-        terminal=("SSIM", 3),
+        terminal=("SSIM", 2),
         in_report=True,
     ),
     measured(
