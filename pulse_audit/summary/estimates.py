@@ -50,8 +50,7 @@ from pulse_audit.summary.schema import (
     Summary,
     make_row,
 )
-from pulse_audit.summary.sources import UNAVAILABLE as SOURCES_UNAVAILABLE
-from pulse_audit.summary.sources import source_rows
+from pulse_audit.summary.sources import source_rows, unavailable_sources
 from pulse_audit.types import Estimate, Unavailable
 
 Array: TypeAlias = NDArray[np.floating[Any]]
@@ -151,7 +150,7 @@ def summarise(
     rows += comparisons.arm_comparisons(subsets, groupings[:2], arms, seed)
     if tables is not None:
         rows += source_rows(tables, frame, manifest)
-        unavailable |= SOURCES_UNAVAILABLE
+        unavailable |= unavailable_sources(rows, manifest)
     return Summary(
         schema=SCHEMA_VERSION,
         estimates=rows,

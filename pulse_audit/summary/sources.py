@@ -19,12 +19,6 @@ from pulse_audit.summary.groups import DRAW_KEYS, JOIN, card_counts, group_numbe
 from pulse_audit.summary.schema import ALL, EstimateRow, SubsetKey, make_row
 from pulse_audit.types import InputError, Unavailable
 
-#: What these tables cannot say, and why.
-UNAVAILABLE: Mapping[str, str] = {
-    "source_preference_fair": "the preference that a sampler fair in the sense of CPR would score "
-    "needs draws from the posterior, which this run has not"
-}
-
 
 def source_rows(
     tables: Mapping[str, pd.DataFrame],
@@ -57,6 +51,31 @@ def source_rows(
         *uninformative_rows(tables["uninformative"], manifest, confidence),
         *ucpr_rows(tables["uninformative"], samples, manifest),
     ]
+
+
+def unavailable_sources(rows: Sequence[EstimateRow], manifest: Manifest) -> dict[str, str]:
+    """Say which metrics of ``sources/`` have no row in a run, and why.
+
+    The preference of a fair sampler has none in any: it would stand beside ``source_preference``.
+    """
+    measured = {row.metric for row in rows}
+    # Without a lost draw nothing is searched; of two groups every wrong one is that of the output.
+    unsearched = "no draw of a face whose original is read right was lost"
+    no_third = "the outputs of the lost draws show the only other group, so that none is wrong"
+    # A run of an earlier version records no reason for having no second model.
+    unchecked = _entry(manifest).as_dict().get("unchecked")
+    unseen = str(unchecked or "no guided search shows the group")
+    reasons = {
+        "source_preference_fair": "the preference that a sampler fair in the sense of CPR would "
+        "score needs draws from the posterior, which this run has not",
+        "guided_shown": unsearched,
+        "placebo_shown": unsearched,
+        "wrong_shown": no_third if "guided_shown" in measured else unsearched,
+        "source_adversarial": unseen,
+        "guided_confirmed": unseen,
+        "wrong_confirmed": unseen,
+    }
+    return {metric: reason for metric, reason in reasons.items() if metric not in measured}
 
 
 def attributed(samples: pd.DataFrame, guided_by: Sequence[str]) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from pulse_audit.fairness import sets
 from pulse_audit.fairness.sources import PARTS
 from pulse_audit.stats.intervals import wilson
 from pulse_audit.summary import text
-from pulse_audit.summary.sources import attributed, source_rows, ucpr_rows
+from pulse_audit.summary.sources import attributed, source_rows, ucpr_rows, unavailable_sources
 from pulse_audit.types import InputError
 
 GROUPS = ("A", "B", "C")
@@ -146,9 +146,14 @@ def test_the_parts_sum_to_one(estimated):
 
 
 def test_without_a_second_model_nothing_is_called_adversarial():
-    rows = source_rows(*planted(0, check=False))
-    metrics = {row.metric for row in rows}
-    assert not metrics & {"source_adversarial", "guided_confirmed", "wrong_confirmed"}
+    tables, samples, manifest = planted(0, check=False)
+    manifest.sources.unchecked = "not asked for"
+    rows = source_rows(tables, samples, manifest)
+    why = unavailable_sources(rows, manifest)
+    for metric in ("source_adversarial", "guided_confirmed", "wrong_confirmed"):
+        assert metric not in {row.metric for row in rows}
+        assert why[metric] == "not asked for"
+    assert "draws from the posterior" in why["source_preference_fair"]
     parts = ("retained", "chance", "preference", "incapacity")
     assert sum(found(rows, f"source_{p}", "B").value for p in parts) == pytest.approx(1)
 
@@ -160,7 +165,10 @@ def test_where_no_draw_is_lost_there_are_no_searches_and_no_preference():
     assert found(rows, "source_retained").value == 1
     preference = found(rows, "source_preference")
     assert preference.value == 0 and preference.low < 0 < preference.high
-    assert not {row.metric for row in rows} & {"guided_shown", "placebo_shown", "wrong_shown"}
+    why = unavailable_sources(rows, manifest)
+    for metric in ("guided_shown", "placebo_shown", "wrong_shown"):
+        assert metric not in {row.metric for row in rows}
+        assert why[metric] == "no draw of a face whose original is read right was lost"
 
 
 def test_a_preference_that_chance_explains_is_not_said_to_be_shown(estimated):
@@ -186,6 +194,7 @@ def test_of_two_groups_there_is_no_wrong_one_to_guide_to():
         {**tables, "guided": searches[searches.search != "wrong"]}, samples, manifest
     )
     assert "wrong_shown" not in {row.metric for row in rows}
+    assert "show the only other group" in unavailable_sources(rows, manifest)["wrong_shown"]
     assert found(rows, "guided_shown").value > 0
 
 
