@@ -176,10 +176,13 @@ def show_summary(summary: Mapping[str, Any]) -> None:
         print(f"- {finding['text']}")
     if any(finding["claims"] for finding in first):
         print("  (all of these statements hold together with 95 % confidence)")
-    if more := len(summary["findings"]) - len(first):
-        print(
-            f"  {more} more sentences, on numbers as classified, fit and lightness: see the report"
-        )
+    # of the others, those that claim something
+    more = [finding for finding in summary["findings"] if finding["screen"] == "more"]
+    claiming = [finding for finding in more if finding["claims"]]
+    for finding in claiming:
+        print(f"- {finding['text']}")
+    if rest := len(more) - len(claiming):
+        print(f"  (the report has {rest} more)")
     print()
     # A group's own uncorrected values: no differences, no flows between groups.
     metrics = {metric for metric, _, _, _ in COLUMNS}

@@ -67,3 +67,19 @@ def test_retention_is_printed_with_the_no_face_rate(capsys: pytest.CaptureFixtur
     assert "retention of race" in printed
     header = next(line for line in printed.splitlines() if "retained" in line)
     assert header.split("%")[1].strip() == "no face"
+
+
+def test_claims_are_printed_and_descriptions_counted(capsys):
+    claim = {"metric": "retention"}
+    findings = [
+        {"text": "Kept.", "screen": "first", "claims": [claim]},
+        {"text": "Compared.", "screen": "more", "claims": [claim]},
+        {"text": "Described.", "screen": "more", "claims": []},
+    ]
+    terminal.show_summary({"findings": findings, "estimates": []})
+    assert capsys.readouterr().out.splitlines()[:4] == [
+        "- Kept.",
+        "  (all of these statements hold together with 95 % confidence)",
+        "- Compared.",
+        "  (the report has 1 more)",
+    ]

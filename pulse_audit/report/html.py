@@ -149,7 +149,7 @@ def page_text(
         dataset=manifest.dataset,
         title=manifest.dataset.title or manifest.dataset.name or "faces",
         summary=summary,
-        claimed=any(finding.claims for finding in summary.findings),
+        claimed=any(f.claims for f in summary.findings if f.screen == "first"),
         described=[finding for finding in summary.findings if finding.screen == "more"],
         settings=pages,
         facts=facts,
