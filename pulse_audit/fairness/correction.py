@@ -55,7 +55,6 @@ from scipy.special import ndtri, stdtrit
 from pulse_audit.fairness.confusion import (
     Confusion,
     Outputs,
-    group_numbers,
     integers,
     saerens,
     tabulate,
@@ -268,34 +267,6 @@ def corrected_shifts(
     return _corrected(outputs, rows, confusion, labels_from, replicates, seed, confidence)
 
 
-def corrected_shift(
-    faces: ArrayLike,
-    truth: ArrayLike,
-    predicted: ArrayLike,
-    k: int,
-    confusion: Confusion,
-    *,
-    replicates: int = 1000,
-    seed: int,
-    confidence: float = 0.95,
-) -> CorrectedShift:
-    """Correct the shift matrix of one arm, given as one number a draw (see `corrected_shifts`).
-
-    Parameters
-    ----------
-    faces, truth, predicted : array_like of int, (draws,)
-        The face of each draw, its labelled group, and the group predicted on the output (-1 where
-        there is none).
-    k : int
-        Number of groups.
-    confusion, replicates, seed, confidence
-        As in `corrected_shifts`.
-    """
-    labels = group_numbers(truth, 0, k, "truth")
-    outputs = tabulate(faces, labels, predicted, k)
-    return _corrected([outputs], k, confusion, "people", replicates, seed, confidence)[0]
-
-
 def corrected_shares(
     faces: ArrayLike,
     predicted: ArrayLike,
@@ -308,7 +279,14 @@ def corrected_shares(
 ) -> list[Estimate | None]:
     """Correct the shares of the groups among all draws of one set, by the counts of a card.
 
-    Parameters and errors as in `corrected_shift`; ``card`` is (k, k).
+    Parameters
+    ----------
+    faces, predicted : array_like of int, (draws,)
+        The face of each draw, and the group predicted on its output (-1 where there is none).
+    k : int
+    card : array_like of int, (k, k)
+    replicates, seed, confidence
+        As in `corrected_shifts`.
 
     Returns
     -------

@@ -1,14 +1,19 @@
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_allclose
 
 from pulse_audit.fairness.confusion import Confusion, saerens
-from pulse_audit.fairness.correction import corrected_shares, corrected_shift, corrected_shifts
+from pulse_audit.fairness.correction import corrected_shares, corrected_shifts
 from pulse_audit.fairness.shift import Draws
 from pulse_audit.stats.gaps import max_gap_of_replicates
 from pulse_audit.stats.intervals import wilson
 
 K = 7
+
+
+def corrected_shift(faces, truth, predicted, k, confusion, **options):
+    """Correction of a single arm, given as one number a draw."""
+    return corrected_shifts([Draws(faces, truth, predicted, k)], confusion, **options)[0]
 
 
 def even(k, hit):
@@ -301,19 +306,13 @@ def test_a_single_face_has_an_estimate_without_interval():
     assert np.isfinite(result.estimates[1][1].low)
 
 
-def test_a_run_without_draws_has_nothing_to_correct():
-    result = corrected_shift([], [], [], 2, Confusion.from_counts([[90, 10], [10, 90]]), seed=0)
-    assert result.estimates == [[None, None]] * 2
-    assert_array_equal(result.draws, [0, 0])
-
-
 @pytest.mark.parametrize(
     ("truth", "options", "message"),
     [
         ([0, 0], {"replicates": 10}, "give no interval"),
         ([0, 0], {"confidence": 1.0}, "give no interval"),
         ([0, 1], {}, "different labels"),
-        ([0, 3], {}, "truth must lie in 0 to 1"),
+        ([0, 3], {}, "groups must be 0 to 1"),
     ],
 )
 def test_unusable_input_is_refused(truth, options, message):
