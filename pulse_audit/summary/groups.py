@@ -334,7 +334,7 @@ def intersection(parts: Sequence[AttributeLabels], faces: IntArray) -> Attribute
             "their intersections do not follow"
         )
     elif len(groups) > MOST_GROUPS:
-        confusion = Unavailable(f"a correction of {len(groups)} groups needs more faces than a run")
+        confusion = Unavailable(f"at most {MOST_GROUPS} groups are corrected, not {len(groups)}")
     else:
         confusion = own_confusion(faces, truth, original, len(groups))
     attribute = ",".join(part.attribute for part in parts)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from pulse_audit import store
 from pulse_audit.faces.embed import FaceNet
+from pulse_audit.faces.skin import apparent_colour, find_skin
 from pulse_audit.harness.measure import ImageMeasurements
 from pulse_audit.harness.plan import plan_audit
 from pulse_audit.harness.run import run_audit
@@ -344,6 +345,31 @@ def test_faces_are_not_looked_for_in_images_too_small_to_judge(
     )
     assert "32 px" in finished.manifest.unavailable["sr_face_found"]
     assert set(finished.samples().status) == {"ok"}
+
+
+def test_the_tone_of_an_output_is_measured_on_the_skin_of_its_original(tmp_path: Path) -> None:
+    """Recomputed from the stored images, which have 8 bits."""
+    root, draw = write_faces(tmp_path / "data"), np.random.default_rng(1)
+    for path in sorted((root / "val").glob("*.jpg")):
+        skin = np.array([190, 140, 110]) + draw.integers(-40, 40, (8, 8, 1))
+        small = Image.fromarray(skin.astype(np.uint8))
+        small.resize((48, 48), Image.Resampling.BICUBIC).save(path, quality=95)
+    finished = audit(
+        root, tmp_path / "out", metrics=["psnr"], arms=["bicubic"], draws=1, keep_images="all"
+    )
+    for row in finished.samples().itertuples():
+        original, output = (
+            np.asarray(Image.open(finished.path / name)) / 255
+            for name in (store.original_path(row.face_id), row.image)
+        )
+        skin = find_skin(original)
+        tone = skin.tone_of_output(output)
+        assert row.hr_lightness == pytest.approx(skin.tone.lightness, abs=0.5)
+        shift = row.sr_lightness - row.hr_lightness
+        assert shift == pytest.approx(tone.lightness - skin.tone.lightness, abs=0.2)
+        assert row.sr_apparent_lightness == pytest.approx(
+            apparent_colour(output).lightness, abs=2.0
+        )
 
 
 def test_runs_of_the_first_version_open(fairface_root: Path, tmp_path: Path) -> None:

@@ -343,6 +343,24 @@ def test_retention_of_an_intersection_means_that_all_its_attributes_are_kept(cro
     assert 0.6 < baseline[0].value < 0.9  # .85 x .9
 
 
+def test_an_intersection_of_many_groups_has_retention_alone(apparent_manifest, apparent_samples):
+    frame = apparent_samples(4, arms=("pulse:g",))
+    ages = [f"{decade}0s" for decade in range(1, 8)]
+    for column in ("label_age", "hr_age", "sr_age"):
+        frame[column] = [ages[n % 7] for n in pd.factorize(frame["face_id"])[0]]
+    for column in ("hr_gender", "sr_gender"):
+        frame[column] = frame["label_gender"]
+    manifest = apparent_manifest()
+    manifest.spec.group_by = ["race", "race,gender,age"]
+    manifest.attributes.vocabulary |= {"gender": ["Male", "Female"], "age": ages}
+    made = summarise(manifest, frame)
+    found = rows(made, "retention", group_by="race,gender,age")
+    assert {r.detail["attribute"] for r in found} == {"race,gender,age"}
+    assert rows(made, "shift", group_by="race,gender,age") == []
+    reason = made.unavailable["retention_corrected by race,gender,age"]
+    assert reason == "at most 30 groups are corrected, not 42"
+
+
 def test_an_intersection_is_corrected_by_the_errors_on_the_run_s_originals(crossed):
     _, _, made = crossed
     found = rows(made, "retention", group_by="race,gender", correction="corrected")
