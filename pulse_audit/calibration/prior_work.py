@@ -1,4 +1,4 @@
-"""Tests and intervals of earlier suites on simulated data, with the shipped interval beside them.
+"""Tests and intervals of earlier suites on simulated data, with the right ones beside them.
 
 References
 ----------
@@ -24,30 +24,43 @@ from pulse_audit.calibration.scenarios import (
     share,
     successes,
 )
+from pulse_audit.fairness.published_tests import published_p_values
+from pulse_audit.fairness.shift import Draws
 from pulse_audit.stats.intervals import FloatArray, proportion_interval
+from pulse_audit.types import Estimate
 
 STUDY = "earlier suites"
 #: Size of the test set of Laszkiewicz et al. (2024).
 GROUPS, PER_GROUP = 7, 200
 IMAGES = GROUPS * PER_GROUP
+#: Tests of a question, by what they compare.
+TESTS = {
+    "PR": {
+        "counts against a made-up sample": "pr_p_published",
+        "goodness of fit": "pr_p",
+    },
+    "RDP": {
+        "shares x images as counts": "rdp_p_published",
+        "homogeneity of retention": "rdp_p",
+    },
+}
 #: Error rate of the better arm, correlation of two arms' errors, and a true difference.
 ERRORS, CORRELATION, DIFFERENCE = 0.3, 0.6, 0.03
 
 
 def scenarios() -> Iterator[Scenario]:
-    """Scenarios of the study, in order; requirements are made of the shipped interval only."""
-    # shares of the groups among outputs, all equal in truth (PR)
-    yield Scenario(
-        STUDY, "counts against a made-up sample",
-        {"question": "PR", "images": IMAGES, "groups": GROUPS}, "size", composition, (),
-    )  # fmt: skip
-    # equal retention in all groups (RDP)
-    for recall in (0.1, 0.2, 0.5, 0.9):
-        yield Scenario(
-            STUDY, "shares x 1,400 as counts",
-            {"question": "RDP", "images": IMAGES, "retention": recall}, "size",
-            partial(recalls, recall=recall), (),
-        )  # fmt: skip
+    """Scenarios of the study, in order; requirements are made of what the package does itself."""
+    # PR holds, at retention .5; RDP holds, at several retentions: the published test, the right one
+    code = ("pulse_audit.fairness.published_tests.published_p_values",)
+    questions = [("PR", 0.5), *(("RDP", retention) for retention in (0.1, 0.2, 0.5, 0.9))]
+    for question, retention in questions:
+        held: ScenarioSettings = {
+            "question": question, "images": IMAGES, "groups": GROUPS, "retention": retention,
+        }  # fmt: skip
+        for method, name in TESTS[question].items():
+            simulate = partial(rejections, name=name, retention=retention)
+            high = None if name.endswith("published") else 0.06
+            yield Scenario(STUDY, method, held, "size", simulate, code, None, high)
     # two arms on the same images: errors equally frequent, or not
     measures: tuple[tuple[PerformanceMeasure, float], ...] = (("size", 0.0), ("power", DIFFERENCE))
     for measure, difference in measures:
@@ -68,26 +81,19 @@ def scenarios() -> Iterator[Scenario]:
     )
 
 
-def composition(random: np.random.Generator, replicates: int) -> Performance:
-    """Share of rejections when outputs are spread evenly over the groups."""
-    counts = random.multinomial(IMAGES, [1 / GROUPS] * GROUPS, size=replicates)
-    return share([artificial_sample(each) <= 0.05 for each in counts])
-
-
-def artificial_sample(counts: FloatArray) -> float:
-    """Return p of the counts against a uniform sample of as many images, as if it were drawn."""
-    return float(chi2_contingency([counts, [IMAGES / GROUPS] * GROUPS])[1])
-
-
-def recalls(random: np.random.Generator, replicates: int, *, recall: float) -> Performance:
-    """Share of rejections when retention is the same in every group."""
-    retained = random.binomial(PER_GROUP, recall, size=(replicates, GROUPS))
-    return share([shares_as_counts(each) <= 0.05 for each in retained])
-
-
-def shares_as_counts(retained: FloatArray) -> float:
-    """Return p of recall shares times the number of images, as if these were counts."""
-    return artificial_sample(IMAGES * retained / max(retained.sum(), 1))
+def rejections(
+    random: np.random.Generator, replicates: int, *, name: str, retention: float
+) -> Performance:
+    """Share of rejections at the 5 % level of an arm that fulfils both PR and RDP."""
+    # every face is kept with the same probability, else it becomes any other group alike
+    truth = np.repeat(np.arange(GROUPS), PER_GROUP)
+    hits = []
+    for _ in range(replicates):
+        others = (truth + random.integers(1, GROUPS, IMAGES)) % GROUPS
+        predicted = np.where(random.random(IMAGES) < retention, truth, others)
+        p = published_p_values(Draws(np.arange(IMAGES), truth, predicted, GROUPS))[name]
+        hits.append(isinstance(p, Estimate) and p.value <= 0.05)
+    return share(hits)
 
 
 def two_arms(random: np.random.Generator, replicates: int, *, difference: float) -> Performance:

@@ -8,7 +8,7 @@ that state the planted conversion, and the planted inequality.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
+from functools import lru_cache, partial
 from itertools import product
 from typing import Literal, TypeAlias
 
@@ -32,18 +32,19 @@ from pulse_audit.summary.schema import ALL
 HIGHEST = 0.06
 #: Rounding of bounds in a summary.
 TOLERANCE = 1e-9
-#: Replicates as a fraction of those of single estimates: of false sentences, and of power.
-FRACTION, OF_POWER = 0.3, 0.1
+#: Replicates as a fraction of those of single estimates.
+FRACTION = 0.06
 CODE = ("pulse_audit.summary.estimates.first_screen_of",)
-METHOD = "claims of the first screen"
+STUDY = "sentences"
 
 MODELS: tuple[ModelName, ...] = ("shipped net", "accuracy .9")
 
-Statement: TypeAlias = Literal["conversion", "inequality"]
+#: What is counted of a simulated audit.
+Statement: TypeAlias = Literal["nothing false", "the conversion", "the inequality"]
 
 
 def scenarios() -> Iterator[Scenario]:
-    """Scenarios of the study, in order: false sentences, then power."""
+    """Scenarios of the study, in order; power is of the same audits as false sentences."""
     for design in designs():
         settings: ScenarioSettings = {
             "outputs": design.outputs, "labels": design.labels_from, "faces": design.faces,
@@ -51,14 +52,14 @@ def scenarios() -> Iterator[Scenario]:
         }  # fmt: skip
         if design.shift:
             settings = {**settings, "shift": design.shift}
-        false = partial(false_sentences, design=design)
-        yield Scenario("false sentences", METHOD, settings, "false claim", false, CODE, None,
-                       HIGHEST, fraction=FRACTION)  # fmt: skip
-        statements: tuple[Statement, ...] = ("conversion", "inequality")
+        false = partial(shares_of, design=design, statement="nothing false")
+        yield Scenario(STUDY, "claims of the first screen", settings, "false claim", false, CODE,
+                       None, HIGHEST, fraction=FRACTION)  # fmt: skip
+        statements: tuple[Statement, ...] = ("the conversion", "the inequality")
         for statement in statements if design.shift else ():
-            stated = partial(power, design=design, statement=statement)
-            yield Scenario("true sentences", METHOD, {**settings, "said": statement}, "power",
-                           stated, CODE, fraction=OF_POWER)  # fmt: skip
+            stated = partial(shares_of, design=design, statement=statement)
+            yield Scenario(STUDY, f"first screen says {statement}", settings, "power", stated,
+                           CODE, fraction=FRACTION)  # fmt: skip
 
 
 def designs() -> Iterator[AuditDesign]:
@@ -74,33 +75,35 @@ def designs() -> Iterator[AuditDesign]:
             yield AuditDesign("shifted", faces, draws, model, shift=0.4)
 
 
-def false_sentences(
-    random: np.random.Generator, replicates: int, *, design: AuditDesign
-) -> Performance:
-    """Share of audits with a false claim on the first screen."""
-    hits = []
-    for _ in range(replicates):
-        audit = simulated_audit(design, random)
-        hits.append(not all(is_true(claim, audit.truth) for claim in claims_of(audit)))
-    return share(hits)
-
-
-def power(
+def shares_of(
     random: np.random.Generator, replicates: int, *, design: AuditDesign, statement: Statement
 ) -> Performance:
-    """Share of audits that state the planted conversion, or that its arm is unequal."""
-    hits = []
+    """Share of audits with a false claim, or with the planted conversion or inequality claimed."""
+    # the first number of a scenario: the same for all statements about the same design
+    outcomes = audited(design, replicates, int(random.integers(2**62)))
+    if statement == "nothing false":
+        return share([is_false for is_false, _, _ in outcomes])
+    place = 1 if statement == "the conversion" else 2
+    return share([outcome[place] for outcome in outcomes])
+
+
+@lru_cache(maxsize=1)
+def audited(design: AuditDesign, replicates: int, seed: int) -> list[tuple[bool, bool, bool]]:
+    """Simulate audits: whether a claim is false, and whether both planted facts are claimed."""
+    random, outcomes = np.random.default_rng(seed), []
     for _ in range(replicates):
         audit = simulated_audit(design, random)
-        planted, other = audit.truth.groups[FROM], audit.truth.groups[TO]
-        of_arm = [claim for claim in claims_of(audit) if claim.arm == design.arms[0]]
-        if statement == "conversion":
-            kinds = [(c.metric, c.group, c.to_group, c.direction) for c in of_arm if c.bound > 0]
-            hits.append(("shift", planted, other, "higher") in kinds)
-        else:
-            kept = [c for c in of_arm if c.metric == "retention" and c.bound > 0]
-            hits.append(any(claim.direction == "unequal" for claim in kept))
-    return share(hits)
+        claims, truth = claims_of(audit), audit.truth
+        planted = [claim for claim in claims if claim.arm == design.arms[0] and claim.bound > 0]
+        cells = {(c.metric, c.group, c.to_group, c.direction) for c in planted}
+        outcomes.append(
+            (
+                not all(is_true(claim, truth) for claim in claims),
+                ("shift", truth.groups[FROM], truth.groups[TO], "higher") in cells,
+                ("retention", None, None, "unequal") in cells,
+            )
+        )
+    return outcomes
 
 
 def claims_of(audit: SimulatedAudit) -> list[Claim]:

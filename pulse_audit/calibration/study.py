@@ -19,7 +19,6 @@ from pulse_audit.calibration import (
     corrected,
     distances,
     gaps,
-    graded,
     means,
     paired,
     power,
@@ -67,7 +66,7 @@ class ScenarioResult:
 def all_scenarios() -> list[Scenario]:
     """Every scenario, in the order of the table."""
     rates = (retention, paired, corrected, gaps, power, apparent, set_fairness, compositions)
-    studies = (sentences, graded, *rates, preference, means, distances, prior_work)
+    studies = (sentences, *rates, preference, means, distances, prior_work)
     return [scenario for study in studies for scenario in study.scenarios()]
 
 

@@ -132,6 +132,12 @@ _PROPERTIES = {
     "spe": ("SPE", "between who becomes whom and its reverse (symmetric pairwise error)"),
     "ucpr": ("UCPR", "of outputs of uninformative inputs from the evaluation set's composition"),
 }
+_TESTS = {
+    "pr_p": ("PR, p", "PR by goodness of fit to the composition of the faces"),
+    "pr_p_published": ("PR, p as published", "PR against a made-up sample (Laszkiewicz et al.)"),
+    "rdp_p": ("RDP, p", "RDP by homogeneity of retention"),
+    "rdp_p_published": ("RDP, p as published", "RDP by shares as counts (Laszkiewicz et al.)"),
+}
 _DIVERGENCES = {
     "chi2": "chi-squared divergence",
     "kl": "Kullback-Leibler divergence in nats",
@@ -231,6 +237,11 @@ DERIVED_METRICS: Sequence[MetricDefinition] = (
         _derived(f"{name}_{kind}", f"{title} {kind}", f"{divergence} {what}", "lower")
         for name, (title, what) in _PROPERTIES.items()
         for kind, divergence in _DIVERGENCES.items()
+    ),
+    # P-values of tests of one output a face, as published and by the right test.
+    *(
+        _derived_share(name, title, f"p-value of {what}", "neither")
+        for name, (title, what) in _TESTS.items()
     ),
     # Sources of the shift (--sources).
     *(

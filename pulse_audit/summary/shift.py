@@ -15,6 +15,7 @@ from pulse_audit.fairness.correction import CorrectedShift, corrected_shifts
 from pulse_audit.fairness.divergence import DIVERGENCES, Divergence
 from pulse_audit.fairness.hierarchical import hierarchical_shift
 from pulse_audit.fairness.pooling import partial_pooling
+from pulse_audit.fairness.published_tests import published_p_values
 from pulse_audit.fairness.sets import Joint, joint_shares
 from pulse_audit.fairness.shift import Draws
 from pulse_audit.metrics.registry import BY_NAME
@@ -423,6 +424,9 @@ def set_fairness_rows(
         # faces are still resampled within their labelled groups, which the set fixes
         parts.append((FROM_ORIGINALS, "raw", mirrored, labels.truth[rows]))
     for properties, correction, chosen, strata in parts:
+        # the tests of an earlier suite start from the labels too
+        for name, p_value in published_p_values(chosen).items() if strata is None else ():
+            yield make_row(subset.key, name, labels.attribute, ALL, p_value, correction=correction)
         # one set of resamples serves every property and divergence
         joint = joint_shares(chosen, seed=key, strata=strata, replicates=SET_REPLICATES)
         for name, measure in properties.items():

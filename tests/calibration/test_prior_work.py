@@ -10,15 +10,21 @@ from scipy.stats import binomtest, chi2_contingency
 from pulse_audit.calibration import prior_work
 
 
-def test_counts_against_a_made_up_sample_hardly_ever_reject() -> None:
-    found = prior_work.composition(np.random.default_rng(0), 400)
-    assert found.value <= 0.01
+def test_the_published_test_of_pr_hardly_ever_rejects_and_the_right_one_does() -> None:
+    published, right = (
+        prior_work.rejections(np.random.default_rng(0), 300, name=name, retention=0.5)
+        for name in ("pr_p_published", "pr_p")
+    )
+    assert published.value <= 0.01 < right.value <= 0.09
 
 
-def test_shares_as_counts_reject_equal_recalls_where_recall_is_low() -> None:
-    low = prior_work.recalls(np.random.default_rng(1), 400, recall=0.1)
-    high = prior_work.recalls(np.random.default_rng(1), 400, recall=0.9)
-    assert low.value == pytest.approx(0.83, abs=0.06) and high.value == 0
+def test_the_published_test_of_rdp_rejects_equal_retention_where_it_is_low() -> None:
+    low, high, right = (
+        prior_work.rejections(np.random.default_rng(1), 200, name=name, retention=retention)
+        for name, retention in (("rdp_p_published", 0.1), ("rdp_p_published", 0.9), ("rdp_p", 0.1))
+    )
+    assert low.value == pytest.approx(0.83, abs=0.08) and high.value == 0
+    assert right.value == pytest.approx(0.05, abs=0.04)
 
 
 def test_rows_resampled_as_if_independent_cover_three_times_in_four() -> None:

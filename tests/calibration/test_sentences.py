@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pulse_audit.calibration import graded, sentences
+from pulse_audit.calibration import sentences
 from pulse_audit.calibration.audits import AuditDesign, Truth, simulated_audit
 from pulse_audit.summary import Claim, first_screen_of, summarise
 
@@ -63,18 +63,13 @@ def test_the_first_screen_is_that_of_the_summary() -> None:
 
 def test_audits_of_a_large_planted_shift_say_so_and_say_nothing_false() -> None:
     design = AuditDesign("shifted", 100, 2, "accuracy .9", shift=0.4)
-    assert sentences.power(_random(), 8, design=design, statement="conversion").value >= 0.7
-    assert sentences.false_sentences(_random(), 8, design=design).value <= 0.13
+    said = {
+        statement: sentences.shares_of(_random(), 8, design=design, statement=statement).value
+        for statement in ("nothing false", "the conversion", "the inequality")
+    }
+    assert said["the conversion"] >= 0.7 and said["the inequality"] >= 0.5
+    assert said["nothing false"] <= 0.13
 
 
 def _random() -> np.random.Generator:
     return np.random.default_rng(7)
-
-
-def test_coverage_is_that_of_audits_of_the_grade() -> None:
-    design = AuditDesign("shifted", 30, 2, "accuracy .9", shift=0.4)
-    assert graded.frequency(_random(), 4, design=design, grade="usable").value == 1
-    found = graded.coverage(_random(), 4, design=design, grade="usable")
-    assert found.value >= 0.5 and found.width is not None and 0 < found.width < 0.5
-    with pytest.raises(ValueError, match="0 of 20 corrections are weak"):
-        graded.coverage(_random(), 1, design=design, grade="weak")

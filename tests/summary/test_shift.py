@@ -461,3 +461,12 @@ def test_the_shift_matrix_under_the_hierarchical_model_stands_beside_the_raw_one
     assert all(r.method.startswith("hierarchical multinomial") for r in pooled)
     assert all(abs(p.value - r.value) < 0.25 for p, r in zip(pooled, raw, strict=True))
     assert 0 < pooled[0].detail["shrunk"] < 1
+
+
+def test_published_tests_stand_beside_the_right_ones(summary):
+    for name in ("pr_p_published", "pr_p", "rdp_p_published", "rdp_p"):
+        (row,) = rows(summary, name, arm="pulse:g", group_by="race")
+        assert 0 <= row.value <= 1 and row.low is None and row.method.startswith("p; ")
+    (right,) = rows(summary, "rdp_p", arm="pulse:g", group_by="race")
+    (published,) = rows(summary, "rdp_p_published", arm="pulse:g", group_by="race")
+    assert right.value < published.value
