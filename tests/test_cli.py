@@ -258,8 +258,8 @@ def test_changed_photos_are_not_mixed_into_a_run(
 ) -> None:
     assert outcome(audit(fairface_root, tmp_path / "out")) == DONE
     capsys.readouterr()
-    for photo in (fairface_root / "val").iterdir():
-        Image.new("RGB", (48, 48), "tan").save(photo)
+    for number, photo in enumerate((fairface_root / "val").iterdir()):
+        Image.new("RGB", (48, 48), (200 - number, 180, 140)).save(photo, quality=99)
     assert "changed" in refused(audit(fairface_root, tmp_path / "out"), capsys)
 
 

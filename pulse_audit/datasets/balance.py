@@ -10,8 +10,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from pulse_audit.datasets import images
+from pulse_audit.datasets.copies import Copies, contradict
 from pulse_audit.datasets.scan import join_words
 from pulse_audit.names import nearest
 from pulse_audit.seeding import fingerprint
@@ -19,6 +21,7 @@ from pulse_audit.types import Face, InputError
 
 #: One word for each column of the grouping; ``()`` is the only cell of no grouping.
 CellKey = tuple[str, ...]
+SkipKind: TypeAlias = Literal["unreadable", "duplicate", "contradictory"]
 
 
 @dataclass(frozen=True)
@@ -37,11 +40,16 @@ class BalancedDraw:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A face that was drawn and could not be read; the next of its cell took its place."""
+    """A face that is left out of a draw; the next of its cell took its place.
+
+    ``kind`` is ``unreadable``, ``duplicate`` (another face has the same photo and the same labels,
+    and stays) or ``contradictory`` (another has the same photo and other labels; neither stays).
+    """
 
     face: Face
     cell: CellKey
     reason: str
+    kind: SkipKind = "unreadable"
 
 
 def balanced_draw(
@@ -133,10 +141,13 @@ def _interleave(cells: Mapping[CellKey, Sequence[Face]], per_group: int, seed: i
     return chosen
 
 
-def replace_unreadable(
-    draw: BalancedDraw, verify: Callable[[Face], object] | None = None
+def replace_unusable(
+    draw: BalancedDraw,
+    verify: Callable[[Face], object] | None = None,
+    copies: Copies | None = None,
+    columns: Sequence[str] = (),
 ) -> tuple[list[Face], list[Skipped]]:
-    """Replace faces whose photo cannot be read by the next of the same cell.
+    """Replace faces whose photo cannot be read, or is another face's too, by others of the cell.
 
     Parameters
     ----------
@@ -145,13 +156,18 @@ def replace_unreadable(
     verify : callable, optional
         Raises OSError or `images.UnreadableImage` for a face that cannot be used. Default: the
         photo is read and decoded.
+    copies : Copies, optional
+        Of the faces that were drawn from: of faces with the same photo the first by name stays,
+        or none where their labels differ. Default: photos are not compared.
+    columns : sequence of str
+        Label columns, beside those of the draw, in which copies must agree.
 
     Returns
     -------
     chosen : list of Face
-        The first ``per_group`` readable faces of every cell, interleaved as in a draw.
+        The first ``per_group`` usable faces of every cell, interleaved as in a draw.
     skipped : list of Skipped
-        Each face passed over, and why.
+        Each face passed over, and all copies of the others met, and why.
 
     Raises
     ------
@@ -159,34 +175,62 @@ def replace_unreadable(
         If a cell runs out of faces.
     """
     verify = verify or (lambda face: images.load(face.source))
+    agreed = tuple(dict.fromkeys((*draw.group_by, *columns)))
     # The faces of each cell in the order of the draw: first the chosen, then the reserve.
     candidates: dict[CellKey, list[Face]] = {cell: [] for cell in draw.reserve}
     for face in draw.chosen:
         candidates[cell_of(face, draw.group_by)].append(face)
-    readable: dict[CellKey, list[Face]] = {}
-    skipped: list[Skipped] = []
+    usable: dict[CellKey, list[Face]] = {}
+    skipped: dict[str, Skipped] = {}
     for cell, chosen in candidates.items():
-        readable[cell] = []
-        unreadable: list[Skipped] = []
+        usable[cell] = []
+        passed_over: list[Skipped] = []
         # Read the cell's faces in their order, no more of them than are needed.
         for face in (*chosen, *draw.reserve[cell]):
-            if len(readable[cell]) == draw.per_group:
+            if len(usable[cell]) == draw.per_group:
                 break
-            try:
-                verify(face)
-                readable[cell].append(face)
-            except (OSError, images.UnreadableImage) as error:
-                unreadable.append(Skipped(face, cell, str(error)))
-        if len(readable[cell]) < draw.per_group:
-            examples = [f"{skip.face.id}: {skip.reason}" for skip in unreadable]
+            if face.id not in skipped:
+                try:
+                    verify(face)
+                    same = [face] if copies is None else copies.of(face)
+                    skipped |= {skip.face.id: skip for skip in _left_out(same, agreed, draw)}
+                except (OSError, images.UnreadableImage) as error:
+                    skipped[face.id] = Skipped(face, cell, str(error))
+            if face.id in skipped:
+                passed_over.append(skipped[face.id])
+            else:
+                usable[cell].append(face)
+        if len(usable[cell]) < draw.per_group:
+            examples = [f"{skip.face.id}: {skip.reason}" for skip in passed_over]
+            unreadable = sum(skip.kind == "unreadable" for skip in passed_over)
+            counts = f"{unreadable} are unreadable"
+            if copied := len(passed_over) - unreadable:
+                counts += f" and {copied} have another's photo"
             # One example is enough to see what kind of damage it is.
             raise InputError(
-                f"{cell_name(cell, draw.group_by)}: {len(readable[cell])} readable faces where "
-                f"{draw.per_group} are needed, {len(unreadable)} are unreadable "
-                f"({join_words(examples, at_most=1)}); restore the photos or lower --per-group"
+                f"{cell_name(cell, draw.group_by)}: {len(usable[cell])} usable faces where "
+                f"{draw.per_group} are needed, {counts} ({join_words(examples, at_most=1)}); "
+                "restore the photos or lower --per-group"
             )
-        skipped += unreadable
-    return _interleave(readable, draw.per_group, draw.seed), skipped
+    return _interleave(usable, draw.per_group, draw.seed), list(skipped.values())
+
+
+def _left_out(same: Sequence[Face], columns: Sequence[str], draw: BalancedDraw) -> list[Skipped]:
+    """Of faces with one photo, in order, all but the first, or all where their labels differ."""
+    if contradict(same, columns):
+        names = [face.id for face in same]
+        return [
+            Skipped(
+                face,
+                cell_of(face, draw.group_by),
+                f"the same photo as {next(name for name in names if name != face.id)}, "
+                "with other labels",
+                "contradictory",
+            )
+            for face in same
+        ]
+    reason = f"the same photo as {same[0].id}"
+    return [Skipped(face, cell_of(face, draw.group_by), reason, "duplicate") for face in same[1:]]
 
 
 def cell_of(face: Face, group_by: Sequence[str]) -> CellKey:

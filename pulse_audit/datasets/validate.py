@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pulse_audit.datasets import images
+from pulse_audit.datasets.copies import contradict
 from pulse_audit.datasets.readers import FaceIndex, index, resolve_split, scan
 from pulse_audit.datasets.registry import DatasetCard
 from pulse_audit.datasets.scan import data_folder, images_in, join_words
@@ -40,6 +42,9 @@ class ValidationReport:
     n_faces: int = 0
     #: Label column -> word -> faces.
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    #: Faces whose photo is an earlier face's too; and, by label column, photos with several labels.
+    duplicates: int = 0
+    contradictory: dict[str, int] = field(default_factory=dict)
     #: Each makes ``pulse-audit validate`` exit with 2.
     defects: list[Defect] = field(default_factory=list)
     #: Worth knowing, no reason to stop.
@@ -194,8 +199,8 @@ def _check_photos(
     report: ValidationReport, faces: Sequence[Face], progress: Progress | None
 ) -> None:
     """Decode every photo, and look for photos that are there twice."""
-    # SHA-256 of a photo's bytes -> the first face with them.
-    first_with: dict[bytes, Face] = {}
+    # SHA-256 of a photo's bytes -> the faces with them, in order.
+    faces_with: defaultdict[bytes, list[Face]] = defaultdict(list)
     for done, face in enumerate(faces, start=1):
         try:
             data = face.source.read()
@@ -208,10 +213,26 @@ def _check_photos(
             report.defects.append(Defect("unreadable", face.id, line))
         else:
             # The same bytes under two names count one person twice.
-            twin = first_with.setdefault(hashlib.sha256(data).digest(), face)
-            if twin is not face:
-                differ = "" if twin.labels == face.labels else ", with other labels"
-                line = f"the same photo as {twin.id}{differ}; keep one of them"
+            same = faces_with[hashlib.sha256(data).digest()]
+            same.append(face)
+            if len(same) > 1:
+                differ = "" if same[0].labels == face.labels else ", with other labels"
+                line = f"the same photo as {same[0].id}{differ}; keep one of them"
                 report.defects.append(Defect("duplicate_photo", face.id, line))
         if progress is not None:
             progress(done, len(faces), 0)
+    # Counted as an audit takes them: one of a kind stays, none where labels contradict each other.
+    copies = [same for same in faces_with.values() if len(same) > 1]
+    report.duplicates = sum(len(same) - 1 for same in copies)
+    report.contradictory = {
+        column: count
+        for column in report.counts
+        if (count := sum(contradict(same, [column]) for same in copies))
+    }
+    if copies:
+        several = ", ".join(f"{column} {n:,}" for column, n in report.contradictory.items())
+        report.notes.append(
+            f"{report.duplicates:,} faces have the photo of an earlier one (photos with several "
+            f"labels: {several or 'none'}); an audit keeps the first by name, and none of those "
+            "whose labels differ in what it groups by"
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -12,7 +13,8 @@ import torch
 
 import pulse_audit
 from pulse_audit import store
-from pulse_audit.datasets.balance import Skipped, balanced_draw, replace_unreadable
+from pulse_audit.datasets.balance import Skipped, balanced_draw, replace_unusable
+from pulse_audit.datasets.copies import Copies
 from pulse_audit.datasets.images import decode
 from pulse_audit.datasets.readers import FaceIndex
 from pulse_audit.harness.arms import build_arms, describe_arm, input_notes
@@ -117,12 +119,14 @@ def plan_audit(
             for face, digest in chosen
         ],
         skipped=[
-            SkippedEntry(id=skip.face.id, labels=dict(skip.face.labels), reason=skip.reason)
+            SkippedEntry(
+                id=skip.face.id, labels=dict(skip.face.labels), reason=skip.reason, kind=skip.kind
+            )
             for skip in skipped
         ],
         arms={r.name: describe_arm(r, arms[r.name], frame) for r in references},
         units=cut_units([face.id for face in faces], list(arms), scales, spec, execution.batch),
-        notes=[*index.notes, *input_notes(scales, frame.resolution)],
+        notes=[*index.notes, *copy_notes(skipped), *input_notes(scales, frame.resolution)],
         **suite.entries(index.card.labels_from),
     )
     # Notes on the attribute model's crop, and on shipped models that were trained on these photos.
@@ -142,7 +146,7 @@ def choose_faces(
 ) -> tuple[list[tuple[Face, str]], list[Skipped]]:
     """Draw the balanced sample, each face with the SHA-256 of its photo, and decode every photo.
 
-    The second list are the unreadable ones, replaced from the balanced reserve.
+    The second list are those left out: unreadable, or with the photo of another face.
     """
     # Balanced over the first grouping of labels alone: skin tone is measured later.
     balanced = next((g for g in groupings if not set(g) & set(MEASURED_GROUPS)), [])
@@ -154,8 +158,24 @@ def choose_faces(
         decode(data)
         digests[face.id] = sha256(data)
 
-    faces, skipped = replace_unreadable(draw, verify)
+    # Faces of one photo must agree in every label that the run groups by.
+    columns = [column for g in groupings for column in g if column not in MEASURED_GROUPS]
+    faces, skipped = replace_unusable(draw, verify, Copies(index.faces), columns)
     return [(face, digests[face.id]) for face in faces[: spec.limit]], skipped
+
+
+def copy_notes(skipped: Sequence[Skipped]) -> list[str]:
+    """Say how many faces were left out because others have their photo."""
+    count = Counter[str](skip.kind for skip in skipped)
+    meaning = {
+        "duplicate": "the photo is another face's too, which stays",
+        "contradictory": "the photo is there again under another label that the run groups by",
+    }
+    return [
+        f"faces left out as {kind}: {count[kind]} ({text})"
+        for kind, text in meaning.items()
+        if count[kind]
+    ]
 
 
 def describe_dataset(index: FaceIndex) -> DatasetEntry:

@@ -133,7 +133,7 @@ def check_same_plan(before: Manifest, after: Manifest, out: Path) -> None:
     """Refuse to resume where faces, weights or units are no longer those of the manifest."""
     for key, subject in (
         ("faces", "the faces on disk"),
-        ("skipped", "the unreadable faces"),
+        ("skipped", "the faces left out"),
         ("arms", "an arm or its weights"),
         ("attributes", "the attribute model"),
         ("metrics", "the metrics or their weights"),

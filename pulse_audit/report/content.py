@@ -188,7 +188,7 @@ def _figures(
 
 
 def left_out(manifest: Manifest, samples: pd.DataFrame) -> list[dict[str, Any]]:
-    """Per group of the first label grouping: faces audited, unreadable, and without found face.
+    """Per group of the first label grouping: faces audited, left out, and without found face.
 
     ``no_face`` is None where no detector ran.
     """
@@ -202,9 +202,11 @@ def left_out(manifest: Manifest, samples: pd.DataFrame) -> list[dict[str, Any]]:
 
     counts: dict[str, dict[str, Any]] = {}
 
+    kinds = dict.fromkeys(("unreadable", "duplicate", "contradictory"), 0)
+
     def entry(labels: Mapping[str, Any]) -> dict[str, Any]:
         group = " × ".join(str(labels.get(c, "no label")) for c in columns) or "all"
-        empty = {"group": group, "faces": 0, "unreadable": 0, "no_face": 0 if detected else None}
+        empty = {"group": group, "faces": 0, **kinds, "no_face": 0 if detected else None}
         return counts.setdefault(group, empty)
 
     for face in manifest.faces:
@@ -213,7 +215,8 @@ def left_out(manifest: Manifest, samples: pd.DataFrame) -> list[dict[str, Any]]:
         if detected:
             row["no_face"] += face.id in faceless
     for skipped in manifest.skipped:
-        entry(skipped.labels)["unreadable"] += 1
+        row = entry(skipped.labels)
+        row[skipped.kind if skipped.kind in kinds else "unreadable"] += 1
     return list(counts.values())
 
 

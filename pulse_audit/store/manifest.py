@@ -104,11 +104,12 @@ class FaceEntry(_Entry):
 
 
 class SkippedEntry(_Entry):
-    """A photo that could not be read, and why."""
+    """A face left out, and why: ``unreadable``, ``duplicate`` or ``contradictory``."""
 
     id: str
     labels: dict[str, str | None] = {}
     reason: str = ""
+    kind: str = "unreadable"
 
 
 class PlantedTruth(_Entry):

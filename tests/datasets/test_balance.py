@@ -3,6 +3,7 @@ import json
 from collections import Counter
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -10,11 +11,13 @@ from hypothesis import strategies as st
 
 from pulse_audit.datasets.balance import (
     BalancedDraw,
+    Skipped,
     balanced_draw,
     cell_of,
-    replace_unreadable,
+    replace_unusable,
 )
-from pulse_audit.datasets.images import UnreadableImage
+from pulse_audit.datasets.copies import Copies
+from pulse_audit.datasets.images import FileImage, UnreadableImage
 from pulse_audit.datasets.readers import read_faces
 from pulse_audit.datasets.registry import Registry
 from pulse_audit.types import Face, InputError
@@ -189,7 +192,7 @@ def failing(*bad: str, error: type[Exception] = UnreadableImage) -> object:
 
 def test_nothing_is_skipped_where_all_can_be_read() -> None:
     draw = balanced_draw(crowd(), ["race"], 5, 0)
-    assert replace_unreadable(draw, failing()) == (draw.chosen, [])  # type: ignore[arg-type]
+    assert replace_unusable(draw, failing()) == (draw.chosen, [])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("error", [UnreadableImage, OSError])
@@ -197,7 +200,7 @@ def test_an_unreadable_face_is_replaced_from_its_own_cell(error: type[Exception]
     draw = balanced_draw(crowd(), ["race", "gender"], 5, 0)
     victim = draw.chosen[8]
     cell = cell_of(victim, draw.group_by)
-    chosen, skipped = replace_unreadable(draw, failing(victim.id, error=error))  # type: ignore[arg-type]
+    chosen, skipped = replace_unusable(draw, failing(victim.id, error=error))  # type: ignore[arg-type]
     assert [(skip.face, skip.cell, skip.reason) for skip in skipped] == [
         (victim, cell, "truncated")
     ]
@@ -208,28 +211,103 @@ def test_an_unreadable_face_is_replaced_from_its_own_cell(error: type[Exception]
 def test_replacement_keeps_draws_nested() -> None:
     bad = {face.id for face in balanced_draw(crowd(), ["race"], 20, 0).chosen[::3]}
     verify = failing(*bad)
-    few, _ = replace_unreadable(balanced_draw(crowd(), ["race"], 5, 0), verify)  # type: ignore[arg-type]
-    more, _ = replace_unreadable(balanced_draw(crowd(), ["race"], 9, 0), verify)  # type: ignore[arg-type]
+    few, _ = replace_unusable(balanced_draw(crowd(), ["race"], 5, 0), verify)  # type: ignore[arg-type]
+    more, _ = replace_unusable(balanced_draw(crowd(), ["race"], 9, 0), verify)  # type: ignore[arg-type]
     assert more[: len(few)] == few
 
 
 def test_faces_that_are_not_needed_are_not_opened() -> None:
     seen: list[str] = []
     draw = balanced_draw(crowd(), ["race"], 5, 0)
-    replace_unreadable(draw, lambda face: seen.append(face.id))
+    replace_unusable(draw, lambda face: seen.append(face.id))
     assert sorted(seen) == sorted(ids(draw))
 
 
 def test_a_cell_that_runs_out_is_named() -> None:
     faces = crowd(6)
     bad = [face.id for face in faces if face.labels["race"] == "B"][:-3]
-    with pytest.raises(InputError, match=r"race=B: 3 readable.*5 are needed.*9 are unreadable"):
-        replace_unreadable(balanced_draw(faces, ["race"], 5, 0), failing(*bad))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"race=B: 3 usable.*5 are needed.*9 are unreadable"):
+        replace_unusable(balanced_draw(faces, ["race"], 5, 0), failing(*bad))  # type: ignore[arg-type]
 
 
 def test_photos_are_decoded_by_default(registry: Registry) -> None:
     faces = read_faces(registry.get("skimage-faces"), None).faces
     broken = [Face(f"{i}", Nothing(), {}) for i in range(100)]
-    chosen, skipped = replace_unreadable(balanced_draw([*faces, *broken], (), 20, 0))
+    chosen, skipped = replace_unusable(balanced_draw([*faces, *broken], (), 20, 0))
     assert len(chosen) == 20 and skipped
     assert {skip.reason for skip in skipped} == {"nothing here"}
+
+
+# -- Faces with the same photo ---------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """A photo of a few bytes."""
+
+    data: bytes
+
+    def read(self) -> bytes:
+        return self.data
+
+
+def album(**photos: tuple[str, bytes]) -> list[Face]:
+    """Faces by name, each with its race and its photo."""
+    return [
+        Face(name, Bytes(data), {"race": race, "age": name[-1]})
+        for name, (race, data) in photos.items()
+    ]
+
+
+def usable(
+    faces: list[Face], per_group: int, columns: tuple[str, ...] = ()
+) -> tuple[list[Face], list[Skipped]]:
+    draw = balanced_draw(faces, ["race"], per_group, 0)
+    return replace_unusable(draw, lambda face: None, Copies(faces), columns)
+
+
+def test_of_faces_with_one_photo_the_first_by_name_stays() -> None:
+    twins = {name: ("A", b"same") for name in ("c1", "a2", "b3")}
+    faces = album(**twins, d1=("A", b"more"), e1=("A", b"diff"))
+    chosen, skipped = usable(faces, 3)
+    assert {face.id for face in chosen} == {"a2", "d1", "e1"}
+    assert {(s.face.id, s.reason, s.kind) for s in skipped} == {
+        ("b3", "the same photo as a2", "duplicate"),
+        ("c1", "the same photo as a2", "duplicate"),
+    }
+
+
+def test_a_photo_under_two_labels_is_left_out_entirely() -> None:
+    faces = album(
+        a1=("A", b"same"), b1=("B", b"same"), c1=("A", b"1"), d1=("B", b"2"), e1=("A", b"3"),
+        f1=("B", b"4"),
+    )  # fmt: skip
+    chosen, skipped = usable(faces, 2)
+    assert {face.id for face in chosen} == {"c1", "d1", "e1", "f1"}
+    assert {(s.face.id, s.cell, s.kind) for s in skipped} == {
+        ("a1", ("A",), "contradictory"), ("b1", ("B",), "contradictory"),
+    }  # fmt: skip
+
+
+def test_labels_contradict_each_other_only_in_what_the_run_groups_by() -> None:
+    faces = album(a1=("A", b"same"), b2=("A", b"same"), c1=("A", b"1"), d1=("A", b"2"))
+    assert {s.kind for s in usable(faces, 3)[1]} == {"duplicate"}
+    chosen, skipped = usable(faces, 2, ("age",))
+    assert {face.id for face in chosen} == {"c1", "d1"}
+    assert {s.kind for s in skipped} == {"contradictory"}
+
+
+def test_a_cell_that_runs_out_of_distinct_photos_is_named() -> None:
+    faces = album(a1=("A", b"same"), b1=("A", b"same"), c1=("A", b"1"))
+    with pytest.raises(InputError, match="2 usable faces where 3 are needed.*1 have another's"):
+        usable(faces, 3)
+
+
+def test_files_of_other_sizes_are_not_read(tmp_path: Path) -> None:
+    faces = []
+    for number in range(6):
+        (tmp_path / f"{number}.jpg").write_bytes(b"x" * (10 + number // 2))
+        faces.append(Face(f"{number}.jpg", FileImage(str(tmp_path), f"{number}.jpg"), {}))
+    copies = Copies(faces)
+    assert [face.id for face in copies.of(faces[2])] == ["2.jpg", "3.jpg"]
+    assert set(copies._digests) == {"2.jpg", "3.jpg"}

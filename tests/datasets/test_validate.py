@@ -119,6 +119,20 @@ def test_the_same_photo_twice(card: DatasetCard, fairface: Write) -> None:
     assert "val/1.jpg, with other labels" in defect.what_to_do
 
 
+def test_duplicates_are_counted_and_by_column_those_that_contradict_each_other(
+    card: DatasetCard, fairface: Write
+) -> None:
+    rows = [
+        f"val/{i}.jpg,20-29,{sex},White,True" for i, sex in enumerate(["Male"] * 4 + ["Female"])
+    ]
+    root = fairface(*rows)
+    for copy, of in ((2, 1), (3, 1), (4, 0)):
+        (root / f"val/{copy}.jpg").write_bytes((root / f"val/{of}.jpg").read_bytes())
+    report = validate(card, root, "val")
+    assert (report.duplicates, report.contradictory) == (3, {"gender": 1})
+    assert any("3 faces have the photo" in note and "gender 1" in note for note in report.notes)
+
+
 def test_every_bad_row_is_listed(card: DatasetCard, fairface: Write) -> None:
     root = fairface(
         *ROWS,

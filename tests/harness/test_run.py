@@ -253,6 +253,26 @@ def test_unreadable_photos_are_replaced_listed_and_counted(
     assert not {victim, other} & set(finished.samples().face_id)
 
 
+def test_a_photo_that_is_there_again_is_audited_once_or_not_at_all(
+    fairface_root: Path, tmp_path: Path
+) -> None:
+    whole = run(fairface_root, tmp_path / "whole")
+    first, second = [f for f in whole.manifest.faces if f.labels["race"] == "Black"]
+    # One photo again under another race, and one again under the same.
+    rows = (fairface_root / "fairface_label_val.csv").read_text()
+    for name, of, race in (("x", first, "White"), ("y", second, "Black")):
+        (fairface_root / f"val/{name}.jpg").write_bytes((fairface_root / of.id).read_bytes())
+        rows += f"val/{name}.jpg,20-29,Female,{race},True\n"
+    (fairface_root / "fairface_label_val.csv").write_text(rows)
+    finished = run(fairface_root, tmp_path / "out")
+    kinds = {entry.id: entry.kind for entry in finished.manifest.skipped}
+    kept = {face.id for face in finished.manifest.faces}
+    assert kinds[first.id] == kinds["val/x.jpg"] == "contradictory"
+    assert kinds["val/y.jpg"] == "duplicate" and second.id in kept
+    assert not kept & set(kinds)
+    assert any("faces left out as duplicate: 1 " in note for note in finished.manifest.notes)
+
+
 def test_a_group_that_runs_out_of_readable_photos_is_named(
     fairface_root: Path, tmp_path: Path
 ) -> None:
@@ -279,6 +299,8 @@ def test_odd_image_modes_are_the_same_picture(
     photos = sorted((fairface_root / "val").iterdir())
     for number, photo in enumerate(photos):
         save_as(photo, ("L", "RGBA", "16-bit", "CMYK", "RGB", "LA", "P")[number % 7])
+        # Bytes after the picture, so that no photo is another's copy.
+        photo.write_bytes(photo.read_bytes() + photo.name.encode())
     finished = run(fairface_root, tmp_path / "out", keep_images="all")
     pictures = [
         read_pixels(finished.path / store.original_path(face.id)).astype(float)
@@ -297,6 +319,7 @@ def test_exif_rotation_is_applied(
     exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees clockwise to view
     for photo in (fairface_root / "val").iterdir():
         Image.fromarray(np.rot90(upright).copy()).save(photo, quality=99, exif=exif)
+        photo.write_bytes(photo.read_bytes() + photo.name.encode())
     finished = run(fairface_root, tmp_path / "out", keep_images="all")
     face_id = finished.manifest.faces[0].id
     seen = read_pixels(finished.path / store.original_path(face_id))

@@ -45,7 +45,10 @@ def manifest(**changes):
             {"id": "1", "labels": {"race": "White"}},
             {"id": "2", "labels": {"race": "Black"}},
         ],
-        "skipped": [{"id": "3", "labels": {"race": "Black"}, "reason": "broken"}],
+        "skipped": [
+            {"id": "3", "labels": {"race": "Black"}, "reason": "broken"},
+            {"id": "4", "labels": {"race": "White"}, "reason": "as 1", "kind": "duplicate"},
+        ],
         "prepared": {},
         **changes,
     }
@@ -54,9 +57,10 @@ def manifest(**changes):
 
 def test_faces_left_out_are_counted_by_the_first_label_grouping():
     samples = pd.DataFrame({"face_id": ["1", "1", "2"], "hr_face_found": [True, True, False]})
+    none = {"unreadable": 0, "duplicate": 0, "contradictory": 0}
     assert left_out(manifest(), samples) == [
-        {"group": "White", "faces": 1, "unreadable": 0, "no_face": 0},
-        {"group": "Black", "faces": 1, "unreadable": 1, "no_face": 1},
+        {"group": "White", "faces": 1, **none, "duplicate": 1, "no_face": 0},
+        {"group": "Black", "faces": 1, **none, "unreadable": 1, "no_face": 1},
     ]
 
 
