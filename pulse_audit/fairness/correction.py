@@ -155,8 +155,7 @@ class CorrectedShift:
         Returns
         -------
         Estimate or None
-            None where a cell with a weight is not estimated. Student's t has the degrees of freedom
-            of the smallest group used.
+            None where a cell with a weight is not estimated.
         """
         # rows that have a weight
         factors = np.asarray(weights, dtype=np.float64)
@@ -167,20 +166,20 @@ class CorrectedShift:
         values, drawn = (
             (self.joint, self.joint_replicates) if joint else (self.values, self.replicates)
         )
-        rows = np.ones(len(used), dtype=bool) if joint else used
-        value = float((values[rows] * factors[rows]).sum())
-        spread = float((drawn[:, rows] * factors[rows]).sum(axis=(1, 2)).std(ddof=1))
-        half = spread * float(_student(self.faces[used], self.confidence).max())
+        # what every row adds to it, (replicates, rows); rows without faces are 0 in ``joint``
+        parts = np.nansum(drawn * factors, axis=2)
+        value, spread = float(np.nansum(values * factors)), float(parts.sum(axis=1).std(ddof=1))
+        # degrees of freedom after Satterthwaite (1946), faces less 1 in every row
+        variances, freedom = parts.var(axis=0)[used], self.faces[used] - 1
+        half = math.nan
+        if (freedom > 0).all():
+            df = variances.sum() ** 2 / max(float((variances**2 / freedom).sum()), 1e-300)
+            half = spread * float(stdtrit(max(df, 1.0), 0.5 + self.confidence / 2))
         value, lower, upper = np.clip([value, value - half, value + half], low, high).tolist()
-        return Estimate(
-            value,
-            lower,
-            upper,
-            int(self.faces[used].sum()),
-            int(self.draws[used].sum()),
-            _method(self.confusion, self.labels_from, math.isnan(half)),
-            self.confidence,
-        )
+        numbers = int(self.faces[used].sum()), int(self.draws[used].sum())
+        interval = "no interval: one face" if math.isnan(half) else "t x joint errors by face"
+        method = f"{_method(self.confusion, self.labels_from)}; {interval}"
+        return Estimate(value, lower, upper, *numbers, method, self.confidence)
 
     def output_shares(self) -> list[Estimate | None]:
         """Share of every true group among all draws, (k,)."""
@@ -393,7 +392,9 @@ def _corrected(
         # estimates, clipped last
         estimates: list[list[Estimate | None]] = [[None] * k for _ in range(rows)]
         for row in np.flatnonzero(faces) if grade != "unavailable" else ():
-            method = _method(confusion, labels_from, faces[row] < 2)
+            interval = "t x joint errors" if labels_from == "model" else "test inversion"
+            interval = f"{interval} by face" if faces[row] > 1 else "no interval: one face"
+            method = f"{_method(confusion, labels_from)}; {interval}"
             numbers = int(faces[row]), int(draws[row]), method, confidence
             cells = np.clip([values[row], low[row], high[row]], 0.0, 1.0).T.tolist()
             estimates[row] = [Estimate(v, below, above, *numbers) for v, below, above in cells]
@@ -435,8 +436,6 @@ def _grade(
     return ("weak", within) if half_width > USABLE_WITHIN else ("usable", "")
 
 
-def _method(confusion: Confusion, labels_from: LabelsFrom, one_face: bool) -> str:
+def _method(confusion: Confusion, labels_from: LabelsFrom) -> str:
     both = "labels and outputs" if labels_from == "model" else "outputs"
-    how = f"inverse of the confusion matrix ({confusion.source}), for {both}"
-    interval = "t x joint errors by face" if labels_from == "model" else "test inversion by face"
-    return f"{how}; {'no interval: one face' if one_face else interval}"
+    return f"inverse of the confusion matrix ({confusion.source}), for {both}"
