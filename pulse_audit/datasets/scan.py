@@ -23,6 +23,9 @@ IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".we
 # Absolute paths, drive letters, "..", and characters that no path of a label file should hold.
 _OUTSIDE = re.compile(r"^[/~]|^[A-Za-z]:|(^|/)\.\.(/|$)|[\\\0\n\r]")
 
+# Spellings of the two truth values.
+_BOOLEANS = (("True", "TRUE", "true", "1"), ("False", "FALSE", "false", "0"))
+
 # The lowest age of each of FairFace's groups; other data sets' ages are put into the same groups.
 _AGE_GROUPS = {70: "more than 70", 60: "60-69", 50: "50-59", 40: "40-49", 30: "30-39",
                20: "20-29", 10: "10-19", 3: "3-9", 0: "0-2"}  # fmt: skip
@@ -95,6 +98,8 @@ class RowReader:
         # Each word and each folder is checked once: there may be millions of rows.
         self._checked: defaultdict[str, dict[str, tuple[str, str, str | None] | None]]
         self._checked = defaultdict(dict)
+        # Other spellings of a column's words.
+        self._spellings = {column: spellings(card.vocabulary[column]) for column in card.vocabulary}
         # Folder -> whether it is below the root; file -> the row that listed it first.
         self._inside: dict[str, bool] = {}
         self._first_row: dict[str, str] = {}
@@ -134,6 +139,8 @@ class RowReader:
                 if refusal[0] == "linked_folder":
                     self._refused_links.add(refusal[1])
                 return
+        # Spreadsheets and scripts write True as TRUE, true or 1: one word.
+        labels = {c: self._spellings.get(c, {}).get(word, word) for c, word in labels.items()}
         # Every label outside the vocabulary is a problem; damaged labels can be repaired.
         usable = True
         for column, word in labels.items():
@@ -198,6 +205,18 @@ class RowReader:
             where = f"{table.path.name}, row {number}"
             labels = dict(zip(columns, words, strict=True))
             self.add(name, where, labels, cell=(table.path, number))
+
+
+def spellings(vocabulary: Sequence[str]) -> dict[str, str]:
+    """Map the spellings of true and false to the vocabulary's words; empty unless it is boolean."""
+    found = {
+        spelling: word
+        for word in vocabulary
+        for spelled in _BOOLEANS
+        if word in spelled
+        for spelling in spelled
+    }
+    return found if len(vocabulary) == 2 and len(found) == sum(map(len, _BOOLEANS)) else {}
 
 
 def label_problem(card: DatasetCard, column: str, word: str) -> tuple[str, str, str | None] | None:

@@ -179,6 +179,18 @@ def test_repair_restores_the_labels_and_keeps_the_original(
     assert {p: p.read_bytes() for p in (root / "val").iterdir()} == others
 
 
+def test_a_file_that_a_spreadsheet_damaged_in_two_ways_can_be_repaired(
+    card: DatasetCard, fairface: Write
+) -> None:
+    rows = [row.replace("True", "TRUE").replace("False", "FALSE") for row in DAMAGED]
+    root = fairface(*rows)
+    report = validate(card, root, "val", repair=True)
+    assert report.ok and "2 labels" in report.repaired[0]
+    assert sum(report.counts["service_test"].values()) == report.n_faces == len(rows)
+    # Only the ages are rewritten: the spellings are one word.
+    assert ",TRUE" in (root / "fairface_label_val.csv").read_text()
+
+
 def test_repair_of_a_sound_copy_writes_nothing(card: DatasetCard, fairface: Write) -> None:
     root = fairface(*ROWS)
     report = validate(card, root, "val", repair=True)
