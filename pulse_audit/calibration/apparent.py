@@ -65,7 +65,8 @@ def scenarios() -> Iterator[Scenario]:
         }  # fmt: skip
         simulate = partial(coverage, name=name, faces=faces, draws=draws)
         code = (f"pulse_audit.fairness.shift.{name}",)
-        yield Scenario(STUDY, METHODS[name], settings, "coverage", simulate, code, 0.92, None)
+        yield Scenario(STUDY, METHODS[name], settings, "coverage", simulate, code, 0.92, None,
+                       fraction=0.5)  # fmt: skip
     # the hierarchical model, and on the same draws the intervals of groups apart
     models: dict[Model, str] = {
         "hierarchical": "pulse_audit.fairness.hierarchical.hierarchical_shift",

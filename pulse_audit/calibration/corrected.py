@@ -125,7 +125,7 @@ def scenarios() -> Iterator[Scenario]:
         settings = {**options, **asdict(situation)}
         simulation = partial(simulate, situation=situation, **options)
         return Scenario(
-            study, method, settings, measure, simulation, code, low, high, fraction=0.25
+            study, method, settings, measure, simulation, code, low, high, fraction=0.15
         )
 
     # the lowest group, of the audits that are graded usable; worst row for cells

@@ -72,7 +72,7 @@ def scenarios() -> Iterator[Scenario]:
             code = (f"pulse_audit.stats.gaps.{name}",)
             method = "Fieller by face" if name == "min_ratio" else "bootstrap-t by face"
             yield Scenario("rules on means", method, settings, measure, rule, code, None, 0.06,
-                           fraction=0.5)  # fmt: skip
+                           fraction=0.25)  # fmt: skip
 
 
 def decided(

@@ -33,7 +33,7 @@ HIGHEST = 0.06
 #: Rounding of bounds in a summary.
 TOLERANCE = 1e-9
 #: Replicates as a fraction of those of single estimates.
-FRACTION = 0.06
+FRACTION = 0.15
 CODE = ("pulse_audit.summary.estimates.first_screen_of",)
 STUDY = "sentences"
 

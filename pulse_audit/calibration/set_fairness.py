@@ -56,14 +56,14 @@ def scenarios() -> Iterator[Scenario]:
             code = (f"pulse_audit.fairness.sets.{name}",)
             is_sparse = divergence == "chi2" and name in SPARSE and faces < 50
             low = None if is_sparse else 0.90
-            yield Scenario(STUDY, METHOD, settings, "coverage", simulate, code, low, fraction=0.5)
+            yield Scenario(STUDY, METHOD, settings, "coverage", simulate, code, low, fraction=0.25)
     for divergence, arm in product(divergences, arms):
         settings = {
             "of": f"UCPR {divergence}", "arm": arm, "inputs": INPUTS, "draws": DRAWS_OF_INPUT,
         }  # fmt: skip
         simulate = partial(uninformative, divergence=divergence, arm=arm)
         code = ("pulse_audit.fairness.sets.ucpr",)
-        yield Scenario(STUDY, METHOD, settings, "coverage", simulate, code, 0.90, fraction=0.5)
+        yield Scenario(STUDY, METHOD, settings, "coverage", simulate, code, 0.90, fraction=0.25)
 
 
 def coverage(
