@@ -12,6 +12,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pulse_audit.calibration.before import before_and_after
 from pulse_audit.calibration.scenarios import Scenario
 from pulse_audit.calibration.study import FULL, ScenarioResult
 from pulse_audit.files import atomic_write
@@ -95,6 +96,8 @@ def headline(results: Sequence[ScenarioResult]) -> str:
 def as_markdown(results: Sequence[ScenarioResult]) -> str:
     """One table a study, with what is required and the estimate."""
     parts = ["# Calibration of the audit's estimators\n", f"{headline(results)}\n"]
+    if lines := before_and_after(results):
+        parts += ["\n## Before and after\n", *lines]
     for study, members in by_study(results).items():
         parts.append(f"\n## {study[0].upper()}{study[1:]}\n")
         parts.append(

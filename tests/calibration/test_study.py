@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pulse_audit.calibration import publish, study
+from pulse_audit.calibration import before, publish, study
 from pulse_audit.calibration.scenarios import Performance, Scenario, share
 from pulse_audit.types import InputError
 
@@ -108,4 +108,17 @@ def test_the_published_study_is_whole_and_missed_nothing() -> None:
 def test_every_study_has_one_table_though_its_scenarios_stand_apart() -> None:
     text = (RESULTS / "calibration.md").read_text()
     headings = [line for line in text.splitlines() if line.startswith("## ")]
-    assert len(headings) == len(set(headings)) == len({c.study for c in study.all_scenarios()})
+    studies = {c.study for c in study.all_scenarios()}
+    assert len(headings) == len(set(headings)) == len(studies) + 1  # and before and after
+
+
+def test_every_figure_of_before_has_scenarios_and_the_worst_of_them_counts() -> None:
+    every = [study.ScenarioResult(one, Performance(0.5, 0.1), 10) for one in study.all_scenarios()]
+    assert all(figure.results(every) for figure in before.FIGURES)
+    # one scenario of the fourth figure is worse than the others
+    worst = before.FIGURES[4].results(every)[3]
+    every[every.index(worst)] = study.ScenarioResult(worst.scenario, Performance(0.25, 0.1), 10)
+    lines = before.before_and_after(every)
+    assert len(lines) == 2 + len(before.FIGURES) + 1
+    assert "| 73-86 % | 25.0 % (± 10.0) | coverage, lowest of 27 |" in lines[6]
+    assert before.before_and_after([]) == []
