@@ -17,15 +17,8 @@ from pulse_audit.stats import gaps, power
 from pulse_audit.stats.bootstrap import cluster_bca
 from pulse_audit.stats.intervals import FloatArray, IntArray, cluster_totals, intraclass_correlation
 from pulse_audit.stats.paired import paired_proportions
-from pulse_audit.summary.groups import (
-    JOIN,
-    UNLABELLED,
-    UNMEASURED,
-    AttributeLabels,
-    Grouping,
-    Subset,
-    retention_columns,
-)
+from pulse_audit.summary.attributes import AttributeLabels, Grouping, retention_columns
+from pulse_audit.summary.groups import JOIN, UNLABELLED, UNMEASURED, Subset
 from pulse_audit.summary.schema import ALL, Correction, Detail, EstimateRow, make_row
 from pulse_audit.types import Estimate
 

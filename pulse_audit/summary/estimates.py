@@ -28,18 +28,15 @@ from pulse_audit.stats.intervals import (
     proportion_interval,
 )
 from pulse_audit.store import Manifest, Run
-from pulse_audit.summary import comparisons, shift
-from pulse_audit.summary.findings import findings, first_screen, on_trial
-from pulse_audit.summary.groups import (
-    DRAW_KEYS,
+from pulse_audit.summary import comparisons, corrected, shift
+from pulse_audit.summary.attributes import (
     AttributeLabels,
     Grouping,
-    Subset,
-    face_numbers,
     make_groupings,
-    make_subsets,
     retention_columns,
 )
+from pulse_audit.summary.findings import findings, first_screen, on_trial
+from pulse_audit.summary.groups import DRAW_KEYS, Subset, face_numbers, make_subsets
 from pulse_audit.summary.schema import (
     ALL,
     SCHEMA_VERSION,
@@ -135,7 +132,7 @@ def summarise(
         unavailable |= dict.fromkeys(DISTANCES, aligned.reason)
 
     subsets, rows = list(make_subsets(manifest, frame)), list[EstimateRow]()
-    corrections = shift.corrections(subsets, groupings, seed)
+    corrections = corrected.corrections(subsets, groupings, seed)
     for subset in subsets:
         rows += subset_rows(subset, metrics, groupings, corrections, seed)
         arm = manifest.arms.get(subset.key.arm)
@@ -166,7 +163,7 @@ def first_screen_of(manifest: Manifest, samples: pd.DataFrame) -> list[Finding]:
     """
     frame = samples.sort_values(DRAW_KEYS, kind="stable", ignore_index=True)
     groupings, subsets = make_groupings(manifest, frame), list(make_subsets(manifest, frame))
-    corrections = shift.corrections(subsets, groupings, manifest.spec.seed)
+    corrections = corrected.corrections(subsets, groupings, manifest.spec.seed)
     return first_screen(manifest, subsets, groupings, corrections)
 
 
@@ -206,7 +203,7 @@ def subset_rows(
             yield from shift.net_flow_rows(subset, labels, draws, correction)
             yield from shift.output_share_rows(subset, labels, draws, correction)
         if grouping.by_attribute or grouping.name == ALL:
-            yield from shift.corrected_rows(subset, grouping, labels, draws, correction)
+            yield from corrected.corrected_rows(subset, grouping, labels, draws, correction)
         if grouping.by_attribute:
             yield from shift.set_fairness_rows(subset, labels, draws, seed)
 

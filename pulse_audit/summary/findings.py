@@ -13,9 +13,10 @@ from pulse_audit.stats.intervals import FloatArray, by_group, proportion_interva
 from pulse_audit.stats.paired import paired_proportions
 from pulse_audit.store import Manifest
 from pulse_audit.summary import claims, text
+from pulse_audit.summary.attributes import AttributeLabels, Grouping
 from pulse_audit.summary.claims import Evidence
 from pulse_audit.summary.comparisons import share_differences
-from pulse_audit.summary.groups import NONE, TONES, AttributeLabels, Grouping, Subset
+from pulse_audit.summary.groups import NONE, TONES, Subset
 from pulse_audit.summary.joint import ALPHA, Interval
 from pulse_audit.summary.schema import ALL, Claim, EstimateRow, Finding, SubsetKey
 from pulse_audit.types import Unavailable

@@ -15,7 +15,8 @@ from pulse_audit.fairness.sources import AttributedDraws, Searches
 from pulse_audit.seeding import fingerprint
 from pulse_audit.store import SEARCHES, Manifest
 from pulse_audit.store.manifest import AttributesEntry, SourcesEntry
-from pulse_audit.summary.groups import DRAW_KEYS, JOIN, card_counts, group_numbers, ordered
+from pulse_audit.summary.attributes import card_counts, group_numbers
+from pulse_audit.summary.groups import DRAW_KEYS, JOIN, ordered
 from pulse_audit.summary.schema import ALL, EstimateRow, SubsetKey, make_row
 from pulse_audit.types import InputError, Unavailable
 

@@ -6,9 +6,10 @@ import pytest
 from pulse_audit import store
 from pulse_audit.calibration.audits import AuditDesign, simulated_audit
 from pulse_audit.summary import EstimateRow, summarise
+from pulse_audit.summary.attributes import make_groupings
 from pulse_audit.summary.findings import compared_outputs, planted_matrices
 from pulse_audit.summary.findings import findings as make_findings
-from pulse_audit.summary.groups import make_groupings, make_subsets
+from pulse_audit.summary.groups import make_subsets
 
 ARMS = {"pulse:g": {"kind": "pulse"}, "bicubic": {"kind": "interpolation"}}
 

@@ -3,7 +3,8 @@
 import numpy as np
 
 from pulse_audit.store.manifest import AttributesEntry
-from pulse_audit.summary.groups import attribute_labels, card_counts, face_numbers
+from pulse_audit.summary.attributes import attribute_labels, card_counts
+from pulse_audit.summary.groups import face_numbers
 
 MODEL = AttributesEntry(
     vocabulary={},

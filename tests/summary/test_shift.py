@@ -9,7 +9,7 @@ from pulse_audit.fairness.confusion import Confusion
 from pulse_audit.fairness.sets import joint_shares
 from pulse_audit.fairness.shift import Draws
 from pulse_audit.summary import summarise
-from pulse_audit.summary.groups import AGREEMENT, AttributeLabels, intersection
+from pulse_audit.summary.attributes import AGREEMENT, AttributeLabels, intersection
 
 RACES = ["White", "Black", "Indian"]
 
