@@ -19,8 +19,11 @@ of their original do not lose by pooling.
 
 *Labels from a model.* Where the labels are the same model's predictions of the originals, they err
 as the outputs do: J = M^T (pi S) M, where J holds the observed shares of label and output and pi
-the true composition of the faces (pi M is that of the labels). This takes the two errors of a face
-as independent given the true groups. Where outputs resemble their originals errors agree more
+the true composition of the faces (pi M is that of the labels). That holds for faces that were not
+chosen by their labels; where a set was balanced by them, the composition behind them is not known,
+and if retention moves by more than 5 points when groups are taken as equally common there, the
+correction is graded weak. It also takes the two errors of a face as independent given the true
+groups. Where outputs resemble their originals errors agree more
 often than that, and retention comes out too high. If it is seen to be above 1 the correction is
 graded weak; below that, a lower bound of retention rests on the assumption. Retention is clipped at
 1 before groups are compared, and groups are shown to differ only where the raw agreement shows it,
@@ -71,6 +74,8 @@ LabelsFrom: TypeAlias = Literal["people", "model"]
 #: Half-width of the interval of a retention of one half, in the mean over groups, up to which the
 #: correction is usable, and up to which it is shown at all.
 USABLE_WITHIN, SHOWN_WITHIN = 0.35, 0.60
+#: Change of a retention with the composition of the faces behind a model's labels that is too much.
+MOVED = 0.05
 #: Faces with an apparent group among their outputs that every group needs to be usable.
 FEWEST_FACES = 15
 
@@ -91,8 +96,7 @@ class CorrectedShift:
     grade : str
         ``usable``: a half-width of at most 35 points, and 15 faces with classified outputs in every
         group. ``weak``: a half-width of at most 60 points; shown, but decides nothing.
-        Also where labels are a model's and retention is seen to be above 1. ``unavailable``:
-        neither.
+        Also where labels are a model's and an assumption is in doubt. ``unavailable``: neither.
     reason : str
         Why the grade is not ``usable``; else empty.
     values : ndarray, (k, k)
@@ -347,7 +351,7 @@ def _corrected(
         observed: FloatArray = totals[:, :k] / np.where(draws > 0, draws, np.nan)[:, None]
         composition = (draws / max(1, draws.sum()))[:, None]
         # S and pi S with their errors, and the ends of the intervals of S; t is NaN below two faces
-        critical, dependent = _student(faces, confidence)[:, None], False
+        critical, doubt = _student(faces, confidence)[:, None], ""
         shares, reason = observed, unusable
         if confusion.source == "run and card":
             shares, of_shares = shares - slope * unlike, of_shares - slope * of_unlike
@@ -369,7 +373,16 @@ def _corrected(
             low, high = values - critical * spread, values + critical * spread
             # retention above 1 in some group, beyond chance in k of them
             beyond = _student(faces, 1 - 0.1 / k) * spread.diagonal()
-            dependent = bool((values.diagonal() - beyond > 1).any())
+            if (values.diagonal() - beyond > 1).any():
+                doubt = "errors on outputs agree with those on originals: retention above 1"
+            # retention if groups were equally common among the faces that were given these labels
+            behind = composition * matrix.T / matrix.sum(axis=0)[:, None]
+            if not unusable and np.linalg.cond(behind) < 1e6:
+                other = np.linalg.solve(behind, composition * np.nan_to_num(shares)) @ inverse
+                moved = float(np.abs(other - values).diagonal().max())
+                if moved > MOVED:
+                    doubt = f"retention moves by {100 * moved:.0f} points with the composition of "
+                    doubt += "the faces behind the labels, which is not known"
         # where all draws agree: as far as Wilson's interval at the number of faces
         squared = float(ndtri(0.5 + confidence / 2)) ** 2
         reach = np.where(faces > 1, squared / (faces + squared), np.nan)[:, None]
@@ -388,7 +401,7 @@ def _corrected(
         known = halves[(faces > 1) & ~np.isnan(halves)]
         half_width = float(known.mean()) if known.size else math.nan
         classified = np.bincount(outputs.row[outputs.counts[:, :k].any(axis=1)], minlength=rows)
-        grade, reason = _grade(half_width, classified[faces > 0], dependent, reason)
+        grade, reason = _grade(half_width, classified[faces > 0], doubt, reason)
         # estimates, clipped last
         estimates: list[list[Estimate | None]] = [[None] * k for _ in range(rows)]
         for row in np.flatnonzero(faces) if grade != "unavailable" else ():
@@ -412,13 +425,11 @@ def _student(faces: IntArray, confidence: float) -> FloatArray:
     return np.where(faces > 1, stdtrit(np.maximum(faces - 1, 1), 0.5 + confidence / 2), np.nan)
 
 
-def _grade(
-    half_width: float, classified: IntArray, dependent: bool, unusable: str
-) -> tuple[Grade, str]:
+def _grade(half_width: float, classified: IntArray, doubt: str, unusable: str) -> tuple[Grade, str]:
     """Grade and reason.
 
     From the mean half-width of retention, the faces of each group that have a classified output,
-    and whether errors on outputs and labels are seen to agree.
+    and what the data say against the assumptions.
     """
     within = "retention could be anything"
     if half_width < 1:
@@ -429,8 +440,8 @@ def _grade(
         return "unavailable", f"too few faces, or too many errors of the attribute model: {within}"
     if math.isnan(half_width):
         return "weak", "no group has two faces"
-    if dependent:
-        return "weak", "errors on outputs agree with those on originals: retention above 1"
+    if doubt:
+        return "weak", doubt
     if classified.min(initial=FEWEST_FACES) < FEWEST_FACES:
         return "weak", f"a group has only {classified.min()} faces with classified outputs"
     return ("weak", within) if half_width > USABLE_WITHIN else ("usable", "")

@@ -353,3 +353,22 @@ def test_arms_may_have_other_faces_of_the_same_groups():
     found = corrected_shifts([whole, part], confusion, seed=0)
     assert found[1].estimates[0][0].n_faces == 20 and found[1].estimates[1] == [None, None]
     assert np.isnan(found[1].replicates[:, 1]).all() and np.isfinite(found[0].replicates).all()
+
+
+def test_labels_of_a_model_with_uneven_errors_leave_the_composition_open():
+    # faces were chosen for equal numbers of labels: who they are depends on who there was
+    def corrected(counts):
+        card, labels = Confusion.from_counts(counts), np.repeat([0, 1], 100)
+        outputs = np.where(np.arange(200) % 10 < 8, labels, 1 - labels)
+        arm = Draws(np.arange(200), labels, outputs, 2)
+        return corrected_shifts([arm], card, labels_from="model", seed=0)[0]
+
+    assert corrected([[900, 100], [100, 900]]).grade == "usable"
+    uneven = corrected([[980, 20], [350, 650]])
+    assert uneven.grade == "weak" and "composition" in uneven.reason
+
+
+def test_labels_of_a_model_cannot_measure_its_errors():
+    run = Confusion.of_faces([0, 1], [0, 1], [0, 1], 2)
+    with pytest.raises(ValueError, match="give a card's counts"):
+        corrected_shifts([Draws([0], [0], [0], 2)], run, labels_from="model", seed=0)
