@@ -275,11 +275,11 @@ def calibrate(quick: bool, out: Path, seed: int, as_json: bool, quiet: bool) -> 
 @trust_file
 @outcome_as_json
 def list_(name: str, files: tuple[str, ...], as_json: bool, **options: Any) -> int:
-    """List what is known by name; `list generators FILE...` shows the cards of generators."""
+    """List what is known by name; FILE checks a model (generators, attributes), shows its card."""
     from pulse_audit import listing, terminal
 
     if files:
-        rows = listing.generator_cards(name, files, options["trusted_files"])
+        rows = listing.model_cards(name, files, options["trusted_files"])
     else:
         rows = listing.rows_of(name, options["datasets_file"])
     if as_json:

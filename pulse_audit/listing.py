@@ -133,8 +133,10 @@ def _generators() -> Rows:
     return rows + named
 
 
-def generator_cards(listing: str, references: Sequence[str], trusted: Sequence[str]) -> Rows:
-    """Return rows with the cards of generators, for ``list generators FILE...``."""
+def model_cards(listing: str, references: Sequence[str], trusted: Sequence[str]) -> Rows:
+    """Return rows with the cards of models, for ``list generators|attributes FILE...``."""
+    if listing == "attributes":
+        return [_attribute_card(reference) for reference in references]
     if listing != "generators":
         raise InputError(f"list {listing}: takes no further names")
     return [
@@ -224,6 +226,32 @@ def _attributes() -> Rows:
     }
     blank = dict.fromkeys(rows[0], "-")
     return [*rows, *({**blank, "name": form, "here": what} for form, what in forms.items())]
+
+
+def _attribute_card(reference: str) -> dict[str, str]:
+    """Card of an attribute model, after a run on a blank image, whose answers it shows."""
+    import torch
+
+    from pulse_audit.faces.attributes import checked
+
+    model = load_attributes(reference, "cpu")
+    card = model.card
+    with torch.no_grad():
+        answer = checked(model, torch.full((1, 3, card.resolution, card.resolution), 0.5))
+    row = {"name": card.name, "resolution": str(card.resolution), "crop": card.crop}
+    for attribute, words in card.vocabulary.items():
+        values = answer.probabilities[attribute][0].tolist()
+        row[attribute] = ", ".join(words)
+        blank = max(range(len(words)), key=values.__getitem__)
+        row[f"{attribute} of a blank image"] = f"{words[blank]} ({values[blank]:.2f})"
+        counts = card.confusion.get(attribute)
+        row[f"{attribute}, held out"] = _accuracy(counts) if counts else "not measured"
+    return row | {
+        "features": str(card.feature_dim or "none"),
+        "training data": card.training_data or "unknown",
+        "licence": card.licence or "unknown",
+        "sha256": card.sha256 or "unknown",
+    }
 
 
 def _accuracy(counts: Sequence[Sequence[int]]) -> str:

@@ -312,6 +312,15 @@ def test_lists_have_rows_in_both_forms(what: str, capsys: Capture) -> None:
     assert next(iter(rows[0].values())) in capsys.readouterr().out
 
 
+def test_an_attribute_model_that_cannot_be_used_costs_one_line(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    path = tmp_path / "net.onnx"
+    assert "net.onnx" in refused(["list", "attributes", str(path)], capsys)
+    path.write_bytes(b"no model")
+    assert "net.onnx" in refused(["list", "attributes", str(path), "--json"], capsys)
+
+
 def test_doctor_names_the_device(capsys: Capture) -> None:
     assert outcome(["doctor", "--json"]) == DONE
     assert any(row["part"] == "device" for row in json.loads(capsys.readouterr().out))

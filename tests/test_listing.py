@@ -6,6 +6,7 @@ import pytest
 
 from pulse_audit import listing
 from pulse_audit.metrics.registry import MEASURED
+from pulse_audit.types import InputError
 
 
 @pytest.fixture(autouse=True)
@@ -39,3 +40,31 @@ def test_an_attribute_model_is_listed_before_it_is_fetched() -> None:
 
 def test_the_accuracy_is_the_share_of_the_diagonal() -> None:
     assert listing._accuracy([[3, 1], [0, 4]]) == "87.5 % of 8"
+
+
+def test_an_attribute_model_is_checked_on_a_blank_image_before_a_run(tmp_path: Path) -> None:
+    code = """
+import torch
+from pulse_audit.types import AttributeCard, Attributes
+
+class Model:
+    card = AttributeCard("mine", {"hat": ("no", "yes")}, 16, "as-is", licence="MIT")
+    def __call__(self, images):
+        p = images.mean((1, 2, 3)) / 2
+        return Attributes({"hat": torch.stack([p, SUM - p], 1)}, None)
+    def to(self, device):
+        return self
+"""
+    path = tmp_path / "mine.py"
+    path.write_text(code.replace("SUM", "1"))
+    (row,) = listing.model_cards("attributes", [f"{path}:Model"], ())
+    assert (row["hat"], row["hat of a blank image"]) == ("no, yes", "yes (0.75)")
+    assert (row["licence"], row["hat, held out"]) == ("MIT", "not measured")
+    path.write_text(code.replace("SUM", "2"))
+    with pytest.raises(InputError, match="no probabilities"):
+        listing.model_cards("attributes", [f"{path}:Model"], ())
+
+
+def test_other_lists_take_no_files() -> None:
+    with pytest.raises(InputError, match="list metrics: takes no further names"):
+        listing.model_cards("metrics", ["x"], ())

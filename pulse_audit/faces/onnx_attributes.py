@@ -16,6 +16,14 @@ the model's own metadata under the key ``pulse_audit``::
     features: embedding                # an output (n, d), or left out
 
 An attribute's ``activation`` is ``softmax`` (default) for logits and ``none`` for probabilities.
+Outputs of a single column have two further forms::
+
+      gender: {output: score, words: [Male, Female], activation: sigmoid}
+      age: {output: years, words: [0-19, 20-39, 40 or more], edges: [20, 40]}
+
+With ``sigmoid`` (of a logit) and ``probability`` (between 0 and 1) the column is about the *second*
+of two words. With ``edges`` it is a number, times ``unit`` (default 1), such as an age in years: a
+number belongs to the word after the last edge that it reaches, with probability 1.
 """
 
 from __future__ import annotations
@@ -37,6 +45,7 @@ from pydantic import (
     PositiveInt,
     StringConstraints,
     ValidationError,
+    model_validator,
 )
 from torch import Tensor
 
@@ -69,12 +78,49 @@ class OutputColumns(BaseModel):
     output: Word
     words: tuple[Word, ...]
     first: NonNegativeInt = 0
-    activation: Literal["softmax", "none"] = "softmax"
+    activation: Literal["softmax", "none", "sigmoid", "probability"] = "softmax"
+    edges: tuple[FiniteFloat, ...] = ()
+    unit: FiniteFloat = 1.0
+
+    @model_validator(mode="after")
+    def _one_column_fits(self) -> Self:
+        if self.edges:
+            if "activation" in self.model_fields_set:
+                raise ValueError(
+                    "edges are for a number, which has no activation; give one of them"
+                )
+            if list(self.edges) != sorted(set(self.edges)):
+                raise ValueError("edges have to rise")
+            if len(self.words) != len(self.edges) + 1:
+                raise ValueError(
+                    f"{len(self.edges)} edges make {len(self.edges) + 1} groups: name each"
+                )
+        elif "unit" in self.model_fields_set:
+            raise ValueError("unit is for numbers that edges put into groups; give edges")
+        if self.activation in ("sigmoid", "probability") and len(self.words) != 2:
+            raise ValueError(
+                f"{self.activation} is of one column and two words, the second its own"
+            )
+        return self
 
     @property
     def indices(self) -> range:
         """Indices of the columns."""
-        return range(self.first, self.first + len(self.words))
+        alone = self.edges or self.activation in ("sigmoid", "probability")
+        return range(self.first, self.first + (1 if alone else len(self.words)))
+
+    def probabilities(self, columns: Tensor) -> Tensor:
+        """Turn the attribute's columns (n, c) into probabilities (n, words)."""
+        if self.edges:
+            # The group of each number; numbers that are not finite give no finite answer.
+            numbers = columns[:, 0].double() * self.unit
+            groups = torch.bucketize(numbers, numbers.new_tensor(self.edges), right=True)
+            chosen = torch.nn.functional.one_hot(groups, len(self.words))
+            return (chosen + 0 * numbers[:, None]).float()
+        if self.activation in ("sigmoid", "probability"):
+            second = columns.sigmoid() if self.activation == "sigmoid" else columns
+            return torch.cat([1 - second, second], dim=1)
+        return columns.softmax(1) if self.activation == "softmax" else columns
 
 
 class OnnxDescription(BaseModel):
@@ -174,8 +220,9 @@ class OnnxAttributes:
         try:
             checked(self, grey)
         except InputError as error:
-            raw = any(part.activation == "none" for part in description.attributes.values())
-            hint = "; are they logits (activation: softmax)?" if raw else ""
+            given = {part.activation for part in description.attributes.values()}
+            hint = "; are they logits (activation: softmax)?" if "none" in given else ""
+            hint = hint or ("; is it a logit (activation: sigmoid)?" * ("probability" in given))
             raise InputError(f"{path}: {error}{hint}") from None
 
     def __call__(self, images: Tensor) -> Attributes:
@@ -194,8 +241,7 @@ class OnnxAttributes:
         outputs = self._run(images)
         probabilities = {}
         for name, part in self._description.attributes.items():
-            values = outputs[part.output][:, part.indices]
-            values = values.softmax(1) if part.activation == "softmax" else values
+            values = part.probabilities(outputs[part.output][:, part.indices])
             probabilities[name] = values.to(images.device)
         if self._description.features is None:
             return Attributes(probabilities, None)
@@ -227,6 +273,8 @@ class OnnxAttributes:
             answers = run_session(self._path, self._session, self._outputs, {self._input: batch})
             parts.append([torch.from_numpy(answer)[: len(part)] for answer in answers])
         joined = [torch.cat(list(pieces)).float() for pieces in zip(*parts, strict=True)]
+        # One number an image may come without an axis of columns: (n,) -> (n, 1).
+        joined = [values[:, None] if values.ndim == 1 else values for values in joined]
         return dict(zip(self._outputs, joined, strict=True))
 
 

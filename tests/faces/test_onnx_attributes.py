@@ -11,7 +11,7 @@ import yaml
 
 from pulse_audit.faces import onnx_model
 from pulse_audit.faces.attributes import checked, is_differentiable
-from pulse_audit.faces.onnx_attributes import load_onnx
+from pulse_audit.faces.onnx_attributes import OutputColumns, load_onnx
 from pulse_audit.seeding import sha256
 from pulse_audit.types import InputError
 
@@ -160,6 +160,57 @@ def test_to_a_device_keeps_the_answers(write, images):
     torch.testing.assert_close(model(images).probabilities["age"], before, atol=0, rtol=0)
 
 
+#: A logit of Female, an age in tens of years, and the three age words.
+ONE_COLUMN = {
+    "gender": {"output": "logits", "words": ["Male", "Female"], "activation": "sigmoid"},
+    "years": {
+        "output": "logits", "first": 1, "words": ["0-2", "3-9", "10 or more"],
+        "edges": [3, 10], "unit": 10,
+    },
+    "age": {"output": "logits", "first": 2, "words": ["young", "middle", "old"]},
+}  # fmt: skip
+
+
+def test_a_single_column_is_the_second_of_two_words_or_a_number_in_groups(write, weights, images):
+    model = load_onnx(write({**SAID, "attributes": ONE_COLUMN}))
+    logits, _ = reference(weights, images)
+    answer = checked(model, images)
+    torch.testing.assert_close(answer.probabilities["gender"][:, 1], logits[:, 0].sigmoid())
+    years = 10 * logits[:, 1]
+    groups = [0 if y < 3 else 1 if y < 10 else 2 for y in years]
+    assert answer.probabilities["years"].argmax(1).tolist() == groups
+    assert set(answer.probabilities["years"].unique().tolist()) <= {0.0, 1.0}
+    assert dict(model.card.vocabulary)["years"] == ("0-2", "3-9", "10 or more")
+
+
+def test_a_number_on_an_edge_belongs_to_the_group_above_it():
+    part = OutputColumns(output="years", words=("a", "b", "c"), edges=(3, 10))
+    numbers = torch.tensor([[-1.0], [2.9], [3.0], [9.9], [10.0], [200.0]])
+    assert part.probabilities(numbers).argmax(1).tolist() == [0, 0, 1, 1, 2, 2]
+    assert part.probabilities(torch.tensor([[torch.nan], [torch.inf]])).isnan().all()
+
+
+def test_one_number_an_image_needs_no_axis_of_columns(tmp_path):
+    """The brightness of an image, (n,), is a probability as it stands."""
+    helper, floats = onnx.helper, onnx.TensorProto.FLOAT
+    node = helper.make_node("ReduceMean", ["image"], ["light"], axes=[1, 2, 3], keepdims=0)
+    takes = helper.make_tensor_value_info("image", floats, ["n", 3, SIDE, SIDE])
+    gives = helper.make_tensor_value_info("light", floats, ["n"])
+    graph = helper.make_graph([node], "light", [takes], [gives])
+    path = tmp_path / "net.onnx"
+    version = helper.make_opsetid("", 17)
+    onnx.save_model(helper.make_model(graph, opset_imports=[version], ir_version=9), path)
+    part = {"output": "light", "words": ["dark", "bright"], "activation": "probability"}
+    said = {"resolution": SIDE, "crop": "ffhq", "attributes": {"light": part}}
+    path.with_suffix(".yaml").write_text(yaml.safe_dump(said))
+    images = torch.stack([torch.full((3, SIDE, SIDE), value) for value in (0.25, 0.75)])
+    expected = torch.tensor([[0.75, 0.25], [0.25, 0.75]])
+    torch.testing.assert_close(checked(load_onnx(path), images).probabilities["light"], expected)
+    # Ten times as bright is no probability, and the message says what it may be instead.
+    path.with_suffix(".yaml").write_text(yaml.safe_dump({**said, "std": [0.1, 0.1, 0.1]}))
+    assert "is it a logit (activation: sigmoid)?" in refusal(path)
+
+
 def attributes(**changes):
     return {"attributes": {**SAID["attributes"], **changes}}
 
@@ -185,6 +236,12 @@ AGE = {"output": "logits", "first": 2, "words": ["young", "middle", "old"]}
             "no output 'logit' (it has: logits, features)",
         ),
         (attributes(age={**AGE, "activation": "none"}), "are they logits (activation: softmax)?"),
+        (attributes(age={**AGE, "activation": "sigmoid"}), "one column and two words"),
+        (attributes(age={**AGE, "edges": [3]}), "1 edges make 2 groups"),
+        (attributes(age={**AGE, "edges": [9, 3]}), "edges have to rise"),
+        (attributes(age={**AGE, "edges": [3, 9], "activation": "none"}), "has no activation"),
+        (attributes(age={**AGE, "unit": 9}), "give edges"),
+        (attributes(age={**AGE, "edges": [3, 9]}), "columns 0, 1, 2: name a word"),
         ({"resolution": 9}, "n x 3 x 9 x 9 floats are due"),
         ({"layout": "NHWC"}, "n x 8 x 8 x 3 floats are due"),
         ({"input": "picture"}, "takes image; it may take one image alone"),
