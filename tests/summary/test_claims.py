@@ -100,6 +100,9 @@ def test_where_a_model_gave_the_labels_both_numbers_must_show_an_inequality():
     shown = evidence({"only": TURNS}, labels_from="model")
     unequal = [c for c in claims(first_screen(shown)) if c.direction == "unequal"]
     assert unequal and unequal[0].tipping_point is None
+    # errors that agree on both sides make retention look higher: no lower bound is claimed
+    whole = [c.direction for c in claims(first_screen(shown)) if c.group == "all"]
+    assert whole == ["lower"] and "kept in at most" in first_screen(shown)[0].text
     unshown = evidence({"only": TURNS}, labels_from="model", raw_gaps={"only": 0.0})
     assert not [c for c in claims(first_screen(unshown)) if c.direction == "unequal"]
 
