@@ -134,7 +134,8 @@ def resolve_sources(plan: Plan, second: str | None) -> SourceModels:
             if face.labels.get(column.name) not in column.words:
                 raise InputError(
                     f"--sources: {face.id} has the label {face.labels.get(column.name)!r} "
-                    f"in {column.name}, which the attribute model does not know"
+                    f"in {column.name}, which the attribute model does not know; group by another "
+                    "column first"
                 )
 
     device = torch.device(plan.manifest.execution.device)
