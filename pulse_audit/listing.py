@@ -114,19 +114,21 @@ def _generators() -> Rows:
         )
 
     # Published generators. A StyleGAN has two 512-vectors at each resolution from 4 px on,
-    # StyleGAN 3 has 16 in all.
+    # StyleGAN 3 has 16 in all, MobileStyleGAN three a block from 8 px on and two more.
     named: Rows = []
     for weights in map(published.get, published.names_of("generator")):
         family, side = weights.family or "-", weights.resolution or 0
         layers = 16 if family.startswith("stylegan3") else 2 * side.bit_length() - 4
-        latent = f"{layers} x 512" if family.startswith("stylegan") and side else "-"
+        layers = 3 * side.bit_length() - 10 if family == "mobilestylegan" else layers
+        latent = f"{layers} x 512" if "stylegan" in family and side else "-"
         row = {**_weights(weights), "family": family, "latent": latent}
         named.append({**{column: row[column] for column in columns}, **row})
 
     # The other forms of --generator.
     forms = {
         "FILE.py:FACTORY": "your own code that returns a generator",
-        "FILE": "a checkpoint: StyleGAN 1, 2, ADA, 3, a torch.export program, our safetensors",
+        "FILE": "a checkpoint: StyleGAN 1, 2, ADA, 3, MobileStyleGAN, a torch.export program, "
+        "our safetensors",
     }
     blank = dict.fromkeys(named[0], "-")
     rows += [{**blank, "name": form, "what": what} for form, what in forms.items()]

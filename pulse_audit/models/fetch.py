@@ -11,7 +11,7 @@ from urllib.request import url2pathname
 
 from pulse_audit.datasets.registry import load_registry
 from pulse_audit.files import file_sha256
-from pulse_audit.models import download, published
+from pulse_audit.models import download, package, published
 from pulse_audit.models.download import MIRROR
 from pulse_audit.models.published import WeightCard
 from pulse_audit.types import InputError, Progress
@@ -68,6 +68,7 @@ def fetch(
         path, url = published.path_of(card), source_of(card)
         # A file in the cache without a record of a download was put there by the user.
         by_hand = path.is_file() and (published.first_download(card) is None or url is None)
+        by_hand = by_hand and card.package is None
         if url is None and not by_hand:
             raise InputError(
                 f"{card.name}: {card.obtain}; open {card.page} in a browser, save {card.file_name} "
@@ -93,9 +94,11 @@ def fetch(
                 raise InputError(f"{path}: cannot be used ({error.strerror})") from None
             return path
 
-        # Into a part file, from a mirror in a folder or over HTTP.
+        # Into a part file, from a package, a mirror in a folder or over HTTP.
         part = path.with_name(f"{path.name}.part")
-        if urlsplit(url).scheme == "file":
+        if card.package is not None:
+            package.collect(card.package, part, progress)
+        elif urlsplit(url).scheme == "file":
             download.copy(Path(url2pathname(urlsplit(url).path)), part, progress)
         else:
             download.download(url, part, card.size, progress)
@@ -196,7 +199,10 @@ def hash_warning(card: WeightCard) -> str | None:
 
 
 def source_of(card: WeightCard) -> str | None:
-    """Return the address of a card's file: in PULSE_AUDIT_MIRROR if that is set, else its own."""
+    """Return the address of a card's file: its package, in PULSE_AUDIT_MIRROR, or its own."""
+    # Packages come through pip, which has mirrors of its own.
+    if card.package is not None:
+        return f"package:{card.package.name}=={card.package.version}"
     mirror = os.environ.get(MIRROR)
     if not mirror:
         return card.url

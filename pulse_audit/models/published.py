@@ -31,6 +31,7 @@ LICENCES = "licences.json"
 #: Types of the entries of weights.yaml.
 Word = Annotated[str, StringConstraints(strict=True, min_length=1)]
 Https = Annotated[str, StringConstraints(strict=True, pattern=r"^https://[^\s]+$")]
+Sha256 = Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9a-f]{64}$")]
 Kind = Literal["generator", "metric backbone", "attribute model", "data file"]
 
 
@@ -53,6 +54,29 @@ class Licence(BaseModel):
         return f"{self.name} {self.url}"
 
 
+class Member(BaseModel):
+    """One data file inside a package."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    #: Path inside the package's wheel, and where it is installed.
+    path: str = Field(pattern=r"^[A-Za-z0-9_]+(/[A-Za-z0-9_][A-Za-z0-9._-]*)+$")
+    size: PositiveInt
+    sha256: Sha256
+
+
+class Package(BaseModel):
+    """A registry package whose data files are the weights; its code is never run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
+    version: str = Field(pattern=r"^[0-9][A-Za-z0-9.!+]*$")
+    #: SHA-256 of its wheel.
+    sha256: Sha256
+    members: tuple[Member, ...] = Field(min_length=1)
+
+
 class WeightCard(BaseModel):
     """What is known of one file of weights; an entry of ``weights.yaml``."""
 
@@ -68,6 +92,8 @@ class WeightCard(BaseModel):
     crop: Crop | None = None
     #: A direct link; None where a browser is needed, and then ``obtain`` says why.
     url: Https | None = None
+    #: A package in whose wheel the files lie; the file kept is a plain zip archive of them.
+    package: Package | None = None
     #: The publisher's page.
     page: Https
     file_name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -97,8 +123,8 @@ class WeightCard(BaseModel):
             raise ValueError("sha256 and sha256_source belong to a confirmed or claimed status")
         if not (self.sha256 or "").startswith(self.sha256_prefix or ""):
             raise ValueError("sha256 does not begin with sha256_prefix")
-        if (self.url is None) == (self.obtain is None):
-            raise ValueError("give a url, or say in obtain how to get the file by hand")
+        if sum(source is not None for source in (self.url, self.obtain, self.package)) != 1:
+            raise ValueError("give a url, a package, or say in obtain how to get it by hand")
         if self.kind == "generator" and None in (self.family, self.resolution, self.crop):
             raise ValueError("a generator has family, resolution and crop")
         return self

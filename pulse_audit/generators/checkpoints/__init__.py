@@ -1,21 +1,23 @@
 """Reading generators that others published, without executing anything in their files.
 
 Recognised: StyleGAN 1 (PULSE, lernapparat, genforce, rosinality), StyleGAN 2 and ADA (NVIDIA
-pickles, rosinality, genforce), StyleGAN 3 T and R (NVIDIA pickles), ``torch.export`` programs and
-our own safetensors files.
+pickles, rosinality, genforce), StyleGAN 3 T and R (NVIDIA pickles), MobileStyleGAN (OpenVINO),
+``torch.export`` programs and our own safetensors files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from zipfile import ZipFile
 
 from torch import Tensor
 
 from pulse_audit.files import file_sha256
 from pulse_audit.generators.checkpoints import layouts
 from pulse_audit.generators.checkpoints.budget import Damaged, file_budget
+from pulse_audit.generators.checkpoints.openvino import find_networks, read_network
 from pulse_audit.generators.checkpoints.programs import ExportedDecoder, is_program, load_program
 from pulse_audit.generators.checkpoints.recognise import (
     StoredGenerator,
@@ -29,13 +31,14 @@ from pulse_audit.generators.checkpoints.torch_archive import (
     check_safetensors,
     opened,
 )
+from pulse_audit.generators.mobilestylegan import MobileStyleGAN
 from pulse_audit.generators.native_format import read_native
 from pulse_audit.generators.stylegan1 import StyleGAN1
 from pulse_audit.generators.stylegan2 import StyleGAN2
 from pulse_audit.generators.stylegan3 import StyleGAN3
 from pulse_audit.types import InputError
 
-Network = StyleGAN1 | StyleGAN2 | StyleGAN3 | ExportedDecoder
+Network = StyleGAN1 | StyleGAN2 | StyleGAN3 | MobileStyleGAN | ExportedDecoder
 
 LONGEST_REASON = 240
 # A program is read into memory, twice for a moment.
@@ -124,15 +127,22 @@ def _read(
     trusted: bool,
 ) -> Network:
     # Our own format by its suffix, programs by what the archive holds.
-    native, program = path.suffix == ".safetensors", False
+    native, program, exported = path.suffix == ".safetensors", False, None
     with path.open("rb") as file:
         if not native and file.read(4) == ZIP_START:
             with archive(file) as members:
                 program = is_program(members)
+                # Networks exported to OpenVINO's format, by the names of the members.
+                if networks := find_networks(members):
+                    exported = _mobilestylegan(members, networks)
         elif path.suffix == ".pt2":
             raise InputError("it is no torch.export program, which would be a zip archive")
-    if upsampling is not None and (native or program):
+    if upsampling is not None and (native or program or exported):
         raise InputError(f"@{upsampling} is for a StyleGAN 1 of genforce, which this is not")
+    if exported:
+        if mapping is not None:
+            raise InputError("a mapping file belongs to PULSE's synthesis.pt, not to this archive")
+        return exported
     if native:
         check_safetensors(path)
         try:
@@ -164,6 +174,17 @@ def _read(
             return _build(stored, path, mapping, resolution, upsampling)
         except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
             raise Damaged(f"its tensors do not fit together: {error}") from error
+
+
+def _mobilestylegan(members: ZipFile, networks: Mapping[str, str]) -> MobileStyleGAN:
+    """Build the network of an archive with a mapping and a synthesis network in OpenVINO's IR."""
+    if set(networks) != {"MappingNetwork", "SynthesisNetwork"}:
+        raise InputError("wanted MappingNetwork and SynthesisNetwork in it, .xml and .bin of each")
+    states = [read_network(members, networks[name]) for name in sorted(networks)]
+    try:
+        return MobileStyleGAN.from_state(layouts.mobilestylegan_from_openvino(*states))
+    except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        raise Damaged(f"its tensors do not fit together: {error}") from error
 
 
 def _build(

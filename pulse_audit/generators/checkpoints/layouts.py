@@ -1,4 +1,4 @@
-"""State dicts of published StyleGAN 1 and 2 files, translated to the key names used here.
+"""State dicts of published files, translated to the key names used here.
 
 NVIDIA's own files (StyleGAN 2, ADA and 3) have those names already. Facts about the other layouts
 are read from the public repositories: genforce, stylegan2-pytorch and style-based-gan-pytorch
@@ -8,7 +8,8 @@ are read from the public repositories: genforce, stylegan2-pytorch and style-bas
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -257,6 +258,73 @@ def stylegan1_from_rosinality(state: State, resolution: int | None = None) -> St
         if isinstance(layer, UpConv):
             layer.early_bias = True
     return network
+
+
+def mobilestylegan_from_openvino(mapping: State, synthesis: State) -> dict[str, Tensor]:
+    """Translate the constants of MobileStyleGAN's exported mapping and synthesis networks.
+
+    Names that the export kept begin with ``m.``. The others are numbered in the order of their
+    use: the mapping's layers, the noise maps (1, 1, r, r), and the weights ``Mul_<n>_copy`` with
+    demodulation folded in, the first of which is the 3 x 3 one at 4 px. Modulated inputs are
+    divided by the root of a kernel's inputs there, and the weights here.
+    """
+    # Eight layers (512, 512) and (512,) in turn; ours are scaled when used, so that is divided out.
+    matrices = _by_number(mapping, r"(\d+)", lambda v: v.ndim == 2 and v.numel() > 1)
+    biases = _by_number(mapping, r"(\d+)", lambda v: v.ndim == 1 and v.numel() > 1)
+    if len(matrices) != len(biases):
+        raise InputError(f"checkpoint: {len(matrices)} mapping weights, {len(biases)} biases")
+    out = {}
+    for i, (weight, bias) in enumerate(zip(matrices, biases, strict=True)):
+        out[f"mapping.fc{i}.weight"] = weight * math.sqrt(weight.shape[-1])
+        out[f"mapping.fc{i}.bias"] = bias
+
+    # The layers in their order, with their convolutions and noise maps.
+    state = StateReader(synthesis)
+    count = numbered(state, r"m\.layers\.(\d+)\.conv2\.bias")
+    if count == 0:
+        raise InputError("checkpoint: it holds no blocks m.layers.0, m.layers.1, ...")
+    blocks = [f"layers.{i}." for i in range(count)]
+    layers = ["conv1", *(f"{block}conv{half}" for block in blocks for half in (1, 2))]
+    weights = _by_number(state, r"Mul_(\d+)_copy", lambda v: v.ndim == 4)
+    noise = _by_number(state, r"(\d+)", lambda v: v.ndim == 4 and v.shape[:2] == (1, 1))
+    if not len(layers) == len(weights) == len(noise):
+        raise InputError(
+            f"checkpoint: {len(layers)} layers, {len(weights)} convolutions and "
+            f"{len(noise)} noise maps"
+        )
+    out["synthesis.const"] = needed(state, "m.input.input", 1, None, 4, 4)[0]
+    for layer, weight, layer_map in zip(layers, weights, noise, strict=True):
+        out[f"synthesis.{layer}.weight"] = weight
+        out[f"synthesis.{layer}.noise_const"] = layer_map[0, 0]
+        out[f"synthesis.{layer}.bias"] = needed(state, f"m.{layer}.bias").flatten()
+        # The first kernel of a layer takes nine pixels of every channel.
+        key = f"synthesis.{layer}.weight"
+        if layer != "conv1":
+            key = f"synthesis.{layer}.depthwise"
+            out[key] = needed(state, f"m.{layer}.conv.weight_dw", None, 1, 1, 3, 3)[:, 0]
+        out[key] = out[key] / math.sqrt(9 * weight.shape[1])
+    image = needed(state, f"m.{blocks[-1]}to_img.conv.weight", 12, None, 1, 1)
+    out["synthesis.to_img.weight"] = image / math.sqrt(image.shape[1])
+    out["synthesis.to_img.bias"] = needed(state, f"m.{blocks[-1]}to_img.bias").flatten()
+
+    # The affine layers of all modulations: (name there, name here).
+    modulations = [(f"{layer}.conv", layer) for layer in layers]
+    modulations += [(f"{block}up", f"{block}up") for block in blocks]
+    modulations += [(f"{blocks[-1]}to_img.conv", "to_img")]
+    for source, target in modulations:
+        affine = f"synthesis.{target}.{'' if target.endswith('up') else 'modulation.'}affine"
+        weight = needed(state, f"m.{source}.modulation.weight", None, None)
+        out[f"{affine}.weight"] = weight * math.sqrt(weight.shape[1])
+        out[f"{affine}.bias"] = needed(state, f"m.{source}.modulation.bias").flatten()
+    # Left over: scales of the modulations, slopes, and the Haar filters (c, 1, 1, 2, 1).
+    state.refuse_unread(r"Constant_\d+|LeakyRelu_\d+/.*|\d+")
+    return out
+
+
+def _by_number(state: State, pattern: str, wanted: Callable[[Tensor], bool]) -> list[Tensor]:
+    """Return the tensors whose names match a pattern, in the order of the number in them."""
+    numbers = {int(m[1]): key for key in state if (m := re.fullmatch(pattern, key))}
+    return [state[numbers[n]] for n in sorted(numbers) if wanted(state[numbers[n]])]
 
 
 def _scalar(state: State, key: str) -> Tensor:
