@@ -71,6 +71,11 @@ def run(spec: str | None, out: Path | None, as_json: bool, quiet: bool, **flags:
         for key, value in flags.items()
         if value not in (None, (), [])
     }
+    # The second --attributes checks the first.
+    if models := values.pop("attributes", None):
+        if len(models) + ("second_attributes" in values) > 2:
+            raise InputError("--attributes: at most two models, the second checks the first")
+        values |= dict(zip(("attributes", "second_attributes"), models, strict=False))
     name = spec or (None if "dataset" in values else "default")
     audit = make_spec({**(read_spec(name) if name else {}), **values}, name or "run")
 

@@ -138,8 +138,9 @@ _OF_A_RUN: tuple[Callable[[Command], Command], ...] = (
         help="Analyse the sources of shifts: prior, guided searches, uninformative inputs.",
     ),
     option(
-        "--attributes", metavar="NAME|FILE", help="Model of apparent attributes: a name, an .onnx "
-        "file or FILE.py:FACTORY; none [default: the shipped one].",
+        "--attributes", multiple=True, metavar="NAME|FILE", help="Model of apparent attributes: a "
+        "name, an .onnx file or FILE.py:FACTORY; none. Given twice, the second checks the first "
+        "[default: the shipped ones].",
     ),
     option(
         "--metrics", metavar="LIST", callback=_names,
@@ -147,7 +148,7 @@ _OF_A_RUN: tuple[Callable[[Command], Command], ...] = (
     ),
     option(
         "--second-attributes", metavar="NAME|FILE",
-        help="Attribute model that checks the guided searches and never guides; or none.",
+        help="The same as a second --attributes.",
     ),
     option("--keep-images", metavar="all|sample|none", help="[default: sample]"),
     # The execution.

@@ -71,8 +71,7 @@ def find_inputs(spec: AuditSpec) -> AuditInputs:
     # Measurements. Without the shipped attribute model a run continues; a named one has to exist.
     for metric in spec.metrics or ():
         find_metric(metric)
-    second = spec.second_attributes if spec.sources else None
-    for model in (spec.attributes, second):
+    for model in (spec.attributes, spec.second_attributes):
         if model not in (None, "none"):
             find_attributes(model)
 

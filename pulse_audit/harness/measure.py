@@ -52,6 +52,7 @@ class ImageMeasurements:
     ``skin`` is that of the original, also for an output: its tone is measured on the same pixels.
     ``face_found`` is None where no detector ran, ``probabilities`` empty and ``features`` None
     where no attribute model did; ``embedding`` is NaN where there is no face to embed.
+    ``checks`` are the second attribute model's words.
     ``set_features`` are those stored for distances between sets: the attribute model's, or
     Inception's where ``fid`` is requested.
     """
@@ -64,6 +65,7 @@ class ImageMeasurements:
     features: Vector | None = None
     embedding: Vector | None = None
     set_features: Vector | None = None
+    checks: Mapping[str, str] = field(default_factory=dict)
 
     def columns(self, side: str, attributes: Sequence[Column]) -> dict[str, Any]:
         """Columns of the samples, ``hr_...`` or ``sr_...``."""
@@ -74,6 +76,7 @@ class ImageMeasurements:
         values[f"{side}_face_found"] = self.face_found
         for column in attributes:
             values |= column.entries(side, self.probabilities[column.name])
+        values |= {f"{side}_{name}_check": word for name, word in self.checks.items()}
         return values
 
 
@@ -107,6 +110,13 @@ class Measurer:
                 probabilities[column.name] = column.probabilities(prediction).double().tolist()
             if prediction.features is not None:
                 features = prediction.features.float().cpu().numpy()
+        # The second attribute model: its likeliest word alone, n words a column.
+        checks: dict[str, list[str]] = {}
+        if self._suite.second is not None:
+            prediction = checked(self._suite.second, images)
+            for column in self._suite.second_columns:
+                likeliest = column.probabilities(prediction).argmax(dim=1).tolist()
+                checks[column.name] = [column.words[number] for number in likeliest]
         set_features = features if self._inception is None else self._inception.of(images)
 
         # Face detector, and the embedding of the detected face: (n, 512).
@@ -139,6 +149,7 @@ class Measurer:
                 None if features is None else features[i],
                 None if embeddings is None else embeddings[i],
                 None if set_features is None else set_features[i],
+                {name: words[i] for name, words in checks.items()},
             )
             for i, image in enumerate(pixels)
         ]

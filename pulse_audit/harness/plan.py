@@ -134,6 +134,8 @@ def plan_audit(
     models = [name for name in shipped_generators() if name in named]
     if suite.attributes is not None:
         models.append(suite.attributes.card.name)
+    if suite.second is not None:
+        models.append(suite.second.card.name)
     manifest.notes += suite.notes(frame.crop)
     manifest.notes += training_photo_notes(models, manifest)
     # As it will be read back, so that a resumed run compares equal entries.

@@ -56,7 +56,7 @@ def run_audit(
         if existing is not None:
             check_same_spec(existing.manifest, spec, out)
         plan = plan_audit(spec, existing.manifest if existing else None, inputs)
-        models = resolve_sources(plan, spec.second_attributes) if spec.sources else None
+        models = resolve_sources(plan) if spec.sources else None
         # Nothing is written before the whole plan is known to work.
         if existing is None:
             run = store.create_run(out, plan.manifest)
@@ -136,6 +136,7 @@ def check_same_plan(before: Manifest, after: Manifest, out: Path) -> None:
         ("skipped", "the faces left out"),
         ("arms", "an arm or its weights"),
         ("attributes", "the attribute model"),
+        ("second_attributes", "the second attribute model"),
         ("metrics", "the metrics or their weights"),
         ("units", "the work units"),
     ):

@@ -9,10 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pulse_audit.faces.attributes import Column, checked, columns, is_differentiable
+from pulse_audit.faces.attributes import Column, checked, is_differentiable
 from pulse_audit.harness.plan import Plan
-from pulse_audit.models import shipped
-from pulse_audit.models.attributes import load_attributes
 from pulse_audit.search.upsampler import PulseUpsampler
 from pulse_audit.types import AttributeModel, InputError
 
@@ -93,18 +91,17 @@ def predicted_columns(
     return rows
 
 
-def resolve_sources(plan: Plan, second: str | None) -> SourceModels:
+def resolve_sources(plan: Plan) -> SourceModels:
     """Find the models that guide and check, before anything is searched.
 
     The run's attribute model guides, toward the labels of the first grouping of which it predicts
-    every column. ``second`` names the model that checks; None means the shipped one where it is
-    available, ``none`` means no check.
+    every column; its second one checks.
 
     Raises
     ------
     InputError
         One line: no pulse arm, no attribute model, one that cannot guide, no grouping it could
-        guide by, or a second model that cannot be used.
+        guide by.
     """
     guide, predicted = plan.suite.attributes, plan.suite.columns
     searched = {name: arm for name, arm in plan.arms.items() if isinstance(arm, PulseUpsampler)}
@@ -138,9 +135,9 @@ def resolve_sources(plan: Plan, second: str | None) -> SourceModels:
                     "column first"
                 )
 
-    device = torch.device(plan.manifest.execution.device)
     # The second model, which has to predict the same attributes in the same words.
-    check, check_columns, unchecked = load_check(second, guide, predicted, device)
+    check, check_columns = plan.suite.second, plan.suite.second_columns
+    unchecked = plan.suite.unchecked
     unknown = {column.name for column in guided_by} - {column.name for column in check_columns}
     if check is not None and unknown:
         names = ", ".join(sorted(unknown))
@@ -157,33 +154,3 @@ def resolve_sources(plan: Plan, second: str | None) -> SourceModels:
     return SourceModels(
         guide, tuple(predicted), guided_by, check, check_columns, unchecked, training
     )
-
-
-def load_check(
-    reference: str | None, guide: AttributeModel, predicted: Sequence[Column], device: torch.device
-) -> tuple[AttributeModel | None, tuple[Column, ...], str | None]:
-    """Load the model that checks the guide, with the columns it fills, or why there is no check.
-
-    A model that was named and cannot be used is an `InputError`; without the shipped one there is
-    no check.
-    """
-    if reference == "none":
-        return None, (), "not requested (--second-attributes none)"
-    try:
-        check = load_attributes(reference or shipped.CHECK, device)
-    except InputError as error:
-        if reference is not None:
-            raise
-        return None, (), str(error)
-    # One file may define several models, each with its own name.
-    if (check.card.sha256, check.card.name) == (guide.card.sha256, guide.card.name):
-        if reference is not None:
-            raise InputError(f"--second-attributes {reference}: it is the model that guides")
-        return None, (), f"{check.card.name} is the model that guides"
-    if dict(check.card.vocabulary) == dict(guide.card.vocabulary):
-        return check, tuple(predicted), None
-    # Another vocabulary: the columns that both predict in the same words.
-    words = {column.name: column.words for column in predicted if not column.derived}
-    common, _ = columns(check.card.vocabulary, words)
-    same = tuple(c for c in common if c.name in words and set(c.words) == set(words[c.name]))
-    return check, same, None

@@ -82,8 +82,8 @@ class AuditSpec(BaseModel):
     sources : bool
         Whether to attribute shifts to their sources after the units: see `harness.sources`.
     second_attributes : str or None
-        The attribute model that checks guided searches; None means the shipped one where it is
-        available, ``none`` means no check.
+        The attribute model that checks the first on originals and outputs, and never guides; None
+        means the shipped check where it predicts the same words, ``none`` means no check.
     seed : int
         Run seed, from which every draw's seed follows.
     precision : str

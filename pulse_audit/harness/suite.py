@@ -18,6 +18,7 @@ from pulse_audit.harness.spec import AuditSpec
 from pulse_audit.metrics.definition import NOT_MEASURED, RunConditions
 from pulse_audit.metrics.distribution import POOL3
 from pulse_audit.metrics.registry import BY_NAME, MEASURED
+from pulse_audit.models import shipped
 from pulse_audit.models.attributes import load_attributes
 from pulse_audit.models.published import fetched, get
 from pulse_audit.plugins import load_metrics
@@ -42,6 +43,12 @@ class MetricSuite:
         Those of the metrics that compare an output with its original.
     unavailable : mapping of str to str
         Columns that cannot be filled, and why.
+    second : AttributeModel or None
+        The attribute model that checks the first.
+    second_columns : tuple of Column
+        Those of the first model's that the second predicts in the same words.
+    unchecked : str or None
+        Why there is no second model.
     """
 
     attributes: AttributeModel | None
@@ -49,22 +56,15 @@ class MetricSuite:
     metrics: Mapping[str, Mapping[str, Any]]
     images: tuple[Metric, ...]
     unavailable: Mapping[str, str]
+    second: AttributeModel | None = None
+    second_columns: tuple[Column, ...] = ()
+    unchecked: str | None = None
 
     def entries(self, labels_from: str) -> dict[str, Any]:
         """Entries of the manifest."""
         card = None if self.attributes is None else self.attributes.card
-        attributes = card and {
-            "name": card.name,
-            "card": card.as_dict(),
-            "vocabulary": {column.name: list(column.words) for column in self.columns},
-            "predicted_as": {column.name: column.attribute for column in self.columns},
-            "confusion": {
-                column.name: counts.tolist()
-                for column in self.columns
-                if (counts := column.confusion(card)) is not None
-            },
-            "labels_from": labels_from,
-        }
+        attributes = model_entry(self.attributes, self.columns, labels_from)
+        second = model_entry(self.second, self.second_columns, labels_from)
         # Features for distances between sets: Inception's where fid is requested. Where its
         # weights are missing there are none: another network's would be taken for Inception's.
         features: dict[str, Any]
@@ -80,6 +80,7 @@ class MetricSuite:
             features = {"network": card.name, "dim": card.feature_dim, "why": why}
         return {
             "attributes": attributes,
+            "second_attributes": second,
             "features": features,
             "metrics": {name: dict(record) for name, record in self.metrics.items()},
             "unavailable": dict(self.unavailable),
@@ -161,7 +162,39 @@ def resolve_metrics(
         else ([], {})
     )
     unavailable |= unpredicted(index, predicted, foreign, no_model)
-    return MetricSuite(model, tuple(predicted), measured, tuple(images), unavailable)
+    second, second_columns, unchecked = second_model(
+        spec.second_attributes, model, predicted, device, resolution
+    )
+    return MetricSuite(
+        model,
+        tuple(predicted),
+        measured,
+        tuple(images),
+        unavailable,
+        second,
+        second_columns,
+        unchecked,
+    )
+
+
+def model_entry(
+    model: AttributeModel | None, filled: Sequence[Column], labels_from: str
+) -> dict[str, Any] | None:
+    """Entry of an attribute model in the manifest, with the columns it fills."""
+    if model is None:
+        return None
+    return {
+        "name": model.card.name,
+        "card": model.card.as_dict(),
+        "vocabulary": {column.name: list(column.words) for column in filled},
+        "predicted_as": {column.name: column.attribute for column in filled},
+        "confusion": {
+            column.name: counts.tolist()
+            for column in filled
+            if (counts := column.confusion(model.card)) is not None
+        },
+        "labels_from": labels_from,
+    }
 
 
 def attribute_model(
@@ -182,6 +215,47 @@ def attribute_model(
         return None, f"no attribute model: {error}"
     # Models that were measured at several image sizes give the card of the run's size.
     return (model.at_resolution(resolution) if isinstance(model, ShippedAttributes) else model), ""
+
+
+def second_model(
+    reference: str | None,
+    first: AttributeModel | None,
+    predicted: Sequence[Column],
+    device: torch.device,
+    resolution: int,
+) -> tuple[AttributeModel | None, tuple[Column, ...], str | None]:
+    """Load the model that checks the first, with the columns it fills, or why there is none.
+
+    A model that was named and cannot be used is an `InputError`; without the shipped one there is
+    no check.
+    """
+    if reference == "none":
+        return None, (), "not requested (--second-attributes none)"
+    if first is None:
+        return None, (), "there is no attribute model to check"
+    try:
+        second = load_attributes(reference or shipped.CHECK, device)
+    except InputError as error:
+        if reference is not None:
+            raise
+        return None, (), str(error)
+    if isinstance(second, ShippedAttributes):
+        second = second.at_resolution(resolution)
+    # One file may define several models, each with its own name.
+    if (second.card.sha256, second.card.name) == (first.card.sha256, first.card.name):
+        if reference is not None:
+            raise InputError(f"--second-attributes {reference}: it is the first model")
+        return None, (), f"{second.card.name} is the first model"
+    if dict(second.card.vocabulary) == dict(first.card.vocabulary):
+        return second, tuple(predicted), None
+    # Another vocabulary: the columns that both predict in the same words.
+    words = {column.name: column.words for column in predicted if not column.derived}
+    common, _ = predicted_columns(second.card.vocabulary, words)
+    same = tuple(c for c in common if c.name in words and set(c.words) == set(words[c.name]))
+    if not same:
+        names = ", ".join(words) or "anything"
+        return None, (), f"{second.card.name} does not predict {names} in the same words"
+    return second, same, None
 
 
 def unpredicted(

@@ -190,6 +190,30 @@ DERIVED_METRICS: Sequence[MetricDefinition] = (
         "neither",
     ),
     _derived_share(
+        "retention_check",
+        "Retention, second model",
+        "corrected retention under the second attribute model",
+        "higher",
+    ),
+    _derived_share(
+        "shift_check",
+        "Shift, second model",
+        "corrected shift under the second attribute model",
+        "neither",
+    ),
+    _derived_share(
+        "model_agreement",
+        "Agreement of the models",
+        "share of outputs, or originals, to which both attribute models give the same group",
+        "neither",
+    ),
+    _derived_share(
+        "model_kappa",
+        "Kappa of the models",
+        "agreement of both attribute models beyond chance (Cohen's kappa)",
+        "neither",
+    ),
+    _derived_share(
         "planted_shift",
         "Planted shift",
         "share of a group's draws for which a planted arm returned a face labelled as this group: "

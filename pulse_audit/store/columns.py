@@ -88,7 +88,10 @@ PREDICTABLE = ("race", "gender", "age")
 
 
 def sample_schema(
-    labelled: Sequence[str], predicted: Sequence[str] | None = None, metrics: Sequence[str] = ()
+    labelled: Sequence[str],
+    predicted: Sequence[str] | None = None,
+    metrics: Sequence[str] = (),
+    checked: Sequence[str] = (),
 ) -> pa.Schema:
     """Columns of a shard (docs: one row a draw).
 
@@ -101,6 +104,8 @@ def sample_schema(
         the labels that a model could predict.
     metrics : sequence of str
         Metrics beside those of the contract.
+    checked : sequence of str
+        What the run's second attribute model predicts: ``hr_<name>_check``, ``sr_<name>_check``.
     """
     if predicted is None:
         predicted = [a for a in PREDICTABLE if a in labelled]
@@ -116,7 +121,8 @@ def sample_schema(
         for name in metrics
         if name not in COLUMNS
     ]
-    return pa.schema([*COLUMNS.items(), *beside, *labels, *predictions])
+    checks = [(f"{side}_{name}_check", _TEXT) for name in checked for side in ("hr", "sr")]
+    return pa.schema([*COLUMNS.items(), *beside, *labels, *predictions, *checks])
 
 
 def source_schema(table: str, guide: Sequence[str], check: Sequence[str]) -> pa.Schema:

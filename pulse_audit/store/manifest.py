@@ -215,7 +215,8 @@ class SourcesEntry(_Entry):
 class Manifest(_Entry):
     """Everything a run records about itself, beside its samples.
 
-    ``unavailable`` maps columns without a value to the reason. ``references`` holds what was fitted
+    ``second_attributes`` is the model that checks the first, in the same words. ``unavailable``
+    maps columns without a value to the reason. ``references`` holds what was fitted
     on all originals, ``sources`` the settings of the tables in ``sources/``; None where there are
     none.
     """
@@ -236,6 +237,7 @@ class Manifest(_Entry):
     units: list[WorkUnit]
     notes: list[str] = []
     attributes: AttributesEntry | None = None
+    second_attributes: AttributesEntry | None = None
     features: FeaturesEntry = FeaturesEntry()
     metrics: dict[str, MetricEntry] = {}
     unavailable: dict[str, str] = {}

@@ -47,7 +47,8 @@ class Run:
         model = self.manifest.attributes
         predicted = None if model is None else list(model.vocabulary)
         measured = [name for metric in self.manifest.metrics.values() for name in metric.columns]
-        return sample_schema(self.attributes, predicted, measured)
+        checked = list((self.manifest.second_attributes or _NO_MODEL).vocabulary)
+        return sample_schema(self.attributes, predicted, measured, checked)
 
     @property
     def features_dim(self) -> int | None:
@@ -158,6 +159,8 @@ class Run:
         }
         for name, known in (self.manifest.attributes or _NO_MODEL).vocabulary.items():
             words |= {f"{side}_{name}{end}": known for side in ("hr", "sr") for end in ("", "_p")}
+        for name, known in (self.manifest.second_attributes or _NO_MODEL).vocabulary.items():
+            words |= {f"{side}_{name}_check": known for side in ("hr", "sr")}
         truth, faces = self.manifest.arms[unit.arm].truth, [face.id for face in self.manifest.faces]
         words["planted_group"] = truth.groups if truth else []
         path = self._shard(unit.id)

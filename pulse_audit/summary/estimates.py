@@ -47,6 +47,7 @@ from pulse_audit.summary.schema import (
     Summary,
     make_row,
 )
+from pulse_audit.summary.second import agreement_rows, as_second_sees, second_rows
 from pulse_audit.summary.sources import source_rows, unavailable_sources
 from pulse_audit.types import Estimate, Unavailable
 
@@ -142,6 +143,13 @@ def summarise(
             rows += [
                 row for grouping in groupings for row in distance_rows(subset, grouping, aligned)
             ]
+    # The same images under the second attribute model.
+    second_groupings, second = under_second_model(manifest, frame, subsets)
+    if second_groupings and manifest.second_attributes is not None:
+        name = manifest.second_attributes.name
+        for subset in subsets:
+            rows += second_rows(subset, second_groupings, second, name)
+            rows += agreement_rows(subset, groupings, second_groupings, name)
     # Arms are compared on the whole sample and in the first grouping of the run alone.
     arms = on_trial(manifest, [subset.key.arm for subset in subsets])
     rows += comparisons.arm_comparisons(subsets, groupings[:2], arms, seed)
@@ -152,8 +160,19 @@ def summarise(
         schema=SCHEMA_VERSION,
         estimates=rows,
         unavailable=dict(sorted(unavailable.items())),
-        findings=findings(manifest, rows, subsets, groupings, corrections),
+        findings=findings(manifest, rows, subsets, groupings, corrections, second),
     )
+
+
+def under_second_model(
+    manifest: Manifest, frame: pd.DataFrame, subsets: Sequence[Subset]
+) -> tuple[list[Grouping], dict[tuple[SubsetKey, str], CorrectedShift]]:
+    """Make groupings and corrections by the second attribute model; both empty without one."""
+    seen = as_second_sees(manifest, frame)
+    if seen is None:
+        return [], {}
+    groupings = make_groupings(*seen)
+    return groupings, corrected.corrections(subsets, groupings, manifest.spec.seed)
 
 
 def first_screen_of(manifest: Manifest, samples: pd.DataFrame) -> list[Finding]:
@@ -164,7 +183,8 @@ def first_screen_of(manifest: Manifest, samples: pd.DataFrame) -> list[Finding]:
     frame = samples.sort_values(DRAW_KEYS, kind="stable", ignore_index=True)
     groupings, subsets = make_groupings(manifest, frame), list(make_subsets(manifest, frame))
     corrections = corrected.corrections(subsets, groupings, manifest.spec.seed)
-    return first_screen(manifest, subsets, groupings, corrections)
+    _, second = under_second_model(manifest, frame, subsets)
+    return first_screen(manifest, subsets, groupings, corrections, second)
 
 
 def subset_rows(

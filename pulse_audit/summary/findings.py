@@ -19,6 +19,7 @@ from pulse_audit.summary.comparisons import share_differences
 from pulse_audit.summary.groups import NONE, TONES, Subset
 from pulse_audit.summary.joint import ALPHA, Interval
 from pulse_audit.summary.schema import ALL, Claim, EstimateRow, Finding, SubsetKey
+from pulse_audit.summary.second import check_findings
 from pulse_audit.types import Unavailable
 
 #: Corrected shifts by subset and attribute.
@@ -31,6 +32,7 @@ def findings(
     subsets: Sequence[Subset] = (),
     groupings: Sequence[Grouping] = (),
     corrections: Corrections | None = None,
+    second: Corrections | None = None,
 ) -> list[Finding]:
     """Sentences of the report's first screen, and those behind "more".
 
@@ -39,7 +41,7 @@ def findings(
     manifest : Manifest
         The run's manifest.
     rows : sequence of EstimateRow
-    subsets, groupings, corrections
+    subsets, groupings, corrections, second
         As `pulse_audit.summary.summarise` makes them.
 
     Returns
@@ -54,7 +56,7 @@ def findings(
         return [
             Finding(text="No draw is finished yet: there is nothing to report.", screen="first")
         ]
-    first = first_screen(manifest, subsets, groupings, corrections or {})
+    first = first_screen(manifest, subsets, groupings, corrections or {}, second)
     more = compared_outputs(manifest, subsets, groupings)
     return [*first, *more, *(Finding(text=each) for each in descriptions(manifest, rows))]
 
@@ -64,8 +66,12 @@ def first_screen(
     subsets: Sequence[Subset],
     groupings: Sequence[Grouping],
     corrections: Corrections,
+    second: Corrections | None = None,
 ) -> list[Finding]:
-    """Make the first screen of the first setting and the first grouping by an attribute."""
+    """Make the first screen of the first setting and the first grouping by an attribute.
+
+    Its claims are checked by the corrections under the ``second`` attribute model.
+    """
     missing = list(not_measured(manifest, groupings))
     compared = next((grouping for grouping in groupings if grouping.by_attribute), None)
     if not subsets or compared is None or compared.labels is None:
@@ -74,13 +80,17 @@ def first_screen(
     here = [subset for subset in subsets if subset.key[1:] == setting]
     arms = on_trial(manifest, [subset.key.arm for subset in here])
     chosen = {subset.key.arm: subset for subset in here if subset.key.arm in arms}
-    shifts = {
-        arm: shift
-        for arm, subset in chosen.items()
-        if (shift := corrections.get((subset.key, compared.labels.attribute))) is not None
-    }
+    shifts, second_shifts = (
+        {
+            arm: shift
+            for arm, subset in chosen.items()
+            if (shift := found.get((subset.key, compared.labels.attribute))) is not None
+        }
+        for found in (corrections, second or {})
+    )
     evidence = make_evidence(manifest, chosen, compared.labels, shifts)
-    return missing + claims.first_screen(evidence)
+    screen = claims.first_screen(evidence)
+    return missing + check_findings(screen, compared.labels, second_shifts)
 
 
 def compared_outputs(

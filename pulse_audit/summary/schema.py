@@ -62,7 +62,7 @@ class EstimateRow(BaseModel):
     ``confusion`` it inverts (``run``, ``card``, ``run and card``), its ``em`` point estimate, the
     ``shrunk`` share of partial pooling, the ``detectable`` difference (``detectable_as`` a
     fall, a rise or either) and ``faces_needed``, the names of the groups compared,
-    the ``planted`` probability of a cell.
+    the ``planted`` probability of a cell, the second model that checks (``attributes``).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -147,6 +147,8 @@ class Claim(BaseModel):
 
     ``tipping_point``: the smallest drift of the attribute model's accuracy on outputs, as a share,
     that would undo the claim (see `pulse_audit.fairness.drift`); None where it was not computed.
+    ``checked``: whether the second attribute model supports the claim; None where there is none or
+    its errors cannot be corrected.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -162,6 +164,7 @@ class Claim(BaseModel):
     direction: Literal["higher", "lower", "unequal", "equivalent"]
     bound: float
     tipping_point: float | None = None
+    checked: Literal["confirmed", "not confirmed"] | None = None
 
 
 class Finding(BaseModel):

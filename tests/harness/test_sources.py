@@ -294,7 +294,7 @@ def again(toy, out, config=QUICK):
     plan = plan_audit(spec(toy))
     run = store.open_run(out)
     calls = []
-    run_sources(run, plan, resolve_sources(plan, f"{toy}/toy.py:check"),
+    run_sources(run, plan, resolve_sources(plan),
                 lambda *now: calls.append(now), config)  # fmt: skip
     return calls
 
@@ -366,8 +366,7 @@ def test_a_second_model_that_sees_no_b_calls_its_guided_draws_fooled(toy, tmp_pa
 
 
 def test_without_a_second_model_the_manifest_says_why(toy):
-    plan = plan_audit(spec(toy))
-    assert "none" in resolve_sources(plan, "none").unchecked
-    assert resolve_sources(plan, f"{toy}/toy.py:other_words").unchecked == (
-        "foreign does not predict group in the same words"
-    )
+    plan = plan_audit(spec(toy, second_attributes="none"))
+    assert "none" in resolve_sources(plan).unchecked
+    plan = plan_audit(spec(toy, second_attributes=f"{toy}/toy.py:other_words"))
+    assert resolve_sources(plan).unchecked == ("foreign does not predict group in the same words")
