@@ -27,6 +27,8 @@ WRONG = {
     "run --attributes nosuch": "unknown attribute model 'nosuch'",
     "run --attributes nosuch.onnx": "nosuch.onnx: cannot be read",
     "run --sources --second-attributes nosuch": "unknown attribute model 'nosuch'",
+    "run --attributes faces-attributes --attributes nosuch": "unknown attribute model 'nosuch'",
+    "run --attributes a --attributes b --attributes c": "at most two models",
     "run --metrics psnr,nosuch": "unknown metric 'nosuch'",
     "run --crop x": "--crop x: unknown",
     "run --kernel x": "kernel",
