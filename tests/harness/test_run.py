@@ -116,7 +116,7 @@ for line in sys.stdin:
 def test_a_killed_run_resumes_to_the_same_samples(
     fairface_root: Path, tiny_generator: str, attribute_code: str, tmp_path: Path
 ) -> None:
-    """SIGKILL at twenty random instants, each time resumed by the same command."""
+    """SIGKILL at the first unit and at twenty random instants, resumed by the same command."""
     (tmp_path / "seen.py").write_text(attribute_code)
     out, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
     command = (
@@ -128,14 +128,16 @@ def test_a_killed_run_resumes_to_the_same_samples(
     instants = random.Random(0)
     with forking_server() as run_killed:
         assert run_killed(f"{command} {undisturbed}", None) == 0
-        finished = []
+        # killed when the first unit is finished, then at random instants
+        run_killed(f"{command} {out}", lambda: any((out / "samples").glob("*.parquet")))
+        finished = [assert_whole(out)]
         for _ in range(20):
-            run_killed(f"{command} {out}", instants.uniform(0.1, 1.2))
+            instant = time.monotonic() + instants.uniform(0.1, 1.2)
+            run_killed(f"{command} {out}", lambda instant=instant: time.monotonic() > instant)
             finished.append(assert_whole(out))
         assert run_killed(f"{command} {out}", None) == 0
     resumed, expected = store.open_run(out), store.open_run(undisturbed)
-    # Some of the instants did fall among the units.
-    assert any(0 < n < len(expected.manifest.units) for n in finished)
+    assert 0 < finished[0] < len(expected.manifest.units)
     assert resumed.complete
     pd.testing.assert_frame_equal(
         resumed.samples().drop(columns=NOT_COMPARED),
@@ -149,8 +151,8 @@ def test_a_killed_run_resumes_to_the_same_samples(
 
 
 @contextmanager
-def forking_server() -> Iterator[Callable[[str, float | None], int]]:
-    """Yield a function that runs a command, kills it after some seconds, and returns its status."""
+def forking_server() -> Iterator[Callable[[str, Callable[[], bool] | None], int]]:
+    """Yield a function that runs a command, kills it once a condition holds, returns its status."""
     with subprocess.Popen(
         [sys.executable, "-c", FORKING], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -158,12 +160,13 @@ def forking_server() -> Iterator[Callable[[str, float | None], int]]:
         assert server.stdin and server.stdout
         read, write = server.stdout, server.stdin
 
-        def run_killed(line: str, seconds: float | None) -> int:
+        def run_killed(line: str, is_time: Callable[[], bool] | None) -> int:
             write.write(line + "\n")
             write.flush()
             child = int(read.readline())
-            if seconds is not None:
-                time.sleep(seconds)
+            if is_time is not None:
+                while not is_time():
+                    time.sleep(0.002)
                 with suppress(ProcessLookupError):
                     os.kill(child, signal.SIGKILL)
             return int(read.readline())
