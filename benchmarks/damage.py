@@ -120,6 +120,9 @@ def damaged_json(data: bytes, rng: random.Random) -> bytes:
             holder[key] *= rng.choice([-1, 1000, 10**9])
     # Deep nesting cannot be dumped, so it takes the place of a marker.
     if rng.random() < 0.05:
+        if isinstance(holder, list) and key >= len(holder):
+            holder.append(None)
+            key = len(holder) - 1
         holder[key] = "deep"
     limit = sys.get_int_max_str_digits()
     sys.set_int_max_str_digits(0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import logging
 import os
 import threading
 import warnings
@@ -28,6 +29,10 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MAX_BYTES = 256 * 2**20
 MAX_PIXELS = 64_000_000
 _TOO_LARGE = f"more than {MAX_PIXELS:,} pixels: a decompression bomb, or too large to use"
+
+# What Pillow logs of a damaged photo is in the reason of `UnreadableImage`; without a handler
+# Python would print it as well.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 # warnings.catch_warnings swaps global state; two threads in it at once could leave filters behind.
 _WARNINGS = threading.Lock()

@@ -277,7 +277,7 @@ def read_references(stored: Mapping[str, Any]) -> References:
             {group: Estimate(**values) for group, values in accepts.items()},
             dict(stored["unavailable"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"references.json: damaged ({error}); choose another --out") from None
 
 

@@ -300,3 +300,16 @@ def test_a_source_that_cannot_be_read_is_unreadable() -> None:
 
     with pytest.raises(UnreadableImage, match="^Permission denied$"):
         load(Broken())
+
+
+def test_nothing_is_printed_of_a_tiff_with_too_many_samples_a_pixel(capfd: Any) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(file, "TIFF")
+    # the entry of tag 277 (SamplesPerPixel), type SHORT, one value: 3
+    entry = struct.pack("<HHI", 277, 3, 1)
+    data = file.getvalue()
+    assert data.count(entry + b"\x03") == 1
+    damaged = data.replace(entry + b"\x03", entry + b"\x63")
+    with pytest.raises(UnreadableImage):
+        decode(damaged)
+    assert capfd.readouterr() == ("", "")

@@ -52,3 +52,12 @@ def test_nothing_is_taken_that_was_not_asked_for() -> None:
 def test_a_damaged_file_costs_one_line() -> None:
     with pytest.raises(InputError, match=r"references\.json"):
         read_references({"niqe": {"patch": 32}})
+
+
+@pytest.mark.parametrize("part", ["niqe", "verified", "unavailable"])
+def test_parts_of_another_kind_are_refused_in_one_line(part):
+    whole = {"niqe": None, "verified": None, "unavailable": {}}
+    verified = {"cosine": 0.5, "rate": 0.01, "n_pairs": 9, "n_faces": 9, "false_accepts": None}
+    changed = {"niqe": {"patch": [1]}, "verified": verified, "unavailable": 3}
+    with pytest.raises(InputError, match="references.json: damaged"):
+        read_references(whole | {part: changed[part]})
