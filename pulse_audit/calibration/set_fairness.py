@@ -81,12 +81,18 @@ def coverage(
         draws = draws_of(random, arm, faces)
         joint = joint_shares(draws, seed=int(random.integers(2**62)), replicates=RESAMPLES)
         result = MEASURES[name](joint, divergence)
-        if isinstance(result, Unavailable):
-            raise ValueError(result.reason)
-        low, high = result.estimate.low, result.estimate.high
-        hits.append(low <= truth + 1e-9 and truth <= high + 1e-9)
-        widths.append(high - low)
+        is_covered, width = coverage_of(result, truth)
+        hits.append(is_covered)
+        widths.append(width)
     return share(hits, widths)
+
+
+def coverage_of(result: SetEstimate | Unavailable, truth: float) -> tuple[bool, float]:
+    """Whether an interval contains the truth, and its width; ValueError if there is none."""
+    if isinstance(result, Unavailable):
+        raise ValueError(result.reason)
+    low, high = result.estimate.low, result.estimate.high
+    return low <= truth + 1e-9 and truth <= high + 1e-9, high - low
 
 
 def draws_of(random: np.random.Generator, arm: Arm, faces: int) -> Draws:
@@ -138,9 +144,7 @@ def uninformative(
         predicted = categories(random.random(len(inputs)), shares)
         seed = int(random.integers(2**62))
         result = sets.ucpr(inputs, predicted, uniform, divergence, seed=seed, replicates=RESAMPLES)
-        if isinstance(result, Unavailable):
-            raise ValueError(result.reason)
-        low, high = result.estimate.low, result.estimate.high
-        hits.append(low <= truth + 1e-9 and truth <= high + 1e-9)
-        widths.append(high - low)
+        is_covered, width = coverage_of(result, truth)
+        hits.append(is_covered)
+        widths.append(width)
     return share(hits, widths)

@@ -73,24 +73,33 @@ def first_screen(
     Its claims are checked by the corrections under the ``second`` attribute model.
     """
     missing = list(not_measured(manifest, groupings))
-    compared = next((grouping for grouping in groupings if grouping.by_attribute), None)
-    if not subsets or compared is None or compared.labels is None:
+    labels, here = on_first_screen(manifest, subsets, groupings)
+    if labels is None:
         return missing
-    setting = subsets[0].key[1:]
-    here = [subset for subset in subsets if subset.key[1:] == setting]
-    arms = on_trial(manifest, [subset.key.arm for subset in here])
-    chosen = {subset.key.arm: subset for subset in here if subset.key.arm in arms}
+    chosen = {subset.key.arm: subset for subset in here}
     shifts, second_shifts = (
         {
             arm: shift
             for arm, subset in chosen.items()
-            if (shift := found.get((subset.key, compared.labels.attribute))) is not None
+            if (shift := found.get((subset.key, labels.attribute))) is not None
         }
         for found in (corrections, second or {})
     )
-    evidence = make_evidence(manifest, chosen, compared.labels, shifts)
+    evidence = make_evidence(manifest, chosen, labels, shifts)
     screen = claims.first_screen(evidence)
-    return missing + check_findings(screen, compared.labels, second_shifts)
+    return missing + check_findings(screen, labels, second_shifts)
+
+
+def on_first_screen(
+    manifest: Manifest, subsets: Sequence[Subset], groupings: Sequence[Grouping]
+) -> tuple[AttributeLabels | None, list[Subset]]:
+    """Labels of the first grouping by an attribute, and the first setting's arms on trial."""
+    compared = next((grouping for grouping in groupings if grouping.by_attribute), None)
+    if not subsets or compared is None:
+        return None, []
+    here = [subset for subset in subsets if subset.key[1:] == subsets[0].key[1:]]
+    arms = on_trial(manifest, [subset.key.arm for subset in here])
+    return compared.labels, [subset for subset in here if subset.key.arm in arms]
 
 
 def compared_outputs(
@@ -102,12 +111,9 @@ def compared_outputs(
     correction to be shown; its size in true groups is another. All groups and pairs of arms are one
     family (Bonferroni).
     """
-    compared = next((grouping for grouping in groupings if grouping.by_attribute), None)
-    if not subsets or compared is None or compared.labels is None:
+    labels, here = on_first_screen(manifest, subsets, groupings)
+    if labels is None:
         return
-    labels, setting = compared.labels, subsets[0].key[1:]
-    arms = on_trial(manifest, [subset.key.arm for subset in subsets])
-    here = [s for s in subsets if s.key[1:] == setting and s.key.arm in arms]
     pairs = list(combinations(here, 2))
     level = ALPHA / max(1, len(pairs) * len(labels.groups))
     for first, second in pairs:

@@ -30,6 +30,10 @@ class Interval:
     value: float
     high: float
 
+    def clipped(self) -> Interval:
+        """Return the interval of a share, within [0, 1]."""
+        return Interval(*(min(max(end, 0.0), 1.0) for end in (self.low, self.value, self.high)))
+
     def reversed(self) -> Interval:
         """Interval of the same quantity with its sign changed."""
         return Interval(-self.high, -self.value, -self.low)
@@ -132,11 +136,10 @@ def joint_intervals(shifts: Mapping[str, CorrectedShift]) -> JointIntervals:
     differences: dict[str, dict[tuple[int, int], Interval]] = {arm: {} for arm in shifts}
     arms: dict[tuple[str, str], Interval] = {}
     for (kind, arm, i, j, other), interval in intervals.items():
-        ends = (interval.low, interval.value, interval.high)
         if kind == "cell":
-            cells[arm][i, j] = Interval(*(min(max(end, 0.0), 1.0) for end in ends))
+            cells[arm][i, j] = interval.clipped()
         elif kind == "kept" and i < 0:
-            kept[arm] = Interval(*(min(max(end, 0.0), 1.0) for end in ends))
+            kept[arm] = interval.clipped()
         elif kind == "arms":
             arms[arm, other] = interval
         elif kind == "groups":

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
@@ -34,6 +34,8 @@ COUNTED = "counted from the labels of the faces returned: no interval"
 #: Bootstrap replicates of set fairness.
 SET_REPLICATES = 500
 
+#: What a cell of a matrix holds.
+Cell = TypeVar("Cell")
 Property: TypeAlias = Callable[[Joint, Divergence], sets.SetEstimate | Unavailable]
 #: RDP and PR start from the labelled groups, CPR and SPE from the apparent ones of the originals.
 FROM_LABELS: Mapping[str, Property] = {"rdp": sets.rdp, "pr": sets.pr}
@@ -143,49 +145,54 @@ def pooled_matrix_rows(
     """Cells of the shift matrix under the hierarchical model; nothing with fewer than 3 groups."""
     if np.count_nonzero(draws.composition) < 3:
         return
-    key = subset.seed(seed, "hierarchical", labels.attribute)
-    columns = [*labels.groups, NOT_CLASSIFIED]
-    unclassified = bool((draws.predicted == shift.UNCLASSIFIED).any())
-    for group, row in zip(labels.groups, hierarchical_shift(draws, seed=key), strict=True):
-        for to_group, cell in zip(columns, row, strict=True):
-            if cell is not None and (to_group != NOT_CLASSIFIED or unclassified):
-                yield make_row(
-                    subset.key,
-                    "shift_pooled",
-                    labels.attribute,
-                    group,
-                    cell.estimate,
-                    to_group=to_group,
-                    detail={"shrunk": cell.shrunk},
-                )
+    cells = hierarchical_shift(draws, seed=subset.seed(seed, "hierarchical", labels.attribute))
+    for group, to_group, cell in occupied_cells(labels, draws, cells):
+        yield make_row(
+            subset.key,
+            "shift_pooled",
+            labels.attribute,
+            group,
+            cell.estimate,
+            to_group=to_group,
+            detail={"shrunk": cell.shrunk},
+        )
 
 
 def matrix_rows(subset: Subset, labels: AttributeLabels, draws: Draws) -> Iterator[EstimateRow]:
-    """Cells of the shift matrix, of the outputs and of the originals themselves.
-
-    The column "not classified" is there only where such draws are.
-    """
+    """Cells of the shift matrix, of the outputs and of the originals themselves."""
     matrices: dict[Correction, Draws | None] = {
         "raw": draws,
         "original_baseline": _original_draws(subset, labels),
     }
-    columns = [*labels.groups, NOT_CLASSIFIED]
     for correction, of_matrix in matrices.items():
         if of_matrix is None:
             continue
-        unclassified = bool((of_matrix.predicted == shift.UNCLASSIFIED).any())
-        for group, row in zip(labels.groups, shift.shift_matrix(of_matrix), strict=True):
-            for to_group, share in zip(columns, row, strict=True):
-                if share is not None and (to_group != NOT_CLASSIFIED or unclassified):
-                    yield make_row(
-                        subset.key,
-                        "shift",
-                        labels.attribute,
-                        group,
-                        share,
-                        to_group=to_group,
-                        correction=correction,
-                    )
+        cells = shift.shift_matrix(of_matrix)
+        for group, to_group, share in occupied_cells(labels, of_matrix, cells):
+            yield make_row(
+                subset.key,
+                "shift",
+                labels.attribute,
+                group,
+                share,
+                to_group=to_group,
+                correction=correction,
+            )
+
+
+def occupied_cells(
+    labels: AttributeLabels, draws: Draws, cells: Sequence[Sequence[Cell | None]]
+) -> Iterator[tuple[str, str, Cell]]:
+    """Group, apparent group and content of every cell of a (k, k + 1) matrix that has one.
+
+    The column "not classified" is there only where such draws are.
+    """
+    columns = [*labels.groups, NOT_CLASSIFIED]
+    unclassified = bool((draws.predicted == shift.UNCLASSIFIED).any())
+    for group, row in zip(labels.groups, cells, strict=True):
+        for to_group, cell in zip(columns, row, strict=True):
+            if cell is not None and (to_group != NOT_CLASSIFIED or unclassified):
+                yield group, to_group, cell
 
 
 def _original_draws(subset: Subset, labels: AttributeLabels) -> Draws | None:
