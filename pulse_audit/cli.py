@@ -88,18 +88,17 @@ def run(spec: str | None, out: Path | None, as_json: bool, quiet: bool, **flags:
     with terminal.progress(*work, quiet) as progress:
         announce = None if quiet else terminal.note
         finished = run_audit(audit, out or audit.default_out, progress, inputs, announce)
-    _show_run(finished.path, as_json)
+    _show_run(finished.path, as_json, finished.path / "report" / "index.html")
     return DONE
 
 
-def _show_run(path: Path, as_json: bool) -> None:
+def _show_run(path: Path, as_json: bool, page: Path) -> None:
     """Print a run's summary, as tables or as JSON."""
     from pulse_audit import terminal
     from pulse_audit.documents import read_json
 
     # The stored summary is shown as it is, so that both forms agree with the report.
     summary = read_json(path / "summary.json")
-    page = path / "report" / "index.html"
     if as_json:
         click.echo(json.dumps({"run": str(path), "report": str(page), **summary}, indent=1))
         return
@@ -166,16 +165,25 @@ def upsample(images: tuple[Path, ...], as_json: bool, quiet: bool, **options: An
 
 @commands.command()
 @click.argument("run_dir", metavar="RUN", type=PlainPath())
+@click.option(
+    "--public",
+    is_flag=True,
+    help="Without photos of a data set whose terms do not allow publishing them; goes to "
+    "RUN/report-public, unless --out is given.",
+)
+@click.option("--out", type=PlainPath(), metavar="DIR", help="[default: RUN/report]")
 @outcome_as_json
-def report(run_dir: Path, as_json: bool) -> int:
+def report(run_dir: Path, public: bool, out: Path | None, as_json: bool) -> int:
     """Summarise and render a run again from its stored samples; needs no torch."""
     from pulse_audit import store
     from pulse_audit.report import html
 
+    # A folder that holds a report with photos is not the one to publish.
+    folder = out or run_dir / ("report-public" if public else "report")
     with store.locked(run_dir, make=False) as stored:
         assert stored is not None
-        html.publish(stored)
-    _show_run(run_dir, as_json)
+        page = html.publish(stored, out_dir=folder, public=public)
+    _show_run(run_dir, as_json, page)
     if stored.complete:
         return DONE
     planned, missing = len(stored.manifest.units), len(stored.missing_units)

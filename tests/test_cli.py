@@ -199,6 +199,18 @@ def test_a_finished_run_can_be_shown_as_json_and_rendered_again(
     assert (out / "report" / "index.html").is_file()
 
 
+def test_a_public_report_goes_to_a_folder_of_its_own(
+    fairface_root: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    out = tmp_path / "out"
+    assert outcome(audit(fairface_root, out)) == DONE
+    assert outcome(["report", str(out), "--public"]) == DONE
+    assert outcome(["report", str(out), "--public", "--out", str(tmp_path / "paper")]) == DONE
+    assert str(tmp_path / "paper" / "index.html") in capsys.readouterr().out
+    for folder in (out / "report", out / "report-public", tmp_path / "paper"):
+        assert (folder / "index.html").is_file() and (folder / "data" / "summary.json").is_file()
+
+
 def test_a_report_of_what_is_no_run_is_refused(tmp_path: Path, capsys: Capture) -> None:
     assert "not a run" in refused(["report", str(tmp_path)], capsys)
 

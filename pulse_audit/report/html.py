@@ -35,10 +35,17 @@ from pulse_audit.summary import Summary, summarise_run, write
 PAGE = "index.html"
 
 
-def publish(run: store.Run, samples: pd.DataFrame | None = None) -> Path:
+def publish(
+    run: store.Run,
+    samples: pd.DataFrame | None = None,
+    *,
+    out_dir: Path | None = None,
+    public: bool = False,
+) -> Path:
     """Summarise a run: write ``summary.json``, and the report of that same summary.
 
-    ``samples`` are those of the run, where they are at hand; else they are read.
+    ``samples`` are those of the run, where they are at hand; else they are read. ``out_dir`` and
+    ``public`` are those of `render`.
 
     Raises
     ------
@@ -48,7 +55,7 @@ def publish(run: store.Run, samples: pd.DataFrame | None = None) -> Path:
     samples = run.samples() if samples is None else samples
     summary = summarise_run(run, samples)
     write(run, summary)
-    return render(run, summary=summary, samples=samples)
+    return render(run, out_dir, public=public, summary=summary, samples=samples)
 
 
 def render(
