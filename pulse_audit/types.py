@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from typing_extensions import TypeIs
 
+from pulse_audit.frames import Frame
 from pulse_audit.seeding import fingerprint
 
 if TYPE_CHECKING:
@@ -90,7 +91,9 @@ class GeneratorCard:
     ``crop`` is one of `CROPS`.
     ``training_data``, ``licence`` and ``sha256`` are None where nothing is known;
     ``training_composition`` counts the training faces by label; None where it is not known.
-    ``classes`` is the number of classes of a conditional generator, 0 for all others.
+    ``classes`` is the number of classes of a conditional generator, 0 for all others. ``frame`` is
+    the part of its pictures that is shown, None for all of them: ``resolution`` and ``crop`` are
+    then those of the part.
     """
 
     name: str
@@ -106,10 +109,12 @@ class GeneratorCard:
     sha256: str | None = None
     training_composition: Mapping[str, int] | None = None
     classes: int = 0
+    frame: Frame | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the card as plain JSON values; ``classes`` only where there are any."""
-        return {key: value for key, value in asdict(self).items() if key != "classes" or value}
+        """Return the card as plain JSON values; ``classes`` and ``frame`` only where there are."""
+        rare = ("classes", "frame")
+        return {key: value for key, value in asdict(self).items() if key not in rare or value}
 
 
 class Generator(Protocol):

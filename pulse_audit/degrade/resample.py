@@ -1,4 +1,4 @@
-"""Downscaling operators and resizing, each one matrix product per axis.
+"""Downscaling operators, resizing and cutting to a frame, each one matrix product per axis.
 
 A separable linear filter is a matrix (out, in) along each axis, its treatment of the edges
 included; two products are several times faster than a convolution on every device, and autograd
@@ -15,12 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from math import ceil
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pulse_audit.frames import WHOLE, Frame
 from pulse_audit.names import nearest
 from pulse_audit.types import InputError
 
@@ -63,10 +65,16 @@ def _weights(
     size_in: int,
     size_out: int,
     antialias: bool,
+    start: float,
+    length: float,
     device: torch.device,
     dtype: torch.dtype,
 ) -> Tensor:
-    """Return the matrix (size_out, size_in) of a kernel along one axis."""
+    """Return the matrix (size_out, size_in) of a kernel along one axis.
+
+    The result shows the ``length`` input pixels from ``start`` on; those beyond are seen by the
+    taps that reach there.
+    """
     # Each output pixel has weights (taps,) on the input pixels of certain columns (taps,).
     if kernel == "pulse":
         # 4 f taps at (i - 2 f + 1/2) / f, the edge reflected without repeating its pixel.
@@ -84,10 +92,10 @@ def _weights(
         weights = np.ones((size_out, 1))
     else:
         weight_at, support = FILTERS[kernel]
-        ratio = size_in / size_out
+        ratio = length / size_out
         spread = max(ratio, 1.0) if antialias else 1.0
         reach = int(np.ceil(support * spread)) + 1
-        centres = ((np.arange(size_out) + 0.5) * ratio - 0.5)[:, None]
+        centres = (start + (np.arange(size_out) + 0.5) * ratio - 0.5)[:, None]
         taps = np.floor(centres).astype(np.intp) + np.arange(-reach, reach + 1)
         weights = weight_at((taps - centres) / spread)
         weights /= weights.sum(axis=1, keepdims=True)
@@ -104,12 +112,20 @@ def _weights(
         return torch.from_numpy(matrix).to(device=device, dtype=dtype)
 
 
-def _apply(images: Tensor, kernel: str, size: tuple[int, int], antialias: bool) -> Tensor:
-    """Filter and resample (n, c, H, W) to (n, c, *size)."""
+def _apply(
+    images: Tensor,
+    kernel: str,
+    size: tuple[int, int],
+    antialias: bool,
+    start: tuple[float, float] = (0.0, 0.0),
+    extent: tuple[float, float] | None = None,
+) -> Tensor:
+    """Filter and resample (n, c, H, W), or a part of it from ``start`` on, to (n, c, *size)."""
     height, width = images.shape[-2:]
-    key = (antialias, images.device, images.dtype)
-    rows = _weights(kernel, height, size[0], *key)
-    columns = _weights(kernel, width, size[1], *key)
+    extent = extent or (height, width)
+    key = (images.device, images.dtype)
+    rows = _weights(kernel, height, size[0], antialias, start[0], extent[0], *key)
+    columns = _weights(kernel, width, size[1], antialias, start[1], extent[1], *key)
     return rows @ (images @ columns.T)
 
 
@@ -210,3 +226,40 @@ def resize(
     if (height, width) == tuple(images.shape[-2:]):
         return images
     return _apply(images, kernel, (height, width), antialias)
+
+
+def cut_to_frame(images: Tensor, frame: Frame, size: int, kernel: str = "bicubic") -> Tensor:
+    """Cut images to a frame and resample it with antialiasing; differentiable, and not clamped.
+
+    Parameters
+    ----------
+    images : Tensor, (n, c, H, H)
+        Floating point, on any device.
+    frame : Frame
+        The part to show; beyond the edges of the images they are mirrored.
+    size : int
+        Side of the result in pixels.
+    kernel : str
+        One of `RESIZE_KERNELS` but ``nearest``.
+
+    Returns
+    -------
+    Tensor, (n, c, size, size)
+        On the same device and of the same type; ``images`` themselves where the frame is all of
+        them and they have the size.
+    """
+    if frame == WHOLE:
+        return resize(images, size, kernel)
+    # Only pixels that the filter reaches from within the frame: fewer than half of FFHQ's are.
+    pixels = images.shape[-1]
+    extent = pixels * frame.side
+    reach = FILTERS[kernel][1] * max(extent / size, 1.0) + 1
+    place, window = [], []
+    for start in (pixels * frame.top, pixels * frame.left):
+        first = max(0, int(start - reach))
+        last = min(pixels, ceil(start + extent + reach))
+        place.append(start - first)
+        window.append(slice(first, last))
+    part = images[..., window[0], window[1]]
+    (top, left), shape = place, (size, size)
+    return _apply(part, kernel, shape, True, (top, left), (extent, extent))

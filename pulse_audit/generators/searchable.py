@@ -12,6 +12,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from pulse_audit.generators.framed import FramedGenerator
 from pulse_audit.generators.gaussianise import GaussianFit, uniform_from_gaussian
 from pulse_audit.generators.network import Noise, StyleNetwork
 from pulse_audit.types import Generator, GeneratorCard
@@ -132,6 +133,8 @@ def drawn_from(generator: Generator) -> str:
     of the search's prior: of a plain decoder the same thing, of a style network that came without
     its mapping, or with classes, an approximation (one vector for all layers).
     """
+    if isinstance(generator, FramedGenerator):
+        return drawn_from(generator.whole)
     if not isinstance(generator, StyleGenerator):
         return "gaussian"
     network = generator.network
@@ -156,7 +159,8 @@ def prior_images(generator: Generator, seeds: Sequence[int], device: torch.devic
         (n, 3, R, R) in [0, 1], float32.
     """
     mapped = drawn_from(generator) == "mapping"
-    style = generator if mapped and isinstance(generator, StyleGenerator) else None
+    whole = generator.whole if isinstance(generator, FramedGenerator) else generator
+    style = whole if mapped and isinstance(whole, StyleGenerator) else None
     size = generator.card.latent_dim if style is None else style.network.z_dim
     vectors, maps = [], []
     # Each seed gives its latent vector first, then its noise maps.
@@ -170,5 +174,5 @@ def prior_images(generator: Generator, seeds: Sequence[int], device: torch.devic
     if style is None:
         images = generator.synthesize(z[:, None].expand(-1, generator.card.n_latents, -1), noise)
     else:
-        images = style.images(style.mapping(z), noise)
+        images = generator.images(style.mapping(z), noise)
     return images.clamp(0, 1).float()

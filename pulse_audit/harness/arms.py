@@ -12,8 +12,8 @@ from torch import Tensor
 
 from pulse_audit.datasets.balance import cell_of
 from pulse_audit.datasets.readers import FaceIndex
-from pulse_audit.datasets.registry import DatasetCard
 from pulse_audit.degrade.resample import check_factor
+from pulse_audit.harness.comparison import arm_notes, find_comparison, frame_arms
 from pulse_audit.harness.inputs import AuditInputs
 from pulse_audit.harness.photos import FacePreparer
 from pulse_audit.harness.spec import AuditSpec
@@ -46,8 +46,9 @@ def build_arms(
         if r.kind != "planted"
     }
     # Planted arms return prepared faces, so the frame of the others comes first.
-    frame = comparison_frame(spec, arms, inputs.index.card)
-    preparer = FacePreparer(frame.resolution, frame.crop, frame.aligned, device)
+    frame = find_comparison(spec, arms, inputs.index.card)
+    arms = frame_arms(arms, frame)
+    preparer = FacePreparer.of(frame, device)
     arms |= planted_arms(
         [r for r in references if r.kind == "planted"],
         inputs.index,
@@ -60,28 +61,6 @@ def build_arms(
     scales = spec.scales or [default_scale(frame.resolution)]
     check_geometry(scales, spec.kernel, arms, frame.resolution)
     return arms, frame, scales
-
-
-def comparison_frame(spec: AuditSpec, arms: Mapping[str, Upsampler], card: DatasetCard) -> Prepared:
-    """Resolution and crop at which outputs are compared: the smallest generator's by default.
-
-    `InputError` if neither the specification, an arm nor the data set has a resolution.
-    """
-    # Arms with a size of their own are generators; interpolation takes any size.
-    sized = [arm for arm in arms.values() if arm.resolution is not None]
-    smallest = min(sized, key=lambda arm: arm.resolution or 0, default=None)
-    native = smallest.resolution if smallest is not None else card.resolution
-    resolution = spec.resolution or native
-    if resolution is None:
-        raise InputError(
-            f"data set {card.name!r} has no native size and no arm has one: add --resolution"
-        )
-    # A generator of no known crop takes the photos as they are.
-    native_crop = getattr(smallest, "crop", "as-is")
-    crop = spec.crop or (card.crop if native_crop == "as-is" else native_crop)
-    # Photos that are in the crop already, or in no known one, are not aligned.
-    aligned = crop not in ("as-is", card.crop)
-    return Prepared(resolution=resolution, crop=crop, aligned=aligned)
 
 
 def default_scale(resolution: int) -> int:
@@ -198,12 +177,7 @@ def describe_arm(reference: ArmReference, arm: Upsampler, frame: Prepared) -> Ar
         If the description of a foreign arm cannot be stored.
     """
     # What a reader has to know: sizes and crops other than the run's, and the arm's own caveats.
-    notes = []
-    if arm.resolution not in (None, frame.resolution):
-        notes.append(f"native size {arm.resolution} px, resampled to {frame.resolution} px")
-    crop = getattr(arm, "crop", "as-is")
-    if crop not in ("as-is", frame.crop):
-        notes.append(f"made for crop {crop}, compared at crop {frame.crop}")
+    notes = arm_notes(arm, frame)
     notes.extend(getattr(arm, "caveats", ()))
     description = {**arm.describe(), "notes": notes}
     if description.get("search", {}).get("stop_at_feasibility"):

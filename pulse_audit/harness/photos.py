@@ -26,9 +26,10 @@ from pulse_audit.datasets.images import UnreadableImage, load
 from pulse_audit.degrade.degradation import DegradationModel
 from pulse_audit.degrade.resample import resize
 from pulse_audit.faces.align import FaceAligner, centre_square
+from pulse_audit.frames import WHOLE, Frame
 from pulse_audit.models import shipped
 from pulse_audit.seeding import fingerprint
-from pulse_audit.store.manifest import Manifest, WorkUnit
+from pulse_audit.store.manifest import Manifest, Prepared, WorkUnit
 from pulse_audit.types import Draw, Face, InputError, Request
 
 #: Faces per group whose images are kept by ``--keep-images sample``.
@@ -51,7 +52,7 @@ class PreparedFace:
 
 
 class FacePreparer:
-    """Photos to originals: aligned to a crop, or their centre square, and resized.
+    """Photos to originals: aligned to a crop, or a frame of their centre square, and resized.
 
     Parameters
     ----------
@@ -62,11 +63,27 @@ class FacePreparer:
         Whether photos have to be aligned; False where they are in the crop already.
     device : torch.device
         Of the face detector.
+    frame : Frame
+        The part that is shown of photos that are not aligned.
     """
 
-    def __init__(self, resolution: int, crop: str, align: bool, device: torch.device) -> None:
-        self._resolution, self._crop = resolution, crop
+    def __init__(
+        self,
+        resolution: int,
+        crop: str,
+        align: bool,
+        device: torch.device,
+        frame: Frame = WHOLE,
+    ) -> None:
+        self._resolution, self._crop, self._frame = resolution, crop, frame
         self._aligner = FaceAligner(device) if align else None
+
+    @classmethod
+    def of(cls, prepared: Prepared, device: torch.device) -> FacePreparer:
+        """Prepare faces as the manifest says."""
+        part = prepared.frames.get(prepared.crop)
+        frame = WHOLE if part is None else part.frame
+        return cls(prepared.resolution, prepared.crop, prepared.aligned, device, frame)
 
     def prepare(self, photo: NDArray[np.float32]) -> PreparedFace:
         """Prepare a decoded photo (H, W, 3) in [0, 1].
@@ -75,7 +92,7 @@ class FacePreparer:
         which the detector fails.
         """
         if self._aligner is None:
-            return PreparedFace(centre_square(photo, self._resolution), None)
+            return PreparedFace(centre_square(photo, self._resolution, self._frame), None)
         image = self._aligner.align(photo, self._crop, self._resolution)
         if image is None:
             return PreparedFace(centre_square(photo, self._resolution), False)
@@ -123,7 +140,7 @@ class FacePipeline:
         self.resolution, self.crop = prepared.resolution, prepared.crop
         self.device = torch.device(manifest.execution.device)
         self._kept = faces_to_keep(manifest)
-        preparer = FacePreparer(self.resolution, self.crop, prepared.aligned, self.device)
+        preparer = FacePreparer.of(prepared, self.device)
 
         # A unit holds several draws of a face, and the next arm takes the same faces again.
         @lru_cache(maxsize=2 * manifest.execution.batch)

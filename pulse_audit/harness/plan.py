@@ -18,6 +18,7 @@ from pulse_audit.datasets.copies import Copies
 from pulse_audit.datasets.images import decode
 from pulse_audit.datasets.readers import FaceIndex
 from pulse_audit.harness.arms import build_arms, describe_arm, input_notes
+from pulse_audit.harness.comparison import photo_notes
 from pulse_audit.harness.inputs import MEASURED_GROUPS, AuditInputs, find_inputs
 from pulse_audit.harness.photos import training_photo_notes
 from pulse_audit.harness.spec import AuditSpec
@@ -136,6 +137,7 @@ def plan_audit(
         models.append(suite.attributes.card.name)
     if suite.second is not None:
         models.append(suite.second.card.name)
+    manifest.notes += photo_notes(spec, frame, index.card)
     manifest.notes += suite.notes(frame.crop)
     manifest.notes += training_photo_notes(models, manifest)
     # As it will be read back, so that a resumed run compares equal entries.

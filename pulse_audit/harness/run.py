@@ -134,6 +134,7 @@ def check_same_plan(before: Manifest, after: Manifest, out: Path) -> None:
     for key, subject in (
         ("faces", "the faces on disk"),
         ("skipped", "the faces left out"),
+        ("prepared", "the frame of the comparison"),
         ("arms", "an arm or its weights"),
         ("attributes", "the attribute model"),
         ("second_attributes", "the second attribute model"),

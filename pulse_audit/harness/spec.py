@@ -68,7 +68,8 @@ class AuditSpec(BaseModel):
     kernel : str
         The downscaling operator DS; ``pulse`` is the bicubic of the official code.
     resolution, crop : int, str or None
-        At which outputs are compared; None means the smallest generator's.
+        At which outputs are compared; None means the resolution of the smallest generator, and
+        what photos and generators both show.
     group_by : list of str or None
         Groupings; ``"race,gender"`` is an intersection; None means the data set's own.
         The first one over label columns is balanced by ``per_group``.

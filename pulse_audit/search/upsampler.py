@@ -8,6 +8,9 @@ from typing import Any
 
 import torch
 
+from pulse_audit.degrade.resample import cut_to_frame
+from pulse_audit.frames import Frame
+from pulse_audit.generators.framed import FramedGenerator
 from pulse_audit.search.config import PRESETS, SearchConfig
 from pulse_audit.search.engine import BatchSearch
 from pulse_audit.search.sphere import draw_start
@@ -51,6 +54,11 @@ class PulseUpsampler:
         self.resolution: int | None = generator.card.resolution
         self.crop = generator.card.crop
         self.caveats: tuple[str, ...] = tuple(getattr(generator, "caveats", ()))
+
+    def framed(self, frame: Frame, resolution: int, crop: str) -> PulseUpsampler:
+        """Return the same search of the pictures within a frame; see `FramedGenerator`."""
+        generator = FramedGenerator(self.generator, frame, resolution, crop, cut_to_frame)
+        return PulseUpsampler(generator, self.config, name=self.name)
 
     def __call__(self, requests: Sequence[Request], degradation: Degradation) -> list[Upsampled]:
         """Answer every request, in order; each is searched from its own seed.

@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from pulse_audit.documents import read_json
+from pulse_audit.frames import Frame
 from pulse_audit.types import InputError
 
 SCHEMA_VERSION: Literal[1] = 1
@@ -87,12 +88,30 @@ class DatasetEntry(_Entry):
     vocabulary: dict[str, list[str]]
 
 
+class FrameEntry(_Entry):
+    """A square part of a picture, in units of its side; see `pulse_audit.frames.Frame`."""
+
+    left: float
+    top: float
+    side: Annotated[float, Field(gt=0)]
+
+    @property
+    def frame(self) -> Frame:
+        """The square itself."""
+        return Frame(self.left, self.top, self.side)
+
+
 class Prepared(_Entry):
-    """How the originals were prepared: side in pixels, crop, and whether faces were aligned."""
+    """How the originals were prepared: side in pixels, crop, and whether faces were aligned.
+
+    ``frames`` maps every other crop of photos or generators to the part of its pictures that is
+    compared.
+    """
 
     resolution: int = 0
     crop: str = "as-is"
     aligned: bool = False
+    frames: dict[str, FrameEntry] = {}
 
 
 class FaceEntry(_Entry):

@@ -7,7 +7,15 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from pulse_audit.degrade.resample import KERNELS, RESIZE_KERNELS, check_factor, downscale, resize
+from pulse_audit.degrade.resample import (
+    KERNELS,
+    RESIZE_KERNELS,
+    check_factor,
+    cut_to_frame,
+    downscale,
+    resize,
+)
+from pulse_audit.frames import WHOLE, Frame
 from pulse_audit.types import InputError
 
 DATA = Path(__file__).resolve().parents[1] / "data"
@@ -211,3 +219,57 @@ def test_one_pixel_results_are_possible_but_for_pulse():
 def test_what_cannot_be_resized_is_refused(size, kernel, message):
     with pytest.raises(InputError, match=message):
         resize(images(1, 3, 8, 8), size, kernel)
+
+
+FRAME = Frame(0.155, 0.265, 0.69)
+
+
+@pytest.mark.parametrize("size", [16, 32, 50])
+def test_the_frame_of_a_whole_picture_is_the_picture_resized(size: int) -> None:
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.equal(cut_to_frame(images, WHOLE, size), resize(images, size))
+    assert cut_to_frame(images, WHOLE, 32) is images
+
+
+@pytest.mark.parametrize("size", [8, 21, 64, 100])
+@pytest.mark.parametrize("pattern", ["ramp", "checkerboard", "noise"])
+def test_a_frame_within_a_picture_is_that_of_pillow(pattern: str, size: int) -> None:
+    """Pillow resizes a box given in fractions of a pixel; the filter sees what lies beyond it."""
+    y, x = np.mgrid[:64, :64]
+    pictures = {
+        "ramp": (x + 2 * y) / 190,
+        "checkerboard": (x + y) % 2,
+        "noise": np.random.default_rng(0).random((64, 64)),
+    }
+    picture = pictures[pattern].astype(np.float32)
+    # A margin, so that neither mirrors: the filter reaches two pixels of the result beyond.
+    frame = Frame(0.31, 0.333, 0.37)
+    box = [64 * v for v in (frame.left, frame.top, frame.left + 0.37, frame.top + 0.37)]
+    expected = np.asarray(Image.fromarray(picture).resize((size, size), Image.BICUBIC, tuple(box)))
+    found = cut_to_frame(torch.from_numpy(picture)[None, None], frame, size)[0, 0]
+    np.testing.assert_allclose(found.numpy(), expected, atol=2e-6)
+    if pattern == "checkerboard" and size == 8:  # antialiased: the squares are averaged away
+        assert float((found - 0.5).abs().max()) < 0.02
+
+
+@pytest.mark.parametrize(("size", "tolerance"), [(160, 1e-12), (64, 1e-4)])
+def test_a_frame_shows_the_right_part_of_a_ramp(size: int, tolerance: float) -> None:
+    """Of a linear picture every pixel of the result has the value at its centre.
+
+    Cubic convolution keeps it exactly where the part grows, and nearly where it shrinks.
+    """
+    x = (torch.arange(200, dtype=torch.float64) + 0.5) / 200
+    found = cut_to_frame(x.expand(1, 1, 200, 200), FRAME, size)[0, 0]
+    centres = FRAME.left + FRAME.side * (torch.arange(size, dtype=torch.float64) + 0.5) / size
+    torch.testing.assert_close(found, centres.expand(size, size), atol=tolerance, rtol=0)
+
+
+def test_the_gradient_of_a_frame_is_its_adjoint() -> None:
+    torch.manual_seed(0)
+    x = torch.rand(2, 3, 24, 24, dtype=torch.float64, requires_grad=True)
+    y = torch.rand(2, 3, 10, 10, dtype=torch.float64)
+    image = cut_to_frame(x, FRAME, 10)
+    (image * y).sum().backward()
+    # <C x, y> = <x, C* y>, and the operator is linear.
+    torch.testing.assert_close((x.detach() * x.grad).sum(), (image.detach() * y).sum())
+    assert torch.autograd.gradcheck(lambda z: cut_to_frame(z, FRAME, 10), x[:1, :1])

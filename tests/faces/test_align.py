@@ -9,6 +9,7 @@ from PIL import Image
 from skimage.data import astronaut
 from skimage.transform import SimilarityTransform, warp
 
+from pulse_audit.degrade.resample import cut_to_frame
 from pulse_audit.faces.align import (
     CELEBA,
     CROPS,
@@ -20,7 +21,9 @@ from pulse_audit.faces.align import (
     Square,
     centre_square,
     cut,
+    frame_in_ffhq,
 )
+from pulse_audit.frames import WHOLE, Frame
 from pulse_audit.types import InputError
 
 SAMPLE = Path(__file__).resolve().parents[2] / ".." / "shared" / "fairface-sample"
@@ -281,3 +284,53 @@ def test_the_small_celeba_crop_is_the_middle_of_the_large_one(seed):
     large, small = SQUARES["celeba"](landmarks), SQUARES["celeba-108"](landmarks)
     np.testing.assert_allclose(small.centre, large.centre)
     np.testing.assert_allclose(small.right, large.right * 108 / 178)
+
+
+def in_ffhq(landmarks, size):
+    """Where an upright picture with these landmarks lies in FFHQ's square, in its units."""
+    square = SQUARES["ffhq"](landmarks)
+    return np.array([*(0.5 - square.centre / square.side), size / square.side])
+
+
+@pytest.mark.parametrize("crop", list(TEMPLATES))
+def test_a_face_on_the_template_is_cut_alike_directly_and_by_its_frame_in_ffhq(crop, portrait):
+    """The crop itself, and its frame of FFHQ's crop, sampled by two different ways."""
+    landmarks = 130 + 110 * TEMPLATES[crop]
+    frame, square = frame_in_ffhq(crop), SQUARES[crop](landmarks)
+    within = np.array([[frame.left, frame.top], [frame.left + frame.side, frame.top + frame.side]])
+    corners = SQUARES["ffhq"](landmarks).to_photo(within)
+    expected = square.to_photo(np.array([[0.0, 0.0], [1.0, 1.0]]))
+    np.testing.assert_allclose(corners, expected, atol=0.01 * square.side)
+    if not WHOLE.contains(frame):
+        return
+    whole = cut(portrait, SQUARES["ffhq"](landmarks), 256)
+    seen = cut_to_frame(whole[None], frame, 64)[0]
+    direct = cut(portrait, square, 64)
+    assert float((seen - direct).abs().mean()) < 0.01
+
+
+def test_fairface_s_crops_lie_in_ffhq_s_as_dlib_s_padding_says():
+    small, large = frame_in_ffhq("fairface-0.25"), frame_in_ffhq("fairface-1.25")
+    assert WHOLE.contains(small) and large.contains(WHOLE) and large.contains(small)
+    # A padding of 1.25 shows 3.5 / 1.5 times as much, about the same centre.
+    assert large.side / small.side == pytest.approx(3.5 / 1.5)
+    for axis in ("left", "top"):
+        centres = [getattr(f, axis) + f.side / 2 for f in (small, large)]
+        assert centres[0] == pytest.approx(centres[1])
+
+
+def test_the_fixed_frame_is_about_that_of_each_photo(aligner):
+    photos = fairface(28)
+    found = [aligner.landmarks(photo) for photo in photos]
+    frames = [in_ffhq(points, 224) for points in found if points is not None]
+    fixed = frame_in_ffhq("fairface-0.25")
+    assert len(frames) > 20
+    expected = [fixed.left, fixed.top, fixed.side]
+    np.testing.assert_allclose(np.median(frames, axis=0), expected, atol=0.05)
+
+
+def test_a_frame_of_the_centre_square_is_that_part_of_it(portrait):
+    wide = portrait[100:400]  # 300 x 512: the square begins at column 106
+    found = centre_square(wide, 60, Frame(0.1, 0.2, 0.4))
+    expected = wide[60:180, 136:256].reshape(60, 2, 60, 2, 3).mean(axis=(1, 3))
+    np.testing.assert_allclose(as_photo(found), expected, atol=0.02)

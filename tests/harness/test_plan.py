@@ -34,21 +34,23 @@ def celeba_generator(tiny_generator: str) -> str:
     return tiny_generator
 
 
-def test_the_run_takes_the_crop_of_its_generator(
+def test_a_crop_asked_for_is_the_run_s_and_mirrored_edges_are_noted(
     fairface_root: Path, celeba_generator: str
 ) -> None:
-    manifest = planned(fairface_root, celeba_generator)
+    manifest = planned(fairface_root, celeba_generator, crop="celeba")
     assert manifest.prepared.as_dict() == {"resolution": 32, "crop": "celeba", "aligned": True}
     assert manifest.arms["pulse:tiny"].notes == []
+    (note,) = [note for note in manifest.notes if "mirrored" in note]
+    assert note.startswith("photos of crop fairface-0.25 do not fill crop celeba")
+    assert "without --crop outputs are cut" in note
 
 
-def test_a_generator_compared_at_another_crop_says_so(
+def test_a_generator_that_shows_less_than_the_crop_asked_for_says_so(
     fairface_root: Path, celeba_generator: str
 ) -> None:
-    manifest = planned(fairface_root, celeba_generator, crop="fairface-0.25")
-    assert manifest.prepared.aligned is False
+    manifest = planned(fairface_root, celeba_generator, crop="fairface-1.25")
     notes = manifest.arms["pulse:tiny"].notes
-    assert notes == ["made for crop celeba, compared at crop fairface-0.25"]
+    assert notes == ["made for crop celeba, compared at crop fairface-1.25"]
 
 
 def test_a_generator_of_no_known_crop_leaves_the_photos_as_they_are(
