@@ -41,6 +41,11 @@ class Frame:
             self.side / outer.side,
         )
 
+    def seen_within(self, outer: Frame) -> Frame:
+        """Return a square given in units of another one in units of the picture."""
+        left, top = outer.left + self.left * outer.side, outer.top + self.top * outer.side
+        return Frame(left, top, self.side * outer.side)
+
     def contains(self, other: Frame, slack: float = 1e-9) -> bool:
         """Whether another square lies within this one, up to ``slack`` of the picture's side."""
         return all(

@@ -180,12 +180,17 @@ class Degradation(Protocol):
 
 @dataclass(frozen=True)
 class Request:
-    """One input to an upsampler: ``lr`` is (3, h, w) in [0, 1]."""
+    """One input to an upsampler: ``lr`` is (3, h, w) in [0, 1].
+
+    ``frame`` is the part of the run's crop that the input shows, where its photo does not fill the
+    crop; an answer shows the same part.
+    """
 
     lr: Tensor
     face_id: str
     labels: Mapping[str, str]
     seed: int
+    frame: Frame | None = None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ square leaves the photo.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
@@ -21,6 +20,7 @@ from skimage.transform import warp
 from torch import Tensor
 from torch.nn import functional
 
+from pulse_audit.faces.crops import CROPS, SQUARES, Points, Square
 from pulse_audit.frames import WHOLE, Frame
 from pulse_audit.names import nearest
 from pulse_audit.types import InputError
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from facenet_pytorch import MTCNN
 
 Photo = NDArray[Any]
-Points = NDArray[np.float64]
 
 #: Smallest face looked for, as a share of the photo's shorter side: first a face that fills its
 #: picture; when none is found and a crop is to be cut, a small one. Looking for small faces at once
@@ -55,87 +54,6 @@ MARGIN = 0.5
 #: Smallest face looked for in prepared faces, by crop: their place in the frame is known.
 SMALLEST_PREPARED = {"fairface-1.25": LARGE_FACE, "as-is": LARGE_FACE}
 
-#: Where the landmarks lie in FairFace's 224 px photos (margin 0.25), in units of the side: medians
-#: over 617 photos of a balanced sample, made symmetrical (spread, 1.48 times the median absolute
-#: deviation: eyes 0.02, nose 0.06 and 0.03, mouth 0.04; profiles lie far outside).
-#: FairFace placed its crops by dlib's five points (the corners of the eyes and the nose), which
-#: MTCNN does not give; the medians are where its crops have the points that MTCNN does give.
-FAIRFACE_025: Points = np.array(
-    [[0.3189, 0.3009], [0.6811, 0.3009], [0.5, 0.5195], [0.3417, 0.6972], [0.6583, 0.6972]]
-)
-
-#: dlib scales a crop with padding p as (point + p) / (2 p + 1), so 0.25 and 1.25 give each other.
-FAIRFACE_125: Points = (1.5 * FAIRFACE_025 + 1.0) / 3.5
-
-#: Landmarks of CelebA's aligned images (178 x 218), in pixels.
-_CELEBA: Points = np.array(
-    [[69.6, 111.2], [107.6, 111.2], [88.0, 135.0], [72.0, 152.0], [105.0, 152.0]]
-)
-
-#: In their centre squares of 178 and 108 px: the crops that small generators are trained on.
-CELEBA: Points = (_CELEBA - [0.0, 20.0]) / 178.0
-CELEBA_108: Points = (_CELEBA - [35.0, 55.0]) / 108.0
-
-TEMPLATES: Mapping[str, Points] = {
-    "fairface-0.25": FAIRFACE_025,
-    "fairface-1.25": FAIRFACE_125,
-    "celeba": CELEBA,
-    "celeba-108": CELEBA_108,
-}
-
-
-@dataclass(frozen=True)
-class Square:
-    """A square in a photo: its centre, and the vector from there to the middle of its right side.
-
-    Pixel coordinates, x to the right and y down, (0, 0) at the photo's upper left corner.
-    """
-
-    centre: Points
-    right: Points
-
-    @property
-    def side(self) -> float:
-        """Length of a side in pixels."""
-        return 2 * float(np.hypot(*self.right))
-
-    def to_photo(self, unit: Points) -> Points:
-        """Map points (n, 2) of the unit square to the photo."""
-        down = np.array([-self.right[1], self.right[0]])
-        offsets = 2 * unit - 1
-        points: Points = self.centre + offsets[:, :1] * self.right + offsets[:, 1:] * down
-        return points
-
-
-def ffhq_square(landmarks: Points) -> Square:
-    """Crop of FFHQ (Karras et al. 2019): from the eyes and the mouth, the larger of two sizes."""
-    left, right, _, mouth_left, mouth_right = landmarks
-    eyes, mouth = (left + right) / 2, (mouth_left + mouth_right) / 2
-    across, down = right - left, mouth - eyes
-    # Between the line of the eyes and the perpendicular to the line from eyes to mouth.
-    axis = across - np.array([-down[1], down[0]])
-    axis /= np.hypot(*axis)
-    half = max(2.0 * float(np.hypot(*across)), 1.8 * float(np.hypot(*down)))
-    return Square(eyes + 0.1 * down, half * axis)
-
-
-def template_square(template: Points) -> Callable[[Points], Square]:
-    """Crop that puts the landmarks as close as it can to a template in the unit square.
-
-    The similarity with the least squared error; with points as complex numbers, z -> a z + b.
-    """
-
-    def square(landmarks: Points) -> Square:
-        unit, points = template @ [1, 1j], landmarks @ [1, 1j]
-        spread = unit - unit.mean()
-        # a = <spread, points> / <spread, spread>, and b from the means of both.
-        turn = np.vdot(spread, points) / np.vdot(spread, spread)
-        centre = points.mean() + turn * ((0.5 + 0.5j) - unit.mean())
-        right = turn * 0.5
-        return Square(np.array([centre.real, centre.imag]), np.array([right.real, right.imag]))
-
-    return square
-
 
 @dataclass(frozen=True)
 class FoundFace:
@@ -147,37 +65,6 @@ class FoundFace:
 
     landmarks: Points
     box: Points
-
-
-SQUARES: Mapping[str, Callable[[Points], Square]] = {
-    "ffhq": ffhq_square,
-    **{crop: template_square(template) for crop, template in TEMPLATES.items()},
-}
-
-#: Crops that need a face to be found; ``as-is`` is the photo's own frame.
-CROPS = tuple(SQUARES)
-
-
-def frame_in_ffhq(crop: str) -> Frame:
-    """Return where the pictures of a crop lie in FFHQ's, of a face with the template's landmarks.
-
-    One fixed square for a crop, so that all faces of a run share it. FairFace's photos (margin
-    0.25) show columns 15 to 85 % and rows 27 to 96 % of FFHQ's square: side 0.690 at (0.155,
-    0.265). By the landmarks of each photo it is 0.664 at (0.170, 0.274) (medians over 617 photos;
-    spread, 1.48 times the median absolute deviation, 0.046, 0.024 and 0.018). The crop fitted to
-    120 pictures of a published FFHQ generator (MobileStyleGAN) is 0.673 at (0.168, 0.266).
-
-    Parameters
-    ----------
-    crop : str
-        One of `CROPS`.
-    """
-    if crop == "ffhq":
-        return WHOLE
-    # FFHQ's square in the picture, turned inside out.
-    square = ffhq_square(TEMPLATES[crop])
-    left, top = (square.centre - square.side / 2).tolist()
-    return WHOLE.seen_from(Frame(left, top, square.side))
 
 
 def centre_square(photo: Photo, size: int, frame: Frame = WHOLE) -> Tensor:
@@ -337,8 +224,8 @@ class FaceAligner:
         """Find the face of each prepared image (n, 3, R, R): an original or an output in a crop."""
         return self.find_all(images, SMALLEST_PREPARED.get(crop, 1 / 4))
 
-    def align(self, photo: Photo, crop: str, size: int) -> Tensor | None:
-        """Cut a crop around the largest face.
+    def square(self, photo: Photo, crop: str) -> Square | None:
+        """Place a crop around the largest face.
 
         Parameters
         ----------
@@ -346,13 +233,11 @@ class FaceAligner:
             float in [0, 1], or uint8.
         crop : str
             One of `CROPS`.
-        size : int
-            Pixels of the result.
 
         Returns
         -------
-        Tensor, (3, size, size), or None
-            In [0, 1]; None where no face is found.
+        Square or None
+            It may leave the photo; None where no face is found.
 
         Raises
         ------
@@ -364,7 +249,15 @@ class FaceAligner:
         landmarks = self.landmarks(photo)
         if landmarks is None:  # a face that does not fill the photo
             landmarks = self.landmarks(photo, SMALL_FACE)
-        return None if landmarks is None else cut(photo, SQUARES[crop](landmarks), size)
+        return None if landmarks is None else SQUARES[crop](landmarks)
+
+    def align(self, photo: Photo, crop: str, size: int) -> Tensor | None:
+        """Cut a crop around the largest face, see `square`: (3, size, size), None without a face.
+
+        The photo is mirrored where the crop leaves it.
+        """
+        square = self.square(photo, crop)
+        return None if square is None else cut(photo, square, size)
 
 
 def _as_float(photo: NDArray[Any]) -> Photo:

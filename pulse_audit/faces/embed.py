@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pulse_audit.faces.align import Points
+from pulse_audit.faces.crops import Points
 from pulse_audit.files import read_state
 from pulse_audit.types import InputError
 

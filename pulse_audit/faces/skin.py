@@ -34,6 +34,7 @@ from scipy.cluster.vq import kmeans, vq
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 from skimage.color import deltaE_ciede2000, rgb2lab
 
+from pulse_audit.frames import WHOLE, Frame
 from pulse_audit.types import Unavailable
 
 FloatArray = NDArray[np.float64]
@@ -169,16 +170,21 @@ def skin_mask(lab: FloatArray) -> Mask:
     return mask
 
 
-def face_ellipse(height: int, width: int, crop: str = "fairface-0.25") -> Mask:
-    """Mark the ellipse that a face fills in its crop, (H, W)."""
+def face_ellipse(
+    height: int, width: int, crop: str = "fairface-0.25", frame: Frame = WHOLE
+) -> Mask:
+    """Mark the ellipse that a face fills in a frame of its crop, (H, W)."""
     middle, across, down = ELLIPSES.get(crop, ELLIPSES["fairface-0.25"])
-    y = ((np.arange(height) + 0.5) / height - middle) / down
-    x = ((np.arange(width) + 0.5) / width - 0.5) / across
+    # Pixel centres in units of the crop's side.
+    y = (frame.top + (np.arange(height) + 0.5) / height * frame.side - middle) / down
+    x = (frame.left + (np.arange(width) + 0.5) / width * frame.side - 0.5) / across
     inside: Mask = x[None] ** 2 + y[:, None] ** 2 <= 1
     return inside
 
 
-def find_skin(rgb: NDArray[np.floating], crop: str = "fairface-0.25") -> Skin | Unavailable:
+def find_skin(
+    rgb: NDArray[np.floating], crop: str = "fairface-0.25", frame: Frame = WHOLE
+) -> Skin | Unavailable:
     """Find the skin of the face in a crop, and measure its colour.
 
     Parameters
@@ -188,6 +194,8 @@ def find_skin(rgb: NDArray[np.floating], crop: str = "fairface-0.25") -> Skin | 
     crop : str
         How the face lies in the picture: a name of `ELLIPSES`; of any other crop (``as-is``)
         nothing is known, and the face is taken to fill it as in ``fairface-0.25``.
+    frame : Frame
+        The part of the crop that the picture shows.
 
     Returns
     -------
@@ -195,7 +203,7 @@ def find_skin(rgb: NDArray[np.floating], crop: str = "fairface-0.25") -> Skin | 
         The latter for greyscale pictures and where too little looks like skin.
     """
     lab = to_lab(rgb)
-    mask = _skin_pixels(lab, crop)
+    mask = _skin_pixels(lab, crop, frame)
     if isinstance(mask, Unavailable):
         return mask
     # Smooth the skin with a standard deviation of one pixel; other pixels have no weight.
@@ -211,7 +219,7 @@ def find_skin(rgb: NDArray[np.floating], crop: str = "fairface-0.25") -> Skin | 
 
 
 def apparent_colour(
-    rgb: NDArray[np.floating], crop: str = "fairface-0.25"
+    rgb: NDArray[np.floating], crop: str = "fairface-0.25", frame: Frame = WHOLE
 ) -> ApparentColour | Unavailable:
     """Measure apparent skin colour on one image by itself (Thong et al. 2023).
 
@@ -223,7 +231,7 @@ def apparent_colour(
     ----------
     rgb : array, (H, W, 3)
         sRGB in [0, 1].
-    crop : str
+    crop, frame : str, Frame
         As of `find_skin`.
 
     Notes
@@ -233,7 +241,7 @@ def apparent_colour(
     the hue is that of atan2, equal to theirs where a* is positive.
     """
     lab = to_lab(rgb)
-    mask = _skin_pixels(lab, crop)
+    mask = _skin_pixels(lab, crop, frame)
     if isinstance(mask, Unavailable):
         return mask
     smoothed = gaussian_filter(np.asarray(rgb, dtype=np.float64), (1.0, 1.0, 0.0))
@@ -247,11 +255,11 @@ def apparent_colour(
     return ApparentColour(float(lightness), float(hue))
 
 
-def _skin_pixels(lab: FloatArray, crop: str) -> Mask | Unavailable:
-    """Mark the skin of the face in a crop, (H, W, 3) to (H, W)."""
+def _skin_pixels(lab: FloatArray, crop: str, frame: Frame) -> Mask | Unavailable:
+    """Mark the skin of the face in a frame of a crop, (H, W, 3) to (H, W)."""
     if is_greyscale(lab):
         return Unavailable(GREYSCALE)
-    ellipse = face_ellipse(lab.shape[0], lab.shape[1], crop)
+    ellipse = face_ellipse(lab.shape[0], lab.shape[1], crop, frame)
     # Noise gives dark skin, which has little chroma, an arbitrary hue: smooth it away first.
     mask = skin_mask(gaussian_filter(lab, (1.0, 1.0, 0.0))) & ellipse
     if mask.sum() < max(CLUSTERS, LEAST_SHARE * ellipse.sum()):

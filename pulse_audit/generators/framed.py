@@ -36,8 +36,13 @@ class FramedGenerator:
     def __init__(
         self, whole: Generator, frame: Frame, resolution: int, crop: str, cut: Cut
     ) -> None:
-        self.whole, self.frame, self._cut = whole, frame, cut
-        self.card = replace(whole.card, resolution=resolution, crop=crop, frame=frame)
+        self.whole: Generator = whole
+        self.frame: Frame = frame
+        self._cut = cut
+        # A frame of a frame is a smaller frame of the whole.
+        if isinstance(whole, FramedGenerator):
+            self.whole, self.frame = whole.whole, frame.seen_within(whole.frame)
+        self.card = replace(whole.card, resolution=resolution, crop=crop, frame=self.frame)
         self.noise_shapes = whole.noise_shapes
         self.caveats: tuple[str, ...] = tuple(getattr(whole, "caveats", ()))
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pulse_audit.datasets.registry import DatasetCard
-from pulse_audit.faces.align import frame_in_ffhq
+from pulse_audit.faces.crops import frame_in_ffhq
 from pulse_audit.frames import Frame, common_square
 from pulse_audit.generators.framed import FramedGenerator
 from pulse_audit.harness.spec import AuditSpec
@@ -62,6 +62,9 @@ def find_comparison(spec: AuditSpec, arms: Mapping[str, Upsampler], card: Datase
     prepared = Prepared(resolution=resolution, crop=crop, aligned=aligned)
     if frames:
         prepared.frames = {name: FrameEntry(**f.as_dict()) for name, f in frames.items()}
+    # A photo that does not fill the crop it is aligned to is cut, unless the crop was asked for.
+    if aligned and spec.crop is None and not foreign:
+        prepared.per_photo = True
     return prepared
 
 
@@ -98,15 +101,20 @@ def photo_notes(spec: AuditSpec, prepared: Prepared, card: DatasetCard) -> list[
             f"photos of crop {card.crop} show what the generators do not: they are cut to "
             f"{part.frame}, and the outputs likewise"
         ]
-    if not prepared.aligned or card.crop == UNKNOWN:
+    if not prepared.aligned:
         return []
-    if frame_in_ffhq(card.crop).contains(frame_in_ffhq(prepared.crop)):
+    if prepared.per_photo:
+        return [
+            f"photos that do not fill crop {prepared.crop} are cut to the part of it that they "
+            "show, and so are the outputs for them"
+        ]
+    known = card.crop != UNKNOWN
+    if known and frame_in_ffhq(card.crop).contains(frame_in_ffhq(prepared.crop)):
         return []
+    photos = f"photos of crop {card.crop} do not fill" if known else "photos that do not fill"
+    mirrored = "they are mirrored beyond their edges, and the search matches what is mirrored"
     remedy = "; without --crop outputs are cut to what the photos show" if spec.crop else ""
-    return [
-        f"photos of crop {card.crop} do not fill crop {prepared.crop}: they are mirrored beyond "
-        f"their edges, and the search matches what is mirrored{remedy}"
-    ]
+    return [f"{photos} crop {prepared.crop}: {mirrored}{remedy}"]
 
 
 def arm_notes(arm: Upsampler, prepared: Prepared) -> list[str]:

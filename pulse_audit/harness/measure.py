@@ -24,6 +24,7 @@ from pulse_audit.faces.align import FaceAligner, FoundFace
 from pulse_audit.faces.attributes import Column, checked
 from pulse_audit.faces.embed import FaceNet
 from pulse_audit.faces.skin import ApparentColour, Skin, SkinTone, apparent_colour, find_skin
+from pulse_audit.frames import Frame
 from pulse_audit.harness.photos import to_numpy
 from pulse_audit.harness.suite import MetricSuite
 from pulse_audit.metrics.distribution import inception
@@ -98,9 +99,15 @@ class Measurer:
 
     @torch.no_grad()
     def measure(
-        self, images: Tensor, skins: Sequence[Skin | Unavailable] | None = None
+        self,
+        images: Tensor,
+        frames: Sequence[Frame],
+        skins: Sequence[Skin | Unavailable] | None = None,
     ) -> list[ImageMeasurements]:
-        """Measure each of (n, 3, R, R) by itself; outputs with the skin of their originals."""
+        """Measure each of (n, 3, R, R) by itself; outputs with the skin of their originals.
+
+        ``frames`` are the parts of the crop that the images show.
+        """
         # Attribute model: per column n vectors of probabilities; features (n, d).
         probabilities: dict[str, list[list[float]]] = {}
         features: Vector | None = None
@@ -131,7 +138,9 @@ class Measurer:
         # The tone of an output is measured on the skin of its original.
         pixels = [to_numpy(image) for image in images]
         of_outputs = skins is not None
-        skins = skins or [find_skin(image, self._crop) for image in pixels]
+        skins = skins or [
+            find_skin(image, self._crop, frame) for image, frame in zip(pixels, frames, strict=True)
+        ]
         tones: list[SkinTone | Unavailable] = []
         for image, skin in zip(pixels, skins, strict=True):
             if isinstance(skin, Unavailable):
@@ -142,7 +151,7 @@ class Measurer:
         return [
             ImageMeasurements(
                 tones[i],
-                apparent_colour(image, self._crop),
+                apparent_colour(image, self._crop, frames[i]),
                 skins[i],
                 faces[i] is not None if self._reports_faces else None,
                 {name: vectors[i] for name, vectors in probabilities.items()},

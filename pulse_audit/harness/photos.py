@@ -25,7 +25,8 @@ from pulse_audit import store
 from pulse_audit.datasets.images import UnreadableImage, load
 from pulse_audit.degrade.degradation import DegradationModel
 from pulse_audit.degrade.resample import resize
-from pulse_audit.faces.align import FaceAligner, centre_square
+from pulse_audit.faces.align import FaceAligner, centre_square, cut
+from pulse_audit.faces.crops import visible_frame
 from pulse_audit.frames import WHOLE, Frame
 from pulse_audit.models import shipped
 from pulse_audit.seeding import fingerprint
@@ -44,15 +45,19 @@ TRAINING_PHOTOS = "-images.txt.gz"
 class PreparedFace:
     """An original (3, R, R) in [0, 1], and whether a face was found in it to align.
 
-    ``aligned`` is None where the photo was not to be aligned, so that no detector ran.
+    ``aligned`` is None where the photo was not to be aligned, so that no detector ran. ``frame`` is
+    the part of the run's crop that the original shows.
     """
 
     image: Tensor
     aligned: bool | None
+    frame: Frame = WHOLE
 
 
 class FacePreparer:
     """Photos to originals: aligned to a crop, or a frame of their centre square, and resized.
+
+    An aligned photo that does not fill the crop is cut to the largest part of it that it shows.
 
     Parameters
     ----------
@@ -65,6 +70,8 @@ class FacePreparer:
         Of the face detector.
     frame : Frame
         The part that is shown of photos that are not aligned.
+    mirror : bool
+        Whether aligned photos are mirrored beyond their edges instead.
     """
 
     def __init__(
@@ -74,16 +81,17 @@ class FacePreparer:
         align: bool,
         device: torch.device,
         frame: Frame = WHOLE,
+        mirror: bool = False,
     ) -> None:
         self._resolution, self._crop, self._frame = resolution, crop, frame
+        self._mirror = mirror
         self._aligner = FaceAligner(device) if align else None
 
     @classmethod
     def of(cls, prepared: Prepared, device: torch.device) -> FacePreparer:
         """Prepare faces as the manifest says."""
-        part = prepared.frames.get(prepared.crop)
-        frame = WHOLE if part is None else part.frame
-        return cls(prepared.resolution, prepared.crop, prepared.aligned, device, frame)
+        frame, mirror = shared_frame(prepared), not prepared.per_photo
+        return cls(prepared.resolution, prepared.crop, prepared.aligned, device, frame, mirror)
 
     def prepare(self, photo: NDArray[np.float32]) -> PreparedFace:
         """Prepare a decoded photo (H, W, 3) in [0, 1].
@@ -92,11 +100,15 @@ class FacePreparer:
         which the detector fails.
         """
         if self._aligner is None:
-            return PreparedFace(centre_square(photo, self._resolution, self._frame), None)
-        image = self._aligner.align(photo, self._crop, self._resolution)
-        if image is None:
+            image = centre_square(photo, self._resolution, self._frame)
+            return PreparedFace(image, None, self._frame)
+        square, frame = self._aligner.square(photo, self._crop), WHOLE
+        if square is None:
             return PreparedFace(centre_square(photo, self._resolution), False)
-        return PreparedFace(image, True)
+        if not self._mirror:
+            # The centre of a detected face lies in the photo, so that the photo has a part of it.
+            frame = visible_frame(square, *photo.shape[:2]) or WHOLE
+        return PreparedFace(cut(photo, square.part(frame), self._resolution), True, frame)
 
     def prepare_by_id(self, faces: Sequence[Face]) -> Callable[[str], Tensor | None]:
         """Return a function from a face's id to its original; None for an unreadable photo."""
@@ -138,6 +150,8 @@ class FacePipeline:
         self._run, self._spec, self._faces = run, manifest.spec, faces
         prepared = manifest.prepared
         self.resolution, self.crop = prepared.resolution, prepared.crop
+        #: The part of the crop that all photos show, and whether each has one of its own.
+        self.frame, self.frames_of_photos = shared_frame(prepared), prepared.per_photo
         self.device = torch.device(manifest.execution.device)
         self._kept = faces_to_keep(manifest)
         preparer = FacePreparer.of(prepared, self.device)
@@ -154,14 +168,28 @@ class FacePipeline:
         draws = [Draw(face_id, unit.condition, unit.scale, index) for face_id, index in unit.draws]
         seeds = [draw.seed(self._spec.seed) for draw in draws]
         # HR (n, 3, R, R) -> LR (n, 3, R / scale, R / scale)
-        hr = torch.stack([self.original(draw.face_id).image for draw in draws]).to(self.device)
+        originals = [self.original(draw.face_id) for draw in draws]
+        hr = torch.stack([original.image for original in originals]).to(self.device)
         degradation = DegradationModel(unit.condition, unit.scale, self._spec.kernel)
         lr = degradation(hr, [fingerprint(seed, "degradation") for seed in seeds])
         requests = [
-            Request(small, draw.face_id, self._faces[draw.face_id].labels, seed)
-            for small, draw, seed in zip(lr, draws, seeds, strict=True)
+            Request(
+                small,
+                draw.face_id,
+                self._faces[draw.face_id].labels,
+                seed,
+                # The arms see the frame that all photos share already.
+                original.frame if self.frames_of_photos and original.frame != WHOLE else None,
+            )
+            for small, draw, seed, original in zip(lr, draws, seeds, originals, strict=True)
         ]
         return UnitInputs(draws, seeds, hr, lr, degradation, requests)
+
+    def frame_columns(self, face_id: str) -> dict[str, float]:
+        """Columns of the samples with the frame of a photo, where photos have frames."""
+        frame = self.original(face_id).frame
+        values = (frame.left, frame.top, frame.side)
+        return dict(zip(store.FRAME_COLUMNS, values, strict=True)) if self.frames_of_photos else {}
 
     def resample(self, images: Tensor) -> Tensor:
         """Bring outputs (n, 3, r, r) to the run's resolution (n, 3, R, R); differentiable."""
@@ -198,6 +226,12 @@ class FacePipeline:
                 if not (self._run.path / relative).exists():
                     self._run.write_image(relative, encode_png(image))
         return path
+
+
+def shared_frame(prepared: Prepared) -> Frame:
+    """Return the part of the run's crop that is compared of every face."""
+    part = prepared.frames.get(prepared.crop)
+    return WHOLE if part is None else part.frame
 
 
 def faces_to_keep(manifest: Manifest) -> frozenset[str]:

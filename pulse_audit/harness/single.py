@@ -14,6 +14,7 @@ from pulse_audit.degrade.degradation import DegradationModel
 from pulse_audit.degrade.resample import check_factor
 from pulse_audit.faces.align import centre_square
 from pulse_audit.files import atomic_write
+from pulse_audit.frames import WHOLE, Frame
 from pulse_audit.harness.arms import default_scale
 from pulse_audit.harness.inputs import check_search
 from pulse_audit.harness.photos import FacePreparer, encode_png
@@ -49,7 +50,8 @@ def upsample_photos(
     Returns
     -------
     list of dict
-        One per output: photo, seed, status, downscale_error, steps, image (the file written).
+        One per output: photo, seed, status, downscale_error, steps, frame (the part of the
+        generator's crop that photo and output show, None for all of it), image (the file written).
 
     Raises
     ------
@@ -72,7 +74,7 @@ def upsample_photos(
     align = crop != "as-is" if align is None else align
 
     # The inputs (3, h, w): the photos themselves, or their faces at the generator's size, degraded.
-    inputs: list[Tensor] = []
+    inputs: list[tuple[Tensor, Frame | None]] = []
     preparer = FacePreparer(size, crop, align, on)
     for photo, pixels in zip(photos, decoded, strict=True):
         if is_lr:
@@ -82,7 +84,7 @@ def upsample_photos(
                     f"{photo}: {width} x {height} px is no input for a {size} px generator; "
                     "--is-lr takes a square whose side divides it"
                 )
-            inputs.append(centre_square(pixels, width))
+            inputs.append((centre_square(pixels, width), None))
             continue
         scale = scale or default_scale(size)
         check_factor(size, scale, "pulse")
@@ -91,29 +93,40 @@ def upsample_photos(
             raise InputError(
                 f"{photo}: no face found to align; --no-align takes its centre as it is"
             )
-        inputs.append(DegradationModel("clean", scale)(face.image[None], [0])[0])
+        lr = DegradationModel("clean", scale)(face.image[None], [0])[0]
+        inputs.append((lr, None if face.frame == WHOLE else face.frame))
 
     # One photo after the other, all of its draws together.
     arm = PulseUpsampler(loaded, PRESETS[search], name="pulse")
     rows: list[dict[str, Any]] = []
-    for number, (photo, lr) in enumerate(zip(photos, inputs, strict=True)):
+    for number, (photo, (lr, frame)) in enumerate(zip(photos, inputs, strict=True)):
         progress(number, len(photos), 0)
-        rows += _search(arm, photo, lr.to(on), draws, seed, out)
+        rows += _search(arm, photo, lr.to(on), frame, draws, seed, out)
     progress(len(photos), len(photos), 0)
     return rows
 
 
 def _search(
-    arm: PulseUpsampler, photo: Path, lr: Tensor, draws: int, seed: int, out: Path
+    arm: PulseUpsampler,
+    photo: Path,
+    lr: Tensor,
+    frame: Frame | None,
+    draws: int,
+    seed: int,
+    out: Path,
 ) -> list[dict[str, Any]]:
-    """Search one input over its seeds and write the input and every output."""
+    """Search one input over its seeds and write the input and every output.
+
+    ``frame`` is the part of the generator's crop that the photo shows, None for all of it.
+    """
     # Seeds as in an audit: a fingerprint of the photo's name, the factor and the draw.
     factor = (arm.resolution or 0) // lr.shape[-1]
     degradation = DegradationModel("clean", factor)
     seeds = [Draw(photo.name, "clean", factor, i).seed(seed) for i in range(draws)]
     results: list[Upsampled] = []
     for start in range(0, draws, BATCH):
-        requests = [Request(lr, photo.name, {}, s) for s in seeds[start : start + BATCH]]
+        batch = seeds[start : start + BATCH]
+        requests = [Request(lr, photo.name, {}, s, frame) for s in batch]
         results += arm(requests, degradation)
 
     # The input and every output that exists.
@@ -130,6 +143,7 @@ def _search(
                 "status": str(result.status),
                 "downscale_error": result.downscale_error,
                 "steps": result.steps,
+                "frame": None if frame is None else frame.as_dict(),
                 "image": str(path) if result.image is not None else None,
             }
         )

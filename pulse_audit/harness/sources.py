@@ -41,12 +41,12 @@ from pulse_audit.degrade.degradation import DegradationModel
 from pulse_audit.faces.skin import Skin, find_skin
 from pulse_audit.files import atomic_write
 from pulse_audit.generators.searchable import drawn_from, prior_images
-from pulse_audit.harness.guidance import WEIGHT, guided_search
+from pulse_audit.harness.guidance import WEIGHT, Guided, guided_search
 from pulse_audit.harness.photos import FacePipeline, to_numpy
 from pulse_audit.harness.plan import Plan
 from pulse_audit.harness.source_models import SourceModels
 from pulse_audit.search.sphere import Start, draw_start
-from pulse_audit.search.upsampler import PulseUpsampler
+from pulse_audit.search.upsampler import PulseUpsampler, by_frame
 from pulse_audit.seeding import fingerprint, hexdigest
 from pulse_audit.store import SEARCHES, SOURCE_COLUMNS
 from pulse_audit.store.manifest import WorkUnit
@@ -272,9 +272,8 @@ class SourceWork:
                 drawn = fingerprint(seed, "wrong group") % len(others)
                 searches.append((number, "wrong", others[drawn]))
 
-        # All of them in one batch: their draws (n,), weights (n,), and classes by attribute (n,).
+        # Their weights (n,), and the wanted classes by attribute (n,).
         device = self._photos.device
-        rows = torch.tensor([number for number, _, _ in searches])
         weights = [0.0 if kind == "placebo" else self._config.weight for _, kind, _ in searches]
         classes = {
             column.name: torch.tensor(
@@ -284,25 +283,30 @@ class SourceWork:
             for place, column in enumerate(columns)
         }
         start = draw_start(arm.generator, inputs.seeds, arm.config)
-        lr = inputs.lr[rows.to(device)]
         # The search inverts DS at the generator's own resolution.
-        factor = arm.generator.card.resolution // lr.shape[-1]
+        factor = arm.generator.card.resolution // inputs.lr.shape[-1]
         began = time.perf_counter()
-        results = guided_search(
-            arm.generator,
-            lr,
-            Start(start.latents[rows], tuple(m[rows] for m in start.noise)),
-            lambda images: inputs.degradation.downscale(images, scale=factor),
-            arm.config,
-            lambda images: self._models.guiding_probabilities(self._photos.resample(images)),
-            classes,
-            torch.tensor(weights, device=device),
-        )
+        results: dict[int, Guided] = {}
+        # In one batch those whose inputs show the same part of the crop.
+        for frame, places in by_frame([inputs.requests[n] for n, _, _ in searches]).items():
+            part = torch.tensor([searches[place][0] for place in places])
+            searched = guided_search(
+                arm.for_frame(frame).generator,
+                inputs.lr[part.to(device)],
+                Start(start.latents[part], tuple(m[part] for m in start.noise)),
+                lambda images: inputs.degradation.downscale(images, scale=factor),
+                arm.config,
+                lambda images: self._models.guiding_probabilities(self._photos.resample(images)),
+                {name: wanted[places] for name, wanted in classes.items()},
+                torch.tensor([weights[place] for place in places], device=device),
+            )
+            results |= zip(places, searched, strict=True)
         seconds = (time.perf_counter() - began) / len(results)
 
         # One row per search; images of the faces that the run keeps are stored.
         found = []
-        for (number, kind, group), weight, result in zip(searches, weights, results, strict=True):
+        for place, (number, kind, group) in enumerate(searches):
+            result, weight = results[place], weights[place]
             draw, predicted, path = inputs.draws[number], {}, None
             if result.image is not None:
                 image = self._photos.resample(result.image[None])
@@ -352,9 +356,8 @@ class SourceWork:
             for draw in draws
         ]
         # The input (1, 3, r, r): a uniform grey, or the mean face of a group.
-        side = self._photos.resolution
-        grey = kind == "grey"
-        hr = torch.full((3, side, side), float(content)) if grey else self._means[content]
+        shape = (3, self._photos.resolution, self._photos.resolution)
+        hr = torch.full(shape, float(content)) if kind == "grey" else self._means[content]
         lr = degradation(hr[None].to(self._photos.device), [0])
 
         rows: list[SourceRow] = []
@@ -393,6 +396,6 @@ class SourceWork:
         return rows
 
     def _tone(self, image: Tensor) -> SourceRow:
-        skin = find_skin(to_numpy(image), self._photos.crop)
+        skin = find_skin(to_numpy(image), self._photos.crop, self._photos.frame)
         tone = skin.tone if isinstance(skin, Skin) else None
         return {name: getattr(tone, name, None) for name in ("lightness", "ita")}

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pulse_audit import store
+from pulse_audit.frames import Frame
 from pulse_audit.harness.measure import (
     ImageMeasurements,
     Measurer,
@@ -67,7 +68,8 @@ class UnitRunner:
             None if r.image is None else self.photos.resample(r.image.float()[None])[0]
             for r in results
         ]
-        measured, pair_values = self._measure_outputs(outputs, originals, inputs.hr)
+        frames = [self.photos.original(draw.face_id).frame for draw in inputs.draws]
+        measured, pair_values = self._measure_outputs(outputs, originals, inputs.hr, frames)
 
         # One row per draw, whatever became of it.
         rows: list[dict[str, Any]] = []
@@ -99,6 +101,7 @@ class UnitRunner:
                     "seconds": result.seconds,
                     "image": image,
                     "hr_aligned": self.photos.original(draw.face_id).aligned,
+                    **self.photos.frame_columns(draw.face_id),
                     "reason": result.reason,
                     "planted_from": result.planted_from,
                     "planted_group": result.planted_group,
@@ -122,8 +125,9 @@ class UnitRunner:
         By itself, never in a batch, so that its values are the same for every arm, unit and resume.
         """
         if face_id not in self._originals:
-            image = self.photos.original(face_id).image[None].to(self.photos.device)
-            self._originals[face_id] = self._measurer.measure(image)[0]
+            original = self.photos.original(face_id)
+            image = original.image[None].to(self.photos.device)
+            self._originals[face_id] = self._measurer.measure(image, [original.frame])[0]
         return self._originals[face_id]
 
     def features_of_originals(self) -> dict[str, store.Features]:
@@ -168,6 +172,7 @@ class UnitRunner:
         outputs: Sequence[Tensor | None],
         originals: Sequence[ImageMeasurements],
         hr: Tensor,
+        frames: Sequence[Frame],
     ) -> tuple[list[ImageMeasurements | None], list[dict[str, Any]]]:
         """Measure the outputs that exist: each by itself, and against its original."""
         measured: list[ImageMeasurements | None] = [None] * len(outputs)
@@ -180,7 +185,7 @@ class UnitRunner:
         # Each output by itself, then against its original.
         hr_measurements = [originals[i] for i in present]
         skins = [measurements.skin for measurements in hr_measurements]
-        sr_measurements = self._measurer.measure(sr, skins)
+        sr_measurements = self._measurer.measure(sr, [frames[i] for i in present], skins)
         references = self.references()
         niqe = [] if references.niqe is None else [references.niqe.metric]
         columns: dict[str, list[Any]] = {

@@ -18,7 +18,7 @@ from pulse_audit.types import Degradation, Generator, InputError, Request, Upsam
 
 
 class PulseUpsampler:
-    """Answers requests by a search of one generator, all requests of a call as one batch.
+    """Answers requests by a search of one generator, those of a call with one frame as one batch.
 
     Images come out at the generator's own resolution; the factor of the search is that resolution
     over the input's, which need not be the run's scale.
@@ -60,6 +60,16 @@ class PulseUpsampler:
         generator = FramedGenerator(self.generator, frame, resolution, crop, cut_to_frame)
         return PulseUpsampler(generator, self.config, name=self.name)
 
+    def for_frame(self, frame: Frame | None) -> PulseUpsampler:
+        """Return the search for the requests with a frame; see `Request`.
+
+        A generator of no known crop takes every photo as it is.
+        """
+        if frame is None or self.crop == "as-is":
+            return self
+        card = self.generator.card
+        return self.framed(frame, card.resolution, card.crop)
+
     def __call__(self, requests: Sequence[Request], degradation: Degradation) -> list[Upsampled]:
         """Answer every request, in order; each is searched from its own seed.
 
@@ -68,8 +78,14 @@ class PulseUpsampler:
         InputError
             If the inputs differ in size, or their side does not divide the generator's.
         """
-        if not requests:
-            return []
+        answers: dict[int, Upsampled] = {}
+        for frame, places in by_frame(requests).items():
+            found = self.for_frame(frame)._search([requests[i] for i in places], degradation)
+            answers |= zip(places, found, strict=True)
+        return [answers[i] for i in range(len(requests))]
+
+    def _search(self, requests: Sequence[Request], degradation: Degradation) -> Sequence[Upsampled]:
+        """Answer requests of one frame as one batch."""
         sizes = {tuple(request.lr.shape) for request in requests}
         if len(sizes) > 1:
             raise InputError(f"inputs of one batch differ in size: {sorted(sizes)}")
@@ -88,7 +104,7 @@ class PulseUpsampler:
             lambda images: degradation.downscale(images, scale=resolution // width),
             self.config,
         )
-        return list(search.run())
+        return search.run()
 
     def describe(self) -> dict[str, Any]:
         """Return the generator's card, the settings and the caveats, as plain JSON values."""
@@ -98,3 +114,11 @@ class PulseUpsampler:
             "search": asdict(self.config),
             "caveats": list(self.caveats),
         }
+
+
+def by_frame(requests: Sequence[Request]) -> dict[Frame | None, list[int]]:
+    """Return the places of the requests of each frame, in order."""
+    places: dict[Frame | None, list[int]] = {}
+    for i, request in enumerate(requests):
+        places.setdefault(request.frame, []).append(i)
+    return places

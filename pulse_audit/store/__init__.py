@@ -9,6 +9,7 @@ temporary name first, flushed to disk, then renamed.
 
 from pulse_audit.store.columns import (
     COLUMNS,
+    FRAME_COLUMNS,
     IF_EMPTY,
     PREDICTABLE,
     SEARCHES,
@@ -25,6 +26,7 @@ from pulse_audit.store.shards import as_parquet
 
 __all__ = [
     "COLUMNS",
+    "FRAME_COLUMNS",
     "IF_EMPTY",
     "PREDICTABLE",
     "SCHEMA_VERSION",

@@ -54,6 +54,8 @@ COLUMNS: Mapping[str, pa.DataType] = {
     "planted_from": _TEXT,
     "planted_group": _TEXT,
 }
+#: The part of the run's crop that an original shows, in units of the crop's side.
+FRAME_COLUMNS = ("hr_frame_left", "hr_frame_top", "hr_frame_side")
 #: Why a column can be empty after a run: as its metrics say, and for columns of no metric.
 IF_EMPTY: Mapping[str, str] = {
     **{column: m.if_empty for m in METRICS for column in m.reads or m.columns},
@@ -92,6 +94,7 @@ def sample_schema(
     predicted: Sequence[str] | None = None,
     metrics: Sequence[str] = (),
     checked: Sequence[str] = (),
+    framed: bool = False,
 ) -> pa.Schema:
     """Columns of a shard (docs: one row a draw).
 
@@ -106,6 +109,8 @@ def sample_schema(
         Metrics beside those of the contract.
     checked : sequence of str
         What the run's second attribute model predicts: ``hr_<name>_check``, ``sr_<name>_check``.
+    framed : bool
+        Whether every photo has a frame of its own: `FRAME_COLUMNS`.
     """
     if predicted is None:
         predicted = [a for a in PREDICTABLE if a in labelled]
@@ -122,7 +127,8 @@ def sample_schema(
         if name not in COLUMNS
     ]
     checks = [(f"{side}_{name}_check", _TEXT) for name in checked for side in ("hr", "sr")]
-    return pa.schema([*COLUMNS.items(), *beside, *labels, *predictions, *checks])
+    frame = [(name, _FLOAT) for name in FRAME_COLUMNS if framed]
+    return pa.schema([*COLUMNS.items(), *frame, *beside, *labels, *predictions, *checks])
 
 
 def source_schema(table: str, guide: Sequence[str], check: Sequence[str]) -> pa.Schema:

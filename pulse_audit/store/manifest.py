@@ -91,9 +91,9 @@ class DatasetEntry(_Entry):
 class FrameEntry(_Entry):
     """A square part of a picture, in units of its side; see `pulse_audit.frames.Frame`."""
 
-    left: float
-    top: float
-    side: Annotated[float, Field(gt=0)]
+    left: Annotated[float, Field(ge=-10, le=10)]
+    top: Annotated[float, Field(ge=-10, le=10)]
+    side: Annotated[float, Field(gt=0, le=10)]
 
     @property
     def frame(self) -> Frame:
@@ -105,13 +105,15 @@ class Prepared(_Entry):
     """How the originals were prepared: side in pixels, crop, and whether faces were aligned.
 
     ``frames`` maps every other crop of photos or generators to the part of its pictures that is
-    compared.
+    compared. Where ``per_photo``, an aligned photo that does not fill the crop is cut to the part
+    of it that it shows, and so are the outputs for it.
     """
 
     resolution: int = 0
     crop: str = "as-is"
     aligned: bool = False
     frames: dict[str, FrameEntry] = {}
+    per_photo: bool = False
 
 
 class FaceEntry(_Entry):

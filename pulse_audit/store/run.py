@@ -48,7 +48,8 @@ class Run:
         predicted = None if model is None else list(model.vocabulary)
         measured = [name for metric in self.manifest.metrics.values() for name in metric.columns]
         checked = list((self.manifest.second_attributes or _NO_MODEL).vocabulary)
-        return sample_schema(self.attributes, predicted, measured, checked)
+        framed = self.manifest.prepared.per_photo
+        return sample_schema(self.attributes, predicted, measured, checked, framed)
 
     @property
     def features_dim(self) -> int | None:

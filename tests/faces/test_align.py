@@ -10,17 +10,14 @@ from skimage.data import astronaut
 from skimage.transform import SimilarityTransform, warp
 
 from pulse_audit.degrade.resample import cut_to_frame
-from pulse_audit.faces.align import (
+from pulse_audit.faces.align import SMALL_FACE, FaceAligner, centre_square, cut
+from pulse_audit.faces.crops import (
     CELEBA,
     CROPS,
     FAIRFACE_025,
     FAIRFACE_125,
-    SMALL_FACE,
     SQUARES,
-    FaceAligner,
     Square,
-    centre_square,
-    cut,
     frame_in_ffhq,
 )
 from pulse_audit.frames import WHOLE, Frame

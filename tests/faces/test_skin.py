@@ -22,6 +22,7 @@ from pulse_audit.faces.skin import (
     skin_mask,
     tone_of,
 )
+from pulse_audit.frames import Frame
 from pulse_audit.types import Unavailable
 
 SAMPLE = Path(__file__).resolve().parents[2] / ".." / "shared" / "fairface-sample"
@@ -346,3 +347,9 @@ def test_the_apparent_colour_of_a_painted_face_is_its_paint(tone):
 def test_without_skin_there_is_no_apparent_colour():
     picture = flat(BACKGROUNDS["green"], 64)
     assert apparent_colour(picture) == Unavailable("too few pixels look like skin")
+
+
+def test_the_ellipse_in_a_frame_is_that_part_of_the_crop_s() -> None:
+    whole = face_ellipse(200, 200, "ffhq")
+    found = face_ellipse(100, 100, "ffhq", Frame(0.2, 0.4, 0.5))
+    assert np.array_equal(found, whole[80:180, 40:140])

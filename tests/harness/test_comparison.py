@@ -1,5 +1,6 @@
 """The common field of view of photos and generators, in plans and in runs."""
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,16 +9,25 @@ from typing import cast
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from skimage.data import astronaut
 
 from pulse_audit import store
 from pulse_audit.datasets.registry import DatasetCard
 from pulse_audit.degrade.degradation import DegradationModel
 from pulse_audit.degrade.resample import cut_to_frame
-from pulse_audit.faces.align import frame_in_ffhq
-from pulse_audit.frames import WHOLE
+from pulse_audit.faces.align import FaceAligner, cut
+from pulse_audit.faces.crops import FAIRFACE_025, SQUARES, frame_in_ffhq
+from pulse_audit.frames import WHOLE, Frame
+from pulse_audit.generators.framed import FramedGenerator
 from pulse_audit.harness.comparison import common_field, find_comparison, photo_notes
+from pulse_audit.harness.guidance import Guided, guided_search
+from pulse_audit.harness.photos import FacePreparer
 from pulse_audit.harness.plan import plan_audit
 from pulse_audit.harness.run import run_audit
+from pulse_audit.harness.single import upsample_photos
+from pulse_audit.harness.source_models import resolve_sources
+from pulse_audit.harness.sources import SourcesConfig, run_sources
 from pulse_audit.harness.spec import AuditSpec, make_spec
 from pulse_audit.models.generators import load_generator
 from pulse_audit.types import InputError, Upsampler
@@ -73,7 +83,20 @@ def test_a_generator_of_the_photos_crop_changes_nothing(
 )
 def test_photos_that_show_more_are_aligned(photos: str, crop: str) -> None:
     found, notes = compare(photos, crop)
-    assert found.as_dict() == {"resolution": 64, "crop": crop, "aligned": True} and notes == []
+    assert found.as_dict() == {
+        "resolution": 64, "crop": crop, "aligned": True, "per_photo": True
+    }  # fmt: skip
+    assert [note.split(" are cut")[0] for note in notes] == [f"photos that do not fill crop {crop}"]
+
+
+def test_photos_of_no_known_crop_are_aligned_each_with_its_own_frame() -> None:
+    found, (note,) = compare("as-is", "ffhq")
+    assert found.as_dict() == {
+        "resolution": 64, "crop": "ffhq", "aligned": True, "per_photo": True
+    }  # fmt: skip
+    assert "are cut to the part of it that they show" in note
+    found, (note,) = compare("as-is", "ffhq", crop="ffhq")
+    assert not found.per_photo and "mirrored beyond their edges" in note
 
 
 def test_a_smaller_generator_and_a_larger_one_share_the_smaller_crop() -> None:
@@ -198,3 +221,124 @@ def test_the_search_matches_pixels_within_the_frame(
     expected = cut_to_frame(whole.synthesize(latents, []), FAIRFACE, 32)
     torch.testing.assert_close(arm.synthesize(latents, []), expected)
     assert DegradationModel("clean", 4).downscale(expected).shape == (1, 3, 8, 8)
+
+
+@pytest.fixture
+def landmarks_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Landmarks for painted faces, which no detector finds: about FairFace's, by the pixels."""
+
+    def landmarks(self: FaceAligner, photo: np.ndarray, smallest: float = 0.0) -> np.ndarray:
+        side = photo.shape[0]
+        return side * (0.5 + (0.6 + 0.5 * photo.mean()) * (FAIRFACE_025 - 0.5))
+
+    monkeypatch.setattr(FaceAligner, "landmarks", landmarks)
+
+
+def test_photos_of_no_known_crop_keep_to_what_each_shows(
+    fairface_root: Path,
+    ffhq_generator: str,
+    tmp_path: Path,
+    read_pixels: Callable[[Path], np.ndarray],
+    landmarks_everywhere: None,
+) -> None:
+    own = tmp_path / "datasets.yaml"
+    own.write_text("fairface: {crop: as-is}\n")
+    spec = make_spec(values(fairface_root, ffhq_generator, datasets_file=own, limit=3))
+    run = run_audit(spec, tmp_path / "out")
+    assert run.manifest.prepared.as_dict() == {
+        "resolution": 32, "crop": "ffhq", "aligned": True, "per_photo": True
+    }  # fmt: skip
+    rows = run.samples()
+    sides = rows.groupby("face_id").hr_frame_side
+    assert rows.hr_aligned.all() and (sides.nunique() == 1).all()
+    assert rows.hr_frame_side.nunique() == 3
+    assert rows.hr_frame_side.between(0.5, 0.9).all()
+
+    # The original is the photo over the frame, none of it mirrored.
+    for row in rows[rows.draw == 0].itertuples():
+        photo = read_pixels(fairface_root / row.face_id).astype(np.float32) / 255
+        square = SQUARES["ffhq"](FaceAligner().landmarks(photo))
+        frame = Frame(row.hr_frame_left, row.hr_frame_top, row.hr_frame_side)
+        corners = square.part(frame).to_photo(np.array([[0.0, 0.0], [1.0, 1.0]]))
+        assert (corners > -1e-6).all() and (corners < 48 + 1e-6).all()
+        original = read_pixels(run.path / store.original_path(row.face_id)) / 255
+        expected = cut(photo, square.part(frame), 32).permute(1, 2, 0).numpy()
+        assert np.abs(original - expected).max() < 0.01
+    page = (run.path / "report" / "index.html").read_text()
+    assert "Common field of view" in page and "the largest part" in page
+
+
+def test_a_photo_cut_to_its_frame_is_not_mirrored() -> None:
+    """A real face close to the edges of its photo."""
+    photo = astronaut()[60:180, 175:275]
+    preparers = [
+        FacePreparer(64, "ffhq", True, torch.device("cpu"), mirror=mirror)
+        for mirror in (False, True)
+    ]
+    shown, mirrored = (preparer.prepare(photo) for preparer in preparers)
+    assert shown.aligned and mirrored.aligned and mirrored.frame == WHOLE
+    assert 0.4 < shown.frame.side < 0.9 and WHOLE.contains(shown.frame)
+    # The same place of the face, where both show it.
+    part = cut_to_frame(mirrored.image[None], shown.frame, 64)[0]
+    assert float((part - shown.image).abs().mean()) < 0.03
+
+
+def test_a_single_photo_is_upsampled_within_its_frame(
+    ffhq_generator: str,
+    tmp_path: Path,
+    read_pixels: Callable[[Path], np.ndarray],
+) -> None:
+    near, far = tmp_path / "near.png", tmp_path / "far.png"
+    Image.fromarray(astronaut()[60:180, 175:275]).save(near)
+    Image.fromarray(astronaut()).save(far)
+    rows = upsample_photos(
+        [near, far], generator=ffhq_generator, scale=4, draws=2, seed=0, search="official",
+        align=None, is_lr=False, device="cpu", out=tmp_path / "out", progress=lambda *_: None,
+    )  # fmt: skip
+    frames = [row["frame"] for row in rows]
+    assert frames[0] == frames[1] is not None and frames[2] is frames[3] is None
+    assert 0.4 < frames[0]["side"] < 0.9
+    # The downscaled output is the input, and both show the same part of the face.
+    for row in rows:
+        stem = Path(row["photo"]).stem
+        output, lr = (
+            torch.from_numpy(read_pixels(path) / 255.0).permute(2, 0, 1)[None]
+            for path in (Path(row["image"]), tmp_path / "out" / f"{stem}_lr.png")
+        )
+        error = (DegradationModel("clean", 4).downscale(output) - lr).square().mean()
+        assert float(error) == pytest.approx(row["downscale_error"], rel=0.02, abs=2e-5)
+
+
+def test_guided_searches_keep_to_the_frame_of_each_photo(
+    fairface_root: Path,
+    ffhq_generator: str,
+    tmp_path: Path,
+    attribute_code: str,
+    landmarks_everywhere: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own, model = tmp_path / "datasets.yaml", tmp_path / "model.py"
+    own.write_text("fairface: {crop: as-is}\n")
+    model.write_text(attribute_code)
+    changes = {"limit": None, "per_group": 3, "draws": 1, "attributes": f"{model}:Model"}
+    given = values(fairface_root, ffhq_generator, datasets_file=own, keep_images="none", **changes)
+    run = run_audit(make_spec(given), tmp_path / "out")
+    searched: list[Frame] = []
+
+    def search(generator: FramedGenerator, lr: torch.Tensor, *rest: object) -> list[Guided]:
+        searched.extend([generator.frame] * len(lr))
+        return guided_search(generator, lr, *rest)
+
+    monkeypatch.setattr("pulse_audit.harness.sources.guided_search", search)
+    plan = plan_audit(make_spec(given), run.manifest)
+    few = SourcesConfig(prior_samples=1, uninformative_draws=1, greys=(0.5,))
+    run_sources(run, plan, resolve_sources(plan), lambda *_: None, few)
+    guided = run.source_tables()["guided"]
+    rows = run.samples().set_index("face_id").loc[guided.face_id]
+    expected = [
+        Frame(*row) for row in rows[["hr_frame_left", "hr_frame_top", "hr_frame_side"]].to_numpy()
+    ]
+    assert len(set(expected)) > 1 and Counter(searched) == Counter(expected)
+    # A placebo repeats the draw's own search: it is feasible where the draw was.
+    placebo = guided.search == "placebo"
+    assert (guided.feasible[placebo].to_numpy() == rows.feasible[placebo.to_numpy()]).all()

@@ -1,8 +1,10 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
+from pulse_audit.frames import Frame
 from pulse_audit.search.config import SearchConfig
 from pulse_audit.search.pulse import Pulse
 from pulse_audit.search.upsampler import PulseUpsampler
@@ -90,3 +92,34 @@ def test_caveats_of_the_generator_are_the_arm_s(linear):
     linear.caveats = ("mind the gap",)
     assert PulseUpsampler(linear).caveats == ("mind the gap",)
     assert PulseUpsampler(linear).describe()["caveats"] == ["mind the gap"]
+
+
+FRAMES = [Frame(0.1, 0.2, 0.6), None, Frame(0.0, 0.3, 0.7), Frame(0.1, 0.2, 0.6)]
+
+
+def test_every_request_is_answered_within_its_own_frame(style_generator, inputs, degradation):
+    style_generator.card = replace(style_generator.card, crop="ffhq")
+    arm, lr = PulseUpsampler(style_generator, SHORT), inputs(4, 4)
+    mixed = [
+        replace(request, frame=frame)
+        for request, frame in zip(requests(lr, [5, 6, 7, 8]), FRAMES, strict=True)
+    ]
+    answers = arm(mixed, degradation)
+    for answer, request in zip(answers, mixed, strict=True):
+        assert answer.image.shape == (3, 16, 16)
+        (alone,) = arm.for_frame(request.frame)([replace(request, frame=None)], degradation)
+        assert torch.allclose(answer.image, alone.image, atol=1e-4)
+    assert arm.for_frame(FRAMES[0]).generator.frame == FRAMES[0]
+
+
+def test_a_frame_within_a_frame_is_one_of_the_whole(style_generator):
+    style_generator.card = replace(style_generator.card, crop="ffhq")
+    arm = PulseUpsampler(style_generator).framed(Frame(0.2, 0.1, 0.5), 12, "fairface-0.25")
+    inner = arm.for_frame(Frame(0.5, 0.0, 0.5)).generator
+    assert inner.whole is style_generator
+    assert inner.frame == inner.card.frame == Frame(0.45, 0.1, 0.25)
+    assert (inner.card.resolution, inner.card.crop) == (12, "fairface-0.25")
+
+
+def test_a_generator_of_no_known_crop_takes_photos_as_they_are(arm):
+    assert arm.for_frame(FRAMES[0]) is arm
