@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 import pulse_audit
-from pulse_audit.names import nearest
+from pulse_audit.names import SAMPLES, nearest
 from pulse_audit.options import (
     SEED,
     PlainPath,
@@ -80,7 +80,8 @@ def run(spec: str | None, out: Path | None, as_json: bool, quiet: bool, **flags:
     audit = make_spec({**(read_spec(name) if name else {}), **values}, name or "run")
 
     # Wrong names are answered here, before torch is loaded.
-    inputs = find_inputs(audit)
+    with terminal.progress("drawing faces", "samples", quiet) as drawing:
+        inputs = find_inputs(audit, drawing)
     from pulse_audit.harness.run import run_audit
 
     # With --sources, what is counted is no longer draws alone.
@@ -210,6 +211,11 @@ def validate(dataset: str, as_json: bool, quiet: bool, **options: Any) -> int:
     from pulse_audit.datasets.registry import load_registry
     from pulse_audit.datasets.validate import validate as check
 
+    if dataset.startswith(SAMPLES):
+        raise InputError(
+            f"{dataset}: samples are drawn, labelled and checked by `run --dataset {dataset}`; "
+            "there is nothing to validate before"
+        )
     # The user's own datasets.yaml may name the data set.
     card = load_registry(options.pop("datasets_file")).get(dataset)
     root = options.pop("data_root")

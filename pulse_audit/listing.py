@@ -44,7 +44,7 @@ def rows_of(listing: str, datasets_file: Path | None) -> Rows:
     if listing == "datasets":
         from pulse_audit.datasets.registry import load_registry
 
-        return [
+        rows = [
             {
                 "name": card.name,
                 "title": card.title,
@@ -54,6 +54,9 @@ def rows_of(listing: str, datasets_file: Path | None) -> Rows:
             }
             for card in load_registry(datasets_file).cards.values()
         ]
+        samples = ("samples:GENERATOR", "Faces drawn from a generator's own prior, by a run")
+        values = (*samples, "the attribute model's", "the generator's", "the generator's")
+        return [*rows, dict(zip(rows[0], values, strict=True))]
     if listing == "generators":
         return _generators()
     if listing == "weights":

@@ -14,6 +14,8 @@ from pulse_audit.types import InputError
 #: Arms that are interpolation kernels.
 INTERPOLATION = ("nearest", "bicubic", "lanczos")
 PLANTED = "planted:"
+#: Data sets drawn from a generator's prior: this and the generator.
+SAMPLES = "samples:"
 ARM_FORMS = ("pulse", *INTERPOLATION, f"{PLANTED}MATRIX.csv", "FILE.py:FACTORY")
 
 # Source, resolution and class, the last two optional.
@@ -77,6 +79,23 @@ def parse_generator(reference: str | GeneratorReference) -> GeneratorReference:
     # FILE@256@auto#3 -> FILE, 256, auto, 3
     source, resolution, upsampling, label = match.groups()
     return GeneratorReference(source, int(resolution) if resolution else None, label, upsampling)
+
+
+def sampled_generator(dataset: str) -> str | None:
+    """Return GENERATOR of a data set ``samples:GENERATOR``, None for any other data set."""
+    return dataset.removeprefix(SAMPLES) if dataset.startswith(SAMPLES) else None
+
+
+def plain_dataset(dataset: str) -> str:
+    """Return the name of a data set as one of a file.
+
+    ``samples:dir/FILE.pkl@256`` is ``samples-file.pkl-256``; other names stay as they are.
+    """
+    generator = sampled_generator(dataset)
+    if generator is None:
+        return dataset
+    stem = re.sub(r"[^a-z0-9._]+", "-", generator.rsplit("/", 1)[-1].lower()).strip("-.")
+    return f"samples-{stem or 'generator'}"[:100]
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,14 @@ option = click.option
 #: In the order of `pulse-audit run --help`.
 _OF_A_RUN: tuple[Callable[[Command], Command], ...] = (
     # The data.
-    option("--dataset", metavar="NAME", help="A data set of datasets.yaml."),
+    option(
+        "--dataset", metavar="NAME", help="A data set of datasets.yaml, or samples:GENERATOR, "
+        "faces drawn from a generator's own prior.",
+    ),
+    option(
+        "--truncation", type=float, metavar="PSI", help="Of samples:GENERATOR, above 0 and at most "
+        "1; narrows the groups  [default: 1, the whole prior]",
+    ),
     data_root,
     own_datasets,
     option("--split", metavar="val|train|all", help="[default: val]"),

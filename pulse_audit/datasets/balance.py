@@ -36,6 +36,8 @@ class BalancedDraw:
     group_by: tuple[str, ...]
     per_group: int
     seed: int
+    #: Whether a cell may have fewer faces than ``per_group``.
+    fewer: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ def balanced_draw(
     per_group: int,
     seed: int,
     vocabulary: Mapping[str, Sequence[str]] | None = None,
+    fewer: bool = False,
 ) -> BalancedDraw:
     """Draw ``per_group`` faces from every cell.
 
@@ -77,6 +80,8 @@ def balanced_draw(
         The run's seed.
     vocabulary : mapping of str to sequence of str, optional
         ``FaceIndex.vocabulary``: the words that each column should have.
+    fewer : bool
+        Whether a cell with too few faces, or none, gives those it has instead.
 
     Raises
     ------
@@ -111,7 +116,7 @@ def balanced_draw(
     # Every cell needs enough faces; the message is about the smallest.
     short = sorted((len(members), cell) for cell, members in cells.items())
     short = [(count, cell) for count, cell in short if count < per_group]
-    if short:
+    if short and not fewer:
         fewest, cell = short[0]
         more = f" ({len(short) - 1} more cells are short)" if short[1:] else ""
         remedy = f"lower --per-group to {fewest}" if fewest else "choose another --group-by"
@@ -128,6 +133,7 @@ def balanced_draw(
         group_by=columns,
         per_group=per_group,
         seed=seed,
+        fewer=fewer,
     )
 
 
@@ -137,7 +143,8 @@ def _interleave(cells: Mapping[CellKey, Sequence[Face]], per_group: int, seed: i
     for number in range(per_group):
         # The order of the cells is drawn anew for every round.
         order = {cell: fingerprint(seed, "round", number, list(cell)) for cell in cells}
-        chosen += [cells[cell][number] for cell in sorted(cells, key=order.__getitem__)]
+        left = [cell for cell in sorted(cells, key=order.__getitem__) if number < len(cells[cell])]
+        chosen += [cells[cell][number] for cell in left]
     return chosen
 
 
@@ -200,7 +207,7 @@ def replace_unusable(
                 passed_over.append(skipped[face.id])
             else:
                 usable[cell].append(face)
-        if len(usable[cell]) < draw.per_group:
+        if len(usable[cell]) < draw.per_group and not draw.fewer:
             examples = [f"{skip.face.id}: {skip.reason}" for skip in passed_over]
             unreadable = sum(skip.kind == "unreadable" for skip in passed_over)
             counts = f"{unreadable} are unreadable"

@@ -7,12 +7,16 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pulse_audit.datasets.layouts import LAYOUTS
 from pulse_audit.datasets.registry import DatasetCard
 from pulse_audit.datasets.scan import Problem, Scan, SourceFile
 from pulse_audit.names import nearest
 from pulse_audit.types import Face, InputError
+
+if TYPE_CHECKING:
+    from pulse_audit.datasets.samples import SampleRecord
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class FaceIndex:
     #: The columns that are derived: name -> (the column they are from, word -> group), as
     #: `faces.attributes.columns` takes them.
     derived: Mapping[str, tuple[str, Mapping[str, str]]] = field(default_factory=dict)
+    #: How the faces were drawn, where they are samples of a generator: rare groups may be short.
+    samples: SampleRecord | None = None
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Count the faces of each word of each label column."""
@@ -114,7 +120,12 @@ def scan(card: DatasetCard, root: Path | None, split: str) -> Scan:
 
 
 def index(
-    card: DatasetCard, root: Path | None, split: str, scanned: Scan, notes: tuple[str, ...] = ()
+    card: DatasetCard,
+    root: Path | None,
+    split: str,
+    scanned: Scan,
+    notes: tuple[str, ...] = (),
+    samples: SampleRecord | None = None,
 ) -> FaceIndex:
     """Make the index of a scan; derived groupings become label columns."""
     # The label columns: the card's first, in its order, then the others as they occur.
@@ -160,4 +171,5 @@ def index(
         source_files=tuple(scanned.source_files),
         problems=tuple(problem for problem in scanned.problems if not problem.fatal),
         notes=notes,
+        samples=samples,
     )

@@ -292,7 +292,8 @@ class Registry:
     def get(self, name: str) -> DatasetCard:
         """Return the card of ``name``; the InputError about an unknown name offers the nearest."""
         if name not in self.cards:
-            raise InputError(f"unknown data set {name!r}{nearest(name, self.names())}")
+            known = [*self.names(), "samples:GENERATOR"]
+            raise InputError(f"unknown data set {name!r}{nearest(name, known)}")
         return self.cards[name]
 
     def __iter__(self) -> Iterator[DatasetCard]:

@@ -142,8 +142,10 @@ def drawn_from(generator: Generator) -> str:
 
 
 @torch.no_grad()
-def prior_images(generator: Generator, seeds: Sequence[int], device: torch.device) -> Tensor:
-    """Draw one image a seed from a generator's prior, untruncated.
+def prior_images(
+    generator: Generator, seeds: Sequence[int], device: torch.device, truncation: float = 1.0
+) -> Tensor:
+    """Draw one image a seed from a generator's prior.
 
     Parameters
     ----------
@@ -152,6 +154,8 @@ def prior_images(generator: Generator, seeds: Sequence[int], device: torch.devic
     seeds : sequence of int
         Drawn on the CPU, each sample from its own seed.
     device : torch.device
+    truncation : float
+        Of what is `drawn_from` the mapping: 1 is the whole prior, 0 its average.
 
     Returns
     -------
@@ -174,5 +178,5 @@ def prior_images(generator: Generator, seeds: Sequence[int], device: torch.devic
     if style is None:
         images = generator.synthesize(z[:, None].expand(-1, generator.card.n_latents, -1), noise)
     else:
-        images = generator.images(style.mapping(z), noise)
+        images = generator.images(style.mapping(z, truncation=truncation), noise)
     return images.clamp(0, 1).float()

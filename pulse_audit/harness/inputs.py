@@ -22,9 +22,10 @@ from pulse_audit.names import (
     parse_condition,
     parse_device,
     parse_generator,
+    sampled_generator,
 )
 from pulse_audit.plugins import factory_file, find_metric
-from pulse_audit.types import CROPS, InputError
+from pulse_audit.types import CROPS, InputError, Progress
 
 if TYPE_CHECKING:
     from pulse_audit.datasets.readers import FaceIndex
@@ -44,8 +45,11 @@ class AuditInputs:
     groupings: list[list[str]]
 
 
-def find_inputs(spec: AuditSpec) -> AuditInputs:
+def find_inputs(spec: AuditSpec, progress: Progress | None = None) -> AuditInputs:
     """Look up every name in a specification; no photo and no weights are read.
+
+    The faces of ``samples:GENERATOR`` are drawn here, after everything else was found, unless they
+    are in the cache: ``progress`` is called with the samples drawn.
 
     Raises
     ------
@@ -75,15 +79,16 @@ def find_inputs(spec: AuditSpec) -> AuditInputs:
         if model not in (None, "none"):
             find_attributes(model)
 
-    # The data set and its label files.
-    card = load_registry(spec.datasets_file).get(spec.dataset)
-    from pulse_audit.datasets.readers import read_faces  # loads numpy: wrong names come first
-
-    index = read_faces(card, spec.data_root, spec.split)
-
-    # Groupings: "race,gender" is an intersection of label columns or measured skin tones.
-    texts = spec.group_by if spec.group_by is not None else [",".join(card.group_by)]
-    groupings = [[c.strip() for c in text.split(",") if c.strip()] for text in texts]
+    # The data set and its label files, and the groupings: "race,gender" is an intersection of label
+    # columns or measured skin tones.
+    groupings = [
+        [column.strip() for column in text.split(",") if column.strip()]
+        for text in spec.group_by or ()
+    ]
+    index = _read_dataset(spec, groupings, progress or (lambda done, total, restored: None))
+    card = index.card
+    if spec.group_by is None:
+        groupings = [list(card.group_by)]
     known = [*index.vocabulary, *MEASURED_GROUPS]
     for column in (column for grouping in groupings for column in grouping):
         if column not in known:
@@ -91,6 +96,37 @@ def find_inputs(spec: AuditSpec) -> AuditInputs:
             raise InputError(f"--group-by {column}: no label of {card.name!r}{hint}")
     groupings = [grouping for grouping in groupings if grouping]
     return AuditInputs(arms, generators, index, groupings)
+
+
+def _read_dataset(
+    spec: AuditSpec, groupings: Sequence[Sequence[str]], progress: Progress
+) -> FaceIndex:
+    """Read the faces of a data set, or draw them where they are samples of a generator."""
+    generator = sampled_generator(spec.dataset)
+    if generator is None:
+        if spec.truncation is not None:
+            raise InputError("--truncation: only --dataset samples:GENERATOR can be truncated")
+        card = load_registry(spec.datasets_file).get(spec.dataset)
+        from pulse_audit.datasets.readers import read_faces  # loads numpy: wrong names come first
+
+        return read_faces(card, spec.data_root, spec.split)
+    reference = parse_generator(generator)
+    if reference.label == "each":
+        raise InputError(f"{spec.dataset}: choose one class here, such as #0, or leave #each out")
+    if spec.split not in ("val", "all"):
+        raise InputError(f"{spec.dataset}: samples have no splits; leave --split out")
+    if spec.attributes == "none":
+        raise InputError(f"{spec.dataset}: groups are an attribute model's; leave none out")
+    find_generator(reference)
+    find_attributes(spec.attributes)
+    from pulse_audit.harness.plan import check_device  # loads torch: wrong names come first
+    from pulse_audit.harness.samples import samples_of
+
+    columns = next((g for g in groupings if not set(g) & set(MEASURED_GROUPS)), None)
+    # Without any grouping of labels all samples are one group.
+    if columns is None and spec.group_by is not None:
+        columns = []
+    return samples_of(spec, generator, columns, check_device(spec.device), progress)
 
 
 def check_search(photos: Sequence[Path], generator: str, search: str, device: str) -> None:

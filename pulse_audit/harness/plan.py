@@ -137,6 +137,7 @@ def plan_audit(
         models.append(suite.attributes.card.name)
     if suite.second is not None:
         models.append(suite.second.card.name)
+    manifest.notes += sample_notes(index, manifest)
     manifest.notes += photo_notes(spec, frame, index.card)
     manifest.notes += suite.notes(frame.crop)
     manifest.notes += training_photo_notes(models, manifest)
@@ -154,7 +155,8 @@ def choose_faces(
     """
     # Balanced over the first grouping of labels alone: skin tone is measured later.
     balanced = next((g for g in groupings if not set(g) & set(MEASURED_GROUPS)), [])
-    draw = balanced_draw(index.faces, balanced, spec.per_group, spec.seed, index.vocabulary)
+    fewer = index.samples is not None
+    draw = balanced_draw(index.faces, balanced, spec.per_group, spec.seed, index.vocabulary, fewer)
     digests: dict[str, str] = {}
 
     def verify(face: Face) -> None:
@@ -182,6 +184,22 @@ def copy_notes(skipped: Sequence[Skipped]) -> list[str]:
     ]
 
 
+def sample_notes(index: FaceIndex, manifest: Manifest) -> list[str]:
+    """Say which arms search on the generator whose samples the faces are."""
+    if index.samples is None:
+        return []
+    digests = {
+        name: (arm.as_dict().get("generator") or {}).get("sha256")
+        for name, arm in manifest.arms.items()
+    }
+    own = [name for name, digest in digests.items() if digest and digest == index.samples.sha256]
+    return [
+        f"{name} searches on the generator that made these faces: it can make every one of them, "
+        "so what is lost is the search's doing, its prior included, and not incapacity"
+        for name in own
+    ]
+
+
 def describe_dataset(index: FaceIndex) -> DatasetEntry:
     """Entry of the data set in the manifest."""
     card = index.card
@@ -193,6 +211,8 @@ def describe_dataset(index: FaceIndex) -> DatasetEntry:
         "vocabulary": {column: list(words) for column, words in index.vocabulary.items()},
         "label_files": {file.name: file.sha256 for file in index.source_files},
     }
+    if index.samples is not None:
+        content["samples"] = index.samples.entry()
     return DatasetEntry(**content)
 
 

@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from pulse_audit.documents import read_yaml
+from pulse_audit.names import plain_dataset
 from pulse_audit.seeding import hexdigest
 from pulse_audit.types import InputError
 
@@ -30,6 +31,7 @@ Scale = Annotated[int, Field(ge=1, le=1024)]
 Resolution = Annotated[int, Field(ge=1, le=4096)]
 Draws = Annotated[int, Field(ge=1, le=10_000)]
 Faces = Annotated[int, Field(ge=1, le=10_000_000)]
+Truncation = Annotated[float, Field(gt=0, le=1)]
 Threads = Annotated[int, Field(ge=1, le=1024)]
 Batch = Annotated[int, Field(ge=1, le=65_536)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -47,7 +49,10 @@ class AuditSpec(BaseModel):
     Attributes
     ----------
     dataset : str
-        Name in ``datasets.yaml`` or in the user's own ``datasets_file``.
+        Name in ``datasets.yaml`` or in the user's own ``datasets_file``, or ``samples:GENERATOR``:
+        faces drawn from a generator's own prior.
+    truncation : float or None
+        Of ``samples:GENERATOR``, above 0 and at most 1; None means the whole prior, as 1 does.
     arms : list of str
         ``pulse | nearest | bicubic | lanczos | planted:MATRIX.csv | FILE.py:FACTORY``.
     generators : list of str
@@ -97,6 +102,7 @@ class AuditSpec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     dataset: str
+    truncation: Truncation | None = None
     data_root: Path | None = None
     datasets_file: Path | None = None
     split: Split = "val"
@@ -167,7 +173,7 @@ class AuditSpec(BaseModel):
     @property
     def default_out(self) -> Path:
         """Where the run goes without ``--out``, so that the same command resumes."""
-        return Path("runs") / f"{self.dataset}-{self.fingerprint[:8]}"
+        return Path("runs") / f"{plain_dataset(self.dataset)}-{self.fingerprint[:8]}"
 
 
 def make_spec(values: Mapping[str, Any], where: str = "the audit") -> AuditSpec:

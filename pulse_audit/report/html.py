@@ -188,12 +188,15 @@ def provenance(manifest: Manifest) -> list[tuple[str, list[tuple[str, str]]]]:
     """Sections of the last chapter: (title, (name, text) pairs)."""
     recorded = manifest.as_dict()
     run_keys = ("package_version", "status", "fingerprint", "started", "finished", "seconds")
-    words = {"vocabulary"}  # long, and in the tables already
+    # Long, and in the tables already, or for machines alone.
+    dataset = {k: v for k, v in recorded["dataset"].items() if k != "vocabulary"}
+    if isinstance(dataset.get("samples"), Mapping):
+        dataset["samples"] = {k: v for k, v in dataset["samples"].items() if k != "seeds"}
     entries: list[tuple[str, Mapping[str, Any]]] = [
         ("Run", {key: recorded[key] for key in run_keys if key in recorded}),
         ("Specification", recorded["spec"]),
         *((f"Arm {name}", arm) for name, arm in recorded["arms"].items()),
-        ("Data set", {k: v for k, v in recorded["dataset"].items() if k not in words}),
+        ("Data set", dataset),
         ("Preparation of faces", recorded.get("prepared", {})),
         ("Execution", recorded.get("execution", {})),
         ("Versions", recorded.get("versions", {})),
