@@ -285,8 +285,7 @@ class SourceWork:
         start = draw_start(arm.generator, inputs.seeds, arm.config)
         # The search inverts DS at the generator's own resolution.
         factor = arm.generator.card.resolution // inputs.lr.shape[-1]
-        began = time.perf_counter()
-        results: dict[int, Guided] = {}
+        began, results = time.perf_counter(), dict[int, Guided]()
         # In one batch those whose inputs show the same part of the crop.
         for frame, places in by_frame([inputs.requests[n] for n, _, _ in searches]).items():
             part = torch.tensor([searches[place][0] for place in places])
