@@ -10,9 +10,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import resource
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import pulse_audit
 from pulse_audit.documents import read_file
+from pulse_audit.sandbox import limit_process, run_module
 from pulse_audit.types import InputError
 
 if TYPE_CHECKING:
@@ -168,28 +166,16 @@ def try_model(path: Path, data: bytes, shape: tuple[int, ...]) -> None:
     InputError
         If it crashes, fails, or takes more memory or time than the limits.
     """
-    # The same package, and no module from the working directory (-P).
-    root = str(Path(pulse_audit.__file__).resolve().parents[1])
-    environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
-    code = f"import {__name__} as trial; trial.main()"
-    try:
-        trial = subprocess.run(
-            [sys.executable, "-P", "-c", code, str(path), json.dumps(shape)],
-            input=data,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-            timeout=TIMEOUT,
-        )
-    except subprocess.TimeoutExpired:
-        raise InputError(f"{path}: its first run takes over {TIMEOUT} seconds") from None
-    reason = trial.stdout.decode(errors="replace").strip()
-    if trial.returncode == FAILED and reason:
+    trial = run_module(__name__, data, TIMEOUT, [str(path), json.dumps(shape)])
+    if trial is None:
+        raise InputError(f"{path}: its first run takes over {TIMEOUT} seconds")
+    code, reason = trial
+    if code == FAILED and reason:
         raise InputError(reason)
-    if trial.returncode == -signal.SIGXCPU:
+    if code == -signal.SIGXCPU:
         raise InputError(f"{path}: its first run takes over {SECONDS} seconds of processor time")
-    if trial.returncode != 0:
-        raise InputError(f"{path}: its first run crashed (exit code {trial.returncode})")
+    if code != 0:
+        raise InputError(f"{path}: its first run crashed (exit code {code})")
 
 
 def main() -> None:
@@ -198,12 +184,7 @@ def main() -> None:
     importlib.import_module("onnxruntime")
     data = sys.stdin.buffer.read()
     # The limits count from here.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 2))
-    if sys.platform.startswith("linux"):
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        limit = used + MEMORY + 4 * len(data)
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    limit_process(SECONDS, MEMORY + 4 * len(data))
     code = 0
     try:
         session = open_session(path, data, 1)

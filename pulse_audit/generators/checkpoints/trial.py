@@ -15,19 +15,15 @@ import faulthandler
 import hashlib
 import importlib
 import os
-import resource
 import signal
-import subprocess
 import sys
 import threading
-import time
 import warnings
-from pathlib import Path
 
 import torch
 
-import pulse_audit
 from pulse_audit.generators.checkpoints.budget import Damaged
+from pulse_audit.sandbox import limit_process, run_module
 from pulse_audit.types import InputError
 
 # Address space beyond what PyTorch takes itself and the file's own size, and seconds of processor
@@ -60,7 +56,10 @@ def try_program(data: bytes) -> None:
     gpu = torch.cuda.is_initialized() or _uses_gpu(data)  # type: ignore[no-untyped-call]
     one_thread = sys.platform.startswith("linux") and threading.active_count() == 1
     verdict = _forked_run(data) if one_thread and not gpu else None
-    code, reason = verdict or _new_run(data)
+    verdict = verdict or run_module(__name__, data, TIMEOUT)
+    if verdict is None:
+        raise Damaged(f"its first run takes over {TIMEOUT} seconds")
+    code, reason = verdict
     if code == 0:
         _passed.add(digest)
         return
@@ -117,27 +116,6 @@ def _forked_run(data: bytes) -> tuple[int, str] | None:
     return (code, reason) if final or code in (0, NO_DECODER, -signal.SIGXCPU) else None
 
 
-def _new_run(data: bytes) -> tuple[int, str]:
-    """Run the program in a new interpreter; return an exit code and the reason."""
-    # The same package, and no module from the working directory (-P).
-    root = str(Path(pulse_audit.__file__).resolve().parents[1])
-    environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    command = [sys.executable, "-P", "-c", f"import {__name__} as trial; trial.main()"]
-    try:
-        # PyTorch's own warnings and logs (standard error) are not for the user.
-        trial = subprocess.run(
-            command,
-            input=data,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-            timeout=TIMEOUT,
-        )
-    except subprocess.TimeoutExpired:
-        raise Damaged(f"its first run takes over {TIMEOUT} seconds") from None
-    return trial.returncode, trial.stdout.decode(errors="replace").strip()
-
-
 def main() -> None:
     """Run the program on standard input; end with an exit code and print the reason."""
     _import_reader()
@@ -163,14 +141,8 @@ def _run(data: bytes) -> tuple[int, str]:
 
     # The limits count from here: PyTorch is imported, and the program is not yet touched.
     torch.set_num_threads(1)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    seconds = int(time.process_time()) + SECONDS
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 2))
     # A program for a GPU needs the driver's address space, which has no useful bound.
-    if sys.platform.startswith("linux") and not _uses_gpu(data):
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        limit = used + MEMORY + 2 * len(data)
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    limit_process(SECONDS, None if _uses_gpu(data) else MEMORY + 2 * len(data))
     step = "torch.export cannot load it"
     try:
         decoder = read_program(data)
