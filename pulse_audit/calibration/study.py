@@ -80,6 +80,9 @@ def run_study(
 ) -> list[ScenarioResult]:
     """Simulate every scenario that has no result file yet, and return all results in order.
 
+    In a full study (`FULL` replicates) scenarios that turn out unclear at a fraction of the
+    replicates are simulated again with all of them.
+
     Parameters
     ----------
     scenarios : sequence of Scenario
@@ -100,36 +103,53 @@ def run_study(
         If ``out`` cannot be written, or a file there is damaged.
     """
     report = progress or (lambda done, total, restored: None)
+    tasks = [(scenario, scenario.times(replicates), seed) for scenario in scenarios]
+    results = _results(tasks, out, report, workers)
+    again = [
+        i
+        for i, result in enumerate(results)
+        if result.verdict == "unclear" and 0 < result.replicates < replicates
+    ]
+    if replicates >= FULL and again:
+        tasks = [(scenarios[i], replicates, seed) for i in again]
+        for i, result in zip(again, _results(tasks, out, report, workers), strict=True):
+            results[i] = result
+    return results
+
+
+def _results(
+    tasks: Sequence[tuple[Scenario, int, int]], out: Path, report: Progress, workers: int | None
+) -> list[ScenarioResult]:
+    """Results of (scenario, replicates, seed), simulated where they have no file yet."""
     # the name of a file holds everything that its content depends on
     files = []
-    for scenario in scenarios:
-        mark = fingerprint(scenario.key, scenario.times(replicates), seed)
+    for scenario, replicates, seed in tasks:
+        mark = fingerprint(scenario.key, replicates, seed)
         name = scenario.study.replace(" ", "-").replace(",", "")
         files.append(out / "cells" / f"{name}-{mark:016x}.json")
     # simulate what has no file yet
     waiting = [i for i, file in enumerate(files) if not file.exists()]
-    restored = done = len(scenarios) - len(waiting)
-    report(done, len(scenarios), restored)
-    tasks = [(scenarios[i], scenarios[i].times(replicates), seed) for i in waiting]
-    for task, performance in _simulated(tasks, workers):
-        path = files[waiting[task]]
+    restored = done = len(tasks) - len(waiting)
+    report(done, len(tasks), restored)
+    for place, performance in _simulated([tasks[i] for i in waiting], workers):
+        path = files[waiting[place]]
         try:
             atomic_write(path, (json.dumps(asdict(performance)) + "\n").encode())
         except OSError as error:
             raise InputError(f"{path}: cannot be written ({error.strerror})") from None
         done += 1
-        report(done, len(scenarios), restored)
+        report(done, len(tasks), restored)
 
     # read all of them, in the order of the scenarios
     results = []
-    for scenario, path in zip(scenarios, files, strict=True):
+    for (scenario, replicates, _), path in zip(tasks, files, strict=True):
         try:
             # Our own file, in which a width may be NaN.
             performance = Performance(**json.loads(path.read_text()))
         except (OSError, ValueError, TypeError, RecursionError):
             message = f"{path}: damaged; delete it and run the same command again"
             raise InputError(message) from None
-        results.append(ScenarioResult(scenario, performance, scenario.times(replicates)))
+        results.append(ScenarioResult(scenario, performance, replicates))
     return results
 
 

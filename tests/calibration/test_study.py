@@ -32,6 +32,18 @@ def test_a_study_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert [row.scenario.settings["name"] for row in rows] == ["a", "b"]
 
 
+def test_what_a_fraction_leaves_unclear_gets_all_replicates(tmp_path: Path) -> None:
+    def often(random: np.random.Generator, replicates: int) -> Performance:
+        # 0.58 of ten is unclear where at most 0.5 is required, 0.5 of all is not
+        return Performance(0.58 if replicates < study.FULL else 0.5, 0.05)
+
+    unclear = Scenario("coins", "coin", {}, "coverage", often, (), None, 0.5, fraction=0.01)
+    for whole in (study.FULL, study.QUICK):
+        rows = study.run_study([unclear], whole, 0, tmp_path, workers=1)
+        is_settled = rows[0].replicates == whole and rows[0].verdict == "met"
+        assert is_settled == (whole == study.FULL)
+
+
 def test_seeds_decide_and_scenarios_do_not_share_numbers(tmp_path: Path) -> None:
     def values(seed: int, folder: str) -> list[float]:
         rows = study.run_study(
