@@ -84,8 +84,9 @@ def run(spec: str | None, out: Path | None, as_json: bool, quiet: bool, **flags:
         inputs = find_inputs(audit, drawing)
     from pulse_audit.harness.run import run_audit
 
-    # With --sources, what is counted is no longer draws alone.
-    work = ("auditing", "pieces of work") if audit.sources else ("upsampling", "draws")
+    # With --sources or banks of samples, what is counted is no longer draws alone.
+    further = audit.sources or any(arm.kind == "posterior" for arm in inputs.arms)
+    work = ("auditing", "pieces of work") if further else ("upsampling", "draws")
     with terminal.progress(*work, quiet) as progress:
         announce = None if quiet else terminal.note
         finished = run_audit(audit, out or audit.default_out, progress, inputs, announce)

@@ -66,6 +66,9 @@ def rows_of(listing: str, datasets_file: Path | None) -> Rows:
         arms = {
             "pulse": "searches each --generator for faces that downscale to the input",
             **dict.fromkeys(INTERPOLATION, "interpolation"),
+            "posterior:GENERATOR": "samples of a generator that downscale to the input within "
+            "--eps: draws of its posterior, the reference for a search",
+            "posterior-pulse:GENERATOR": "the same, of samples of PULSE's own prior",
             "planted:MATRIX.csv": planted,
             "FILE.py:FACTORY": "your own code that returns an upsampler",
         }

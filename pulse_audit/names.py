@@ -16,7 +16,15 @@ INTERPOLATION = ("nearest", "bicubic", "lanczos")
 PLANTED = "planted:"
 #: Data sets drawn from a generator's prior: this and the generator.
 SAMPLES = "samples:"
-ARM_FORMS = ("pulse", *INTERPOLATION, f"{PLANTED}MATRIX.csv", "FILE.py:FACTORY")
+#: Draws of a generator's posterior, given its own prior or PULSE's: this and the generator.
+POSTERIORS = {"posterior": "own", "posterior-pulse": "pulse"}
+ARM_FORMS = (
+    "pulse",
+    *INTERPOLATION,
+    *(f"{name}:GENERATOR" for name in POSTERIORS),
+    f"{PLANTED}MATRIX.csv",
+    "FILE.py:FACTORY",
+)
 
 # Source, resolution and class, the last two optional.
 _GENERATOR = re.compile(r"(.+?)(?:@(\d{1,5}))?(?:@(auto|fused|separate))?(?:#(\d{1,6}|each))?")
@@ -103,11 +111,11 @@ class ArmReference:
     """An arm as requested."""
 
     name: str
-    #: ``pulse``, ``interpolation``, ``planted`` or ``factory``.
+    #: ``pulse``, ``interpolation``, ``posterior``, ``planted`` or ``factory``.
     kind: str
     #: The generator, the interpolation kernel, the matrix file or ``FILE.py:FACTORY``.
     reference: str
-    #: The parsed generator of a pulse arm.
+    #: The parsed generator of a pulse or a posterior arm.
     generator: GeneratorReference | None = None
 
 
@@ -120,6 +128,12 @@ def parse_arm(arm: str) -> ArmReference:
     if arm.startswith(PLANTED):
         matrix = arm.removeprefix(PLANTED)
         return ArmReference(f"{PLANTED}{Path(matrix).stem}", "planted", matrix)
+    form, _, generator = arm.partition(":")
+    if form in POSTERIORS and generator:
+        parsed = parse_generator(generator)
+        if parsed.label == "each":
+            raise InputError(f"{arm}: choose one class here, such as #0, or leave #each out")
+        return ArmReference(f"{form}:{parsed.stem}", "posterior", generator, parsed)
     if is_factory(arm):
         return ArmReference(Path(arm.rpartition(":")[0]).stem, "factory", arm)
     raise InputError(f"unknown arm {arm!r}{nearest(arm, ARM_FORMS)}")

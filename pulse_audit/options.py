@@ -93,7 +93,8 @@ _OF_A_RUN: tuple[Callable[[Command], Command], ...] = (
     # The upsamplers.
     option(
         "--arm", "arms", multiple=True, metavar="ARM", help="pulse | nearest | bicubic | lanczos | "
-        "planted:MATRIX.csv | FILE.py:FACTORY (repeatable).",
+        "posterior:GENERATOR | posterior-pulse:GENERATOR | planted:MATRIX.csv | FILE.py:FACTORY "
+        "(repeatable).",
     ),
     option(
         "--generator", "generators", multiple=True, metavar="GEN", help="A name, a checkpoint file "
@@ -107,6 +108,14 @@ _OF_A_RUN: tuple[Callable[[Command], Command], ...] = (
     option(
         "--search", metavar="official|paper|fast", help="100 steps to eps 2e-3 or 1e-3; fast: each "
         "image stops when feasible [default: official]",
+    ),
+    option(
+        "--eps", type=float, metavar="MSE", help="Largest error of a feasible output, of all arms "
+        "[default: the search's]",
+    ),
+    option(
+        "--bank", type=int, metavar="N", help="Samples from which posterior:GENERATOR draws "
+        "[default: 60000]",
     ),
     # The inputs.
     option(

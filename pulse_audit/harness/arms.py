@@ -19,6 +19,7 @@ from pulse_audit.harness.photos import FacePreparer
 from pulse_audit.harness.spec import AuditSpec
 from pulse_audit.models.arms import arm_sha256, build_arm
 from pulse_audit.names import ArmReference
+from pulse_audit.search.config import preset
 from pulse_audit.store.manifest import ArmEntry, Prepared
 from pulse_audit.summary.groups import JOIN
 from pulse_audit.types import InputError, Upsampler
@@ -40,8 +41,9 @@ def build_arms(
 
     ``used`` are the ids of the run's own faces; errors as of the functions below.
     """
+    config = preset(spec.search, spec.eps)
     arms = {
-        r.name: build_arm(r, spec.search, device, dtype, spec.trusted_files)
+        r.name: build_arm(r, config, spec.bank, device, dtype, spec.trusted_files)
         for r in references
         if r.kind != "planted"
     }

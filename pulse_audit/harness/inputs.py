@@ -59,6 +59,8 @@ def find_inputs(spec: AuditSpec, progress: Progress | None = None) -> AuditInput
     # Arms and their generators.
     arms = [parse_arm(arm) for arm in spec.arms]
     for arm in arms:
+        if arm.generator is not None:
+            find_generator(arm.generator)
         if arm.kind == "factory":
             factory_file(arm.reference)
         if arm.kind == "planted" and not Path(arm.reference).is_file():

@@ -191,6 +191,7 @@ def sample_notes(index: FaceIndex, manifest: Manifest) -> list[str]:
     digests = {
         name: (arm.as_dict().get("generator") or {}).get("sha256")
         for name, arm in manifest.arms.items()
+        if arm.kind == "pulse"
     }
     own = [name for name, digest in digests.items() if digest and digest == index.samples.sha256]
     return [

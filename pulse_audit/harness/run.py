@@ -7,7 +7,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import torch
+
 from pulse_audit import store
+from pulse_audit.degrade.degradation import DegradationModel
 from pulse_audit.harness.inputs import AuditInputs
 from pulse_audit.harness.plan import Plan, plan_audit
 from pulse_audit.harness.source_models import resolve_sources
@@ -16,6 +19,7 @@ from pulse_audit.harness.spec import AuditSpec
 from pulse_audit.harness.suite import reasons_of_run
 from pulse_audit.harness.unit import UnitRunner
 from pulse_audit.report import html
+from pulse_audit.search.posterior import PosteriorBank
 from pulse_audit.store import Manifest
 from pulse_audit.types import InputError, Progress
 
@@ -93,6 +97,7 @@ def run_units(run: store.Run, plan: Plan, progress: Progress) -> None:
     if not waiting and (run.features_dim is None or run.has_originals):
         return
     done = restored = total - sum(len(unit.draws) for unit in waiting)
+    prepare_arms(plan, progress)
     runner = UnitRunner(plan, run)
     started = time.monotonic()
     run.write_manifest(status="running", started=run.manifest.started or _now())
@@ -108,6 +113,18 @@ def run_units(run: store.Run, plan: Plan, progress: Progress) -> None:
     # Wall time over all processes that worked on the run.
     seconds = run.manifest.seconds + time.monotonic() - started
     run.write_manifest(seconds=round(seconds, 3))
+
+
+def prepare_arms(plan: Plan, progress: Progress) -> None:
+    """Make the banks of samples that posterior arms draw from, unless they are in the cache."""
+    manifest = plan.manifest
+    device = torch.device(manifest.execution.device)
+    for arm in plan.arms.values():
+        for scale in manifest.spec.scales if isinstance(arm, PosteriorBank) else ():
+            assert isinstance(arm, PosteriorBank)
+            # The operator that is inverted has no noise, whatever the condition.
+            degradation = DegradationModel("clean", scale, manifest.spec.kernel)
+            arm.prepare(degradation, manifest.prepared.resolution // scale, device, progress)
 
 
 def check_same_spec(manifest: Manifest, spec: AuditSpec, out: Path) -> None:

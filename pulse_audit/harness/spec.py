@@ -31,6 +31,8 @@ Scale = Annotated[int, Field(ge=1, le=1024)]
 Resolution = Annotated[int, Field(ge=1, le=4096)]
 Draws = Annotated[int, Field(ge=1, le=10_000)]
 Faces = Annotated[int, Field(ge=1, le=10_000_000)]
+Eps = Annotated[float, Field(gt=0, le=1)]
+Bank = Annotated[int, Field(ge=100, le=10_000_000)]
 Truncation = Annotated[float, Field(gt=0, le=1)]
 Threads = Annotated[int, Field(ge=1, le=1024)]
 Batch = Annotated[int, Field(ge=1, le=65_536)]
@@ -54,7 +56,8 @@ class AuditSpec(BaseModel):
     truncation : float or None
         Of ``samples:GENERATOR``, above 0 and at most 1; None means the whole prior, as 1 does.
     arms : list of str
-        ``pulse | nearest | bicubic | lanczos | planted:MATRIX.csv | FILE.py:FACTORY``.
+        ``pulse | nearest | bicubic | lanczos | posterior:GENERATOR | posterior-pulse:GENERATOR |
+        planted:MATRIX.csv | FILE.py:FACTORY``.
     generators : list of str
         ``FILE.py:FACTORY``, a name or a checkpoint file; each makes a pulse arm. The full form is
         ``SOURCE[@RESOLUTION][@UPSAMPLING][#CLASS]``: ``@256`` gives the resolution where the file
@@ -66,6 +69,11 @@ class AuditSpec(BaseModel):
     search : str
         ``official`` and ``paper`` are 100 steps to eps 2e-3 or 1e-3; ``fast`` is official, but an
         image leaves the search at its first feasible iterate.
+    eps : float or None
+        Feasible is an output whose downscaled image is within this MSE of the input; None means
+        the search's own.
+    bank : int
+        Samples in the bank of a posterior arm.
     scales : list of int or None
         Downscaling factors; None means 8, or less where the input would fall under 8 px.
     conditions : list of str
@@ -110,6 +118,8 @@ class AuditSpec(BaseModel):
     generators: list[str] = []
     trusted_files: list[Digest] = []
     search: Search = "official"
+    eps: Eps | None = None
+    bank: Bank = 60_000
     scales: Annotated[list[Scale], Field(min_length=1)] | None = None
     conditions: Annotated[list[str], Field(min_length=1)] = ["clean"]
     kernel: Kernel = "pulse"

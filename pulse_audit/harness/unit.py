@@ -26,7 +26,7 @@ from pulse_audit.harness.measure import (
 )
 from pulse_audit.harness.photos import FacePipeline
 from pulse_audit.harness.plan import Plan
-from pulse_audit.search.config import PRESETS
+from pulse_audit.search.config import preset
 from pulse_audit.store.manifest import WorkUnit
 from pulse_audit.types import Degradation, Request, Status, Upsampled, Upsampler
 
@@ -50,7 +50,7 @@ class UnitRunner:
 
     def __init__(self, plan: Plan, run: store.Run) -> None:
         self._plan, self._run, self._spec = plan, run, plan.manifest.spec
-        self._eps = PRESETS[self._spec.search].eps
+        self._eps = preset(self._spec.search, self._spec.eps).eps
         self.photos = FacePipeline(run, plan.manifest, plan.faces)
         self._suite, device = plan.suite, self.photos.device
         self._measurer = Measurer(self._suite, self.photos.crop, device)

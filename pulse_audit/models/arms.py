@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 
 from pulse_audit.models.generators import classes_of, find_generator, load_generator
 from pulse_audit.models.shipped import shipped_generators
-from pulse_audit.names import INTERPOLATION, ArmReference, GeneratorReference, parse_arm
+from pulse_audit.names import INTERPOLATION, POSTERIORS, ArmReference, GeneratorReference, parse_arm
 from pulse_audit.plugins import load_factory
 from pulse_audit.seeding import hexdigest
 from pulse_audit.types import InputError, Upsampler
 
 if TYPE_CHECKING:
     import torch
+
+    from pulse_audit.search.config import SearchConfig
 
 
 def expand_arms(
@@ -73,12 +75,16 @@ def arm_sha256(arm: ArmReference) -> str:
 
 def build_arm(
     reference: ArmReference,
-    search: str,
+    config: SearchConfig,
+    bank: int,
     device: torch.device,
     dtype: torch.dtype,
     trusted: Collection[str] = (),
 ) -> Upsampler:
-    """Build the upsampler of a reference on a device, generators in a precision."""
+    """Build the upsampler of a reference on a device, generators in a precision.
+
+    ``config`` is that of every search, ``bank`` the samples of a posterior arm.
+    """
     if reference.kind == "interpolation":
         from pulse_audit.degrade.resample import resize
         from pulse_audit.upsamplers.interpolate import Interpolator
@@ -89,11 +95,14 @@ def build_arm(
         if not (callable(upsampler) and hasattr(upsampler, "describe")):
             raise InputError(f"{reference.reference}: returned no upsampler (see CONTRIBUTING.md)")
         return upsampler
-    # A search on a generator.
-    from pulse_audit.search.config import PRESETS
+    # A search on a generator, or draws of its posterior.
+    from pulse_audit.search.posterior import PosteriorBank
     from pulse_audit.search.upsampler import PulseUpsampler
 
     generator = load_generator(reference.generator or reference.reference, trusted).to(
         device, dtype
     )
-    return PulseUpsampler(generator, PRESETS[search], name=reference.name)
+    if reference.kind == "posterior":
+        prior = POSTERIORS[reference.name.partition(":")[0]]
+        return PosteriorBank(generator, config, name=reference.name, prior=prior, size=bank)
+    return PulseUpsampler(generator, config, name=reference.name)

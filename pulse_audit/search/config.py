@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pulse_audit.search.losses import parse_loss
 from pulse_audit.types import InputError
@@ -100,6 +100,11 @@ PRESETS = {
     "paper": SearchConfig(eps=1e-3),
     "fast": SearchConfig(stop_at_feasibility=True),
 }
+
+
+def preset(name: str, eps: float | None = None) -> SearchConfig:
+    """Return a preset, with another eps where one is given."""
+    return PRESETS[name] if eps is None else replace(PRESETS[name], eps=eps)
 
 
 def learning_rate_factor(schedule: str, step: int, steps: int) -> float:

@@ -45,6 +45,7 @@ class RecordedSpec(_Entry):
     dataset: str = ""
     seed: int = 0
     search: Literal["official", "paper", "fast"] = "official"
+    eps: float | None = None
     scales: list[int] = []
     conditions: list[str] = []
     kernel: str = "pulse"

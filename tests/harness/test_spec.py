@@ -27,7 +27,7 @@ def test_the_fingerprint_never_changes_between_versions_unnoticed() -> None:
         "dataset", "split", "arms", "generators", "search", "scales", "conditions", "kernel",
         "resolution", "crop", "group_by", "per_group", "draws", "limit", "seed", "keep_images",
         "device", "precision", "threads", "batch", "trusted_files", "attributes", "metrics",
-        "sources", "second_attributes", "truncation",
+        "sources", "second_attributes", "truncation", "eps", "bank",
     }  # fmt: skip
 
 

@@ -1,0 +1,233 @@
+"""Draws of a generator's posterior by rejection: the reference for a search at a coarse eps.
+
+Of a bank of samples of a prior, those whose downscaled image lies within eps of an input (MSE) are
+independent draws of that prior given that they do: rejection sampling, without a gradient and
+without an approximation (Tavare et al. 1997, Genetics 145; eps is the uniform kernel of approximate
+Bayesian computation). What a search at the same eps shows more or less often than these draws is
+the search's doing. The price is eps: only at a coarse one does a bank hold samples for most inputs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pulse_audit.degrade.resample import cut_to_frame
+from pulse_audit.files import atomic_write, cache_folder
+from pulse_audit.frames import Frame
+from pulse_audit.generators.framed import FramedGenerator
+from pulse_audit.generators.searchable import drawn_from, prior_images
+from pulse_audit.search.config import PRESETS, SearchConfig
+from pulse_audit.search.sphere import draw_start
+from pulse_audit.seeding import fingerprint, hexdigest
+from pulse_audit.types import (
+    Degradation,
+    Generator,
+    InputError,
+    Progress,
+    Request,
+    Status,
+    Upsampled,
+)
+
+#: Samples of a bank: two CPU minutes for a generator of 32 px.
+BANK = 60_000
+#: An input with fewer samples within eps than this has no answer.
+LEAST = 20
+#: Samples of one file of the cache, and of one rendering: no sample depends on the run's batch.
+PART, BATCH_PIXELS, MAX_BATCH = 2_000, 4 * 1024**2, 100
+#: ``own``: z through the generator's mapping; ``pulse``: where PULSE's searches start.
+PRIORS = ("own", "pulse")
+
+
+@torch.no_grad()
+def start_images(
+    generator: Generator, seeds: Sequence[int], config: SearchConfig, device: torch.device
+) -> Tensor:
+    """Render where searches start, (n, 3, R, R) in [0, 1]: samples of PULSE's own prior."""
+    start = draw_start(generator, seeds, config).to(device, torch.float32)
+    for layer, noise in enumerate(start.noise):
+        if layer in config.silenced_layers():
+            noise.zero_()
+    latents = start.latents.expand(-1, generator.card.n_latents, -1)
+    return generator.synthesize(latents, start.noise).clamp(0, 1).float()
+
+
+class PosteriorBank:
+    """Answers requests with draws of a generator's posterior, taken from a bank of samples.
+
+    A request gets one of the samples within eps of its input, chosen uniformly by its seed; draws
+    of one face may be the same sample. An input with fewer than ``LEAST`` of them is infeasible and
+    has no image. The bank's own seeds are fixed, so runs share it; it is kept in the cache.
+
+    Parameters
+    ----------
+    generator : Generator
+        On the device of the requests' images.
+    config : SearchConfig
+        Its ``eps``; of the prior ``pulse`` also the noise and whether latents are tied.
+    name : str
+    prior : {"own", "pulse"}
+    size : int
+        Samples of the bank.
+    """
+
+    promises_feasibility = True
+
+    def __init__(
+        self,
+        generator: Generator,
+        config: SearchConfig = PRESETS["official"],
+        *,
+        name: str | None = None,
+        prior: str = "own",
+        size: int = BANK,
+    ) -> None:
+        if prior not in PRIORS:
+            raise InputError(f'prior "{prior}" is not known; use one of {", ".join(PRIORS)}')
+        self.generator, self.config, self.prior, self.size = generator, config, prior, size
+        self.name = name or f"posterior:{generator.card.name}"
+        self.resolution: int | None = generator.card.resolution
+        self.crop = generator.card.crop
+        self.caveats: tuple[str, ...] = (
+            f"draws of a bank of {size:,} samples whose downscaled image is within eps "
+            f"{config.eps:g} of the input: rejection sampling, exact at that eps; inputs with "
+            f"fewer than {LEAST} of them are infeasible and have no image",
+        )
+        # Low-resolution images (size, 3 r r) of every side r that was asked for.
+        self._banks: dict[int, Tensor] = {}
+
+    def framed(self, frame: Frame, resolution: int, crop: str) -> PosteriorBank:
+        """Return the bank of the pictures within a frame; see `FramedGenerator`."""
+        generator = FramedGenerator(self.generator, frame, resolution, crop, cut_to_frame)
+        return PosteriorBank(
+            generator, self.config, name=self.name, prior=self.prior, size=self.size
+        )
+
+    def images(self, indices: Sequence[int], device: torch.device) -> Tensor:
+        """Render samples of the bank, (n, 3, R, R) in [0, 1]."""
+        seeds = [fingerprint("posterior bank", self.prior, index) for index in indices]
+        if self.prior == "own":
+            return prior_images(self.generator, seeds, device)
+        return start_images(self.generator, seeds, self.config, device)
+
+    def prepare(
+        self,
+        degradation: Degradation,
+        side: int,
+        device: torch.device,
+        progress: Progress = lambda done, total, restored: None,
+    ) -> Tensor:
+        """Return the bank of a DS: float32 (size, 3 side side), made unless it is in the cache.
+
+        ``progress`` is called with the samples rendered; finished parts survive an interruption.
+        """
+        if side in self._banks:
+            return self._banks[side]
+        factor = self.generator.card.resolution // side
+        batch = max(1, min(MAX_BATCH, BATCH_PIXELS // self.generator.card.resolution**2))
+
+        def small(indices: range) -> Tensor:
+            """Downscaled samples (n, 3 side side)."""
+            images = self.images(indices, device)
+            return degradation.downscale(images, scale=factor).flatten(1)
+
+        # Weights, fit, frame and DS all show in the first samples: these are the key.
+        first = (small(range(4)).double().cpu() * 1000).round().int().numpy()
+        seen = hashlib.sha256(first.tobytes()).hexdigest()
+        folder = cache_folder() / "banks" / hexdigest(1, seen, self.prior, side)[:24]
+        starts = range(0, self.size, PART)
+        ready = [s for s in starts if _read_part(folder, s, 3 * side * side) is not None]
+        done = restored = min(self.size, PART * len(ready))
+        parts = []
+        for begin in starts:
+            part = _read_part(folder, begin, 3 * side * side)
+            if part is None:
+                # Parts are whole, so that banks of other sizes share them.
+                rows = []
+                for b in range(begin, begin + PART, batch):
+                    progress(done, self.size, restored)
+                    rows.append(small(range(b, min(b + batch, begin + PART))).cpu())
+                    done = min(self.size, done + len(rows[-1]))
+                part = torch.cat(rows)
+                buffer = io.BytesIO()
+                np.save(buffer, part.numpy())
+                atomic_write(_part_path(folder, begin), buffer.getvalue())
+            parts.append(part)
+        progress(self.size, self.size, restored)
+        self._banks[side] = torch.cat(parts)[: self.size].to(device)
+        return self._banks[side]
+
+    def within(self, lr: Tensor, degradation: Degradation) -> tuple[Tensor, Tensor]:
+        """Return the samples (k,) within eps of an input (3, r, r), and their errors (k,)."""
+        bank = self.prepare(degradation, lr.shape[-1], lr.device)
+        wanted = lr.flatten()
+        errors = torch.cat(
+            [
+                (bank[first : first + 10 * PART] - wanted).square().mean(1)
+                for first in range(0, len(bank), 10 * PART)
+            ]
+        )
+        places = (errors <= self.config.eps).nonzero()[:, 0]
+        return places, errors[places]
+
+    def __call__(self, requests: Sequence[Request], degradation: Degradation) -> list[Upsampled]:
+        """Answer every request, in order; equal seeds give equal samples."""
+        answers = []
+        # Draws of a face share their input.
+        found: dict[bytes, tuple[Tensor, Tensor]] = {}
+        for request in requests:
+            began = time.perf_counter()
+            if request.frame is not None and self.crop != "as-is":
+                reason = "photos show different parts of the crop, and a bank is of one"
+                answers.append(Upsampled(None, None, False, 0, 0.0, Status.ERROR, reason))
+                continue
+            key = request.lr.cpu().numpy().tobytes()
+            if key not in found:
+                found[key] = self.within(request.lr, degradation)
+            places, errors = found[key]
+            if len(places) < LEAST:
+                reason = f"{len(places)} of {self.size} samples within eps, fewer than {LEAST}"
+                seconds = time.perf_counter() - began
+                answers.append(Upsampled(None, None, False, 0, seconds, Status.INFEASIBLE, reason))
+                continue
+            chosen = fingerprint(request.seed, "posterior") % len(places)
+            image = self.images([int(places[chosen])], request.lr.device)[0]
+            seconds = time.perf_counter() - began
+            answers.append(Upsampled(image, float(errors[chosen]), True, 0, seconds, Status.OK))
+        return answers
+
+    def describe(self) -> dict[str, Any]:
+        """Return the generator's card, the prior and the bank, as plain JSON values."""
+        distribution = "search start" if self.prior == "pulse" else drawn_from(self.generator)
+        return {
+            "kind": "posterior",
+            "generator": self.generator.card.as_dict(),
+            "prior": distribution,
+            "eps": self.config.eps,
+            "bank": self.size,
+            "least": LEAST,
+            "caveats": list(self.caveats),
+        }
+
+
+def _part_path(folder: Path, begin: int) -> Path:
+    return folder / f"{begin:08d}.npy"
+
+
+def _read_part(folder: Path, begin: int, width: int) -> Tensor | None:
+    """Read a part of a bank; None where it is missing or damaged."""
+    try:
+        values = np.load(_part_path(folder, begin), allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    fits = values.dtype == np.float32 and values.shape == (PART, width)
+    return torch.from_numpy(values) if fits and np.isfinite(values).all() else None
