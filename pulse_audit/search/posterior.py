@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -64,9 +65,11 @@ def start_images(
 class PosteriorBank:
     """Answers requests with draws of a generator's posterior, taken from a bank of samples.
 
-    A request gets one of the samples within eps of its input, chosen uniformly by its seed; draws
-    of one face may be the same sample. An input with fewer than ``LEAST`` of them is infeasible and
-    has no image. The bank's own seeds are fixed, so runs share it; it is kept in the cache.
+    A request gets one of the samples within eps of its input, chosen uniformly by its seed from
+    those that no earlier request of the call with the same input got: the draws of a face are
+    independent. An input with fewer than ``LEAST`` of them, or fewer than it is asked for, is
+    infeasible and has no image. The bank's own seeds are fixed, so runs share it; it is kept in the
+    cache.
 
     Parameters
     ----------
@@ -180,29 +183,35 @@ class PosteriorBank:
         return places, errors[places]
 
     def __call__(self, requests: Sequence[Request], degradation: Degradation) -> list[Upsampled]:
-        """Answer every request, in order; equal seeds give equal samples."""
+        """Answer every request, in order; no two with the same input get the same sample."""
         answers = []
-        # Draws of a face share their input.
-        found: dict[bytes, tuple[Tensor, Tensor]] = {}
-        for request in requests:
+        # Of every input: how many ask for it, and the samples that are left, with their errors.
+        keys = [request.lr.cpu().numpy().tobytes() for request in requests]
+        asked, left = Counter(keys), dict[bytes, list[tuple[int, float]]]()
+        reasons: dict[bytes, str] = {}
+        for request, key in zip(requests, keys, strict=True):
             began = time.perf_counter()
             if request.frame is not None and self.crop != "as-is":
                 reason = "photos show different parts of the crop, and a bank is of one"
                 answers.append(Upsampled(None, None, False, 0, 0.0, Status.ERROR, reason))
                 continue
-            key = request.lr.cpu().numpy().tobytes()
-            if key not in found:
-                found[key] = self.within(request.lr, degradation)
-            places, errors = found[key]
-            if len(places) < LEAST:
-                reason = f"{len(places)} of {self.size} samples within eps, fewer than {LEAST}"
+            if key not in left:
+                places, errors = self.within(request.lr, degradation)
+                least, pairs = max(LEAST, asked[key]), zip(places, errors, strict=True)
+                fits = len(places) >= least
+                left[key] = [(int(place), float(error)) for place, error in pairs] if fits else []
+                few = f"{len(places)} of {self.size} samples within eps, fewer than {least}"
+                reasons[key] = few
+            if not left[key]:
                 seconds = time.perf_counter() - began
-                answers.append(Upsampled(None, None, False, 0, seconds, Status.INFEASIBLE, reason))
+                answers.append(
+                    Upsampled(None, None, False, 0, seconds, Status.INFEASIBLE, reasons[key])
+                )
                 continue
-            chosen = fingerprint(request.seed, "posterior") % len(places)
-            image = self.images([int(places[chosen])], request.lr.device)[0]
+            chosen, error = left[key].pop(fingerprint(request.seed, "posterior") % len(left[key]))
+            image = self.images([chosen], request.lr.device)[0]
             seconds = time.perf_counter() - began
-            answers.append(Upsampled(image, float(errors[chosen]), True, 0, seconds, Status.OK))
+            answers.append(Upsampled(image, error, True, 0, seconds, Status.OK))
         return answers
 
     def describe(self) -> dict[str, Any]:

@@ -115,14 +115,26 @@ def test_equal_seeds_give_equal_draws_and_rare_inputs_none(linear):
     bank = PosteriorBank(generator, SearchConfig(eps=1e-3), size=2_000)
     common = DS.downscale(0.5 + patterns[:1] * 0.2)[0]
     rare = DS.downscale(0.5 + patterns[:1] * 9)[0]
-    requests = [Request(lr, "face", {}, seed) for lr, seed in ((common, 1), (rare, 1), (common, 1))]
-    first, second, third = bank(requests, DS)
+    first, second = bank([Request(common, "a", {}, 1), Request(rare, "b", {}, 1)], DS)
     assert first.feasible
-    assert torch.equal(first.image, third.image)
+    assert torch.equal(first.image, bank([Request(common, "a", {}, 1)], DS)[0].image)
     error = (DS.downscale(first.image[None])[0] - common).square().mean()
     assert first.downscale_error == pytest.approx(float(error), rel=1e-4)
     assert (second.image, second.status) == (None, Status.INFEASIBLE)
     assert "fewer than 20" in second.reason
+
+
+def test_draws_of_a_face_are_different_samples(linear):
+    generator, patterns = linear
+    bank = PosteriorBank(generator, SearchConfig(eps=3e-3), size=2_000)
+    lr = DS.downscale(0.5 + patterns[:1] * 0.2)[0]
+    _, errors = bank.within(lr, DS)
+    every = [Request(lr, "face", {}, seed % 3) for seed in range(len(errors))]
+    # Asked for as often as there are samples, it gives every one once.
+    drawn = bank(every, DS)
+    assert sorted(answer.downscale_error for answer in drawn) == sorted(errors.tolist())
+    more = bank([*every, every[0]], DS)
+    assert {answer.status for answer in more} == {Status.INFEASIBLE}
 
 
 def test_the_cache_gives_the_same_bank_and_damaged_parts_are_made_again(linear, cache):
