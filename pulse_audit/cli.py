@@ -116,8 +116,8 @@ def _show_run(path: Path, as_json: bool, page: Path) -> None:
     show_default=True,
     metavar="GEN",
     help="A name, a checkpoint or FILE.py:FACTORY: SOURCE[@RESOLUTION][@UPSAMPLING][#CLASS]. "
-    "FILE@256: its resolution; FILE#3: class 3; StyleGAN 1 files of genforce need FILE@auto, "
-    "FILE@fused or FILE@separate.",
+    "GEN@256: its pictures shrunk to 256 px; FILE#3: class 3; StyleGAN 1 files of "
+    "genforce need FILE@auto, FILE@fused or FILE@separate.",
 )
 @trust_file
 @click.option(

@@ -49,6 +49,7 @@ class GeneratorReference:
 
     #: A name, a checkpoint file or ``FILE.py:FACTORY``.
     source: str
+    #: Of a network whose file does not tell it; of others, that to which pictures are shrunk.
     resolution: int | None = None
     #: Class of a conditional network, ``each`` for all, None for classes drawn uniformly.
     label: str | None = None
@@ -74,7 +75,10 @@ class GeneratorReference:
     @property
     def stem(self) -> str:
         """The part of an arm's name that comes from the generator."""
-        return self.path.stem + (f"#{self.label}" if self.label else "")
+        # A named generator is another arm at each size; of a file it may be what the file lacks.
+        named = self.resolution is not None and self.source == self.path.stem
+        size = f"@{self.resolution}" if named else ""
+        return self.path.stem + size + (f"#{self.label}" if self.label else "")
 
 
 def parse_generator(reference: str | GeneratorReference) -> GeneratorReference:

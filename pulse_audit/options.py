@@ -99,8 +99,9 @@ _OF_A_RUN: tuple[Callable[[Command], Command], ...] = (
     option(
         "--generator", "generators", multiple=True, metavar="GEN", help="A name, a checkpoint file "
         "or FILE.py:FACTORY; each makes a pulse arm (repeatable). In full "
-        "SOURCE[@RESOLUTION][@UPSAMPLING][#CLASS]. FILE@256: the resolution, where the file does "
-        "not state it. StyleGAN 1 files of genforce need FILE@auto, FILE@fused or FILE@separate. "
+        "SOURCE[@RESOLUTION][@UPSAMPLING][#CLASS]. GEN@256: its pictures shrunk to 256 px; of a "
+        "file that does not state its resolution, that. StyleGAN 1 files of genforce need "
+        "FILE@auto, FILE@fused or FILE@separate. "
         "Conditional networks: FILE#3 fixes class 3, FILE#each makes an arm of every class, else "
         "classes are drawn uniformly.",
     ),

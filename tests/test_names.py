@@ -27,3 +27,16 @@ def test_a_file_of_that_name_is_the_whole_reference(tmp_path: Path) -> None:
     path = tmp_path / "net@auto"
     path.touch()
     assert parse_generator(str(path)) == GeneratorReference(str(path))
+
+
+@pytest.mark.parametrize(
+    ("reference", "stem"),
+    [
+        ("mobilestylegan-ffhq@256", "mobilestylegan-ffhq@256"),
+        ("mobilestylegan-ffhq", "mobilestylegan-ffhq"),
+        ("nets/net.pth@256", "net"),
+        ("net.pth@128#3", "net#3"),
+    ],
+)
+def test_a_named_generator_is_another_arm_at_each_size(reference: str, stem: str) -> None:
+    assert parse_generator(reference).stem == stem

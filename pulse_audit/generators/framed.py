@@ -9,7 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from pulse_audit.frames import Frame
+from pulse_audit.frames import WHOLE, Frame
 from pulse_audit.types import Generator
 
 #: Cuts pictures (n, 3, R, R) to a frame: (n, 3, size, size), differentiable.
@@ -18,6 +18,8 @@ Cut = Callable[[Tensor, Frame, int], Tensor]
 
 class FramedGenerator:
     """A generator seen through a frame: the same latents, and the part of its pictures within.
+
+    With the whole as its frame it is a generator whose pictures are shrunk.
 
     Parameters
     ----------
@@ -42,7 +44,8 @@ class FramedGenerator:
         # A frame of a frame is a smaller frame of the whole.
         if isinstance(whole, FramedGenerator):
             self.whole, self.frame = whole.whole, frame.seen_within(whole.frame)
-        self.card = replace(whole.card, resolution=resolution, crop=crop, frame=self.frame)
+        shown = None if self.frame == WHOLE else self.frame
+        self.card = replace(whole.card, resolution=resolution, crop=crop, frame=shown)
         self.noise_shapes = whole.noise_shapes
         self.caveats: tuple[str, ...] = tuple(getattr(whole, "caveats", ()))
 

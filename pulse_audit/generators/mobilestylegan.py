@@ -34,18 +34,23 @@ class MobileStyleGANConfig:
 
 
 def inverse_haar(x: Tensor) -> Tensor:
-    """Turn wavelet bands (n, 4c, h, w) into (n, c, 2h, 2w).
+    """Turn wavelet bands (n, 4c, h, w) into (n, c, 2h, 2w), in channels-last order of memory.
 
     The c channels of the low band LL come first, then LH, HL and HH of each channel in turn. The
     transform is orthonormal: each output pixel is half a sum of the four bands with signs.
     """
-    bands = x.shape[1]
-    low, details = x[:, : bands // 4], x[:, bands // 4 :]
-    lh, hl, hh = (details[:, band::3] for band in range(3))
+    # Channels last all the way, (n, h, w, 4c): convolutions take a third of the time so.
+    x = x.permute(0, 2, 3, 1)
+    count = x.shape[-1] // 4
+    low, details = x[..., :count] * 0.5, x[..., count:] * 0.5
+    lh, hl, hh = (details[..., band::3] for band in range(3))
     upper, lower, right, left = low + lh, low - lh, hl + hh, hl - hh
-    # (n, c, 4, h, w): the pixels (0, 0), (0, 1), (1, 0), (1, 1) of each square of two by two.
-    squares = torch.stack([upper + right, upper - right, lower + left, lower - left], dim=2)
-    return F.pixel_shuffle(squares.flatten(1, 2), 2) * 0.5
+    # The two rows (n, h, 2w, c) of each square of two by two, then both: (n, 2h, 2w, c).
+    rows = [
+        torch.stack([upper + right, upper - right], dim=3).flatten(2, 3),
+        torch.stack([lower + left, lower - left], dim=3).flatten(2, 3),
+    ]
+    return torch.stack(rows, dim=2).flatten(1, 2).permute(0, 3, 1, 2)
 
 
 class Modulation(nn.Module):
@@ -119,7 +124,7 @@ class WaveletImage(nn.Module):
         """Map (n, n_in, h, h) with w (n, w_dim) to images (n, 3, 2h, 2h) of the weights' type."""
         x = self.modulation(x, w)
         bands = F.conv2d(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
-        return inverse_haar(bands.to(w.dtype))
+        return inverse_haar(bands.to(w.dtype)).contiguous()
 
 
 class MobileSynthesis(nn.Module):
@@ -186,7 +191,8 @@ class MobileStyleGAN(MappedNetwork):
         """
         w = self.checked_styles(w)
         # The learned constant (1, c, 4, 4) is the same for every image.
-        x = self.syn.conv1(self.syn.const.to(self.dtype)[None], w[:, 0])
+        const = self.syn.const.to(self.dtype)[None]
+        x = self.syn.conv1(const.contiguous(memory_format=torch.channels_last), w[:, 0])
         for index, block in enumerate(self.syn.layers):
             x = block(x, w[:, 3 * index + 1 : 3 * index + 4])
         image: Tensor = self.syn.to_img(x, w[:, -1])

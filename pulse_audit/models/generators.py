@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pulse_audit.files import file_sha256, read_card
+from pulse_audit.frames import WHOLE
 from pulse_audit.models import published
 from pulse_audit.models.shipped import shipped_file, shipped_generators
 from pulse_audit.names import GeneratorReference, nearest, parse_generator
@@ -84,7 +85,8 @@ def load_generator(reference: str | GeneratorReference, trusted: Collection[str]
     ----------
     reference : str or GeneratorReference
         ``#3`` fixes class 3 of a conditional network, without it classes are drawn uniformly;
-        ``@256`` and ``@auto`` say what a file does not, see `GeneratorReference`.
+        ``@256`` below a network's own resolution shrinks its pictures; of a StyleGAN 1 file of
+        rosinality it is the network's, and ``@auto`` of one of genforce says how it upsamples.
     trusted : collection of str
         SHA-256 of the files that may be loaded although loading them can run code.
 
@@ -173,9 +175,31 @@ def _adapted(
         options["gaussian_fit"] = fit(network) if fit else _fit_file(source, network)
     try:
         with suppress_sphere_warning():
-            return as_generator(network, **options, **_facts(source))
+            generator = as_generator(network, **options, **_facts(source))
     except InputError as error:
         raise InputError(f"{source.reference.source}: {error}") from None
+    resolution = source.reference.resolution
+    return generator if resolution is None else _shrunk(generator, resolution)
+
+
+def _shrunk(generator: Generator, resolution: int) -> Generator:
+    """Return a generator whose pictures are shrunk to a whole fraction of their side, if they are.
+
+    The whole network is rendered, so that the faces are its own; only the comparison is smaller.
+    """
+    from pulse_audit.degrade.resample import cut_to_frame
+    from pulse_audit.generators.framed import FramedGenerator
+
+    card = generator.card
+    if resolution == card.resolution:
+        return generator
+    if resolution < 1 or card.resolution % resolution:
+        raise InputError(f"{card.name} renders {card.resolution} px, not {resolution}")
+    shrunk = FramedGenerator(generator, WHOLE, resolution, card.crop, cut_to_frame)
+    shrunk.card = replace(shrunk.card, name=f"{card.name}@{resolution}")
+    note = f"its pictures of {card.resolution} px, shrunk to {resolution} px (antialiased)"
+    shrunk.caveats = (*shrunk.caveats, f"{shrunk.card.name}: {note}")
+    return shrunk
 
 
 def _facts(source: GeneratorSource) -> dict[str, Any]:

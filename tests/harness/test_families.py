@@ -12,6 +12,9 @@ from PIL import Image
 
 from pulse_audit import store
 from pulse_audit.cli import BAD_INPUT, DONE, outcome
+from pulse_audit.degrade.resample import cut_to_frame, resize
+from pulse_audit.frames import Frame
+from pulse_audit.generators.framed import FramedGenerator
 from pulse_audit.harness.run import run_audit
 from pulse_audit.harness.spec import make_spec
 from pulse_audit.models.arms import expand_arms
@@ -152,7 +155,8 @@ def test_each_makes_an_arm_of_every_class(families: Families) -> None:
         ("cond32", "#abc", "cond32.pkl: #abc is not understood; give @RESOLUTION"),
         ("cond32", "#3@256", "#3@256 is not understood"),
         ("program", "#0", "takes no class"),
-        ("skip64", "@32", "64 px, not 32"),
+        ("skip64", "@128", "64 px, not 128"),
+        ("skip64", "@48", "64 px, not 48"),
     ],
 )
 def test_choices_that_do_not_fit_are_refused(
@@ -168,6 +172,27 @@ def test_a_resolution_is_for_files_that_hold_more_than_was_trained(families: Fam
     assert describe_generator(str(grown)).resolution == 128
     card = describe_generator(f"{grown}@16")
     assert (card.name, card.family, card.resolution) == ("grown", "stylegan1", 16)
+
+
+def test_pictures_are_shrunk_to_a_resolution_below_the_networks_own(families: Families) -> None:
+    whole, small = (
+        load_generator(str(families["skip64"])),
+        load_generator(f"{families['skip64']}@16"),
+    )
+    assert (small.card.name, small.card.resolution) == ("skip64@16", 16)
+    assert small.card.frame is None and small.card.n_latents == whole.card.n_latents
+    assert any("shrunk to 16 px" in caveat for caveat in small.caveats)
+    source = torch.Generator().manual_seed(1)
+    latents = torch.randn(2, whole.card.n_latents, whole.card.latent_dim, generator=source)
+    noise = [torch.randn(2, 1, *shape, generator=source) for shape in whole.noise_shapes]
+    pictures = whole.synthesize(latents, noise)
+    expected = resize(pictures, 16, "bicubic")
+    torch.testing.assert_close(small.synthesize(latents, noise), expected, atol=0, rtol=0)
+    # Seen through a frame it is a part of the whole, cut once and not twice.
+    frame = Frame(0.25, 0.25, 0.5)
+    parts = [FramedGenerator(g, frame, 8, "as-is", cut_to_frame) for g in (small, whole)]
+    found, direct = (part.synthesize(latents, noise) for part in parts)
+    assert torch.equal(found, direct)
 
 
 def test_upsample_takes_one_class(families: Families, tmp_path: Path, capsys: Capture) -> None:

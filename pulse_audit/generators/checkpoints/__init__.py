@@ -64,7 +64,8 @@ def read_checkpoint(
         there is one; without it the network has synthesis only.
     resolution : int, optional
         For rosinality's StyleGAN 1, whose files hold more layers than were trained: the resolution
-        to use. For all others it is checked.
+        to use. For all others it is checked: it has to be the network's own, or a whole fraction of
+        it, to which the caller shrinks the pictures.
     upsampling : {"auto", "fused", "separate"}, optional
         For genforce's StyleGAN 1, and needed there: its setting ``fused_scale`` (auto, True,
         False), which the file does not hold.
@@ -90,9 +91,12 @@ def read_checkpoint(
         if trust_file is not None and trust_file.lower() != file_sha256(path):
             raise InputError(f"its SHA-256 is {file_sha256(path)}, not the one given")
         network = _read(path, mapping, resolution, upsampling, trust_file is not None)
-        # Rosinality's files are cut at the resolution; all others can only agree with it.
-        if resolution not in (None, getattr(network, "resolution", resolution)):
-            raise InputError(f"it holds a network of {network.resolution} px, not {resolution}")
+        # Rosinality's files are cut at the resolution; all others have their own.
+        native: int | None = getattr(network, "resolution", None)
+        if resolution is None or native is None:
+            return network
+        if resolution < 1 or native % resolution:
+            raise InputError(f"it holds a network of {native} px, not {resolution}")
         return network
 
 
