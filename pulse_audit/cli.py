@@ -148,7 +148,7 @@ def upsample(images: tuple[Path, ...], as_json: bool, quiet: bool, **options: An
     check_search(images, options["generator"], options["search"], options["device"])
     from pulse_audit.harness.single import upsample_photos
 
-    with terminal.progress("searching", "images", quiet) as progress:
+    with terminal.progress("searching", "steps", quiet) as progress:
         rows = upsample_photos(images, progress=progress, **options)
     if as_json:
         click.echo(json.dumps(rows, indent=1))

@@ -18,23 +18,27 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from torch import Tensor
 
-from pulse_audit import store
+from pulse_audit import __version__, store
 from pulse_audit.datasets.images import UnreadableImage, load
 from pulse_audit.degrade.degradation import DegradationModel
 from pulse_audit.degrade.resample import resize
 from pulse_audit.faces.align import FaceAligner, centre_square, cut
-from pulse_audit.faces.crops import visible_frame
+from pulse_audit.faces.crops import Square, visible_frame
 from pulse_audit.frames import WHOLE, Frame
 from pulse_audit.models import shipped
+from pulse_audit.names import POSTERIORS
 from pulse_audit.seeding import fingerprint
 from pulse_audit.store.manifest import Manifest, Prepared, WorkUnit
 from pulse_audit.types import Draw, Face, InputError, Request
 
 #: Faces per group whose images are kept by ``--keep-images sample``.
 SAMPLE_FACES = 2
+#: What outputs of a generator say of themselves, and the arms that have one.
+SYNTHETIC = "synthetic face made by pulse-audit, not a photo, not evidence of anyone's identity"
+GENERATED = ("pulse", *POSTERIORS)
 #: Memory for the prepared faces that planted arms return, in bytes.
 PLANTED_CACHE = 2**27
 #: Ends the name of the list of training photos beside a shipped model.
@@ -46,12 +50,14 @@ class PreparedFace:
     """An original (3, R, R) in [0, 1], and whether a face was found in it to align.
 
     ``aligned`` is None where the photo was not to be aligned, so that no detector ran. ``frame`` is
-    the part of the run's crop that the original shows.
+    the part of the run's crop that the original shows, ``square`` its place in the photo if the
+    photo was aligned.
     """
 
     image: Tensor
     aligned: bool | None
     frame: Frame = WHOLE
+    square: Square | None = None
 
 
 class FacePreparer:
@@ -108,7 +114,8 @@ class FacePreparer:
         if not self._mirror:
             # The centre of a detected face lies in the photo, so that the photo has a part of it.
             frame = visible_frame(square, *photo.shape[:2]) or WHOLE
-        return PreparedFace(cut(photo, square.part(frame), self._resolution), True, frame)
+        shown = square.part(frame)
+        return PreparedFace(cut(photo, shown, self._resolution), True, frame, shown)
 
     def prepare_by_id(self, faces: Sequence[Face]) -> Callable[[str], Tensor | None]:
         """Return a function from a face's id to its original; None for an unreadable photo."""
@@ -217,7 +224,10 @@ class FacePipeline:
             return None
         key = (draw.face_id, draw.condition, draw.scale, draw.index)
         path = store.output_path(arm, *key)
-        self._run.write_image(path, encode_png(output))
+        # Other arms may answer with photos of persons.
+        generated = arm.partition(":")[0] in GENERATED
+        marks = synthetic_marks(arm, draw.seed(self._spec.seed)) if generated else None
+        self._run.write_image(path, encode_png(output, marks))
         if lr is not None:
             # Draws share their original and arms their inputs: a file that exists is the same.
             original = self.original(draw.face_id).image
@@ -255,12 +265,31 @@ def to_numpy(image: Tensor) -> NDArray[Any]:
     return pixels
 
 
-def encode_png(image: Tensor) -> bytes:
-    """Encode (3, H, W) in [0, 1] as an 8-bit PNG."""
-    pixels = (to_numpy(image).clip(0, 1) * 255).round().astype(np.uint8)
+def to_bytes(image: Tensor) -> NDArray[np.uint8]:
+    """(3, H, W) tensor in [0, 1] to (H, W, 3) array of uint8."""
+    pixels: NDArray[np.uint8] = (to_numpy(image).clip(0, 1) * 255).round().astype(np.uint8)
+    return pixels
+
+
+def encode_png(image: Tensor | Image.Image, texts: Mapping[str, str] | None = None) -> bytes:
+    """Encode (3, H, W) in [0, 1], or a picture, as an 8-bit PNG with text chunks."""
+    picture = image if isinstance(image, Image.Image) else Image.fromarray(to_bytes(image))
+    notes = PngImagePlugin.PngInfo()
+    for key, text in (texts or {}).items():
+        notes.add_text(key, text)
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
+    picture.save(buffer, format="PNG", pnginfo=notes)
     return buffer.getvalue()
+
+
+def synthetic_marks(generator: str, seed: int) -> dict[str, str]:
+    """Text chunks that say of a picture that it shows nobody; ``generator`` or its arm by name."""
+    return {
+        "Software": f"pulse-audit {__version__}",
+        "Description": SYNTHETIC,
+        "Generator": generator,
+        "Seed": str(seed),
+    }
 
 
 @dataclass(frozen=True)

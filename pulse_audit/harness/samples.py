@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, PngImagePlugin
 
 from pulse_audit.datasets.readers import FaceIndex
 from pulse_audit.datasets.samples import (
@@ -34,7 +33,7 @@ from pulse_audit.documents import read_json
 from pulse_audit.faces.attributes import checked
 from pulse_audit.files import atomic_write, cache_folder, file_sha256
 from pulse_audit.generators.searchable import drawn_from, prior_images
-from pulse_audit.harness.photos import to_numpy
+from pulse_audit.harness.photos import encode_png
 from pulse_audit.harness.spec import AuditSpec
 from pulse_audit.models.attributes import load_attributes
 from pulse_audit.models.generators import GeneratorSource, find_generator, load_generator
@@ -225,7 +224,7 @@ class Drawing:
                 state.kept[cell] += 1
                 name = f"{index:06d}.png"
                 text = f"sample of {self._generator.card.name}, seed {seed}: a face of nobody"
-                atomic_write(self._folder / name, _png(images[place], text))
+                atomic_write(self._folder / name, encode_png(images[place], {"Description": text}))
                 state.rows.append((name, seed, list(words.values())))
         state.next = indices.stop
 
@@ -277,13 +276,3 @@ class Drawing:
         atomic_write(self._folder / LABELS, table.getvalue().encode())
         atomic_write(self._folder / RECORD, (record.model_dump_json(indent=1) + "\n").encode())
         (self._folder / STATE).unlink(missing_ok=True)
-
-
-def _png(image: torch.Tensor, text: str) -> bytes:
-    """Encode (3, H, W) in [0, 1] as an 8-bit PNG that says what it is."""
-    note = PngImagePlugin.PngInfo()
-    note.add_text("Description", text)
-    pixels = (to_numpy(image) * 255).round().astype("uint8")
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG", pnginfo=note)
-    return buffer.getvalue()

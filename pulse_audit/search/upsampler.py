@@ -12,7 +12,7 @@ from pulse_audit.degrade.resample import cut_to_frame
 from pulse_audit.frames import Frame
 from pulse_audit.generators.framed import FramedGenerator
 from pulse_audit.search.config import PRESETS, SearchConfig
-from pulse_audit.search.engine import BatchSearch
+from pulse_audit.search.engine import BatchSearch, Observer
 from pulse_audit.search.sphere import draw_start
 from pulse_audit.types import Degradation, Generator, InputError, Request, Upsampled
 
@@ -31,6 +31,8 @@ class PulseUpsampler:
         Settings; default: the official ones.
     name : str, optional
         Name of the arm; default ``pulse:<generator>``.
+    observe : callable, optional
+        Called with every `Iterate` of every batch.
 
     Attributes
     ----------
@@ -48,8 +50,9 @@ class PulseUpsampler:
         config: SearchConfig = PRESETS["official"],
         *,
         name: str | None = None,
+        observe: Observer | None = None,
     ) -> None:
-        self.generator, self.config = generator, config
+        self.generator, self.config, self._observe = generator, config, observe
         self.name = name or f"pulse:{generator.card.name}"
         self.resolution: int | None = generator.card.resolution
         self.crop = generator.card.crop
@@ -58,7 +61,7 @@ class PulseUpsampler:
     def framed(self, frame: Frame, resolution: int, crop: str) -> PulseUpsampler:
         """Return the same search of the pictures within a frame; see `FramedGenerator`."""
         generator = FramedGenerator(self.generator, frame, resolution, crop, cut_to_frame)
-        return PulseUpsampler(generator, self.config, name=self.name)
+        return PulseUpsampler(generator, self.config, name=self.name, observe=self._observe)
 
     def for_frame(self, frame: Frame | None) -> PulseUpsampler:
         """Return the search for the requests with a frame; see `Request`.
@@ -103,6 +106,7 @@ class PulseUpsampler:
             draw_start(self.generator, [request.seed for request in requests], self.config),
             lambda images: degradation.downscale(images, scale=resolution // width),
             self.config,
+            observe=self._observe,
         )
         return search.run()
 

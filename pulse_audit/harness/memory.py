@@ -1,0 +1,59 @@
+"""How much memory a search takes, and how the process keeps what it has."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+
+import torch
+from torch import Tensor
+
+from pulse_audit.types import Generator
+
+#: Memory for what the images of a batch save for their gradient; a constant, because batches
+#: enter results by rounding. A process takes two to three times as much at its peak, and at least
+#: what one image takes.
+BUDGET = 2**30
+#: Most images that are searched at once.
+LARGEST_BATCH = 8
+
+# Parameters of mallopt in glibc's malloc.h.
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep the memory that is freed, where it is glibc; else do nothing.
+
+    By default it returns large blocks to the kernel and asks for them again at every step, which
+    clears each page: at 1024 px most of the time of a search goes there.
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_MMAP_MAX, 0)
+        mallopt(_TRIM_THRESHOLD, -1)
+
+
+def saved_bytes(generator: Generator, device: torch.device) -> int:
+    """Count the bytes that one image keeps from its rendering for its gradient.
+
+    The image is rendered once; every storage counts once, weights that are needed included.
+    """
+    storages: dict[int, int] = {}
+
+    def count(tensor: Tensor) -> Tensor:
+        # The graph holds the tensor, so that no other one takes its address.
+        storage = tensor.untyped_storage()
+        storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    card = generator.card
+    latents = torch.zeros(1, card.n_latents, card.latent_dim, device=device, requires_grad=True)
+    noise = [torch.zeros(1, 1, *shape, device=device) for shape in generator.noise_shapes]
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
+        image = generator.synthesize(latents, noise)
+    return sum(storages.values()) + image.untyped_storage().nbytes()
+
+
+def batch_of(bytes_per_image: int) -> int:
+    """Images to search at once: as many as fit the budget, 1 to `LARGEST_BATCH`."""
+    return max(1, min(LARGEST_BATCH, BUDGET // max(1, bytes_per_image)))
