@@ -99,6 +99,8 @@ def locked(path: Path, make: bool = True) -> Iterator[Run | None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            # Whoever holds it may have written nothing yet: its directory is not ours to remove.
+            created = False
             raise InputError(f"{path}: another process is writing this run") from None
         except OSError as error:
             raise InputError(f"{path}: cannot be locked ({error.strerror})") from None
