@@ -15,8 +15,10 @@ from typing import Any
 import click
 
 import pulse_audit
-from pulse_audit.names import SAMPLES, nearest
+from pulse_audit.names import LATENT_FITS, LATENTS, SAMPLES, nearest, parse_generator, varied
 from pulse_audit.options import (
+    FIT_HELP,
+    LATENTS_HELP,
     SEED,
     PlainPath,
     data_root,
@@ -115,8 +117,8 @@ def _show_run(path: Path, as_json: bool, page: Path) -> None:
     default="faces-balanced",
     show_default=True,
     metavar="GEN",
-    help="A name, a checkpoint or FILE.py:FACTORY: SOURCE[@RESOLUTION][@UPSAMPLING][#CLASS]. "
-    "GEN@256: its pictures shrunk to 256 px; FILE#3: class 3; StyleGAN 1 files of "
+    help="A name, a checkpoint or FILE.py:FACTORY: SOURCE[@RESOLUTION][@UPSAMPLING][@full][@tied]"
+    "[#CLASS]. GEN@256: its pictures shrunk to 256 px; FILE#3: class 3; StyleGAN 1 files of "
     "genforce need FILE@auto, FILE@fused or FILE@separate.",
 )
 @trust_file
@@ -129,6 +131,8 @@ def _show_run(path: Path, as_json: bool, page: Path) -> None:
 @click.option("--draws", type=click.IntRange(1, 10_000), default=1, show_default=True)
 @click.option("--seed", type=SEED, default=0, show_default=True)
 @click.option("--search", default="official", show_default=True, metavar="official|paper|fast")
+@click.option("--latent-fit", default=LATENT_FITS[0], metavar="|".join(LATENT_FITS), help=FIT_HELP)
+@click.option("--latents", default=LATENTS[0], metavar="|".join(LATENTS), help=LATENTS_HELP)
 @click.option(
     "--align/--no-align",
     default=None,
@@ -145,6 +149,8 @@ def upsample(images: tuple[Path, ...], as_json: bool, quiet: bool, **options: An
     from pulse_audit.harness.inputs import check_search
 
     # Wrong names are answered here, before torch is loaded.
+    variants = options.pop("latent_fit"), options.pop("latents")
+    options["generator"] = str(varied(parse_generator(options["generator"]), *variants))
     check_search(images, options["generator"], options["search"], options["device"])
     from pulse_audit.harness.single import upsample_photos
 

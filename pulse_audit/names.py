@@ -6,7 +6,7 @@ import difflib
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pulse_audit.types import InputError
@@ -26,8 +26,14 @@ ARM_FORMS = (
     "FILE.py:FACTORY",
 )
 
-# Source, resolution and class, the last two optional.
-_GENERATOR = re.compile(r"(.+?)(?:@(\d{1,5}))?(?:@(auto|fused|separate))?(?:#(\d{1,6}|each))?")
+#: The Gaussian that latents are drawn from, and how many there are: PULSE's choice first.
+LATENT_FITS = ("diagonal", "full")
+LATENTS = ("per-layer", "tied")
+
+# Source, resolution, upsampling, variants of the search and class; all but the first optional.
+_GENERATOR = re.compile(
+    r"(.+?)(?:@(\d{1,5}))?(?:@(auto|fused|separate))?(?:@(full))?(?:@(tied))?(?:#(\d{1,6}|each))?"
+)
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
@@ -45,7 +51,7 @@ def is_factory(reference: str) -> bool:
 
 @dataclass(frozen=True)
 class GeneratorReference:
-    """A generator as requested: ``SOURCE[@RESOLUTION][@UPSAMPLING][#CLASS]``."""
+    """A generator as requested: ``SOURCE[@RESOLUTION][@UPSAMPLING][@full][@tied][#CLASS]``."""
 
     #: A name, a checkpoint file or ``FILE.py:FACTORY``.
     source: str
@@ -56,11 +62,21 @@ class GeneratorReference:
     #: How a StyleGAN 1 of genforce upsamples (its setting ``fused_scale``), which its files do not
     #: say: ``auto``, ``fused`` (True) or ``separate`` (False).
     upsampling: str | None = None
+    #: The Gaussian fit has the full covariance of the mapped latents, not PULSE's diagonal one.
+    full: bool = False
+    #: One latent vector serves all layers, where PULSE searches one for each.
+    tied: bool = False
 
     def __str__(self) -> str:
         """Return the reference as users write it."""
         choices = [f"@{c}" for c in (self.resolution, self.upsampling) if c is not None]
-        return "".join([self.source, *choices]) + (f"#{self.label}" if self.label else "")
+        label = f"#{self.label}" if self.label else ""
+        return "".join([self.source, *choices]) + self.variant + label
+
+    @property
+    def variant(self) -> str:
+        """What is unlike PULSE: ``@full``, ``@tied``, both or nothing."""
+        return "@full" * self.full + "@tied" * self.tied
 
     @property
     def is_factory(self) -> bool:
@@ -78,7 +94,8 @@ class GeneratorReference:
         # A named generator is another arm at each size; of a file it may be what the file lacks.
         named = self.resolution is not None and self.source == self.path.stem
         size = f"@{self.resolution}" if named else ""
-        return self.path.stem + size + (f"#{self.label}" if self.label else "")
+        label = f"#{self.label}" if self.label else ""
+        return self.path.stem + size + self.variant + label
 
 
 def parse_generator(reference: str | GeneratorReference) -> GeneratorReference:
@@ -88,9 +105,31 @@ def parse_generator(reference: str | GeneratorReference) -> GeneratorReference:
     match = _GENERATOR.fullmatch(reference)
     if match is None or Path(reference).is_file():
         return GeneratorReference(reference)
-    # FILE@256@auto#3 -> FILE, 256, auto, 3
-    source, resolution, upsampling, label = match.groups()
-    return GeneratorReference(source, int(resolution) if resolution else None, label, upsampling)
+    # FILE@256@auto@full@tied#3 -> FILE, 256, auto, full, tied, 3
+    source, resolution, upsampling, full, tied, label = match.groups()
+    side = int(resolution) if resolution else None
+    return GeneratorReference(source, side, label, upsampling, bool(full), bool(tied))
+
+
+def varied(
+    reference: GeneratorReference, latent_fit: str = "diagonal", latents: str = "per-layer"
+) -> GeneratorReference:
+    """Return a generator with the variants of an option added to its own; `InputError` if unknown.
+
+    Parameters
+    ----------
+    reference : GeneratorReference
+    latent_fit : {"diagonal", "full"}
+    latents : {"per-layer", "tied"}
+    """
+    for option, value, known in (
+        ("--latent-fit", latent_fit, LATENT_FITS),
+        ("--latents", latents, LATENTS),
+    ):
+        if value not in known:
+            raise InputError(f"{option} {value}: unknown{nearest(value, known)}")
+    full, tied = latent_fit == "full", latents == "tied"
+    return replace(reference, full=reference.full or full, tied=reference.tied or tied)
 
 
 def sampled_generator(dataset: str) -> str | None:
@@ -137,6 +176,8 @@ def parse_arm(arm: str) -> ArmReference:
         parsed = parse_generator(generator)
         if parsed.label == "each":
             raise InputError(f"{arm}: choose one class here, such as #0, or leave #each out")
+        if parsed.variant and POSTERIORS[form] == "own":
+            raise InputError(f"{arm}: {parsed.variant} is of PULSE's prior; use posterior-pulse:")
         return ArmReference(f"{form}:{parsed.stem}", "posterior", generator, parsed)
     if is_factory(arm):
         return ArmReference(Path(arm.rpartition(":")[0]).stem, "factory", arm)

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from pulse_audit.names import LATENT_FITS, LATENTS
 from pulse_audit.types import InputError
 
 Command = Callable[..., Any]
@@ -75,6 +76,10 @@ trust_file = click.option(
     help="Load the .pt2 file of this SHA-256 although it could run code (repeatable).",
 )
 
+FIT_HELP = "Latents of the search are drawn from a Gaussian of independent entries or of the full "
+FIT_HELP += "covariance of the mapped latents"
+LATENTS_HELP = "One latent for each layer, or one for all"
+
 option = click.option
 #: In the order of `pulse-audit run --help`.
 _OF_A_RUN: tuple[Callable[[Command], Command], ...] = (
@@ -99,9 +104,9 @@ _OF_A_RUN: tuple[Callable[[Command], Command], ...] = (
     option(
         "--generator", "generators", multiple=True, metavar="GEN", help="A name, a checkpoint file "
         "or FILE.py:FACTORY; each makes a pulse arm (repeatable). In full "
-        "SOURCE[@RESOLUTION][@UPSAMPLING][#CLASS]. GEN@256: its pictures shrunk to 256 px; of a "
-        "file that does not state its resolution, that. StyleGAN 1 files of genforce need "
-        "FILE@auto, FILE@fused or FILE@separate. "
+        "SOURCE[@RESOLUTION][@UPSAMPLING][@full][@tied][#CLASS]. GEN@256: its pictures shrunk to "
+        "256 px; of a file that does not state its resolution, that. StyleGAN 1 files of genforce "
+        "need FILE@auto, FILE@fused or FILE@separate. GEN@full and GEN@tied: see --latent-fit. "
         "Conditional networks: FILE#3 fixes class 3, FILE#each makes an arm of every class, else "
         "classes are drawn uniformly.",
     ),
@@ -113,6 +118,14 @@ _OF_A_RUN: tuple[Callable[[Command], Command], ...] = (
     option(
         "--eps", type=float, metavar="MSE", help="Largest error of a feasible output, of all arms "
         "[default: the search's]",
+    ),
+    option(
+        "--latent-fit", metavar="|".join(LATENT_FITS), help=f"{FIT_HELP}; GEN@full: of one arm "
+        f"[default: {LATENT_FITS[0]}]",
+    ),
+    option(
+        "--latents", metavar="|".join(LATENTS), help=f"{LATENTS_HELP}; GEN@tied: of one arm "
+        f"[default: {LATENTS[0]}]",
     ),
     option(
         "--bank", type=int, metavar="N", help="Samples from which posterior:GENERATOR draws "

@@ -93,7 +93,8 @@ class GeneratorCard:
     ``training_composition`` counts the training faces by label; None where it is not known.
     ``classes`` is the number of classes of a conditional generator, 0 for all others. ``frame`` is
     the part of its pictures that is shown, None for all of them: ``resolution`` and ``crop`` are
-    then those of the part.
+    then those of the part. ``latent_fit`` is the Gaussian that latents are drawn from, ``diagonal``
+    as in PULSE or ``full``.
     """
 
     name: str
@@ -110,11 +111,13 @@ class GeneratorCard:
     training_composition: Mapping[str, int] | None = None
     classes: int = 0
     frame: Frame | None = None
+    latent_fit: str = "diagonal"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the card as plain JSON values; ``classes`` and ``frame`` only where there are."""
-        rare = ("classes", "frame")
-        return {key: value for key, value in asdict(self).items() if key not in rare or value}
+        """Return the card as plain JSON values; the last three only where they are unusual."""
+        usual = {"classes": 0, "frame": None, "latent_fit": "diagonal"}
+        values = asdict(self).items()
+        return {key: value for key, value in values if key not in usual or value != usual[key]}
 
 
 class Generator(Protocol):

@@ -16,6 +16,9 @@ from pulse_audit.names import GeneratorReference, parse_generator
         ("net.pth@128@fused#3", GeneratorReference("net.pth", 128, "3", "fused")),
         ("net@home.pth@separate", GeneratorReference("net@home.pth", None, None, "separate")),
         ("net.pth@nearest", GeneratorReference("net.pth@nearest")),
+        ("net@full", GeneratorReference("net", full=True)),
+        ("net@256@tied", GeneratorReference("net", 256, tied=True)),
+        ("net@64@auto@full@tied#2", GeneratorReference("net", 64, "2", "auto", True, True)),
     ],
 )
 def test_references_are_taken_apart(reference: str, parsed: GeneratorReference) -> None:
@@ -36,6 +39,8 @@ def test_a_file_of_that_name_is_the_whole_reference(tmp_path: Path) -> None:
         ("mobilestylegan-ffhq", "mobilestylegan-ffhq"),
         ("nets/net.pth@256", "net"),
         ("net.pth@128#3", "net#3"),
+        ("net.pth@128@full@tied#3", "net@full@tied#3"),
+        ("faces-balanced@tied", "faces-balanced@tied"),
     ],
 )
 def test_a_named_generator_is_another_arm_at_each_size(reference: str, stem: str) -> None:

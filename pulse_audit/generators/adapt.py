@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from pulse_audit.generators.gaussianise import GaussianFit, cached_fit, read_gaussian_fit
 from pulse_audit.generators.network import StyleNetwork, is_style_network
 from pulse_audit.generators.searchable import Decoder, DecoderGenerator, StyleGenerator
+from pulse_audit.names import LATENT_FITS
 from pulse_audit.types import CROPS, Generator, GeneratorCard, InputError, is_generator
 
 PRIORS = ("gaussian", "uniform")
@@ -33,6 +34,7 @@ def as_generator(
     name: str | None = None,
     crop: str = "as-is",
     gaussian_fit: GaussianFit | str | Path | None = None,
+    latent_fit: str | None = None,
     label: int | None = None,
     cache: Path | None = None,
     latent_dim: int | None = None,
@@ -63,6 +65,9 @@ def as_generator(
     gaussian_fit : GaussianFit or path, optional
         Style networks only. Default: fitted to the mapping network (a million samples) and kept
         in ``cache``.
+    latent_fit : {"diagonal", "full"}, optional
+        Style networks only: ``diagonal`` (default) is PULSE's fit, ``full`` that of the whole
+        covariance, which needs the mapping network.
     label : int, optional
         Conditional style networks only: the class all faces are drawn from. Default: the fit is
         to all classes, drawn uniformly.
@@ -110,7 +115,7 @@ def as_generator(
         "training_composition": training_composition,
     }
     # Arguments for another kind of network would be ignored without a word.
-    for_styles: tuple[object, ...] = (gaussian_fit, label, cache)
+    for_styles: tuple[object, ...] = (gaussian_fit, latent_fit, label, cache)
     for_decoders: tuple[object, ...] = (latent_dim, prior, output_range, resolution)
     if is_generator(network):
         misplaced = (name, None if crop == "as-is" else crop, *list(card_facts.values())[1:])
@@ -121,7 +126,7 @@ def as_generator(
         reason = "latent_dim, prior, output_range and resolution are read from the network"
     else:
         misplaced = for_styles
-        reason = "gaussian_fit, label and cache are for networks with a mapping part"
+        reason = "gaussian_fit, latent_fit, label and cache are for networks with a mapping part"
     if any(value is not None for value in misplaced):
         raise InputError(f"as_generator: {reason}; leave them out here")
     if is_generator(network):
@@ -131,7 +136,7 @@ def as_generator(
         network.requires_grad_(False).eval()
     generator: StyleGenerator | DecoderGenerator
     if is_style_network(network):
-        fit = _fit(network, gaussian_fit, label, cache)
+        fit = _fit(network, gaussian_fit, latent_fit or "diagonal", label, cache)
         generator = _style_generator(network, name, fit, card_facts)
     else:
         generator = _decoder_generator(
@@ -160,6 +165,7 @@ def _style_generator(
         prior="gaussian",
         parameters=_parameter_count(network),
         classes=network.c_dim,
+        latent_fit="diagonal" if fit.factor is None else "full",
         **card_facts,
     )
     # Render once, so that a network that gives NaN or another size is refused here.
@@ -206,10 +212,13 @@ def _decoder_generator(
 def _fit(
     network: StyleNetwork,
     gaussian_fit: GaussianFit | str | Path | None,
+    latent_fit: str,
     label: int | None,
     cache: Path | None,
 ) -> GaussianFit:
     """Return the fit that was given, or the one of the mapping network, on the network's device."""
+    if latent_fit not in LATENT_FITS:
+        raise InputError(f'latent_fit "{latent_fit}" is not known; use {" or ".join(LATENT_FITS)}')
     if label is not None and not 0 <= label < network.c_dim:
         wanted = f"0 to {network.c_dim - 1}" if network.c_dim else "none: it has no classes"
         raise InputError(f"label {label} does not fit this {network.family}, which takes {wanted}")
@@ -229,20 +238,34 @@ def _fit(
         fit = gaussian_fit
     elif gaussian_fit is not None:
         fit = read_gaussian_fit(gaussian_fit)
+    elif network.map is None and latent_fit == "full":
+        raise InputError(
+            f"a full-covariance fit is made from the mapping network, without which this "
+            f"{network.family} was loaded"
+        )
     elif network.map is None:
         raise InputError(
             f"this {network.family} was loaded without its mapping network: give gaussian_fit, "
             "the path of PULSE's gaussian_fit.pt, or load mapping.pt with it"
         )
     else:
+        full = latent_fit == "full"
         # A million z through the mapping network, once; then from the cache.
         weights = network.map.state_dict()
-        fit = cached_fit(styles, network.z_dim, weights, label=label, device=device, cache=cache)
+        fit = cached_fit(
+            styles, network.z_dim, weights, label=label, full=full, device=device, cache=cache
+        )
+    if (fit.factor is not None) != (latent_fit == "full"):
+        raise InputError(
+            "a full-covariance fit is made from the mapping network: leave gaussian_fit out"
+            if latent_fit == "full"
+            else "this gaussian fit is one of the full covariance: say latent_fit full"
+        )
     if len(fit.mean) != network.w_dim:
         raise InputError(
             f"the gaussian fit has {len(fit.mean)} values, this network's w has {network.w_dim}"
         )
-    return GaussianFit(fit.mean.to(device), fit.std.to(device))
+    return fit.to(device)
 
 
 @torch.no_grad()

@@ -3,7 +3,10 @@
 PULSE searches a Gaussian latent space and not z: the mapping network's output, passed backwards
 through its last leaky ReLU, is close to a Gaussian with independent entries, so
 ``w = LeakyReLU0.2(latent * std + mean)`` with the entries' mean and standard deviation over many
-z (Menon et al. 2020, section 3.2; the fit is diagonal in the official code).
+z (Menon et al. 2020, section 3.2; the fit is diagonal in the official code). The entries are
+strongly correlated, so a Gaussian with their full covariance is closer to the prior (Wulff and
+Torralba 2020, arXiv:2009.06529; Zhu et al. 2020, arXiv:2012.09036, whose P_N space this is):
+``w = LeakyReLU0.2(mean + L latent)``, L the Cholesky factor of the covariance.
 """
 
 from __future__ import annotations
@@ -35,17 +38,46 @@ SAMPLES = 1_000_000
 CHUNK = 10_000
 
 
+#: Added to the variances of a covariance that is singular in float64, as a share of their mean.
+RIDGES = (0.0, 1e-12, 1e-9, 1e-6)
+
+
 @dataclass(frozen=True)
 class GaussianFit:
-    """Mean and standard deviation (w_dim,) of ``LeakyReLU5(mapping(z))``, float32."""
+    """The Gaussian fitted to ``LeakyReLU5(mapping(z))``, in float32.
+
+    Parameters
+    ----------
+    mean, std : Tensor
+        (w_dim,) both; PULSE's fit.
+    factor : Tensor, optional
+        Lower-triangular Cholesky factor (w_dim, w_dim) of the covariance; None leaves the entries
+        independent.
+    """
 
     mean: Tensor
     std: Tensor
+    factor: Tensor | None = None
 
     def styles(self, latents: Tensor) -> Tensor:
-        """Map Gaussian latents (..., w_dim) to styles: ``LeakyReLU0.2(latents * std + mean)``."""
-        mean, std = self.mean.to(latents), self.std.to(latents)
-        return F.leaky_relu(torch.addcmul(mean, latents, std), SLOPE)
+        """Map Gaussian latents (..., w_dim) to styles (..., w_dim)."""
+        mean = self.mean.to(latents)
+        if self.factor is None:
+            before = torch.addcmul(mean, latents, self.std.to(latents))
+        else:
+            before = mean + latents @ self.factor.to(latents).T
+        styles: Tensor = F.leaky_relu(before, SLOPE)
+        return styles
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what a file of the fit holds."""
+        factor = {} if self.factor is None else {"factor": self.factor.contiguous()}
+        return {"mean": self.mean, "std": self.std, **factor}
+
+    def to(self, device: torch.device | str) -> GaussianFit:
+        """Return the fit on a device."""
+        factor = None if self.factor is None else self.factor.to(device)
+        return GaussianFit(self.mean.to(device), self.std.to(device), factor)
 
 
 def fit_gaussian(
@@ -54,27 +86,57 @@ def fit_gaussian(
     *,
     samples: int = SAMPLES,
     seed: int = 0,
+    full: bool = False,
     device: torch.device | str = "cpu",
 ) -> GaussianFit:
-    """Fit PULSE's diagonal Gaussian to a mapping network, in bounded memory.
+    """Fit a Gaussian to a mapping network, in bounded memory: PULSE's diagonal one, or a full one.
 
     ``mapping`` takes z (n, z_dim) to w (n, w_dim) on ``device`` and ends in a leaky ReLU of slope
     0.2. The ``samples`` z (PULSE takes a million) are standard normal, drawn on the CPU from
-    ``seed``. Sums are accumulated in float64; the deviation is the unbiased one.
+    ``seed``. Sums are accumulated in float64; the variances are the unbiased ones.
     """
     # Sums of x and x**2 in float64, over chunks; slope 5 is the inverse of the last leaky ReLU.
     source = torch.Generator().manual_seed(seed)
-    total = square = torch.zeros((), dtype=torch.float64)
+    total = square = products = centre = torch.zeros((), dtype=torch.float64)
     with torch.no_grad():
         for start in range(0, samples, CHUNK):
             z = torch.randn(min(CHUNK, samples - start), z_dim, generator=source).to(device)
             before = F.leaky_relu(mapping(z), 1 / SLOPE).double()
             total = total + before.sum(0).cpu()
             square = square + before.square().sum(0).cpu()
+            if full:
+                # About the first chunk's mean, so that no digits are lost to large means.
+                centre = total / len(z) if start == 0 else centre
+                centred = before - centre.to(before)
+                products = products + (centred.T @ centred).cpu()
     # Unbiased variance from the sums: (sum x**2 - n mean**2) / (n - 1).
     mean = total / samples
     variance = (square - samples * mean.square()) / (samples - 1)
-    return GaussianFit(mean.float(), variance.clamp(min=0).sqrt().float())
+    std = variance.clamp(min=0).sqrt().float()
+    if not full:
+        return GaussianFit(mean.float(), std)
+    offset = mean - centre
+    covariance = (products - samples * torch.outer(offset, offset)) / (samples - 1)
+    return GaussianFit(mean.float(), std, cholesky(covariance).float())
+
+
+def cholesky(covariance: Tensor) -> Tensor:
+    """Return the lower-triangular factor of a covariance (d, d), float64.
+
+    One that is singular (an entry of w that never varies) gets the least of `RIDGES` that serves.
+
+    Raises
+    ------
+    InputError
+        If none does: the covariance is not finite, or none.
+    """
+    unit = torch.eye(len(covariance), dtype=torch.float64) * covariance.diagonal().mean()
+    for ridge in RIDGES:
+        factor: Tensor
+        factor, failed = torch.linalg.cholesky_ex(covariance + ridge * unit)
+        if not failed and bool(torch.isfinite(factor).all()):
+            return factor
+    raise InputError("the mapping network gives values that have no covariance: damaged weights")
 
 
 def cached_fit(
@@ -85,6 +147,7 @@ def cached_fit(
     label: int | None = None,
     samples: int = SAMPLES,
     seed: int = 0,
+    full: bool = False,
     device: torch.device | str = "cpu",
     cache: Path | None = None,
 ) -> GaussianFit:
@@ -92,7 +155,7 @@ def cached_fit(
 
     Parameters
     ----------
-    mapping, z_dim, samples, seed, device
+    mapping, z_dim, samples, seed, full, device
         As for `fit_gaussian`.
     weights : mapping of str to Tensor
         The mapping network's tensors; with ``label``, ``samples`` and ``seed`` they are the key.
@@ -108,13 +171,14 @@ def cached_fit(
     """
     # The key is whatever changes the fit: the mapping's weights, the samples and the class.
     folder = cache_folder() / "gaussian-fits" if cache is None else cache
-    key = hexdigest("gaussian-fit", weights_digest(weights), samples, seed, label)
+    kind = "gaussian-fit-full" if full else "gaussian-fit"
+    key = hexdigest(kind, weights_digest(weights), samples, seed, label)
     path = folder / f"{key[:32]}.safetensors"
     # A fit of the cache that is damaged is made again.
     if path.exists():
         with contextlib.suppress(InputError):
             return read_gaussian_fit(path)
-    fit = fit_gaussian(mapping, z_dim, samples=samples, seed=seed, device=device)
+    fit = fit_gaussian(mapping, z_dim, samples=samples, seed=seed, full=full, device=device)
     if not bool(torch.isfinite(fit.mean + fit.std).all()):
         raise InputError("the mapping network gives values that are not finite: damaged weights")
     # Written whole or not at all: another process may read or write the same fit.
@@ -122,7 +186,7 @@ def cached_fit(
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as temporary:
             new = Path(temporary) / path.name
-            save_file({"mean": fit.mean, "std": fit.std}, new)
+            save_file(fit.tensors(), new)
             os.replace(new, path)
     except OSError as error:
         raise InputError(
@@ -141,7 +205,7 @@ def read_gaussian_fit(path: str | Path) -> GaussianFit:
     ------
     InputError
         If the file cannot be read or holds no ``mean`` and ``std`` of one length, finite, no
-        deviation below zero.
+        deviation below zero, or a ``factor`` that does not fit them.
     """
     path = Path(path)
     try:
@@ -165,7 +229,12 @@ def read_gaussian_fit(path: str | Path) -> GaussianFit:
             f"{path}: not a gaussian fit; wanted the tensors mean and std, of one length, finite "
             "and with no std below 0"
         )
-    return GaussianFit(mean, std)
+    factor = stored.get("factor")
+    if factor is not None and (
+        factor.shape != (len(mean), len(mean)) or not bool(torch.isfinite(factor).all())
+    ):
+        raise InputError(f"{path}: not a gaussian fit; its factor does not fit its mean")
+    return GaussianFit(mean, std, None if factor is None else factor.float())
 
 
 def uniform_from_gaussian(latents: Tensor) -> Tensor:

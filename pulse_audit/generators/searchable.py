@@ -26,7 +26,7 @@ Decoder = Callable[[Tensor], Tensor]
 class StyleGenerator:
     """A style network, searched in gaussianised W+: one sphere for each style vector.
 
-    ``styles`` are ``LeakyReLU0.2(latents * std + mean)``, the network's own w, and images are
+    ``styles`` are those of ``fit`` (see `GaussianFit`), the network's own w, and images are
     ``(synthesis + 1) / 2``. ``network`` is moved along by `to`; ``caveats`` are sentences that a
     report on this generator has to carry.
     """
@@ -61,7 +61,7 @@ class StyleGenerator:
         """Move the network; bfloat16 concerns its feature maps only."""
         self.network.to(device=device, dtype=dtype)
         # The fit stays in float32 whatever the arithmetic of the network.
-        self.fit = GaussianFit(self.fit.mean.to(device), self.fit.std.to(device))
+        self.fit = self.fit.to(device)
         return self
 
 

@@ -115,6 +115,8 @@ def _read_dataset(
     reference = parse_generator(generator)
     if reference.label == "each":
         raise InputError(f"{spec.dataset}: choose one class here, such as #0, or leave #each out")
+    if reference.variant:
+        raise InputError(f"{spec.dataset}: {reference.variant} is of searches, not of samples")
     if spec.split not in ("val", "all"):
         raise InputError(f"{spec.dataset}: samples have no splits; leave --split out")
     if spec.attributes == "none":

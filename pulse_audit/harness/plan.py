@@ -79,7 +79,13 @@ def plan_audit(
     # The faces, and how the work is carried out; a resumed run keeps its execution.
     inputs = inputs or find_inputs(spec)
     index, groupings = inputs.index, inputs.groupings
-    references = expand_arms(inputs.arms, inputs.generators, spec.trusted_files)
+    references = expand_arms(
+        inputs.arms,
+        inputs.generators,
+        spec.trusted_files,
+        latent_fit=spec.latent_fit,
+        latents=spec.latents,
+    )
     chosen, skipped = choose_faces(spec, index, groupings)
     execution = earlier.execution if earlier else resolve_execution(spec)
     device, dtype = check_device(execution.device), DTYPES[execution.precision]

@@ -41,7 +41,8 @@ from pulse_audit.harness.photos import (
 from pulse_audit.harness.plan import check_device
 from pulse_audit.harness.sheet import MOST, Tile, contact_sheet
 from pulse_audit.models.generators import load_generator
-from pulse_audit.search.config import PRESETS
+from pulse_audit.names import parse_generator
+from pulse_audit.search.config import preset
 from pulse_audit.search.engine import Iterate
 from pulse_audit.search.upsampler import PulseUpsampler
 from pulse_audit.types import Draw, Generator, InputError, Progress, Request, Upsampled
@@ -113,11 +114,13 @@ def upsample_photos(
     contents = [_read(photo) for photo in photos]
     on = check_device(device)
     keep_freed_memory()
-    loaded = load_generator(generator, trusted_files).to(on, torch.float32)
+    reference = parse_generator(generator)
+    loaded = load_generator(reference, trusted_files).to(on, torch.float32)
+    config = preset(search, tied=reference.tied)
     settings = {
         "version": VERSION,
         "generator": loaded.card.as_dict(),
-        "search": asdict(PRESETS[search]),
+        "search": asdict(config),
         "seed": seed,
         "device": on.type,
     }
@@ -126,7 +129,7 @@ def upsample_photos(
         photo.rows = finished_draws(photo, draws, out)
 
     # Progress counts the steps of every draw; those of an earlier process are restored.
-    steps, kept = PRESETS[search].steps, sum(len(photo.rows) for photo in work)
+    steps, kept = config.steps, sum(len(photo.rows) for photo in work)
     total, restored = len(work) * draws * steps, kept * steps
     done = restored
 
@@ -134,7 +137,7 @@ def upsample_photos(
         progress(done + len(iterate.rows) * (iterate.step + 1), total, restored)
 
     # One photo after the other, as many of its draws together as memory allows.
-    arm = PulseUpsampler(loaded, PRESETS[search], name="pulse", observe=observe)
+    arm = PulseUpsampler(loaded, config, name="pulse", observe=observe)
     bytes_per_image = saved_bytes(loaded, on) if kept < len(work) * draws else 0
     batch = batch_of(bytes_per_image)
     progress(done, total, restored)

@@ -25,6 +25,8 @@ Search = Literal["official", "paper", "fast"]
 Split = Literal["val", "train", "all"]
 KeepImages = Literal["all", "sample", "none"]
 Kernel = Literal["pulse", "bicubic", "lanczos", "bilinear", "area", "nearest"]
+LatentFit = Literal["diagonal", "full"]
+Latents = Literal["per-layer", "tied"]
 Precision = Literal["auto", "fp32", "bf16"]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Scale = Annotated[int, Field(ge=1, le=1024)]
@@ -43,6 +45,8 @@ MAX_TEXT, MAX_ENTRIES = 4096, 1000
 
 #: Where data lies: not part of the fingerprint.
 PLACES = frozenset({"data_root", "datasets_file"})
+#: Fields that came after the first release.
+LATER = frozenset({"truncation", "eps", "bank", "latent_fit", "latents"})
 
 
 class AuditSpec(BaseModel):
@@ -74,6 +78,10 @@ class AuditSpec(BaseModel):
         the search's own.
     bank : int
         Samples in the bank of a posterior arm.
+    latent_fit, latents : str
+        Variants of every pulse arm: latents drawn from a Gaussian of the ``full`` covariance of
+        the mapped latents, where PULSE's is ``diagonal``, and one ``tied`` latent for all layers,
+        where PULSE has one ``per-layer``. ``GENERATOR@full@tied`` chooses them for one arm.
     scales : list of int or None
         Downscaling factors; None means 8, or less where the input would fall under 8 px.
     conditions : list of str
@@ -120,6 +128,8 @@ class AuditSpec(BaseModel):
     search: Search = "official"
     eps: Eps | None = None
     bank: Bank = 60_000
+    latent_fit: LatentFit = "diagonal"
+    latents: Latents = "per-layer"
     scales: Annotated[list[Scale], Field(min_length=1)] | None = None
     conditions: Annotated[list[str], Field(min_length=1)] = ["clean"]
     kernel: Kernel = "pulse"
@@ -172,8 +182,13 @@ class AuditSpec(BaseModel):
         return None if value is None else list(dict.fromkeys(value))
 
     def requested(self) -> dict[str, Any]:
-        """Return the specification as plain JSON values, without the places where data lies."""
-        return self.model_dump(mode="json", exclude=set(PLACES))
+        """Return the specification as plain JSON values, without the places where data lies.
+
+        Fields that came after the first release are left out where they are not set, so that the
+        runs of an earlier release can be resumed.
+        """
+        unset = {key for key in LATER if getattr(self, key) == type(self).model_fields[key].default}
+        return self.model_dump(mode="json", exclude=set(PLACES) | unset)
 
     @property
     def fingerprint(self) -> str:

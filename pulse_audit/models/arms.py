@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 from pulse_audit.models.generators import classes_of, find_generator, load_generator
 from pulse_audit.models.shipped import shipped_generators
-from pulse_audit.names import INTERPOLATION, POSTERIORS, ArmReference, GeneratorReference, parse_arm
+from pulse_audit.names import (
+    INTERPOLATION,
+    POSTERIORS,
+    ArmReference,
+    GeneratorReference,
+    parse_arm,
+    varied,
+)
 from pulse_audit.plugins import load_factory
 from pulse_audit.seeding import hexdigest
 from pulse_audit.types import InputError, Upsampler
@@ -23,6 +30,9 @@ def expand_arms(
     arms: Sequence[ArmReference],
     generators: Sequence[GeneratorReference],
     trusted: Collection[str] = (),
+    *,
+    latent_fit: str = "diagonal",
+    latents: str = "per-layer",
 ) -> list[ArmReference]:
     """Turn ``--arm`` and ``--generator`` into the arms of a run, with their defaults.
 
@@ -33,6 +43,8 @@ def expand_arms(
         ``GENERATOR#each`` makes an arm of every class of a conditional network.
     trusted : collection of str
         SHA-256 of trusted files, see `load_generator`.
+    latent_fit, latents : str
+        Variants of every pulse arm, see `varied`.
 
     Raises
     ------
@@ -50,11 +62,12 @@ def expand_arms(
 
     # One pulse arm for each generator, or for each of its classes, before the other arms.
     references = [arm for arm in arms if arm.kind != "pulse"]
-    references[:0] = [
-        ArmReference(f"pulse:{one.stem}", "pulse", str(one), one)
+    searched = [
+        varied(one, latent_fit, latents)
         for generator in generators
         for one in classes_of(generator, trusted)
     ]
+    references[:0] = [ArmReference(f"pulse:{one.stem}", "pulse", str(one), one) for one in searched]
     # Equal names get eight hex digits of their file's SHA-256, and then of the reference.
     for digest_of in (arm_sha256, lambda arm: hexdigest(arm.reference)):
         names = [arm.name for arm in references]
@@ -95,13 +108,15 @@ def build_arm(
         if not (callable(upsampler) and hasattr(upsampler, "describe")):
             raise InputError(f"{reference.reference}: returned no upsampler (see CONTRIBUTING.md)")
         return upsampler
-    # A search on a generator, or draws of its posterior.
+    # A search on a generator, or draws of its posterior; either may be a variant of PULSE's.
     from pulse_audit.search.posterior import PosteriorBank
     from pulse_audit.search.upsampler import PulseUpsampler
 
     generator = load_generator(reference.generator or reference.reference, trusted).to(
         device, dtype
     )
+    if reference.generator is not None and reference.generator.tied:
+        config = replace(config, tied_latent=True)
     if reference.kind == "posterior":
         prior = POSTERIORS[reference.name.partition(":")[0]]
         return PosteriorBank(generator, config, name=reference.name, prior=prior, size=bank)

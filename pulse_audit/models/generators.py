@@ -55,9 +55,9 @@ def find_generator(reference: str | GeneratorReference) -> GeneratorSource:
         card = published.get(name)
         return GeneratorSource(requested, published.fetched(card)[0], card)
     if requested.is_factory:
-        if str(requested) != name:
+        if str(replace(requested, tied=False)) != name:
             raise InputError(
-                f"{name}: @RESOLUTION, @UPSAMPLING and #CLASS are for files, not for factories"
+                f"{name}: @RESOLUTION, @UPSAMPLING, @full and #CLASS are for files, not factories"
             )
         return GeneratorSource(requested, factory_file(name))
     path = requested.path
@@ -67,7 +67,7 @@ def find_generator(reference: str | GeneratorReference) -> GeneratorSource:
         if match is not None and Path(match[1]).is_file():
             raise InputError(
                 f"--generator {match[1]}: {match[2]} is not understood; give @RESOLUTION (@256), "
-                "@auto, @fused or @separate, and #CLASS (#3 or #each), in this order"
+                "@auto, @fused or @separate, @full, @tied, and #CLASS (#3 or #each), in this order"
             )
         if path.suffix or len(path.parts) > 1:
             raise InputError(f"--generator {name}: no such file")
@@ -86,7 +86,9 @@ def load_generator(reference: str | GeneratorReference, trusted: Collection[str]
     reference : str or GeneratorReference
         ``#3`` fixes class 3 of a conditional network, without it classes are drawn uniformly;
         ``@256`` below a network's own resolution shrinks its pictures; of a StyleGAN 1 file of
-        rosinality it is the network's, and ``@auto`` of one of genforce says how it upsamples.
+        rosinality it is the network's, and ``@auto`` of one of genforce says how it upsamples;
+        ``@full`` fits the full covariance. ``@tied`` concerns the search alone: see
+        `SearchConfig.tied_latent`.
     trusted : collection of str
         SHA-256 of the files that may be loaded although loading them can run code.
 
@@ -168,11 +170,18 @@ def _adapted(
         raise InputError(f"{source.reference}: this network has no classes; leave #each out")
     options: dict[str, Any] = {"label": int(label) if label else None}
     if isinstance(network, ExportedDecoder):
-        if label:
-            raise InputError(f"{source.reference.source}: an exported program takes no class")
+        if label or source.reference.full:
+            wrong = "no class" if label else "no @full: it has no mapping network"
+            raise InputError(f"{source.reference.source}: an exported program takes {wrong}")
         options = {"latent_dim": network.latent_dim}
     else:
-        options["gaussian_fit"] = fit(network) if fit else _fit_file(source, network)
+        # Fits in files are PULSE's; the full covariance is fitted to the mapping network.
+        if fit is not None:
+            options["gaussian_fit"] = fit(network)
+        elif source.reference.full:
+            options["latent_fit"] = "full"
+        else:
+            options["gaussian_fit"] = _fit_file(source, network)
     try:
         with suppress_sphere_warning():
             generator = as_generator(network, **options, **_facts(source))

@@ -102,9 +102,10 @@ PRESETS = {
 }
 
 
-def preset(name: str, eps: float | None = None) -> SearchConfig:
-    """Return a preset, with another eps where one is given."""
-    return PRESETS[name] if eps is None else replace(PRESETS[name], eps=eps)
+def preset(name: str, eps: float | None = None, tied: bool = False) -> SearchConfig:
+    """Return a preset, with another eps or with tied latents where they are asked for."""
+    found = PRESETS[name]
+    return replace(found, eps=eps or found.eps, tied_latent=tied)
 
 
 def learning_rate_factor(schedule: str, step: int, steps: int) -> float:

@@ -5,6 +5,7 @@ import pytest
 import scipy.stats
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 
 from pulse_audit.generators.gaussianise import (
     GaussianFit,
@@ -51,6 +52,67 @@ def test_the_fit_finds_the_gaussian_behind_the_leaky_relu():
     standard_error = STD / np.sqrt(200_000)
     assert ((fit.mean - MEAN).abs() < 4 * standard_error).all()
     assert ((fit.std - STD).abs() < 4 * standard_error).all()
+
+
+def mixed(z):
+    """Entries that depend on one another, the covariance being mixing @ mixing.T."""
+    return F.leaky_relu(z @ MIXING.T + MEAN, 0.2)
+
+
+MIXING = torch.tensor([[0.5, 0.0, 0.0], [-1.0, 2.0, 0.0], [0.3, 0.4, 0.1]])
+
+
+def test_the_full_fit_finds_the_covariance():
+    fit = fit_gaussian(mixed, 3, samples=200_000, full=True)
+    wanted = (MIXING @ MIXING.T).double()
+    # Standard errors of a Gaussian's covariances: sqrt((s_ii s_jj + s_ij^2) / n).
+    variances = wanted.diagonal()
+    errors = ((torch.outer(variances, variances) + wanted**2) / 200_000).sqrt()
+    found = fit.factor.double() @ fit.factor.T.double()
+    assert ((found - wanted).abs() < 4.5 * errors).all()
+    assert torch.equal(fit.factor, fit.factor.tril())
+    assert torch.equal(fit.std, fit_gaussian(mixed, 3, samples=200_000).std)
+    styles = fit.styles(torch.tensor([[1.0, -2.0, 0.5]]))
+    before = fit.mean + torch.tensor([1.0, -2.0, 0.5]) @ fit.factor.T
+    assert torch.allclose(styles, F.leaky_relu(before, 0.2))
+
+
+def test_the_full_fit_in_chunks_is_the_covariance_of_all_samples():
+    seen = []
+
+    def spy(z):
+        seen.append(z)
+        return F.leaky_relu(z @ MIXING.T + 1000, 0.2)
+
+    fit = fit_gaussian(spy, 3, samples=25_000, full=True)
+    values = F.leaky_relu(spy(torch.cat(seen)), 5).double().numpy()
+    found = fit.factor.double() @ fit.factor.T.double()
+    np.testing.assert_allclose(found, np.cov(values.T), rtol=1e-5, atol=1e-7)
+
+
+def test_an_entry_that_never_varies_does_not_end_the_full_fit():
+    scale = torch.tensor([1.0, 0.0, 1.0])
+    fit = fit_gaussian(lambda z: F.leaky_relu(z * scale, 0.2), 3, samples=5_000, full=True)
+    assert torch.isfinite(fit.factor).all()
+    assert fit.factor[1].abs().max() < 1e-2
+
+
+def test_the_full_fit_is_cached_under_a_key_of_its_own(counted, tmp_path):
+    diagonal = fit_of(counted, tmp_path)
+    full, calls = fit_of(counted, tmp_path, full=True), counted.calls
+    again = fit_of(counted, tmp_path, full=True)
+    assert counted.calls == calls
+    assert torch.equal(full.factor, again.factor)
+    assert fit_of(counted, tmp_path).factor is None
+    assert torch.equal(full.std, diagonal.std)
+
+
+@pytest.mark.parametrize("factor", [torch.eye(2), torch.full((3, 3), float("nan"))])
+def test_a_factor_that_does_not_fit_is_refused(factor, tmp_path):
+    path = tmp_path / "fit.safetensors"
+    save_file({"mean": MEAN, "std": STD, "factor": factor}, path)
+    with pytest.raises(InputError, match="its factor does not fit"):
+        read_gaussian_fit(path)
 
 
 def test_chunks_give_what_one_pass_gives():

@@ -27,8 +27,18 @@ def test_the_fingerprint_never_changes_between_versions_unnoticed() -> None:
         "dataset", "split", "arms", "generators", "search", "scales", "conditions", "kernel",
         "resolution", "crop", "group_by", "per_group", "draws", "limit", "seed", "keep_images",
         "device", "precision", "threads", "batch", "trusted_files", "attributes", "metrics",
-        "sources", "second_attributes", "truncation", "eps", "bank",
+        "sources", "second_attributes",
     }  # fmt: skip
+
+
+def test_what_came_later_is_in_the_fingerprint_only_where_it_is_set() -> None:
+    plain = AuditSpec(dataset="x")
+    later = {"truncation": 0.5, "eps": 0.01, "bank": 9, "latent_fit": "full", "latents": "tied"}
+    for name, value in later.items():
+        assert name not in plain.requested()
+        changed = plain.model_copy(update={name: value})
+        assert changed.requested() == plain.requested() | {name: value}
+        assert changed.fingerprint != plain.fingerprint
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,80 @@
+"""Variants of PULSE's prior as arms: the fit of its latents, and how many there are."""
+
+from pathlib import Path
+
+import pytest
+
+import pulse_audit as pa
+from pulse_audit.cli import outcome
+from pulse_audit.harness.run import run_audit
+from pulse_audit.harness.spec import make_spec
+from pulse_audit.models.shipped import shipped_generators
+from pulse_audit.names import GeneratorReference, parse_arm, varied
+from pulse_audit.types import InputError
+
+pytestmark = pytest.mark.skipif(not shipped_generators(), reason="no shipped generators here")
+
+TWIN = "faces-balanced"
+VARIANTS = [TWIN, f"{TWIN}@full", f"{TWIN}@tied", f"{TWIN}@full@tied"]
+
+
+def test_the_four_variants_are_four_arms_of_one_run(tmp_path: Path) -> None:
+    spec = make_spec(
+        {
+            "dataset": "synthetic-faces", "generators": VARIANTS, "arms": ["pulse"],
+            "per_group": 1, "draws": 1, "metrics": ["psnr"], "threads": 1, "limit": 3,
+            "attributes": "none",
+        }
+    )  # fmt: skip
+    run = run_audit(spec, tmp_path / "run")
+    told = {name: arm.as_dict() for name, arm in run.manifest.arms.items()}
+    assert list(told) == [f"pulse:{name}" for name in VARIANTS]
+    fits = [arm["generator"].get("latent_fit", "diagonal") for arm in told.values()]
+    assert fits == ["diagonal", "full", "diagonal", "full"]
+    assert [arm["search"]["tied_latent"] for arm in told.values()] == [False, False, True, True]
+    # Each searches another space: the errors that they reach differ.
+    reached = run.samples().groupby("arm")["downscale_error"].median()
+    assert reached.nunique() == 4
+
+
+def test_an_option_makes_variants_of_every_arm() -> None:
+    asked = GeneratorReference("net", tied=True)
+    assert varied(asked, "full") == GeneratorReference("net", full=True, tied=True)
+    assert varied(asked, latents="tied") == asked
+    with pytest.raises(InputError, match="--latents tiedd: unknown; did you mean tied"):
+        varied(asked, latents="tiedd")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--arm", f"posterior:{TWIN}@full"], "@full is of PULSE's prior; use posterior-pulse:"),
+        (["--dataset", f"samples:{TWIN}@tied"], "@tied is of searches, not of samples"),
+        (["--generator", f"{TWIN}@ful"], "unknown generator 'faces-balanced@ful'"),
+        (["--latent-fit", "whole"], "latent_fit"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(
+    arguments: list[str], line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = ["run", "--out", str(tmp_path / "run"), "--quiet", "--dataset", "synthetic-faces"]
+    assert outcome([*base, *arguments]) == 2
+    error = capsys.readouterr().err
+    assert line in error
+    assert len(error.splitlines()) == 1
+
+
+def test_a_full_fit_needs_the_mapping_network() -> None:
+    generator = pa.load_generator(TWIN)
+    network = generator.network
+    network.map = None
+    with pytest.raises(InputError, match="full-covariance fit is made from the mapping network"):
+        pa.as_generator(network, latent_fit="full")
+    with pytest.raises(InputError, match='latent_fit "whole" is not known'):
+        pa.as_generator(network, gaussian_fit=generator.fit, latent_fit="whole")
+
+
+def test_arms_of_the_posterior_take_the_variants_of_pulse() -> None:
+    assert parse_arm(f"posterior-pulse:{TWIN}@full@tied").generator == GeneratorReference(
+        TWIN, full=True, tied=True
+    )
