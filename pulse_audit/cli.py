@@ -22,6 +22,7 @@ from pulse_audit.options import (
     SEED,
     PlainPath,
     data_root,
+    hand_labels,
     options_of_a_run,
     out_folder,
     outcome_as_json,
@@ -61,7 +62,14 @@ def commands() -> None:
 @options_of_a_run
 @outcome_as_json
 @quiet_option
-def run(spec: str | None, out: Path | None, as_json: bool, quiet: bool, **flags: Any) -> int:
+def run(
+    spec: str | None,
+    out: Path | None,
+    hand_labels: Path | None,
+    as_json: bool,
+    quiet: bool,
+    **flags: Any,
+) -> int:
     """Run an audit, or resume it: the same command continues where it was interrupted."""
     from pulse_audit import terminal
     from pulse_audit.harness.inputs import find_inputs
@@ -91,7 +99,8 @@ def run(spec: str | None, out: Path | None, as_json: bool, quiet: bool, **flags:
     work = ("auditing", "pieces of work") if further else ("upsampling", "draws")
     with terminal.progress(*work, quiet) as progress:
         announce = None if quiet else terminal.note
-        finished = run_audit(audit, out or audit.default_out, progress, inputs, announce)
+        where = out or audit.default_out
+        finished = run_audit(audit, where, progress, inputs, announce, hand_labels)
     _show_run(finished.path, as_json, finished.path / "report" / "index.html")
     return DONE
 
@@ -180,17 +189,24 @@ def upsample(images: tuple[Path, ...], as_json: bool, quiet: bool, **options: An
     "RUN/report-public, unless --out is given.",
 )
 @click.option("--out", type=PlainPath(), metavar="DIR", help="[default: RUN/report]")
+@hand_labels
 @outcome_as_json
-def report(run_dir: Path, public: bool, out: Path | None, as_json: bool) -> int:
+def report(
+    run_dir: Path, public: bool, out: Path | None, hand_labels: Path | None, as_json: bool
+) -> int:
     """Summarise and render a run again from its stored samples; needs no torch."""
     from pulse_audit import store
+    from pulse_audit.harness.hand_labels import keep_hand_labels
     from pulse_audit.report import html
 
     # A folder that holds a report with photos is not the one to publish.
     folder = out or run_dir / ("report-public" if public else "report")
     with store.locked(run_dir, make=False) as stored:
         assert stored is not None
-        page = html.publish(stored, out_dir=folder, public=public)
+        samples = stored.samples()
+        if hand_labels is not None:
+            keep_hand_labels(hand_labels, stored, samples)
+        page = html.publish(stored, samples, out_dir=folder, public=public)
     _show_run(run_dir, as_json, page)
     if stored.complete:
         return DONE
@@ -365,38 +381,13 @@ def outcome(arguments: Sequence[str] | None = None) -> int:
         advice = "; free space there, then the same command goes on" if full else ""
         problem, code = f"{place}{error.strerror or error}{advice}", BAD_INPUT
     except Exception as error:
-        problem, code = crash_line(error, arguments), BAD_INPUT
+        from pulse_audit import terminal
+
+        problem, code = terminal.crash_line(error, arguments), BAD_INPUT
     # One line, in which no path from outside is longer than a line can be.
     words = [w if len(w) <= 500 else f"{w[:100]}...{w[-100:]}" for w in problem.split()]
     click.echo(f"pulse-audit: {' '.join(words)}", err=True)
     return code
-
-
-def crash_line(error: Exception, arguments: Sequence[str] | None) -> str:
-    """Write an unexpected error to a crash file, and return the line that asks to report it."""
-    import platform
-    import shlex
-    import tempfile
-    import traceback
-
-    from pulse_audit.files import cache_folder
-
-    command = sys.argv[1:] if arguments is None else arguments
-    system = f"{platform.platform()}, Python {platform.python_version()}"
-    trace = "".join(traceback.format_exception(error))
-    text = f"pulse-audit {pulse_audit.__version__}, {system}\n{shlex.join(command)}\n\n{trace}"
-    summary = f"unexpected {type(error).__name__}: {str(error)[:200] or 'no message'}"
-    # Into the cache folder, or the temporary one where that cannot be written.
-    for folder in (cache_folder() / "crashes", Path(tempfile.gettempdir())):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix="crash-", suffix=".txt", dir=folder)
-            with open(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(text)
-            return f"{summary}; please report it with the file {name}"
-        except OSError:
-            continue
-    return f"{summary}; please report it (no crash file could be written)"
 
 
 if __name__ == "__main__":

@@ -79,6 +79,14 @@ trust_file = click.option(
 FIT_HELP = "Latents of the search are drawn from a Gaussian of independent entries or of the full "
 FIT_HELP += "covariance of the mapped latents"
 LATENTS_HELP = "One latent for each layer, or one for all"
+hand_labels = click.option(
+    "--hand-labels",
+    type=PlainPath(),
+    metavar="FILE.csv",
+    help="People's labels of outputs: the column image, as in the samples, and race, gender, ... "
+    "They show whether the attribute model errs otherwise on outputs. Kept in the run; needs "
+    "--keep-images all.",
+)
 
 option = click.option
 #: In the order of `pulse-audit run --help`.
@@ -181,6 +189,7 @@ _OF_A_RUN: tuple[Callable[[Command], Command], ...] = (
         help="The same as a second --attributes.",
     ),
     option("--keep-images", metavar="all|sample|none", help="[default: sample]"),
+    hand_labels,
     # The execution.
     option("--device", metavar="auto|cpu|cuda[:i]", help="[default: auto]"),
     option("--precision", metavar="auto|fp32|bf16", help="Of the generators [default: fp32]"),

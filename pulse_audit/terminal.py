@@ -7,8 +7,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal
 
+import pulse_audit
+from pulse_audit.files import cache_folder
 from pulse_audit.metrics.group_metrics import OUTCOME_METRICS
 from pulse_audit.metrics.registry import DRAW_METRICS
 
@@ -257,3 +260,28 @@ def show_validation(result: Mapping[str, Any]) -> None:
         print(f"DEFECT {defect['kind']}: {defect['where']}: {defect['what_to_do']}")
     size = f"{result['n_faces']} faces, {len(result['defects'])} defects"
     print(f"{result['dataset']}, split {result['split']}: {size}")
+
+
+def crash_line(error: Exception, arguments: Sequence[str] | None) -> str:
+    """Write an unexpected error to a crash file, and return the line that asks to report it."""
+    import platform
+    import shlex
+    import tempfile
+    import traceback
+
+    command = sys.argv[1:] if arguments is None else arguments
+    system = f"{platform.platform()}, Python {platform.python_version()}"
+    trace = "".join(traceback.format_exception(error))
+    text = f"pulse-audit {pulse_audit.__version__}, {system}\n{shlex.join(command)}\n\n{trace}"
+    summary = f"unexpected {type(error).__name__}: {str(error)[:200] or 'no message'}"
+    # Into the cache folder, or the temporary one where that cannot be written.
+    for folder in (cache_folder() / "crashes", Path(tempfile.gettempdir())):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix="crash-", suffix=".txt", dir=folder)
+            with open(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(text)
+            return f"{summary}; please report it with the file {name}"
+        except OSError:
+            continue
+    return f"{summary}; please report it (no crash file could be written)"

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pulse_audit import store
 from pulse_audit.cli import BAD_INPUT, DONE, INCOMPLETE, outcome
+from pulse_audit.seeding import sha256
 
 Capture = pytest.CaptureFixture[str]
 
@@ -209,6 +211,97 @@ def test_a_public_report_goes_to_a_folder_of_its_own(
     assert str(tmp_path / "paper" / "index.html") in capsys.readouterr().out
     for folder in (out / "report", out / "report-public", tmp_path / "paper"):
         assert (folder / "index.html").is_file() and (folder / "data" / "summary.json").is_file()
+
+
+@pytest.fixture
+def labelled(fairface_root: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """A run that keeps every output, and people's labels of all of them."""
+    out, labels = tmp_path / "out", tmp_path / "labels.csv"
+    assert outcome(audit(fairface_root, out, "--keep-images", "all")) == DONE
+    rows = store.open_run(out).samples()
+    lines = [f"{image},{word}" for image, word in zip(rows.image, rows.label_race, strict=True)]
+    labels.write_text("\n".join(["image,race", *lines]) + "\n")
+    return out, labels
+
+
+def test_hand_labels_are_kept_in_the_run_and_used_again(
+    fairface_root: Path, labelled: tuple[Path, Path], capsys: Capture
+) -> None:
+    out, labels = labelled
+    samples, recorded = store.open_run(out).samples(), (out / "manifest.json").read_bytes()
+    assert outcome(["report", str(out), "--hand-labels", str(labels)]) == DONE
+    kept = store.open_run(out).read_hand_labels()
+    assert kept is not None and len(kept.labels) == 14
+    assert kept.file_sha256 == sha256(labels.read_bytes())
+    summary = json.loads((out / "summary.json").read_text())
+    drift = [row for row in summary["estimates"] if row["metric"] == "drift"]
+    assert drift and "only 2 outputs of group White were labelled" in drift[0]["method"]
+    # Later, without the file.
+    labels.unlink()
+    assert outcome(["report", str(out)]) == DONE
+    assert json.loads((out / "summary.json").read_text()) == summary
+    # Labels are no part of the specification: the same command still resumes.
+    assert (out / "manifest.json").read_bytes() == recorded
+    assert outcome(audit(fairface_root, out, "--keep-images", "all")) == DONE
+    assert json.loads((out / "summary.json").read_text()) == summary
+    assert store.open_run(out).samples().equals(samples)
+
+
+def test_a_run_takes_hand_labels_of_its_outputs(
+    fairface_root: Path, labelled: tuple[Path, Path], tmp_path: Path, capsys: Capture
+) -> None:
+    _, labels = labelled
+    again = tmp_path / "again"
+    command = audit(fairface_root, again, "--keep-images", "all", "--hand-labels", str(labels))
+    assert outcome(command) == DONE
+    assert "hand_accuracy" in (again / "summary.json").read_text()
+    # What is wrong with them is said before the run begins.
+    labels.write_text("image,race\nimages/none.png,White\n")
+    other = tmp_path / "other"
+    command = audit(fairface_root, other, "--hand-labels", str(labels))
+    assert "is no output" in refused(command, capsys)
+    assert not other.exists()
+
+
+def test_bad_hand_labels_cost_one_line_and_change_nothing(
+    labelled: tuple[Path, Path], capsys: Capture
+) -> None:
+    out, labels = labelled
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    labels.write_text(labels.read_text().replace(",White", ",Whit", 1))
+    line = refused(["report", str(out), "--hand-labels", str(labels)], capsys)
+    assert "race 'Whit' is unknown; did you mean White?" in line
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_damaged_hand_labels_of_a_run_cost_one_line(
+    labelled: tuple[Path, Path], capsys: Capture
+) -> None:
+    out, labels = labelled
+    assert outcome(["report", str(out), "--hand-labels", str(labels)]) == DONE
+    path = out / "hand_labels.json"
+    whole = json.loads(path.read_text())
+    image = next(iter(whole["labels"]))
+    # Two of them have a checksum that fits.
+    unknown, foreign = (
+        store.HandLabels.make("labels.csv", "0" * 64, wrong).model_dump()
+        for wrong in ({image: {"race": "Whit"}}, {"/etc/passwd": {"race": "White"}})
+    )
+    shape, checksum = {**whole, "labels": [1]}, {**whole, "sha256": "0" * 64}
+    for damaged in (unknown, foreign, shape, checksum):
+        path.write_text(json.dumps(damaged))
+        capsys.readouterr()
+        assert "hand_labels.json" in refused(["report", str(out)], capsys)
+    elsewhere = out.parent / "elsewhere.json"
+    elsewhere.write_text(json.dumps(whole))
+    path.unlink()
+    path.symlink_to(elsewhere)
+    assert "is a link" in refused(["report", str(out)], capsys)
+    # New labels take the place of damaged ones.
+    path.unlink()
+    path.write_text("{")
+    assert outcome(["report", str(out), "--hand-labels", str(labels)]) == DONE
+    assert json.loads(path.read_text()) == whole
 
 
 def test_a_report_of_what_is_no_run_is_refused(tmp_path: Path, capsys: Capture) -> None:

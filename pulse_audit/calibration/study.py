@@ -19,6 +19,7 @@ from pulse_audit.calibration import (
     corrected,
     distances,
     gaps,
+    hand,
     means,
     paired,
     power,
@@ -65,7 +66,7 @@ class ScenarioResult:
 
 def all_scenarios() -> list[Scenario]:
     """Every scenario, in the order of the table."""
-    rates = (retention, paired, corrected, gaps, power, apparent, set_fairness, compositions)
+    rates = (retention, paired, corrected, hand, gaps, power, apparent, set_fairness, compositions)
     studies = (sentences, *rates, preference, means, distances, prior_work)
     return [scenario for study in studies for scenario in study.scenarios()]
 

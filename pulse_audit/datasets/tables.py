@@ -58,16 +58,17 @@ class Damage:
     original: str
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, limit: int = MAX_BYTES) -> str:
     """Read a label file as UTF-8, keeping a byte-order mark.
 
-    Raises InputError if the file cannot be read, is larger than 512 MiB or is not UTF-8.
+    Raises InputError if the file cannot be read, is larger than ``limit`` bytes or is not UTF-8.
     """
     try:
         if not path.is_file():
             raise InputError(f"{path}: is not a file; check the data folder")
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError(f"{path}: is larger than 512 MiB; this is no label file")
+        if path.stat().st_size > limit:
+            size = f"{limit // 2**20} MiB"
+            raise InputError(f"{path}: is larger than {size}; this is no label file")
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
@@ -102,7 +103,12 @@ def read_csv(path: Path) -> LabelTable:
         One line naming the file and the row: not UTF-8, not CSV, empty, a header that names a
         column twice, a row of another length.
     """
-    cells = _cells(path, read_text(path))
+    return parse_csv(path, read_text(path))
+
+
+def parse_csv(path: Path, text: str) -> LabelTable:
+    """Parse the text of a CSV; ``path`` is named in errors, which are those of `read_csv`."""
+    cells = _cells(path, text)
     if not cells or not any(cells[0]):
         raise InputError(f"{path}: is empty; get the label file again")
     # The header: separated by commas, and every column named once.

@@ -11,6 +11,7 @@ import torch
 
 from pulse_audit import store
 from pulse_audit.degrade.degradation import DegradationModel
+from pulse_audit.harness.hand_labels import hand_labels_of, keep_hand_labels
 from pulse_audit.harness.inputs import AuditInputs
 from pulse_audit.harness.plan import Plan, plan_audit
 from pulse_audit.harness.source_models import resolve_sources
@@ -30,6 +31,7 @@ def run_audit(
     progress: Progress | None = None,
     inputs: AuditInputs | None = None,
     announce: Callable[[str], None] | None = None,
+    hand_labels: Path | None = None,
 ) -> store.Run:
     """Run an audit into a directory, or resume the one that is there after any interruption.
 
@@ -44,6 +46,8 @@ def run_audit(
         Result of `find_inputs` for the spec; None looks it up here.
     announce : callable, optional
         Called with each note of the plan before the work begins.
+    hand_labels : Path, optional
+        CSV of people's labels of outputs, as ``--hand-labels`` takes it; no part of the spec.
 
     Returns
     -------
@@ -53,7 +57,7 @@ def run_audit(
     Raises
     ------
     InputError
-        If the spec, its data or the directory cannot be used.
+        If the spec, its data, the labels or the directory cannot be used.
     """
     progress = progress or (lambda done, total, restored: None)
     with store.locked(out) as existing:
@@ -61,6 +65,8 @@ def run_audit(
             check_same_spec(existing.manifest, spec, out)
         plan = plan_audit(spec, existing.manifest if existing else None, inputs)
         models = resolve_sources(plan) if spec.sources else None
+        if hand_labels is not None:
+            hand_labels_of(hand_labels, plan.manifest)
         # Nothing is written before the whole plan is known to work.
         if existing is None:
             run = store.create_run(out, plan.manifest)
@@ -76,6 +82,8 @@ def run_audit(
             run_sources(run, plan, models, progress)
         # Complete: the reasons of empty columns, the summary and the report.
         samples = run.samples()
+        if hand_labels is not None:
+            keep_hand_labels(hand_labels, run, samples)
         run.write_manifest(
             status="complete",
             finished=run.manifest.finished or _now(),

@@ -213,6 +213,22 @@ DERIVED_METRICS: Sequence[MetricDefinition] = (
         "agreement of both attribute models beyond chance (Cohen's kappa)",
         "neither",
     ),
+    # The attribute model on outputs that people labelled (--hand-labels).
+    _derived_share(
+        "hand_accuracy",
+        "Accuracy, hand labels",
+        "share of the outputs that people labelled with a group which the attribute model gives "
+        "the same group; outputs that it gives none are left out",
+        "higher",
+        in_report=True,
+    ),
+    _derived_share(
+        "drift",
+        "Drift",
+        "that accuracy less the model's accuracy on photos of the group, which corrections use",
+        "nearer 0",
+        in_report=True,
+    ),
     _derived_share(
         "planted_shift",
         "Planted shift",

@@ -3,8 +3,9 @@
 A run directory holds ``manifest.json`` (what was planned, with what, and how it ended),
 ``samples/<unit>.parquet`` (one shard a work unit, each beside its ``.sha256``),
 ``features/<unit>.npz`` and ``features/originals.npz`` where an attribute model gives features,
-``images/`` and what is rendered from them. Every file is written whole or not at all: to a
-temporary name first, flushed to disk, then renamed.
+``images/``, ``hand_labels.json`` (people's labels of outputs, with their checksum), and what is
+rendered from them. Every file is written whole or not at all: to a temporary name first, flushed to
+disk, then renamed.
 """
 
 from pulse_audit.store.columns import (
@@ -19,6 +20,7 @@ from pulse_audit.store.columns import (
 )
 from pulse_audit.store.directory import create_run, locked, open_run
 from pulse_audit.store.features import Features
+from pulse_audit.store.hand_labels import HandLabels
 from pulse_audit.store.images import lr_path, original_path, output_path
 from pulse_audit.store.manifest import SCHEMA_VERSION, Manifest, check_manifest
 from pulse_audit.store.run import Run
@@ -33,6 +35,7 @@ __all__ = [
     "SEARCHES",
     "SOURCE_COLUMNS",
     "Features",
+    "HandLabels",
     "Manifest",
     "Run",
     "as_parquet",

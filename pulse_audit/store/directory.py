@@ -19,6 +19,7 @@ WRITTEN = (
     ".lock",
     "manifest.json",
     "references.json",
+    "hand_labels.json",
     "summary.json",
     "samples",
     "features",

@@ -16,6 +16,7 @@ from pydantic import (
 
 from pulse_audit.documents import read_json
 from pulse_audit.frames import Frame
+from pulse_audit.store.images import output_path
 from pulse_audit.types import InputError
 
 SCHEMA_VERSION: Literal[1] = 1
@@ -278,6 +279,15 @@ class Manifest(_Entry):
     def planned_draws(self) -> int:
         """Draws of all work units."""
         return sum(len(unit.draws) for unit in self.units)
+
+    @property
+    def planned_outputs(self) -> set[str]:
+        """Where the outputs of all draws are kept, if they are, relative to the run."""
+        return {
+            output_path(unit.arm, face_id, unit.condition, unit.scale, draw)
+            for unit in self.units
+            for face_id, draw in unit.draws
+        }
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -17,8 +17,10 @@ import pyarrow as pa
 from pulse_audit.documents import read_file, read_json
 from pulse_audit.files import atomic_write, refuse_links
 from pulse_audit.seeding import sha256
+from pulse_audit.store import hand_labels
 from pulse_audit.store.columns import sample_schema
 from pulse_audit.store.features import MAX_FEATURES, Features, as_npz, read_vectors
+from pulse_audit.store.hand_labels import HandLabels, check_hand_labels
 from pulse_audit.store.images import is_whole, lr_path, original_path, output_path
 from pulse_audit.store.manifest import AttributesEntry, Manifest, WorkUnit
 from pulse_audit.store.parquet import MAX_FILE
@@ -217,6 +219,26 @@ class Run:
         except FileNotFoundError:
             return None
         return content if isinstance(content, dict) else {}
+
+    def write_hand_labels(self, labels: HandLabels) -> None:
+        """Keep people's labels of outputs, in place of earlier ones."""
+        self.write_json(hand_labels.NAME, labels.model_dump())
+
+    def read_hand_labels(self) -> HandLabels | None:
+        """Read what `write_hand_labels` wrote; None where nothing is.
+
+        Raises
+        ------
+        InputError
+            If it does not match its checksum, or does not belong to the run.
+        """
+        path = self.path / hand_labels.NAME
+        try:
+            content = read_json(path, hand_labels.MAX_BYTES)
+        except FileNotFoundError:
+            return None
+        vocabulary = self.manifest.dataset.vocabulary
+        return check_hand_labels(content, path, self.manifest.planned_outputs, vocabulary)
 
     @property
     def has_originals(self) -> bool:

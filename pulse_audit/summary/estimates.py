@@ -37,6 +37,7 @@ from pulse_audit.summary.attributes import (
 )
 from pulse_audit.summary.findings import findings, first_screen, on_trial
 from pulse_audit.summary.groups import DRAW_KEYS, Subset, face_numbers, make_subsets
+from pulse_audit.summary.hand import Drift, HandLabels, drift_rows, drifts
 from pulse_audit.summary.schema import (
     ALL,
     SCHEMA_VERSION,
@@ -63,7 +64,7 @@ DISTANCES = ("kid", "fid", "gpi_kid")
 
 
 def summarise_run(run: Run, samples: pd.DataFrame | None = None) -> Summary:
-    """Summarise all that a run directory holds: samples, features, and ``sources/``.
+    """Summarise all that a run directory holds: samples, features, ``sources/``, people's labels.
 
     Raises
     ------
@@ -71,7 +72,9 @@ def summarise_run(run: Run, samples: pd.DataFrame | None = None) -> Summary:
         If something stored cannot be read, or does not fit the manifest.
     """
     frame = run.samples() if samples is None else samples
-    return summarise(run.manifest, frame, run.features(), run.source_tables())
+    stored = run.read_hand_labels()
+    hand_labels = None if stored is None else stored.labels
+    return summarise(run.manifest, frame, run.features(), run.source_tables(), hand_labels)
 
 
 def summarise(
@@ -79,6 +82,7 @@ def summarise(
     samples: pd.DataFrame,
     features: tuple[Array, Mapping[str, Array]] | None = None,
     tables: Mapping[str, pd.DataFrame] | None = None,
+    hand_labels: HandLabels | None = None,
 ) -> Summary:
     """Estimate every metric for every group under every arm, condition and scale.
 
@@ -96,6 +100,8 @@ def summarise(
         As `pulse_audit.store.Run.features` returns them, aligned with ``samples``.
     tables : mapping of str to DataFrame, optional
         Of ``sources/``, as `pulse_audit.store.Run.source_tables` returns them.
+    hand_labels : mapping of str to mapping, optional
+        Words that people gave to outputs, by image and attribute.
 
     Raises
     ------
@@ -150,6 +156,12 @@ def summarise(
         for subset in subsets:
             rows += second_rows(subset, second_groupings, second, name)
             rows += agreement_rows(subset, groupings, second_groupings, name)
+    # The attribute model's accuracy on outputs, where people labelled some.
+    found: list[Drift] = []
+    if hand_labels is not None:
+        found, without = drifts(manifest, frame, subsets, groupings, hand_labels)
+        rows += drift_rows(found)
+        unavailable |= without
     # Arms are compared on the whole sample and in the first grouping of the run alone.
     arms = on_trial(manifest, [subset.key.arm for subset in subsets])
     rows += comparisons.arm_comparisons(subsets, groupings[:2], arms, seed)
@@ -160,7 +172,7 @@ def summarise(
         schema=SCHEMA_VERSION,
         estimates=rows,
         unavailable=dict(sorted(unavailable.items())),
-        findings=findings(manifest, rows, subsets, groupings, corrections, second),
+        findings=findings(manifest, rows, subsets, groupings, corrections, second, found),
     )
 
 

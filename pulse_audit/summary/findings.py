@@ -17,6 +17,7 @@ from pulse_audit.summary.attributes import AttributeLabels, Grouping
 from pulse_audit.summary.claims import Evidence
 from pulse_audit.summary.comparisons import share_differences
 from pulse_audit.summary.groups import NONE, TONES, Subset
+from pulse_audit.summary.hand import Drift, against_drift, drift_sentences
 from pulse_audit.summary.joint import ALPHA, Interval
 from pulse_audit.summary.schema import ALL, Claim, EstimateRow, Finding, SubsetKey
 from pulse_audit.summary.second import check_findings
@@ -33,6 +34,7 @@ def findings(
     groupings: Sequence[Grouping] = (),
     corrections: Corrections | None = None,
     second: Corrections | None = None,
+    found: Sequence[Drift] = (),
 ) -> list[Finding]:
     """Sentences of the report's first screen, and those behind "more".
 
@@ -41,7 +43,7 @@ def findings(
     manifest : Manifest
         The run's manifest.
     rows : sequence of EstimateRow
-    subsets, groupings, corrections, second
+    subsets, groupings, corrections, second, found
         As `pulse_audit.summary.summarise` makes them.
 
     Returns
@@ -58,7 +60,15 @@ def findings(
         ]
     first = first_screen(manifest, subsets, groupings, corrections or {}, second)
     more = compared_outputs(manifest, subsets, groupings)
-    return [*first, *more, *(Finding(text=each) for each in descriptions(manifest, rows))]
+    described = descriptions(manifest, rows)
+    # Claims are held against the drift that people's labels of outputs allow.
+    if found:
+        setting = subsets[0].key[1:]
+        labels, _ = on_first_screen(manifest, subsets, groupings)
+        if labels is not None:
+            first = against_drift(first, found, labels.attribute, setting)
+        described = [*drift_sentences(found, setting), *described]
+    return [*first, *more, *(Finding(text=each) for each in described)]
 
 
 def first_screen(

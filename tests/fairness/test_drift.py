@@ -2,8 +2,18 @@
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize_scalar
+from scipy.special import xlog1py, xlogy
+from scipy.stats import norm
 
-from pulse_audit.fairness.drift import bounds_under_drift, drifted, tipping_point
+from pulse_audit.fairness.drift import (
+    FEWEST_LABELLED,
+    accuracy_drift,
+    bounds_under_drift,
+    drifted,
+    tipping_point,
+)
+from pulse_audit.types import Estimate, Unavailable
 
 MATRIX = np.array([[0.8, 0.15, 0.05], [0.1, 0.85, 0.05], [0.2, 0.1, 0.7]])
 OBSERVED = np.array([[0.7, 0.2, 0.1], [0.4, 0.5, 0.1], [0.2, 0.1, 0.7]])
@@ -68,3 +78,87 @@ def test_a_claim_that_no_drift_undoes_gets_the_largest_one():
 def test_too_many_groups_and_impossible_drifts_are_refused(groups, drift):
     with pytest.raises(ValueError, match="at most 12"):
         bounds_under_drift(lambda m: m[:, 0, 0], np.eye(groups), drift)
+
+
+GROUPS = ["White", "Black", "Indian"]
+PHOTOS = np.array([[160, 30, 10], [20, 170, 10], [40, 20, 140]])
+
+
+def labelled(rng, matrix, per_group, draws=1):
+    """Faces, groups that people see, and predictions by a confusion matrix on outputs."""
+    seen = np.repeat(np.arange(3), per_group * draws)
+    predicted = (rng.random(len(seen))[:, None] > np.cumsum(matrix, axis=1)[seen]).sum(axis=1)
+    return np.repeat(np.arange(3 * per_group), draws), seen, np.minimum(predicted, 2)
+
+
+def test_a_known_drift_of_the_worst_group_is_recovered():
+    (on_outputs,) = drifted(PHOTOS / 200, [[0.0, -0.25, 0.1]])
+    outputs = labelled(np.random.default_rng(0), on_outputs, 2000)
+    found = accuracy_drift(*outputs, 100 * PHOTOS, GROUPS)
+    assert [each.value for each in found.drift] == pytest.approx([0, -0.25, 0.1], abs=0.03)
+    assert [each.value for each in found.accuracy] == pytest.approx([0.8, 0.6, 0.8], abs=0.03)
+    assert found.largest.value == pytest.approx(0.25, abs=0.03)
+    assert 0.2 < found.largest.low < 0.25 < found.largest.high < 0.3
+
+
+def p_value(x1, n1, x2, n2, difference):
+    """Score test of p1 - p2 = difference, the restricted likelihood maximised numerically."""
+
+    def loss(q):
+        p = q + difference
+        first = xlogy(x1, p) + xlog1py(n1 - x1, -p)
+        return -(first + xlogy(x2, q) + xlog1py(n2 - x2, -q))
+
+    bounds = (max(0.0, -difference), min(1.0, 1 - difference))
+    q = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-12}).x
+    p = q + difference
+    variance = (p * (1 - p) / n1 + q * (1 - q) / n2) * (n1 + n2) / (n1 + n2 - 1)
+    return 2 * norm.sf(abs(x1 / n1 - x2 / n2 - difference) / np.sqrt(variance))
+
+
+def test_with_one_draw_a_face_intervals_end_where_the_score_test_rejects():
+    outputs = labelled(np.random.default_rng(1), MATRIX, 40)
+    found = accuracy_drift(*outputs, PHOTOS, GROUPS, families=2)
+    extremes = []
+    for group, drift in enumerate(found.drift):
+        hits = int((outputs[2][outputs[1] == group] == group).sum())
+        counts = (hits, 40, PHOTOS[group, group], PHOTOS[group].sum())
+        ends = [p_value(*counts, end) for end in (drift.low, drift.high)]
+        assert ends == pytest.approx([0.05, 0.05], rel=1e-4)
+        extremes += [p_value(*counts, end) for end in (found.largest.high, -found.largest.high)]
+    # three groups and two arms: the group that reaches farthest is rejected at a sixth of the level
+    assert max(extremes) == pytest.approx(0.05 / 6, rel=1e-4)
+
+
+def test_draws_of_one_face_count_as_far_as_they_differ():
+    outputs = labelled(np.random.default_rng(2), MATRIX, 30)
+    once = accuracy_drift(*outputs, PHOTOS, GROUPS)
+    copied = accuracy_drift(*(np.repeat(part, 5) for part in outputs), PHOTOS, GROUPS)
+    assert [each.n_draws for each in copied.drift] == [150, 150, 150]
+    for one, five in zip(once.drift, copied.drift, strict=True):
+        assert (five.n_faces, five.low, five.high) == pytest.approx((30, one.low, one.high))
+
+
+def test_a_group_with_few_labels_has_no_drift_and_says_how_many_there_are():
+    outputs = labelled(np.random.default_rng(3), MATRIX, 40)
+    kept = (outputs[1] != 2) | (np.arange(120) >= 117)
+    found = accuracy_drift(*(part[kept] for part in outputs), PHOTOS, GROUPS)
+    reason = "only 3 outputs of group Indian were labelled"
+    assert found.accuracy[2] == found.drift[2] == found.largest == Unavailable(reason)
+    assert isinstance(found.drift[0], Estimate)
+    # many draws of few faces are no better
+    faces = outputs[0].copy()
+    faces[outputs[1] == 2] = 999
+    found = accuracy_drift(faces, *outputs[1:], PHOTOS, GROUPS)
+    assert found.largest.reason == "the 40 labelled outputs of group Indian are of only 1 faces"
+    none = accuracy_drift([], [], [], PHOTOS, GROUPS)
+    assert none.largest.reason == "only 0 outputs of group White were labelled"
+    assert FEWEST_LABELLED == 10
+
+
+def test_a_group_without_photos_has_an_accuracy_and_no_drift():
+    outputs, photos = labelled(np.random.default_rng(4), MATRIX, 40), PHOTOS.copy()
+    photos[1] = 0
+    found = accuracy_drift(*outputs, photos, GROUPS)
+    assert isinstance(found.accuracy[1], Estimate)
+    assert found.largest == Unavailable("no photo of group Black was classified")
