@@ -252,6 +252,39 @@ def validate(dataset: str, as_json: bool, quiet: bool, **options: Any) -> int:
 
 
 @commands.command()
+@click.argument("generators", nargs=-1, required=True, metavar="GENERATOR...")
+@click.option("--samples", type=click.IntRange(20, 10_000_000), default=10_000, show_default=True)
+@click.option("--seed", type=SEED, default=0, show_default=True)
+@click.option("--attributes", metavar="NAME|FILE", help="Attribute model.  [default: the shipped]")
+@trust_file
+@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:i]")
+@out_folder("runs/prior")
+@outcome_as_json
+@quiet_option
+def prior(generators: tuple[str, ...], as_json: bool, quiet: bool, **options: Any) -> int:
+    """Measure whom a search's prior shows before any input: five priors of each generator.
+
+    Writes prior.md, prior.csv and a picture for each generator; the same command continues where it
+    was interrupted.
+    """
+    from pulse_audit import terminal
+    from pulse_audit.harness.inputs import check_prior
+
+    check_prior(generators, options["attributes"], options["device"])
+    from pulse_audit.harness.prior import measure_priors
+
+    with terminal.progress("sampling priors", "samples", quiet) as progress:
+        found = measure_priors(generators, progress=progress, **options)
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+    else:
+        for said in found["sentences"]:
+            click.echo(f"- {said}")
+        click.echo(f"tables: {found['table']}")
+    return DONE
+
+
+@commands.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @click.option("--accept-licence", is_flag=True, help="Accept the licences shown, without asking.")
 @outcome_as_json

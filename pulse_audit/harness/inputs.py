@@ -133,6 +133,25 @@ def _read_dataset(
     return samples_of(spec, generator, columns, check_device(spec.device), progress)
 
 
+def check_prior(generators: Sequence[str], attributes: str | None, device: str) -> None:
+    """Look up what ``pulse-audit prior`` names; errors as `find_inputs`."""
+    parse_device(device)
+    for name in generators:
+        reference = parse_generator(name)
+        if reference.label == "each":
+            raise InputError(f"{name}: choose one class here, such as #0, or leave #each out")
+        if reference.variant:
+            raise InputError(f"{name}: all variants are compared; leave {reference.variant} out")
+        find_generator(reference)
+    stems = [parse_generator(name).stem for name in generators]
+    for stem in stems:
+        if stems.count(stem) > 1:
+            raise InputError(f"{stem}: two generators of that name would share their files")
+    if attributes == "none":
+        raise InputError("--attributes none: shares of groups are an attribute model's")
+    find_attributes(attributes)
+
+
 def check_search(photos: Sequence[Path], generator: str, search: str, device: str) -> None:
     """Look up what ``pulse-audit upsample`` names; errors as `find_inputs`."""
     if search not in SEARCHES:
