@@ -9,7 +9,7 @@ UV     := $(BIN)/python -m uv pip
 export MALLOC_MMAP_MAX_ ?= 0
 export MALLOC_TRIM_THRESHOLD_ ?= 100000000000
 
-.PHONY: install run test lint bench report lock clean
+.PHONY: install run test lint bench report reports lock clean
 
 install: $(VENV)/.installed
 
@@ -37,6 +37,13 @@ bench: install
 
 report: install
 	@for run in runs/*/; do $(BIN)/pulse-audit report "$$run"; done
+
+# The published audits: each specification of reports/, run or resumed, then rendered for publishing.
+# FairFace's photos are found through PULSE_AUDIT_DATA; an unfinished run is published as one.
+reports: install
+	@for spec in reports/*.yaml; do name=$$(basename $$spec .yaml); \
+	  $(BIN)/pulse-audit run $$spec --out runs/reports/$$name || true; \
+	  $(BIN)/pulse-audit report runs/reports/$$name --public --out reports/$$name || true; done
 
 lock:
 	uv pip compile -q --universal --generate-hashes --python-version 3.11 --custom-compile-command "make lock" \

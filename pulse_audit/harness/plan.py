@@ -66,8 +66,8 @@ def plan_audit(
     ----------
     spec : AuditSpec
     earlier : Manifest, optional
-        Manifest of a run to resume: its device, precision, threads and batch are taken over, and
-        its metrics. None resolves the spec's.
+        Manifest of a run to resume: its device (where that is here, or was asked for), precision,
+        threads and batch are taken over, and its metrics. None resolves the spec's.
     inputs : AuditInputs, optional
         Result of `find_inputs` for the spec; None looks it up here.
 
@@ -87,7 +87,7 @@ def plan_audit(
         latents=spec.latents,
     )
     chosen, skipped = choose_faces(spec, index, groupings)
-    execution = earlier.execution if earlier else resolve_execution(spec)
+    execution = resumed(earlier.execution, spec) if earlier else resolve_execution(spec)
     device, dtype = check_device(execution.device), DTYPES[execution.precision]
     torch.set_num_threads(execution.threads)
 
@@ -266,6 +266,17 @@ def resolve_execution(spec: AuditSpec) -> Execution:
         threads=spec.threads or torch.get_num_threads(),
         batch=spec.batch or (64 if device.startswith("cuda") else 8),
     )
+
+
+def resumed(execution: Execution, spec: AuditSpec) -> Execution:
+    """Return how a run goes on: as before, on the CPU where a GPU that was found is gone."""
+    try:
+        check_device(execution.device)
+    except InputError:
+        if parse_device(spec.device) != "auto":
+            raise
+        return execution.model_copy(update={"device": "cpu"})
+    return execution
 
 
 def check_device(name: str) -> torch.device:

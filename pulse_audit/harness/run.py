@@ -22,6 +22,7 @@ from pulse_audit.harness.unit import UnitRunner
 from pulse_audit.report import html
 from pulse_audit.search.posterior import PosteriorBank
 from pulse_audit.store import Manifest
+from pulse_audit.store.manifest import Execution
 from pulse_audit.types import InputError, Progress
 
 
@@ -73,6 +74,7 @@ def run_audit(
         else:
             run = existing
             check_same_plan(run.manifest, plan.manifest, out)
+            move(run, plan.manifest.execution)
         if announce is not None:
             for note in run.manifest.notes:
                 announce(note)
@@ -91,6 +93,20 @@ def run_audit(
         )
         html.publish(run, samples)
         return run
+
+
+def move(run: store.Run, execution: Execution) -> None:
+    """Record that a run goes on on another device, where it does and units are missing."""
+    before, missing = run.manifest.execution.device, run.missing_units
+    if execution.device == before or not missing:
+        return
+    done = len(run.manifest.units) - len(missing)
+    note = (
+        f"{done} of {len(run.manifest.units)} work units were made on {before}, the others on "
+        f"{execution.device}: results of two devices agree up to rounding, which a search of many "
+        "steps can magnify"
+    )
+    run.write_manifest(execution=execution, notes=[*run.manifest.notes, note])
 
 
 def run_units(run: store.Run, plan: Plan, progress: Progress) -> None:

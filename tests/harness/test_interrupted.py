@@ -22,7 +22,7 @@ from pulse_audit.types import InputError
 LABELS = "fairface_label_val.csv"
 
 
-def audit(root: Path, out: Path, stop_after: int | None = None) -> store.Run:
+def audit(root: Path, out: Path, stop_after: int | None = None, device: str = "cpu") -> store.Run:
     """A small audit, or its beginning: interrupted once so many draws are done."""
 
     def progress(done: int, total: int, restored: int) -> None:
@@ -32,7 +32,7 @@ def audit(root: Path, out: Path, stop_after: int | None = None) -> store.Run:
     values = {
         "dataset": "fairface", "data_root": root, "arms": ["bicubic", "nearest"], "scales": [4],
         "resolution": 32, "crop": "fairface-0.25", "per_group": 2, "draws": 1, "batch": 2,
-        "threads": 1, "device": "cpu", "metrics": ["psnr"], "attributes": "none",
+        "threads": 1, "device": device, "metrics": ["psnr"], "attributes": "none",
     }  # fmt: skip
     return runs.run_audit(make_spec(values), out, progress)
 
@@ -51,6 +51,32 @@ def begun(fairface_root: Path, tmp_path: Path) -> store.Run:
     run = store.open_run(tmp_path / "out")
     assert 10 <= len(run.samples()) < 28
     return run
+
+
+def test_a_run_whose_gpu_is_gone_goes_on_on_the_cpu_and_says_so(
+    fairface_root: Path, tmp_path: Path
+) -> None:
+    out, whole = tmp_path / "out", audit(fairface_root, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        audit(fairface_root, out, stop_after=10, device="auto")
+    begun = store.open_run(out)
+    gone = begun.manifest.execution.model_copy(update={"device": "cuda:97"})
+    begun.write_manifest(execution=gone)
+    done = len(begun.manifest.units) - len(begun.missing_units)
+    run = audit(fairface_root, out, device="auto")
+    assert run.manifest.execution.device == "cpu"
+    assert f"{done} of 14 work units were made on cuda:97" in run.manifest.notes[-1]
+    pd.testing.assert_frame_equal(rows(run), rows(whole))
+    # Of a finished run nothing is left to move.
+    run.write_manifest(execution=gone)
+    assert len(audit(fairface_root, out, device="auto").manifest.notes) == len(run.manifest.notes)
+
+
+def test_a_device_that_was_asked_for_has_to_be_there(fairface_root: Path, begun: store.Run) -> None:
+    gone = begun.manifest.execution.model_copy(update={"device": "cuda:97"})
+    begun.write_manifest(execution=gone)
+    with pytest.raises(InputError, match="--device cuda:97: not available here"):
+        audit(fairface_root, begun.path)
 
 
 def contents(folder: Path) -> dict[Path, bytes]:
