@@ -265,6 +265,12 @@ def confusion_tables(manifest: Manifest, samples: pd.DataFrame) -> list[Confusio
     return tables
 
 
+def latents_of_searches(manifest: Manifest) -> dict[str, str]:
+    """Return what the searching arms say of their latents, by arm."""
+    recorded = {name: arm.as_dict().get("latents") for name, arm in manifest.arms.items()}
+    return {name: text for name, text in recorded.items() if isinstance(text, str)}
+
+
 def flattened(value: Any, name: str = "") -> list[tuple[str, str]]:
     """Nested JSON values as (dotted name, text) pairs, in order; lists of plain values joined."""
     if isinstance(value, Mapping):

@@ -24,6 +24,7 @@ from pulse_audit.report.content import (
     ConditionSection,
     confusion_tables,
     flattened,
+    latents_of_searches,
     left_out,
     sections,
 )
@@ -179,6 +180,7 @@ def page_text(
         unbroken=unbroken,
         grouped_by={column for columns in manifest.spec.groupings for column in columns},
         provenance=provenance(manifest),
+        latents=latents_of_searches(manifest),
         card=CardEntry() if manifest.attributes is None else manifest.attributes.card,
         confusion_tables=confusion_tables(manifest, samples),
     )

@@ -10,6 +10,7 @@ from pulse_audit.harness.run import run_audit
 from pulse_audit.harness.spec import make_spec
 from pulse_audit.models.shipped import shipped_generators
 from pulse_audit.names import GeneratorReference, parse_arm, varied
+from pulse_audit.report.content import latents_of_searches
 from pulse_audit.types import InputError
 
 pytestmark = pytest.mark.skipif(not shipped_generators(), reason="no shipped generators here")
@@ -32,6 +33,9 @@ def test_the_four_variants_are_four_arms_of_one_run(tmp_path: Path) -> None:
     fits = [arm["generator"].get("latent_fit", "diagonal") for arm in told.values()]
     assert fits == ["diagonal", "full", "diagonal", "full"]
     assert [arm["search"]["tied_latent"] for arm in told.values()] == [False, False, True, True]
+    said = latents_of_searches(run.manifest)
+    assert said[f"pulse:{TWIN}"].endswith("drawn from PULSE's Gaussian of independent entries")
+    assert said[f"pulse:{TWIN}@full@tied"].startswith("one for all layers, drawn from a Gaussian")
     # Each searches another space: the errors that they reach differ.
     reached = run.samples().groupby("arm")["downscale_error"].median()
     assert reached.nunique() == 4

@@ -123,6 +123,10 @@ def test_provenance_holds_weights_data_licence_seed_and_versions(page):
         assert word in page.text
 
 
+def test_the_method_says_which_latents_were_searched(page):
+    assert "pulse:celeba-dcgan32: one for all <b>layers</b>. PULSE searches" in page.text
+
+
 def test_pictures_are_embedded_and_say_what_became_of_the_draw(page):
     outputs = [i for i in page.all("img") if i["alt"].startswith("output of pulse")]
     assert len(outputs) == 2 * len(RACES) * 2
