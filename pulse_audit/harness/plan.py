@@ -25,7 +25,7 @@ from pulse_audit.harness.spec import AuditSpec
 from pulse_audit.harness.suite import MetricSuite, resolve_metrics
 from pulse_audit.models.arms import expand_arms
 from pulse_audit.models.shipped import shipped_generators
-from pulse_audit.names import parse_device
+from pulse_audit.names import GeneratorReference, parse_device
 from pulse_audit.seeding import sha256
 from pulse_audit.store import Manifest
 from pulse_audit.store.manifest import (
@@ -53,6 +53,8 @@ class Plan:
     faces: Mapping[str, Face]
     arms: Mapping[str, Upsampler]
     suite: MetricSuite
+    #: Of every pulse arm, what its generator was requested as.
+    generators: Mapping[str, GeneratorReference]
 
 
 def plan_audit(
@@ -149,7 +151,8 @@ def plan_audit(
     manifest.notes += training_photo_notes(models, manifest)
     # As it will be read back, so that a resumed run compares equal entries.
     manifest = store.check_manifest(manifest.as_dict())
-    return Plan(manifest, {face.id: face for face in faces}, arms, suite)
+    searched = {r.name: r.generator for r in references if r.kind == "pulse" and r.generator}
+    return Plan(manifest, {face.id: face for face in faces}, arms, suite, searched)
 
 
 def choose_faces(

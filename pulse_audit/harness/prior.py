@@ -8,6 +8,7 @@ the same command goes on after an interruption; no sample depends on the batch i
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from pulse_audit import store
 from pulse_audit.degrade.resample import cut_to_frame, resize
 from pulse_audit.documents import read_json
 from pulse_audit.faces.attributes import checked
@@ -27,7 +29,7 @@ from pulse_audit.files import atomic_write
 from pulse_audit.generators.framed import FramedGenerator
 from pulse_audit.generators.searchable import drawn_from, prior_images
 from pulse_audit.harness.photos import encode_png, synthetic_marks, to_bytes
-from pulse_audit.harness.plan import check_device
+from pulse_audit.harness.plan import Plan, check_device
 from pulse_audit.models.attributes import load_attributes
 from pulse_audit.models.generators import find_generator, load_generator
 from pulse_audit.names import GeneratorReference, parse_generator
@@ -35,6 +37,8 @@ from pulse_audit.report import prior as text
 from pulse_audit.search.config import SearchConfig
 from pulse_audit.search.posterior import start_images
 from pulse_audit.seeding import fingerprint, hexdigest
+from pulse_audit.store.priors import PriorTable
+from pulse_audit.summary.priors import prior_sentence
 from pulse_audit.types import (
     AttributeModel,
     Generator,
@@ -50,6 +54,8 @@ VERSION = 1
 PART = 500
 #: Pixels rendered at once, per device, and images at most.
 BATCH_PIXELS, MAX_BATCH = {"cpu": 4 * 1024**2, "cuda": 32 * 1024**2}, 250
+#: Samples of a prior in a run with ``--sources``.
+STARTS = 1_000
 #: Side in pixels at which pictures are compared, and at which their variance is measured.
 COMPARED, VARIANCE_SIDE = 256, 32
 #: Samples of a prior that are shown, and the side in pixels of each.
@@ -124,11 +130,11 @@ def variants_of(
 
 
 def sample_priors(
-    name: str,
+    reference: GeneratorReference,
+    model: AttributeModel,
     *,
     samples: int,
     seed: int,
-    attributes: str | None,
     device: torch.device,
     folder: Path,
     progress: Progress,
@@ -138,13 +144,13 @@ def sample_priors(
 
     Parameters
     ----------
-    name : str
-        As ``--generator`` takes it.
+    reference : GeneratorReference
+        Of a generator that is no variant.
+    model : AttributeModel
+        On ``device``.
     samples : int
         Of each prior; an odd number is one more.
     seed : int
-    attributes : str or None
-        The attribute model; None is the shipped one.
     device : torch.device
     folder : Path
         Where finished parts are kept.
@@ -153,8 +159,6 @@ def sample_priors(
     trusted : sequence of str
         See `load_generator`.
     """
-    reference = parse_generator(name)
-    model = load_attributes(attributes, device)
     found, unavailable = variants_of(reference, trusted)
     framed = [_in_crop_of(variant, model, device) for variant in found]
     card = found[0].generator.card if found else load_generator(reference, trusted).card
@@ -231,6 +235,7 @@ def measure_priors(
     """
     on, found, texts, numbers = check_device(device), {}, [], {}
     sentences: list[str] = []
+    model = load_attributes(attributes, on)
     for place, name in enumerate(generators):
         stem = parse_generator(name).stem
 
@@ -238,10 +243,10 @@ def measure_priors(
             progress(done + place * total, total * len(generators), restored + place * total)
 
         found[stem] = of = sample_priors(
-            name,
+            parse_generator(name),
+            model,
             samples=samples,
             seed=seed,
-            attributes=attributes,
             device=on,
             folder=out / stem,
             progress=counted,
@@ -251,12 +256,11 @@ def measure_priors(
         numbers[stem] = (of.words, rows)
         texts.append(text.markdown(stem, of.words, of.samples, of.unavailable, rows))
         for attribute, words in of.words.items():
-            if said := text.sentence(stem, words, of.samples[attribute]):
+            if said := prior_sentence(stem, words, of.samples[attribute]):
                 sentences.append(said)
         title = f"{stem}: samples of what a search can start from, seed {seed}; nobody's faces"
         atomic_write(out / f"{stem}.png", picture(of, title))
-    model = load_attributes(attributes, "cpu").card.name
-    parts = [text.heading(samples, model, seed), *texts]
+    parts = [text.heading(samples, model.card.name, seed), *texts]
     atomic_write(out / "prior.md", "\n".join(parts).encode())
     atomic_write(out / "prior.csv", text.as_csv(numbers).encode())
     return {
@@ -267,6 +271,55 @@ def measure_priors(
             for stem, (_, rows) in numbers.items()
         },
     }
+
+
+def run_priors(
+    run: store.Run,
+    plan: Plan,
+    model: AttributeModel,
+    progress: Progress,
+    trusted: Sequence[str] = (),
+    samples: int | None = None,
+) -> None:
+    """Sample the priors of every searched generator of a run, for ``--sources``.
+
+    Arms of one generator, such as its variants, share the samples, under the name of the first.
+    """
+    if run.read_priors() is not None:
+        return
+    manifest, tables = plan.manifest, dict[str, Any]()
+    folder, seen = run.path / "sources" / "starts", set[GeneratorReference]()
+    for arm, reference in plan.generators.items():
+        plain = replace(reference, full=False, tied=False)
+        if plain in seen:
+            continue
+        seen.add(plain)
+        found = sample_priors(
+            plain,
+            model,
+            samples=samples or STARTS,
+            seed=manifest.spec.seed,
+            device=torch.device(manifest.execution.device),
+            folder=folder,
+            progress=progress,
+            trusted=trusted,
+        )
+        tables[arm] = PriorTable(
+            counts={
+                attribute: {
+                    prior: dict(zip(found.words[attribute], sample.counts.tolist(), strict=True))
+                    for prior, sample in of.items()
+                }
+                for attribute, of in found.samples.items()
+            },
+            pairs={
+                prior: sample.pairs.tolist()
+                for prior, sample in next(iter(found.samples.values())).items()
+            },
+            unavailable=dict(found.unavailable),
+        )
+    run.write_priors(tables)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _words(model: AttributeModel) -> dict[str, tuple[str, ...]]:

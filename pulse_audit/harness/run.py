@@ -14,6 +14,7 @@ from pulse_audit.degrade.degradation import DegradationModel
 from pulse_audit.harness.hand_labels import hand_labels_of, keep_hand_labels
 from pulse_audit.harness.inputs import AuditInputs
 from pulse_audit.harness.plan import Plan, plan_audit
+from pulse_audit.harness.prior import run_priors
 from pulse_audit.harness.source_models import resolve_sources
 from pulse_audit.harness.sources import run_sources
 from pulse_audit.harness.spec import AuditSpec
@@ -82,6 +83,7 @@ def run_audit(
         # The sources of the shifts, once all units are finished.
         if models is not None:
             run_sources(run, plan, models, progress)
+            run_priors(run, plan, models.guide, progress, spec.trusted_files)
         # Complete: the reasons of empty columns, the summary and the report.
         samples = run.samples()
         if hand_labels is not None:

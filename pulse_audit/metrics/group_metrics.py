@@ -125,6 +125,14 @@ _COMPOSITIONS = {
     "training": ("Training", "the photos a generator was trained on, as its card counts them"),
     "evaluation": ("Evaluation", "the faces of this run"),
 }
+#: Priors of a search: see `pulse_audit.fairness.prior`.
+_STARTS = {
+    "z": "the generator's own prior",
+    "diagonal_tied": "PULSE's fit of independent entries with one latent for all layers",
+    "diagonal_per_layer": "PULSE's own prior, that fit with one latent a layer",
+    "full_tied": "the fit of the full covariance with one latent for all layers",
+    "full_per_layer": "the fit of the full covariance with one latent a layer",
+}
 _PROPERTIES = {
     "rdp": ("RDP", "of retention per group from equality (representation demographic parity)"),
     "pr": ("PR", "of the outputs' composition from the evaluation set's (proportional)"),
@@ -291,6 +299,35 @@ DERIVED_METRICS: Sequence[MetricDefinition] = (
     *(
         _derived_share(f"{name}_share", f"{title} share", f"apparent groups of {what}", "neither")
         for name, (title, what) in _COMPOSITIONS.items()
+    ),
+    # What a search can start from, before any input.
+    *(
+        _derived_share(
+            f"start_share_{name}",
+            f"Start: {name.replace('_', ' ')}",
+            f"share of an apparent group under {what}, before any input",
+            "neither",
+        )
+        for name, what in _STARTS.items()
+    ),
+    *(
+        _derived(
+            f"start_variance_{name}",
+            f"Start, variance: {name.replace('_', ' ')}",
+            f"variance of a pixel, values in [0, 1], between samples of {what} at 32 px",
+            "neither",
+        )
+        for name, what in _STARTS.items()
+    ),
+    *(
+        _derived_share(
+            f"start_moved_{name}",
+            f"Start, moved: {name.replace('_', ' ')}",
+            f"total variation between the groups of {what} and of the generator's own",
+            "nearer 0",
+        )
+        for name, what in _STARTS.items()
+        if name != "z"
     ),
     # Distances between the sets of outputs and of originals.
     _derived(

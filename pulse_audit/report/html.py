@@ -18,6 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pulse_audit import store
+from pulse_audit.fairness.prior import PRIORS
 from pulse_audit.files import atomic_write, refuse_links
 from pulse_audit.metrics.registry import METRICS
 from pulse_audit.report.content import (
@@ -28,6 +29,7 @@ from pulse_audit.report.content import (
     left_out,
     sections,
 )
+from pulse_audit.report.prior import views
 from pulse_audit.report.tables import arrow, estimates_csv, to_csv, to_latex
 from pulse_audit.store import Manifest
 from pulse_audit.store.manifest import CardEntry
@@ -183,6 +185,8 @@ def page_text(
         latents=latents_of_searches(manifest),
         card=CardEntry() if manifest.attributes is None else manifest.attributes.card,
         confusion_tables=confusion_tables(manifest, samples),
+        priors=views(summary),
+        prior_meanings=PRIORS,
     )
 
 

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from pulse_audit.fairness.prior import (
-    OWN,
-    PRIORS,
-    PULSE,
-    LargestShift,
-    Movement,
-    PriorRow,
-    PriorSample,
-    largest_shift,
-    prior_table,
-)
+from pulse_audit.fairness.prior import PRIORS, Movement, PriorRow, PriorSample, prior_table
+from pulse_audit.summary.priors import prior_sentence
+from pulse_audit.summary.schema import Summary
 from pulse_audit.types import Estimate
 
 LIMITS = (
@@ -34,34 +28,6 @@ def tables(
     return {attribute: prior_table(of, seed) for attribute, of in samples.items()}
 
 
-def sentence(
-    name: str, words: Sequence[str], samples: Mapping[str, PriorSample], prior: str = PULSE
-) -> str | None:
-    """Say whom a prior shows more or less often than the generator's own; None if it has none."""
-    if OWN not in samples or prior not in samples:
-        return None
-    found = largest_shift(words, samples[OWN].counts, samples[prior].counts)
-    d = found.difference
-    if d.low <= 0 <= d.high:
-        return f"{name}: no share under the prior of {described(prior)} is shown to differ."
-    more = "more" if d.value > 0 else "less"
-    ends = sorted(abs(100 * end) for end in (d.low, d.high))
-    return (
-        f"{name}: before any input, the prior of {described(prior)} shows {found.group} faces "
-        f"{more} often than the generator does, {_percent(found)} "
-        f"(by {100 * abs(d.value):.0f} points [{ends[0]:.0f}, {ends[1]:.0f}])."
-    )
-
-
-def described(prior: str) -> str:
-    """Name a prior in a sentence."""
-    return "PULSE's search" if prior == PULSE else f"a search with {prior.replace(',', ' and')}"
-
-
-def _percent(found: LargestShift) -> str:
-    return f"{100 * found.share:.0f} % against {100 * found.origin:.0f} %"
-
-
 def markdown(
     name: str,
     words: Mapping[str, Sequence[str]],
@@ -74,7 +40,7 @@ def markdown(
     for attribute, table in rows.items():
         groups = words[attribute]
         parts.append(f"### {attribute}")
-        if said := sentence(name, groups, samples[attribute]):
+        if said := prior_sentence(name, groups, samples[attribute]):
             parts.append(said)
         header = ["prior", *groups, "pixel variance", "moved from z", "moved by the last step"]
         lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
@@ -119,6 +85,45 @@ def as_csv(tables_of: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]])
                     if moved is not None:
                         writer.writerow([*key, quantity, "", *_numbers(moved.estimate), row.n])
     return text.getvalue()
+
+
+@dataclass(frozen=True)
+class PriorView:
+    """The prior table of an arm and attribute, as texts: a header, and one line a prior."""
+
+    arm: str
+    attribute: str
+    header: list[str]
+    lines: list[list[str]]
+
+
+def views(summary: Summary) -> list[PriorView]:
+    """Prior tables of a run with ``--sources``."""
+    found: dict[tuple[str, str], dict[str, dict[str, str]]] = {}
+    variances: dict[tuple[str, str], str] = {}
+    for row in summary.estimates:
+        if not row.metric.startswith("start_") or row.value is None or row.detail is None:
+            continue
+        prior, scale = str(row.detail["prior"]), 1 if "variance" in row.metric else 100
+        low, high = (math.nan if end is None else scale * end for end in (row.low, row.high))
+        form = ".4f" if scale == 1 else ".1f"
+        text = f"{scale * row.value:{form}} [{low:{form}}, {high:{form}}]"
+        if scale == 1:
+            variances[row.arm, prior] = text
+            continue
+        column = row.group if "share" in row.metric else "moved from z"
+        found.setdefault((row.arm, row.group_by), {}).setdefault(prior, {})[column] = text
+    tables = []
+    for (arm, attribute), of_priors in found.items():
+        groups = [group for group in next(iter(of_priors.values())) if group != "moved from z"]
+        lines = [
+            [prior, *(cells.get(group, "") for group in groups), variances.get((arm, prior), ""),
+             cells.get("moved from z", "")]
+            for prior, cells in of_priors.items()
+        ]  # fmt: skip
+        header = ["prior", *groups, "pixel variance", "moved from z"]
+        tables.append(PriorView(arm, attribute, header, lines))
+    return tables
 
 
 def _numbers(estimate: Estimate) -> list[str]:

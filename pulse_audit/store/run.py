@@ -17,13 +17,14 @@ import pyarrow as pa
 from pulse_audit.documents import read_file, read_json
 from pulse_audit.files import atomic_write, refuse_links
 from pulse_audit.seeding import sha256
-from pulse_audit.store import hand_labels
+from pulse_audit.store import hand_labels, priors
 from pulse_audit.store.columns import sample_schema
 from pulse_audit.store.features import MAX_FEATURES, Features, as_npz, read_vectors
 from pulse_audit.store.hand_labels import HandLabels, check_hand_labels
 from pulse_audit.store.images import is_whole, lr_path, original_path, output_path
 from pulse_audit.store.manifest import AttributesEntry, Manifest, WorkUnit
 from pulse_audit.store.parquet import MAX_FILE
+from pulse_audit.store.priors import PriorTable, read_prior_tables
 from pulse_audit.store.shards import as_parquet, read_shard, read_sources
 from pulse_audit.types import InputError
 
@@ -239,6 +240,26 @@ class Run:
             return None
         vocabulary = self.manifest.dataset.vocabulary
         return check_hand_labels(content, path, self.manifest.planned_outputs, vocabulary)
+
+    def write_priors(self, tables: Mapping[str, PriorTable]) -> None:
+        """Keep samples of the priors of searches, by arm."""
+        content = {arm: table.model_dump() for arm, table in tables.items()}
+        self.write_json(f"sources/{priors.NAME}", content)
+
+    def read_priors(self) -> dict[str, PriorTable] | None:
+        """Read what `write_priors` wrote; None where nothing is.
+
+        Raises
+        ------
+        InputError
+            If it is damaged.
+        """
+        path = self.path / "sources" / priors.NAME
+        try:
+            content = read_json(path, priors.MAX_BYTES)
+        except FileNotFoundError:
+            return None
+        return read_prior_tables(content, path)
 
     @property
     def has_originals(self) -> bool:

@@ -28,6 +28,7 @@ from pulse_audit.stats.intervals import (
     proportion_interval,
 )
 from pulse_audit.store import Manifest, Run
+from pulse_audit.store.priors import PriorTable
 from pulse_audit.summary import comparisons, corrected, shift
 from pulse_audit.summary.attributes import (
     AttributeLabels,
@@ -38,6 +39,7 @@ from pulse_audit.summary.attributes import (
 from pulse_audit.summary.findings import findings, first_screen, on_trial
 from pulse_audit.summary.groups import DRAW_KEYS, Subset, face_numbers, make_subsets
 from pulse_audit.summary.hand import Drift, HandLabels, drift_rows, drifts
+from pulse_audit.summary.priors import prior_rows, prior_sentences
 from pulse_audit.summary.schema import (
     ALL,
     SCHEMA_VERSION,
@@ -74,7 +76,14 @@ def summarise_run(run: Run, samples: pd.DataFrame | None = None) -> Summary:
     frame = run.samples() if samples is None else samples
     stored = run.read_hand_labels()
     hand_labels = None if stored is None else stored.labels
-    return summarise(run.manifest, frame, run.features(), run.source_tables(), hand_labels)
+    return summarise(
+        run.manifest,
+        frame,
+        run.features(),
+        run.source_tables(),
+        hand_labels,
+        run.read_priors(),
+    )
 
 
 def summarise(
@@ -83,6 +92,7 @@ def summarise(
     features: tuple[Array, Mapping[str, Array]] | None = None,
     tables: Mapping[str, pd.DataFrame] | None = None,
     hand_labels: HandLabels | None = None,
+    priors: Mapping[str, PriorTable] | None = None,
 ) -> Summary:
     """Estimate every metric for every group under every arm, condition and scale.
 
@@ -102,6 +112,8 @@ def summarise(
         Of ``sources/``, as `pulse_audit.store.Run.source_tables` returns them.
     hand_labels : mapping of str to mapping, optional
         Words that people gave to outputs, by image and attribute.
+    priors : mapping of str to PriorTable, optional
+        Samples of the priors of searches, as `pulse_audit.store.Run.read_priors` returns them.
 
     Raises
     ------
@@ -167,12 +179,17 @@ def summarise(
     rows += comparisons.arm_comparisons(subsets, groupings[:2], arms, seed)
     if tables is not None:
         rows += source_rows(tables, frame, manifest)
+    if priors is not None:
+        rows += prior_rows(priors, manifest)
         unavailable |= unavailable_sources(rows, manifest)
     return Summary(
         schema=SCHEMA_VERSION,
         estimates=rows,
         unavailable=dict(sorted(unavailable.items())),
-        findings=findings(manifest, rows, subsets, groupings, corrections, second, found),
+        findings=[
+            *findings(manifest, rows, subsets, groupings, corrections, second, found),
+            *(Finding(text=each) for each in prior_sentences(priors or {}, manifest)),
+        ],
     )
 
 

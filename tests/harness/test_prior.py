@@ -10,6 +10,7 @@ import pulse_audit as pa
 from pulse_audit.cli import outcome
 from pulse_audit.fairness.prior import OWN, PRIORS
 from pulse_audit.harness.prior import _pairs, sample_priors, variants_of
+from pulse_audit.models.attributes import load_attributes
 from pulse_audit.models.shipped import shipped_generators
 from pulse_audit.names import parse_generator
 
@@ -60,8 +61,8 @@ def test_a_generator_of_one_latent_has_its_own_prior_alone(tmp_path: Path) -> No
     assert [variant.prior for variant in variants] == [OWN]
     assert unavailable.keys() == PRIORS.keys() - {OWN}
     found = sample_priors(
-        name, samples=6, seed=0, attributes=None, device=torch.device("cpu"),
-        folder=tmp_path / "out", progress=lambda *counts: None,
+        parse_generator(name), load_attributes(None, "cpu"), samples=6, seed=0,
+        device=torch.device("cpu"), folder=tmp_path / "out", progress=lambda *counts: None,
     )  # fmt: skip
     assert int(found.samples["race"][OWN].counts.sum()) == 6
     assert isinstance(pa.load_generator(name).card.name, str)

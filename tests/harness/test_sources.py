@@ -18,6 +18,8 @@ from pulse_audit.harness.source_models import resolve_sources
 from pulse_audit.harness.sources import SourcesConfig, run_sources
 from pulse_audit.harness.spec import make_spec
 from pulse_audit.report import html
+from pulse_audit.summary.estimates import summarise_run
+from pulse_audit.summary.priors import prior_rows
 from pulse_audit.summary.sources import source_rows
 from pulse_audit.types import InputError
 
@@ -370,3 +372,35 @@ def test_without_a_second_model_the_manifest_says_why(toy):
     assert "none" in resolve_sources(plan).unchecked
     plan = plan_audit(spec(toy, second_attributes=f"{toy}/toy.py:other_words"))
     assert resolve_sources(plan).unchecked == ("foreign does not predict group in the same words")
+
+
+def test_the_priors_of_the_searches_are_kept_and_summarised(finished, toy):
+    """A decoder's one latent is drawn from its own prior: B in 2 % of samples, C in fewer."""
+    kept = finished.read_priors()
+    assert list(kept) == ["pulse:prefers", "pulse:cannot"]
+    assert {tuple(table.counts["group"]) for table in kept.values()} == {("z",)}
+    rows = as_frame(list(prior_rows(kept, finished.manifest)))
+    assert value(rows, "start_share_z", "pulse:prefers", "A") > 0.9
+    assert value(rows, "start_share_z", "pulse:cannot", "A") > 0.95
+    assert not (finished.path / "sources" / "starts").exists()
+    page = html.page_text(
+        finished.manifest, finished.samples(), summarise_run(finished), [], images_shown=False
+    )
+    assert "Priors: whom a search shows before any input" in page
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]",
+        '{"pulse:cannot": {}}',
+        '{"a": {"counts": {"g": {"z": {"A": 3}}}, "pairs": {"z": [0.1, 0]}, "unavailable": {}}}',
+        '{"a": {"counts": {"g": {"z": {"A": 4}}}, "pairs": {"z": [2, 0.1]}, "unavailable": {}}}',
+    ],
+)
+def test_damaged_priors_are_named(finished, content, tmp_path):
+    run = store.Run(tmp_path, finished.manifest)
+    (tmp_path / "sources").mkdir()
+    (tmp_path / "sources" / "priors.json").write_text(content)
+    with pytest.raises(InputError, match=r"priors\.json: is damaged; delete it"):
+        run.read_priors()
