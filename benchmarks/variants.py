@@ -98,17 +98,20 @@ def estimates(rows: pd.DataFrame, official: pd.DataFrame, run: Path) -> Found:
 
     # Pairs of draws of a face: half the mean squared difference is the variance of a pixel.
     pairs = pd.DataFrame(
-        {
-            "face": face,
-            "pixel variance": half_difference(run / one.image, run / other.image),
-            "feasible": bool(one.feasible and other.feasible),
-            "different groups": float(one.sr_race != other.sr_race),
-        }
-        for face, draws in rows.dropna(subset=["image", "sr_race"]).groupby(level=0)
-        for one, other in combinations(draws.itertuples(), 2)
+        [
+            {
+                "face": face,
+                "pixel variance": half_difference(run / one.image, run / other.image),
+                "feasible": bool(one.feasible and other.feasible),
+                "different groups": float(one.sr_race != other.sr_race),
+            }
+            for face, draws in rows.dropna(subset=["image", "sr_race"]).groupby(level=0)
+            for one, other in combinations(draws.itertuples(), 2)
+        ],
+        columns=["face", "pixel variance", "feasible", "different groups"],
     ).set_index("face")
     yield from mean("pixel variance", pairs["pixel variance"])
-    yield from mean("pixel variance, feasible", pairs["pixel variance"][pairs["feasible"]])
+    yield from mean("pixel variance, feasible", pairs["pixel variance"][pairs["feasible"].eq(True)])
     yield from mean("different groups", pairs["different groups"])
 
 
@@ -133,6 +136,7 @@ def study(generator: str, search: str, asked: argparse.Namespace) -> tuple[pd.Da
             "arms": ["pulse"],
             "search": search,
             "per_group": asked.per_group,
+            "limit": asked.limit,
             "draws": asked.draws,
             "metrics": ["psnr"],
             "second_attributes": "none",
@@ -143,6 +147,7 @@ def study(generator: str, search: str, asked: argparse.Namespace) -> tuple[pd.Da
         }
     )
     place = f"{base.stem}-{search}-{asked.dataset}-{asked.per_group}x{asked.draws}-{asked.device}"
+    place += f"-first-{asked.limit}" if asked.limit else ""
     out = asked.out / re.sub(r"[^\w.@-]+", "-", place)
     with terminal.progress(f"{generator}, {search}", "pieces of work") as progress:
         run = run_audit(spec, out, progress)
@@ -219,6 +224,7 @@ def main() -> None:
     parser.add_argument("--dataset", default="fairface")
     parser.add_argument("--data-root", type=Path, default=FACES)
     parser.add_argument("--per-group", type=int, default=15)
+    parser.add_argument("--limit", type=int, help="stop after this many faces, a trial")
     parser.add_argument("--draws", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)

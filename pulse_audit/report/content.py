@@ -266,9 +266,22 @@ def confusion_tables(manifest: Manifest, samples: pd.DataFrame) -> list[Confusio
 
 
 def latents_of_searches(manifest: Manifest) -> dict[str, str]:
-    """Return what the searching arms say of their latents, by arm."""
-    recorded = {name: arm.as_dict().get("latents") for name, arm in manifest.arms.items()}
-    return {name: text for name, text in recorded.items() if isinstance(text, str)}
+    """Say for each arm of PULSE, or of its prior, how many latents it has and of which Gaussian."""
+    found = {}
+    for name, arm in manifest.arms.items():
+        recorded = arm.as_dict()
+        generator, search = recorded.get("generator"), recorded.get("search", recorded)
+        of_pulse = arm.kind == "pulse" or recorded.get("prior") == "search start"
+        if not (of_pulse and isinstance(generator, Mapping) and isinstance(search, Mapping)):
+            continue
+        number = "one for all layers" if search.get("tied_latent") else "one for each layer"
+        gaussian = "PULSE's Gaussian of independent entries"
+        if generator.get("latent_fit") == "full":
+            gaussian = "a Gaussian of the full covariance of the mapped latents"
+        if generator.get("n_latents") == 1:
+            number, gaussian = "one an image", "a standard Gaussian"
+        found[name] = f"{number}, drawn from {gaussian}"
+    return found
 
 
 def flattened(value: Any, name: str = "") -> list[tuple[str, str]]:

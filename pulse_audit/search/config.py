@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 from pulse_audit.search.losses import parse_loss
-from pulse_audit.types import GeneratorCard, InputError
+from pulse_audit.types import InputError
 
 #: For each schedule, corners (progress, factor) joined by straight lines.
 SCHEDULES = {
@@ -106,16 +106,6 @@ def preset(name: str, eps: float | None = None, tied: bool = False) -> SearchCon
     """Return a preset, with another eps or with tied latents where they are asked for."""
     found = PRESETS[name]
     return replace(found, eps=eps or found.eps, tied_latent=tied)
-
-
-def latents_in_words(card: GeneratorCard, tied: bool) -> str:
-    """Say how many latents of a generator are searched, and which Gaussian they are drawn from."""
-    if card.n_latents == 1:
-        return "one an image, drawn from a standard Gaussian"
-    number = "one for all layers" if tied else "one for each layer"
-    if card.latent_fit == "full":
-        return f"{number}, drawn from a Gaussian of the full covariance of the mapped latents"
-    return f"{number}, drawn from PULSE's Gaussian of independent entries"
 
 
 def learning_rate_factor(schedule: str, step: int, steps: int) -> float:

@@ -26,7 +26,7 @@ from pulse_audit.files import atomic_write, cache_folder
 from pulse_audit.frames import Frame
 from pulse_audit.generators.framed import FramedGenerator
 from pulse_audit.generators.searchable import drawn_from, prior_images
-from pulse_audit.search.config import PRESETS, SearchConfig, latents_in_words
+from pulse_audit.search.config import PRESETS, SearchConfig
 from pulse_audit.search.sphere import draw_start
 from pulse_audit.seeding import fingerprint, hexdigest
 from pulse_audit.types import (
@@ -216,13 +216,12 @@ class PosteriorBank:
 
     def describe(self) -> dict[str, Any]:
         """Return the generator's card, the prior and the bank, as plain JSON values."""
-        card, of_search = self.generator.card, self.prior == "pulse"
-        latents = latents_in_words(card, self.config.tied_latent)
+        distribution = "search start" if self.prior == "pulse" else drawn_from(self.generator)
         return {
             "kind": "posterior",
-            "generator": card.as_dict(),
-            "prior": "search start" if of_search else drawn_from(self.generator),
-            **({"latents": latents} if of_search else {}),
+            "generator": self.generator.card.as_dict(),
+            "prior": distribution,
+            **({"tied_latent": True} if self.prior == "pulse" and self.config.tied_latent else {}),
             "eps": self.config.eps,
             "bank": self.size,
             "least": LEAST,

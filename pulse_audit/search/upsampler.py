@@ -11,7 +11,7 @@ import torch
 from pulse_audit.degrade.resample import cut_to_frame
 from pulse_audit.frames import Frame
 from pulse_audit.generators.framed import FramedGenerator
-from pulse_audit.search.config import PRESETS, SearchConfig, latents_in_words
+from pulse_audit.search.config import PRESETS, SearchConfig
 from pulse_audit.search.engine import BatchSearch, Observer
 from pulse_audit.search.sphere import draw_start
 from pulse_audit.types import Degradation, Generator, InputError, Request, Upsampled
@@ -112,11 +112,9 @@ class PulseUpsampler:
 
     def describe(self) -> dict[str, Any]:
         """Return the generator's card, the settings and the caveats, as plain JSON values."""
-        card = self.generator.card
         return {
             "kind": "pulse",
-            "generator": card.as_dict(),
-            "latents": latents_in_words(card, self.config.tied_latent),
+            "generator": self.generator.card.as_dict(),
             "search": asdict(self.config),
             "caveats": list(self.caveats),
         }

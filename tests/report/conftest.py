@@ -19,7 +19,6 @@ ARMS = {
         "kind": "pulse",
         "search": {"preset": "official", "steps": 100, "eps": 0.002},
         "generator": {"name": "celeba-dcgan32", "resolution": 32, "sha256": "ab" * 32},
-        "latents": "one for all <b>layers</b>",
         "notes": [],
     },
     "bicubic": {"kind": "interpolation", "kernel": "bicubic", "notes": []},
