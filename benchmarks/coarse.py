@@ -1,0 +1,342 @@
+"""Coarse-to-fine search: the first steps on a smaller picture, the last on the whole one.
+
+    python -m benchmarks.coarse [--per-group 30] [--faces 4]
+
+Real faces (FairFace's validation sample, one draw each) are searched by PULSE in three ways, from
+the same starts: the official 100 steps; *coarse* searches, whose first steps render a smaller
+picture and compare its DS with the input, and whose last steps render the whole; and *short*
+searches, the official one with fewer steps, that cost no more than the coarse search they stand
+beside. Feasibility is judged on whole pictures alone. A coarse search is worth an option if it
+takes less time than the official one at equal feasibility and retention, and if fewer whole steps,
+which need no option, are feasible less often in the same time. ``wins`` says when that is shown.
+
+The shipped twins (32 px, inputs of 8 px) are cut off at 16 px, as the skip architecture defines it
+(``StyleGAN2.at_resolution``). ``mobilestylegan-ffhq`` (1024 px, inputs of 32 px, the part of its
+pictures that the photos show) has no smaller pictures: its are a linear readout of the features of
+64 px, by ridge regression on 48 samples of the prior that the search starts from.
+
+Times are of one process, the searches in turn on each batch; intervals of their ratios are
+percentiles of 2,000 resamplings of the batches, those of shares are Tango's, paired by face.
+Written to ``benchmarks/results/coarse.md``.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.__main__ import RESULTS, machine
+from pulse_audit.datasets.balance import balanced_draw
+from pulse_audit.datasets.images import decode
+from pulse_audit.datasets.readers import read_faces
+from pulse_audit.datasets.registry import load_registry
+from pulse_audit.degrade.resample import cut_to_frame, downscale
+from pulse_audit.faces.align import centre_square
+from pulse_audit.faces.attributes import columns
+from pulse_audit.faces.crops import frame_in_ffhq
+from pulse_audit.generators.framed import FramedGenerator
+from pulse_audit.harness.memory import keep_freed_memory
+from pulse_audit.models.attributes import load_attributes
+from pulse_audit.models.generators import load_generator
+from pulse_audit.search.config import PRESETS, SearchConfig, learning_rate_factor
+from pulse_audit.search.engine import BatchSearch
+from pulse_audit.search.sphere import draw_start
+from pulse_audit.stats.paired import paired_proportions
+from pulse_audit.types import Draw, InputError
+
+FACES = Path(__file__).resolve().parents[2] / "shared" / "fairface-sample"
+OFFICIAL = PRESETS["official"]
+REPLICATES = 2_000
+#: Share of faces by which feasibility and retention may be lower, at the end of their intervals.
+MARGIN = 0.05
+
+#: From styles (n, L, D) and noise maps to small pictures (n, 3, r, r), nominally in [0, 1].
+SmallPictures = Callable[[Tensor, Sequence[Tensor]], Tensor]
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to search: how many of the steps of ``config`` are coarse, and what stands beside it.
+
+    ``short`` names the search of whole steps that takes no more time.
+    """
+
+    config: SearchConfig = OFFICIAL
+    coarse_steps: int = 0
+    short: str | None = None
+
+
+class CoarseSearch(BatchSearch):
+    """A search whose first steps render small pictures; these are not judged, and never kept."""
+
+    def __init__(self, *settings, small: SmallPictures, coarse_steps: int) -> None:
+        super().__init__(*settings)
+        self._small, self._coarse_steps = small, coarse_steps
+
+    @torch.enable_grad()
+    def _step(self, step: int) -> None:
+        if step >= self._coarse_steps:
+            super()._step(step)
+            return
+        latents = self._latents.expand(-1, self._generator.card.n_latents, -1)
+        styles = self._generator.styles(latents)
+        _, total = self._loss(latents, styles, self._small(styles, self._noise))
+        # The schedule, and the moments of Adam, run on into the last steps.
+        factor = learning_rate_factor(self._config.schedule, step, self._config.steps)
+        self._optimizer.step(total.sum(), self._config.learning_rate * factor)
+
+
+def small_twin(generator, resolution: int) -> SmallPictures:
+    """The network cut off at a resolution: its own colours up to there."""
+    network = generator.network.at_resolution(resolution)
+
+    def pictures(styles: Tensor, noise: Sequence[Tensor]) -> Tensor:
+        maps = noise[: len(network.noise_shapes)]
+        return (network.synthesis(styles[:, : network.num_ws], maps) + 1) / 2
+
+    return pictures
+
+
+def features(network, styles: Tensor, resolution: int) -> Tensor:
+    """Feature maps (n, c, r, r) of a MobileStyleGAN, at the end of the block of r px."""
+    constant = network.syn.const[None].contiguous(memory_format=torch.channels_last)
+    x = network.syn.conv1(constant, styles[:, 0])
+    for index, block in enumerate(network.syn.layers):
+        x = block(x, styles[:, 3 * index + 1 : 3 * index + 4])
+        if x.shape[-1] == resolution:
+            return x
+    raise ValueError(f"no features of {resolution} px")
+
+
+@torch.no_grad()
+def fitted_readout(
+    generator, resolution: int, fitted: int = 48, held_out: int = 16
+) -> tuple[SmallPictures, str]:
+    """Fit pictures of ``resolution`` px to the features of that size; and say how well it fits."""
+    network, side = generator.network, generator.card.resolution
+
+    def samples(seeds: Sequence[int]):
+        for seed in seeds:
+            styles = generator.styles(draw_start(generator, [seed], OFFICIAL).latents)
+            yield styles, generator.images(styles, [])
+
+    # The normal equations of a penalised regression over all pixels, summed in float64.
+    gram = moments = torch.zeros((), dtype=torch.float64)
+    for styles, picture in samples(range(fitted)):
+        x = features(network, styles, resolution)[0].flatten(1)
+        x = torch.cat([x, torch.ones_like(x[:1])]).double()
+        gram = gram + x @ x.T
+        moments = moments + x @ downscale(picture, side // resolution)[0].flatten(1).double().T
+    penalty = 1e-4 * gram.diagonal().clone()
+    penalty[-1] = 0  # that of the constant
+    weight = torch.linalg.solve(gram + penalty.diag(), moments).float().T
+
+    def pictures(styles: Tensor, noise: Sequence[Tensor]) -> Tensor:
+        x = features(network, styles, resolution)
+        return F.conv2d(x, weight[:, :-1, None, None], weight[:, -1])
+
+    errors, at_32 = [], []
+    for styles, picture in samples(range(fitted, fitted + held_out)):
+        small = downscale(pictures(styles, []), resolution // 32)
+        at_32.append(downscale(picture, side // 32))
+        errors.append(float((small - at_32[-1]).square().mean()))
+    together = torch.cat(at_32)
+    variance = float((together - together.mean(0)).square().mean())
+    return pictures, (
+        f"At 32 px the readout misses the pictures of {held_out} further samples by a mean square "
+        f"of {np.mean(errors):.4f} (median {np.median(errors):.4f}); their variance is "
+        f"{variance:.4f}, the search's eps {OFFICIAL.eps}."
+    )
+
+
+def real_faces(generator, per_group: int, limit: int | None, scale: int, attributes):
+    """Inputs (n, 3, h, h), labels (n,), seeds and the column of race, of a balanced sample."""
+    index = read_faces(load_registry(None).get("fairface"), FACES, "val")
+    drawn = balanced_draw(index.faces, ["race"], per_group, 0, index.vocabulary).chosen
+    # In turn from every group, so that a few faces are of as many groups.
+    place = {face.id: sum(f.labels["race"] == face.labels["race"] for f in drawn[:i])
+             for i, face in enumerate(drawn)}  # fmt: skip
+    faces = sorted(drawn, key=lambda face: place[face.id])[:limit]
+    vocabulary = attributes.card.vocabulary
+    (column,) = (c for c in columns(vocabulary, index.vocabulary)[0] if c.name == "race")
+    size = generator.card.resolution
+    lr = torch.cat(
+        [downscale(centre_square(decode(f.source.read()), size)[None], scale) for f in faces]
+    )
+    labels = np.array([column.words.index(face.labels["race"]) for face in faces])
+    seeds = [Draw(face.id, "clean", scale, 0).seed(0) for face in faces]
+    return lr.clamp(0, 1), labels, seeds, column
+
+
+def compare(
+    generator, small: SmallPictures, ways: dict[str, Way], per_group: int, limit: int | None,
+    scale: int, batch: int,
+) -> list[str]:  # fmt: skip
+    """Search every face in every way, and return the table."""
+    attributes = load_attributes("faces-attributes", "cpu")
+    lr, labels, seeds, column = real_faces(generator, per_group, limit, scale, attributes)
+    side = lr.shape[-1]
+    results = {name: [] for name in ways}
+    seconds = {name: [] for name in ways}
+    for number, first in enumerate(range(0, len(lr), batch)):
+        rows = slice(first, first + batch)
+        start = draw_start(generator, seeds[rows], OFFICIAL)
+        # Another one begins in each batch.
+        order = list(ways)
+        turn = number % len(order)
+        for name in order[turn:] + order[:turn]:
+            way, began = ways[name], time.perf_counter()
+            # DS by the factor that the side of a picture asks for.
+            settings = (generator, lr[rows], start, lambda p: downscale(p, p.shape[-1] // side),
+                        way.config)  # fmt: skip
+            search = (
+                CoarseSearch(*settings, small=small, coarse_steps=way.coarse_steps)
+                if way.coarse_steps
+                else BatchSearch(*settings)
+            )
+            found = search.run()
+            seconds[name].append(time.perf_counter() - began)
+            images = torch.stack([result.image for result in found])
+            with torch.no_grad():
+                shown = column.probabilities(attributes(images)).argmax(1).numpy()
+            for result, seen, label in zip(found, shown, labels[rows], strict=True):
+                results[name].append(
+                    (result.feasible, seen == label, result.steps, result.downscale_error)
+                )
+        print(f"{generator.card.name}: {len(results[order[0]])} of {len(lr)} faces", flush=True)
+
+    random = np.random.default_rng(0)
+    batches = len(next(iter(seconds.values())))
+    draws = random.integers(batches, size=(REPLICATES, batches))
+    official = next(iter(ways))
+    table = {name: np.array(rows, dtype=np.float64) for name, rows in results.items()}
+
+    def ratios(name: str) -> np.ndarray:
+        """Time of a way as a share of the official search's: its interval."""
+        taken, base = (np.array(seconds[n])[draws].sum(1) for n in (name, official))
+        return np.quantile(taken / base, (0.025, 0.975))
+
+    def wins(name: str, way: Way) -> bool:
+        """Less time, nothing lost beyond the margin, and better than whole steps alone."""
+        lows = [
+            paired_proportions(table[name][:, column] - table[official][:, column]).low
+            for column in (0, 1)
+        ]
+        over_short = paired_proportions(table[name][:, 0] - table[way.short][:, 0]).low
+        return bool(ratios(name)[1] < 1 and min(lows) > -MARGIN and over_short > 0)
+
+    lines = [
+        f"{len(lr)} faces, {batches} batches of {batch}; the official search takes "
+        f"{sum(seconds[official]) / len(lr) / OFFICIAL.steps:.4f} s a step and face.",
+        "",
+        "| search | time, official = 1 | steps | feasible, % | less official, points | retained, % "
+        "| less official, points | median error | feasible less the short one, points |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, way in ways.items():
+        taken, base = (np.array(seconds[n]) for n in (name, official))
+        ratio = ratios(name)
+        feasible, retained, steps, error = table[name].T
+        beside = (
+            f"{difference(feasible, table[way.short][:, 0])} ({way.short})" if way.short else ""
+        )
+        cells = [
+            name,
+            "1" if name == official
+            else f"{taken.sum() / base.sum():.2f} [{ratio[0]:.2f}, {ratio[1]:.2f}]",
+            f"{steps.mean():.0f}",
+            f"{100 * feasible.mean():.0f}",
+            "" if name == official else difference(feasible, table[official][:, 0]),
+            f"{100 * retained.mean():.0f}",
+            "" if name == official else difference(retained, table[official][:, 1]),
+            f"{np.median(error):.5f}",
+            beside,
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    winners = [name for name, way in ways.items() if way.coarse_steps and wins(name, way)]
+    return [*lines, "", f"Worth an option: {', '.join(winners) or 'none'}.", ""]
+
+
+def difference(one: np.ndarray, other: np.ndarray) -> str:
+    """``-12 [-17, -8]``: the paired difference of two shares, in points."""
+    estimate = paired_proportions(one - other)
+    value, low, high = (100 * x for x in (estimate.value, estimate.low, estimate.high))
+    return f"{value:+.0f} [{low:+.0f}, {high:+.0f}]"
+
+
+def ways_of(splits: Sequence[tuple[int, int]], unit: str) -> dict[str, Way]:
+    """The official search, and each split with the short search that costs no more."""
+    ways = {"official, 100 whole": Way()}
+    for coarse, whole in splits:
+        short = f"{whole} whole"
+        ways[f"{coarse} {unit}, {100 - coarse} whole"] = Way(OFFICIAL, coarse, short)
+        ways[short] = Way(replace(OFFICIAL, steps=whole))
+    return ways
+
+
+def twins(per_group: int) -> list[str]:
+    # A step of 16 px costs about .4 of one of 32 px: short searches as long as the coarse ones.
+    ways = ways_of([(20, 87), (40, 75), (60, 62), (80, 50), (90, 44)], "at 16 px")
+    fast = PRESETS["fast"]
+    ways["fast, 20 at 16 px first"] = Way(fast, 20, "fast")
+    ways["fast"] = Way(fast)
+    lines = []
+    for name in ("faces-balanced", "faces-skewed"):
+        generator = load_generator(name)
+        lines += [f"## {name}, 32 px, inputs of 8 px", ""]
+        lines += compare(generator, small_twin(generator, 16), ways, per_group, None, 4, 14)
+    return lines
+
+
+def mobilestylegan(faces: int) -> list[str]:
+    whole = load_generator("mobilestylegan-ffhq")
+    readout, how_well = fitted_readout(whole, 64)
+    # What FairFace's photos show of FFHQ's crop.
+    frame = frame_in_ffhq("fairface-0.25").seen_from(frame_in_ffhq("ffhq"))
+    generator = FramedGenerator(whole, frame, 1024, "fairface-0.25", cut_to_frame)
+
+    def small(styles: Tensor, noise: Sequence[Tensor]) -> Tensor:
+        return cut_to_frame(readout(styles, noise), frame, 64)
+
+    # A step of 64 px costs about .17 of one of 1024 px.
+    ways = ways_of([(40, 66), (60, 50)], "at 64 px")
+    lines = ["## mobilestylegan-ffhq, 1024 px, inputs of 32 px", "", how_well, ""]
+    return lines + compare(generator, small, ways, 1, faces, 32, 1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.coarse", description=__doc__)
+    parser.add_argument("--per-group", type=int, default=30, help="faces for the twins")
+    parser.add_argument("--faces", type=int, default=4, help="faces for mobilestylegan-ffhq")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    began, facts = time.process_time(), machine()
+    lines = twins(asked.per_group)
+    try:
+        lines += mobilestylegan(asked.faces)
+    except InputError as error:
+        lines += [f"mobilestylegan-ffhq: unavailable, because {error}", ""]
+    minutes = (time.process_time() - began) / 60
+    head = [
+        "# Coarse-to-fine search",
+        "",
+        f"`{' '.join(['python -m benchmarks.coarse', *sys.argv[1:]])}` on {facts['cpu']}, one "
+        f"thread, Python {facts['python']}, torch {facts['torch']}: {minutes:.0f} CPU minutes. "
+        "What is compared is said in `benchmarks/coarse.py`; differences are paired by face, with "
+        "95 % intervals; the last column is against the search of whole steps, named in brackets, "
+        "that takes no more time.",
+        "",
+    ]
+    (RESULTS / "coarse.md").write_text("\n".join([*head, *lines]))
+
+
+if __name__ == "__main__":
+    main()
