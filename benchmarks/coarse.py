@@ -56,6 +56,8 @@ OFFICIAL = PRESETS["official"]
 REPLICATES = 2_000
 #: Share of faces by which feasibility and retention may be lower, at the end of their intervals.
 MARGIN = 0.05
+#: Draws of a face that no split was chosen by.
+NEW = (1, 2, 3, 4)
 
 #: From styles (n, L, D) and noise maps to small pictures (n, 3, r, r), nominally in [0, 1].
 SmallPictures = Callable[[Tensor, Sequence[Tensor]], Tensor]
@@ -157,7 +159,7 @@ def fitted_readout(
 
 
 def real_faces(generator, per_group: int, limit: int | None, scale: int, attributes):
-    """Inputs (n, 3, h, h), labels (n,), seeds and the column of race, of a balanced sample."""
+    """Inputs (n, 3, h, h), labels (n,), ids and the column of race, of a balanced sample."""
     index = read_faces(load_registry(None).get("fairface"), FACES, "val")
     drawn = balanced_draw(index.faces, ["race"], per_group, 0, index.vocabulary).chosen
     # In turn from every group, so that a few faces are of as many groups.
@@ -171,18 +173,20 @@ def real_faces(generator, per_group: int, limit: int | None, scale: int, attribu
         [downscale(centre_square(decode(f.source.read()), size)[None], scale) for f in faces]
     )
     labels = np.array([column.words.index(face.labels["race"]) for face in faces])
-    seeds = [Draw(face.id, "clean", scale, 0).seed(0) for face in faces]
-    return lr.clamp(0, 1), labels, seeds, column
+    return lr.clamp(0, 1), labels, [face.id for face in faces], column
 
 
 def compare(
     generator, small: SmallPictures, ways: dict[str, Way], per_group: int, limit: int | None,
-    scale: int, batch: int,
+    scale: int, batch: int, draws: Sequence[int] = (0,),
 ) -> list[str]:  # fmt: skip
     """Search every face in every way, and return the table."""
     attributes = load_attributes("faces-attributes", "cpu")
-    lr, labels, seeds, column = real_faces(generator, per_group, limit, scale, attributes)
-    side = lr.shape[-1]
+    lr, labels, ids, column = real_faces(generator, per_group, limit, scale, attributes)
+    faces, side = len(lr), lr.shape[-1]
+    # All faces, then all of them again for the next draw.
+    seeds = [Draw(face, "clean", scale, draw).seed(0) for draw in draws for face in ids]
+    lr, labels = lr.repeat(len(draws), 1, 1, 1), np.tile(labels, len(draws))
     results = {name: [] for name in ways}
     seconds = {name: [] for name in ways}
     for number, first in enumerate(range(0, len(lr), batch)):
@@ -210,17 +214,21 @@ def compare(
                 results[name].append(
                     (result.feasible, seen == label, result.steps, result.downscale_error)
                 )
-        print(f"{generator.card.name}: {len(results[order[0]])} of {len(lr)} faces", flush=True)
+        print(f"{generator.card.name}: {len(results[order[0]])} of {len(lr)} inputs", flush=True)
 
     random = np.random.default_rng(0)
     batches = len(next(iter(seconds.values())))
-    draws = random.integers(batches, size=(REPLICATES, batches))
+    again = random.integers(batches, size=(REPLICATES, batches))
     official = next(iter(ways))
-    table = {name: np.array(rows, dtype=np.float64) for name, rows in results.items()}
+    # Rows are faces: shares of their draws that are feasible and retained, steps, error.
+    table = {
+        name: np.array(rows, dtype=np.float64).reshape(len(draws), faces, 4).mean(0)
+        for name, rows in results.items()
+    }
 
     def ratios(name: str) -> np.ndarray:
         """Time of a way as a share of the official search's: its interval."""
-        taken, base = (np.array(seconds[n])[draws].sum(1) for n in (name, official))
+        taken, base = (np.array(seconds[n])[again].sum(1) for n in (name, official))
         return np.quantile(taken / base, (0.025, 0.975))
 
     def wins(name: str, way: Way) -> bool:
@@ -233,7 +241,8 @@ def compare(
         return bool(ratios(name)[1] < 1 and min(lows) > -MARGIN and over_short > 0)
 
     lines = [
-        f"{len(lr)} faces, {batches} batches of {batch}; the official search takes "
+        f"{faces} faces, {len(draws)} draw(s) each (number {draws[0]} on), {batches} batches of "
+        f"{batch}; the official search takes "
         f"{sum(seconds[official]) / len(lr) / OFFICIAL.steps:.4f} s a step and face.",
         "",
         "| search | time, official = 1 | steps | feasible, % | less official, points | retained, % "
@@ -295,6 +304,17 @@ def twins(per_group: int) -> list[str]:
     return lines
 
 
+def twins_again(per_group: int) -> list[str]:
+    """The split that came nearest, on starts that had no part in choosing it."""
+    ways = ways_of([(20, 87)], "at 16 px")
+    lines = []
+    for name in ("faces-balanced", "faces-skewed"):
+        generator = load_generator(name)
+        lines += [f"## {name} again: the split that came nearest, from new starts", ""]
+        lines += compare(generator, small_twin(generator, 16), ways, per_group, None, 4, 14, NEW)
+    return lines
+
+
 def mobilestylegan(faces: int) -> list[str]:
     whole = load_generator("mobilestylegan-ffhq")
     readout, how_well = fitted_readout(whole, 64)
@@ -319,7 +339,7 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     began, facts = time.process_time(), machine()
-    lines = twins(asked.per_group)
+    lines = twins(asked.per_group) + twins_again(asked.per_group)
     try:
         lines += mobilestylegan(asked.faces)
     except InputError as error:

@@ -76,15 +76,15 @@ def progress(activity: str, unit: str, quiet: bool = False) -> Iterator[Report]:
             bar.stop()
         return
 
-    # Without a terminal: the first report, one every ten seconds, and the last.
-    last_line = float("-inf")
+    # Without a terminal: the first report, one every ten seconds, and the last, once.
+    last_line, shown = float("-inf"), (-1, -1)
 
     def print_line(done: int, total: int, restored: int) -> None:
-        nonlocal last_line
+        nonlocal last_line, shown
         now, spent = time.monotonic(), clock().seconds(done)
-        if now - last_line < LINE_EVERY and done < total:
+        if (done, total) == shown or (now - last_line < LINE_EVERY and done < total):
             return
-        last_line = now
+        last_line, shown = now, (done, total)
         rate, left = pace(done, total, restored, spent)
         share = done / total if total else 1
         say(f"{activity}: {done}/{total} {unit} ({share:.0%}), {rate} {unit}/s, ETA {left}")

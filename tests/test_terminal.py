@@ -22,6 +22,7 @@ def test_progress_without_a_terminal_is_lines_on_stderr(capsys: pytest.CaptureFi
         report(0, 10, 0)
         report(5, 10, 0)  # too soon after the first for a line of its own
         report(10, 10, 0)
+        report(10, 10, 0)  # nothing new
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("upsampling: 0/10 draws (0%)")
     assert lines[-1].startswith("upsampling: 10/10 draws (100%)")

@@ -134,7 +134,9 @@ def upsample_photos(
     done = restored
 
     def observe(iterate: Iterate) -> None:
-        progress(done + len(iterate.rows) * (iterate.step + 1), total, restored)
+        # Draws that have left the search need none of their remaining steps.
+        left = (len(indices) - len(iterate.rows)) * steps
+        progress(done + left + len(iterate.rows) * (iterate.step + 1), total, restored)
 
     # One photo after the other, as many of its draws together as memory allows.
     arm = PulseUpsampler(loaded, config, name="pulse", observe=observe)

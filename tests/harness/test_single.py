@@ -95,6 +95,14 @@ def test_a_command_goes_on_where_it_was_interrupted(
         assert (out / name).read_bytes() == (whole / name).read_bytes(), name
 
 
+def test_progress_never_falls_where_draws_stop_early(photo: Path, tiny_generator: str) -> None:
+    reports = Reports()
+    rows = upsampled(photo, tiny_generator, reports, search="fast", draws=4)
+    assert len({row["steps"] for row in rows}) > 1
+    shares = [done for done, _, _ in reports]
+    assert shares == sorted(shares) and shares[-1] == 400
+
+
 def test_draws_of_other_settings_or_damaged_ones_are_made_again(
     photo: Path, tiny_generator: str
 ) -> None:
