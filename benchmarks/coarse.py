@@ -21,6 +21,7 @@ Written to ``benchmarks/results/coarse.md``.
 """
 
 import argparse
+import copy
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -45,7 +46,7 @@ from pulse_audit.generators.framed import FramedGenerator
 from pulse_audit.harness.memory import keep_freed_memory
 from pulse_audit.models.attributes import load_attributes
 from pulse_audit.models.generators import load_generator
-from pulse_audit.search.config import PRESETS, SearchConfig, learning_rate_factor
+from pulse_audit.search.config import PRESETS, SearchConfig
 from pulse_audit.search.engine import BatchSearch
 from pulse_audit.search.sphere import draw_start
 from pulse_audit.stats.paired import paired_proportions
@@ -65,45 +66,24 @@ SmallPictures = Callable[[Tensor, Sequence[Tensor]], Tensor]
 
 @dataclass(frozen=True)
 class Way:
-    """A way to search: how many of the steps of ``config`` are coarse, and what stands beside it.
-
-    ``short`` names the search of whole steps that takes no more time.
-    """
+    """A way to search; ``short`` names the search of whole steps that takes no more time."""
 
     config: SearchConfig = OFFICIAL
-    coarse_steps: int = 0
     short: str | None = None
 
 
-class CoarseSearch(BatchSearch):
-    """A search whose first steps render small pictures; these are not judged, and never kept."""
+class WithReadout(FramedGenerator):
+    """A generator seen through a frame, whose smaller pictures are a readout of its features."""
 
-    def __init__(self, *settings, small: SmallPictures, coarse_steps: int) -> None:
-        super().__init__(*settings)
-        self._small, self._coarse_steps = small, coarse_steps
+    readout: SmallPictures
 
-    @torch.enable_grad()
-    def _step(self, step: int) -> None:
-        if step >= self._coarse_steps:
-            super()._step(step)
-            return
-        latents = self._latents.expand(-1, self._generator.card.n_latents, -1)
-        styles = self._generator.styles(latents)
-        _, total = self._loss(latents, styles, self._small(styles, self._noise))
-        # The schedule, and the moments of Adam, run on into the last steps.
-        factor = learning_rate_factor(self._config.schedule, step, self._config.steps)
-        self._optimizer.step(total.sum(), self._config.learning_rate * factor)
-
-
-def small_twin(generator, resolution: int) -> SmallPictures:
-    """The network cut off at a resolution: its own colours up to there."""
-    network = generator.network.at_resolution(resolution)
-
-    def pictures(styles: Tensor, noise: Sequence[Tensor]) -> Tensor:
-        maps = noise[: len(network.noise_shapes)]
-        return (network.synthesis(styles[:, : network.num_ws], maps) + 1) / 2
-
-    return pictures
+    def at_resolution(self, resolution: int) -> "WithReadout":
+        small = copy.copy(self)
+        small.card = replace(self.card, resolution=resolution)
+        small.images = lambda styles, noise: cut_to_frame(
+            self.readout(styles, noise), self.frame, resolution
+        )
+        return small
 
 
 def features(network, styles: Tensor, resolution: int) -> Tensor:
@@ -177,7 +157,7 @@ def real_faces(generator, per_group: int, limit: int | None, scale: int, attribu
 
 
 def compare(
-    generator, small: SmallPictures, ways: dict[str, Way], per_group: int, limit: int | None,
+    generator, ways: dict[str, Way], per_group: int, limit: int | None,
     scale: int, batch: int, draws: Sequence[int] = (0,),
 ) -> list[str]:  # fmt: skip
     """Search every face in every way, and return the table."""
@@ -198,12 +178,8 @@ def compare(
         for name in order[turn:] + order[:turn]:
             way, began = ways[name], time.perf_counter()
             # DS by the factor that the side of a picture asks for.
-            settings = (generator, lr[rows], start, lambda p: downscale(p, p.shape[-1] // side),
-                        way.config)  # fmt: skip
-            search = (
-                CoarseSearch(*settings, small=small, coarse_steps=way.coarse_steps)
-                if way.coarse_steps
-                else BatchSearch(*settings)
+            search = BatchSearch(
+                generator, lr[rows], start, lambda p: downscale(p, p.shape[-1] // side), way.config
             )
             found = search.run()
             seconds[name].append(time.perf_counter() - began)
@@ -269,8 +245,8 @@ def compare(
             beside,
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
-    winners = [name for name, way in ways.items() if way.coarse_steps and wins(name, way)]
-    return [*lines, "", f"Worth an option: {', '.join(winners) or 'none'}.", ""]
+    winners = [name for name, way in ways.items() if way.config.coarse_steps and wins(name, way)]
+    return [*lines, "", f"Shown to win: {', '.join(winners) or 'none'}.", ""]
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> str:
@@ -280,38 +256,43 @@ def difference(one: np.ndarray, other: np.ndarray) -> str:
     return f"{value:+.0f} [{low:+.0f}, {high:+.0f}]"
 
 
-def ways_of(splits: Sequence[tuple[int, int]], unit: str) -> dict[str, Way]:
+def coarse(config: SearchConfig, steps: int, resolution: int) -> SearchConfig:
+    return replace(config, coarse_steps=steps, coarse_resolution=resolution)
+
+
+def ways_of(splits: Sequence[tuple[int, int]], side: int) -> dict[str, Way]:
     """The official search, and each split with the short search that costs no more."""
     ways = {"official, 100 whole": Way()}
-    for coarse, whole in splits:
+    for first, whole in splits:
         short = f"{whole} whole"
-        ways[f"{coarse} {unit}, {100 - coarse} whole"] = Way(OFFICIAL, coarse, short)
+        name = f"{first} at {side} px, {100 - first} whole"
+        ways[name] = Way(coarse(OFFICIAL, first, side), short)
         ways[short] = Way(replace(OFFICIAL, steps=whole))
     return ways
 
 
 def twins(per_group: int) -> list[str]:
     # A step of 16 px costs about .4 of one of 32 px: short searches as long as the coarse ones.
-    ways = ways_of([(20, 87), (40, 75), (60, 62), (80, 50), (90, 44)], "at 16 px")
+    ways = ways_of([(20, 87), (40, 75), (60, 62), (80, 50), (90, 44)], 16)
     fast = PRESETS["fast"]
-    ways["fast, 20 at 16 px first"] = Way(fast, 20, "fast")
+    ways["fast, 20 at 16 px first"] = Way(coarse(fast, 20, 16), "fast")
     ways["fast"] = Way(fast)
     lines = []
     for name in ("faces-balanced", "faces-skewed"):
         generator = load_generator(name)
         lines += [f"## {name}, 32 px, inputs of 8 px", ""]
-        lines += compare(generator, small_twin(generator, 16), ways, per_group, None, 4, 14)
+        lines += compare(generator, ways, per_group, None, 4, 14)
     return lines
 
 
 def twins_again(per_group: int) -> list[str]:
     """The split that came nearest, on starts that had no part in choosing it."""
-    ways = ways_of([(20, 87)], "at 16 px")
+    ways = ways_of([(20, 87)], 16)
     lines = []
     for name in ("faces-balanced", "faces-skewed"):
         generator = load_generator(name)
         lines += [f"## {name} again: the split that came nearest, from new starts", ""]
-        lines += compare(generator, small_twin(generator, 16), ways, per_group, None, 4, 14, NEW)
+        lines += compare(generator, ways, per_group, None, 4, 14, NEW)
     return lines
 
 
@@ -320,15 +301,13 @@ def mobilestylegan(faces: int) -> list[str]:
     readout, how_well = fitted_readout(whole, 64)
     # What FairFace's photos show of FFHQ's crop.
     frame = frame_in_ffhq("fairface-0.25").seen_from(frame_in_ffhq("ffhq"))
-    generator = FramedGenerator(whole, frame, 1024, "fairface-0.25", cut_to_frame)
-
-    def small(styles: Tensor, noise: Sequence[Tensor]) -> Tensor:
-        return cut_to_frame(readout(styles, noise), frame, 64)
+    generator = WithReadout(whole, frame, 1024, "fairface-0.25", cut_to_frame)
+    generator.readout = readout
 
     # A step of 64 px costs about .17 of one of 1024 px.
-    ways = ways_of([(40, 66), (60, 50)], "at 64 px")
+    ways = ways_of([(40, 66), (60, 50)], 64)
     lines = ["## mobilestylegan-ffhq, 1024 px, inputs of 32 px", "", how_well, ""]
-    return lines + compare(generator, small, ways, 1, faces, 32, 1)
+    return lines + compare(generator, ways, 1, faces, 32, 1)
 
 
 def main() -> None:

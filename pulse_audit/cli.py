@@ -17,6 +17,7 @@ import click
 import pulse_audit
 from pulse_audit.names import LATENT_FITS, LATENTS, SAMPLES, nearest, parse_generator, varied
 from pulse_audit.options import (
+    COARSE_HELP,
     FIT_HELP,
     LATENTS_HELP,
     SEED,
@@ -140,6 +141,7 @@ def _show_run(path: Path, as_json: bool, page: Path) -> None:
 @click.option("--draws", type=click.IntRange(1, 10_000), default=1, show_default=True)
 @click.option("--seed", type=SEED, default=0, show_default=True)
 @click.option("--search", default="official", show_default=True, metavar="official|paper|fast")
+@click.option("--coarse", metavar="STEPS@RESOLUTION", help=COARSE_HELP)
 @click.option("--latent-fit", default=LATENT_FITS[0], metavar="|".join(LATENT_FITS), help=FIT_HELP)
 @click.option("--latents", default=LATENTS[0], metavar="|".join(LATENTS), help=LATENTS_HELP)
 @click.option(
@@ -160,7 +162,7 @@ def upsample(images: tuple[Path, ...], as_json: bool, quiet: bool, **options: An
     # Wrong names are answered here, before torch is loaded.
     variants = options.pop("latent_fit"), options.pop("latents")
     options["generator"] = str(varied(parse_generator(options["generator"]), *variants))
-    check_search(images, options["generator"], options["search"], options["device"])
+    check_search(images, *(options[n] for n in ("generator", "search", "coarse", "device")))
     from pulse_audit.harness.single import upsample_photos
 
     with terminal.progress("searching", "steps", quiet) as progress:

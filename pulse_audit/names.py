@@ -111,6 +111,20 @@ def parse_generator(reference: str | GeneratorReference) -> GeneratorReference:
     return GeneratorReference(source, side, label, upsampling, bool(full), bool(tied))
 
 
+def parse_coarse(text: str) -> tuple[int, int]:
+    """Read ``STEPS@RESOLUTION``: so many first steps of a search on pictures of that side.
+
+    Raises
+    ------
+    InputError
+        If it is not two whole numbers above 0.
+    """
+    match = re.fullmatch(r"([1-9]\d{0,3})@([1-9]\d{0,3})", text)
+    if match is None:
+        raise InputError(f"--coarse {text}: give STEPS@RESOLUTION, such as 20@16")
+    return int(match[1]), int(match[2])
+
+
 def varied(
     reference: GeneratorReference, latent_fit: str = "diagonal", latents: str = "per-layer"
 ) -> GeneratorReference:

@@ -78,6 +78,8 @@ trust_file = click.option(
 
 FIT_HELP = "Latents of the search are drawn from a Gaussian of independent entries or of the full "
 FIT_HELP += "covariance of the mapped latents"
+COARSE_HELP = "The first steps of a search on smaller pictures, such as 20@16, of generators that "
+COARSE_HELP += "have them (StyleGAN 2)"
 LATENTS_HELP = "One latent for each layer, or one for all"
 hand_labels = click.option(
     "--hand-labels",
@@ -127,6 +129,7 @@ _OF_A_RUN: tuple[Callable[[Command], Command], ...] = (
         "--eps", type=float, metavar="MSE", help="Largest error of a feasible output, of all arms "
         "[default: the search's]",
     ),
+    option("--coarse", metavar="STEPS@RESOLUTION", help=COARSE_HELP),
     option(
         "--latent-fit", metavar="|".join(LATENT_FITS), help=f"{FIT_HELP}; GEN@full: of one arm "
         f"[default: {LATENT_FITS[0]}]",

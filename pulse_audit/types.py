@@ -158,6 +158,19 @@ def is_generator(candidate: object) -> TypeIs[Generator]:
     return all(hasattr(candidate, name) for name in names)
 
 
+def smaller(generator: Generator, resolution: int) -> Generator:
+    """Return a generator's own smaller pictures, of those that have them (``at_resolution``).
+
+    It takes the first of the styles and of the noise maps of the whole one, as many as it needs.
+    InputError if it has none of that resolution.
+    """
+    at_resolution = getattr(generator, "at_resolution", None)
+    if at_resolution is None:
+        raise InputError(f"{generator.card.name}: it has no smaller pictures for coarse steps")
+    found: Generator = at_resolution(resolution)
+    return found
+
+
 class Degradation(Protocol):
     """From a face to the low-resolution input: HR -> corruption -> downscale -> corruption.
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pulse_audit.frames import WHOLE, Frame
-from pulse_audit.types import Generator
+from pulse_audit.types import Generator, smaller
 
 #: Cuts pictures (n, 3, R, R) to a frame: (n, 3, size, size), differentiable.
 Cut = Callable[[Tensor, Frame, int], Tensor]
@@ -60,6 +60,13 @@ class FramedGenerator:
     def synthesize(self, latents: Tensor, noise: Sequence[Tensor]) -> Tensor:
         """Render latents (n, L, D) and cut them to the frame."""
         return self.images(self.styles(latents), noise)
+
+    def at_resolution(self, resolution: int) -> FramedGenerator:
+        """Return the same frame of the generator's smaller pictures, ``resolution`` px a side."""
+        # As much smaller as the part is to be.
+        side = self.whole.card.resolution * resolution // self.card.resolution
+        coarse = smaller(self.whole, side)
+        return FramedGenerator(coarse, self.frame, resolution, self.card.crop, self._cut)
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Self:
         """Move the generator itself."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Self
 
 import torch
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from pulse_audit.generators.framed import FramedGenerator
 from pulse_audit.generators.gaussianise import GaussianFit, uniform_from_gaussian
 from pulse_audit.generators.network import Noise, StyleNetwork
-from pulse_audit.types import Generator, GeneratorCard
+from pulse_audit.generators.stylegan2 import StyleGAN2
+from pulse_audit.types import Generator, GeneratorCard, InputError
 
 # Above this relative spread of a Gaussian's norm the sphere leaves out much of the prior.
 MAX_NORM_SPREAD = 0.1
@@ -56,6 +58,18 @@ class StyleGenerator:
     def synthesize(self, latents: Tensor, noise: Sequence[Tensor]) -> Tensor:
         """Render latents (n, num_ws, w_dim) to images (n, 3, R, R)."""
         return self.images(self.styles(latents), noise)
+
+    def at_resolution(self, resolution: int) -> StyleGenerator:
+        """Return the network cut off at a resolution below its own; InputError if it cannot be."""
+        name, network = self.card.name, self.network
+        if not isinstance(network, StyleGAN2) or resolution >= self.card.resolution:
+            raise InputError(f"{name}: it has no smaller pictures of {resolution} px")
+        try:
+            cut = network.at_resolution(resolution)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
+        card = replace(self.card, resolution=resolution, n_latents=cut.num_ws)
+        return StyleGenerator(cut, self.fit, card)
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Self:
         """Move the network; bfloat16 concerns its feature maps only."""

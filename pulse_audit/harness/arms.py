@@ -19,7 +19,8 @@ from pulse_audit.harness.photos import FacePreparer
 from pulse_audit.harness.spec import AuditSpec
 from pulse_audit.models.arms import arm_sha256, build_arm
 from pulse_audit.names import ArmReference
-from pulse_audit.search.config import preset
+from pulse_audit.search.config import check_coarse, preset
+from pulse_audit.search.upsampler import PulseUpsampler
 from pulse_audit.store.manifest import ArmEntry, Prepared
 from pulse_audit.summary.groups import JOIN
 from pulse_audit.types import InputError, Upsampler
@@ -41,7 +42,7 @@ def build_arms(
 
     ``used`` are the ids of the run's own faces; errors as of the functions below.
     """
-    config = preset(spec.search, spec.eps)
+    config = preset(spec.search, spec.eps, coarse=spec.coarse)
     arms = {
         r.name: build_arm(r, config, spec.bank, device, dtype, spec.trusted_files)
         for r in references
@@ -112,6 +113,8 @@ def check_geometry(
                     f"input at --scale {scale} and --resolution {resolution}"
                 )
             check_factor(arm.resolution, arm.resolution // lr_size, kernel)
+            if isinstance(arm, PulseUpsampler):
+                check_coarse(arm.config, lr_size)
 
 
 def planted_arms(

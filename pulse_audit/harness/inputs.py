@@ -19,6 +19,7 @@ from pulse_audit.names import (
     GeneratorReference,
     nearest,
     parse_arm,
+    parse_coarse,
     parse_condition,
     parse_device,
     parse_generator,
@@ -68,6 +69,10 @@ def find_inputs(spec: AuditSpec, progress: Progress | None = None) -> AuditInput
     generators = [parse_generator(generator) for generator in spec.generators]
     for generator in generators:
         find_generator(generator)
+    if spec.coarse is not None:
+        parse_coarse(spec.coarse)
+        if spec.sources:
+            raise InputError("--coarse: the searches of --sources are whole; leave one of them out")
     # Inputs and execution.
     for condition in spec.conditions:
         parse_condition(condition)
@@ -152,8 +157,12 @@ def check_prior(generators: Sequence[str], attributes: str | None, device: str) 
     find_attributes(attributes)
 
 
-def check_search(photos: Sequence[Path], generator: str, search: str, device: str) -> None:
+def check_search(
+    photos: Sequence[Path], generator: str, search: str, coarse: str | None, device: str
+) -> None:
     """Look up what ``pulse-audit upsample`` names; errors as `find_inputs`."""
+    if coarse is not None:
+        parse_coarse(coarse)
     if search not in SEARCHES:
         raise InputError(f"--search {search}: unknown{nearest(search, SEARCHES)}")
     if parse_generator(generator).label == "each":

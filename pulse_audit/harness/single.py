@@ -10,7 +10,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ from pulse_audit.harness.plan import check_device
 from pulse_audit.harness.sheet import MOST, Tile, contact_sheet
 from pulse_audit.models.generators import load_generator
 from pulse_audit.names import parse_generator
-from pulse_audit.search.config import preset
+from pulse_audit.search.config import check_coarse, preset
 from pulse_audit.search.engine import Iterate
 from pulse_audit.search.upsampler import PulseUpsampler
 from pulse_audit.types import Draw, Generator, InputError, Progress, Request, Upsampled
@@ -85,6 +85,7 @@ def upsample_photos(
     draws: int,
     seed: int,
     search: str,
+    coarse: str | None = None,
     align: bool | None,
     is_lr: bool,
     device: str,
@@ -109,23 +110,24 @@ def upsample_photos(
         If a photo, the generator or the scale cannot be used; nothing is written then.
     """
     # Everything is read and checked before the first search.
-    check_search(photos, generator, search, device)
+    check_search(photos, generator, search, coarse, device)
     check_outputs(photos, draws, out)
     contents = [_read(photo) for photo in photos]
     on = check_device(device)
     keep_freed_memory()
     reference = parse_generator(generator)
     loaded = load_generator(reference, trusted_files).to(on, torch.float32)
-    config = preset(search, tied=reference.tied)
+    config = preset(search, tied=reference.tied, coarse=coarse)
     settings = {
         "version": VERSION,
         "generator": loaded.card.as_dict(),
-        "search": asdict(config),
+        "search": config.as_dict(),
         "seed": seed,
         "device": on.type,
     }
     work = _prepared(photos, contents, loaded, scale, align, is_lr, on, settings)
     for photo in work:
+        check_coarse(config, photo.lr.shape[-1])
         photo.rows = finished_draws(photo, draws, out)
 
     # Progress counts the steps of every draw; those of an earlier process are restored.

@@ -46,7 +46,7 @@ MAX_TEXT, MAX_ENTRIES = 4096, 1000
 #: Where data lies: not part of the fingerprint.
 PLACES = frozenset({"data_root", "datasets_file"})
 #: Fields that came after the first release.
-LATER = frozenset({"truncation", "eps", "bank", "latent_fit", "latents"})
+LATER = frozenset({"truncation", "eps", "bank", "latent_fit", "latents", "coarse"})
 
 
 class AuditSpec(BaseModel):
@@ -76,6 +76,9 @@ class AuditSpec(BaseModel):
     eps : float or None
         Feasible is an output whose downscaled image is within this MSE of the input; None means
         the search's own.
+    coarse : str or None
+        ``STEPS@RESOLUTION``: so many of a search's first steps are on smaller pictures, of
+        generators that have them (StyleGAN 2 of the skip architecture).
     bank : int
         Samples in the bank of a posterior arm.
     latent_fit, latents : str
@@ -127,6 +130,7 @@ class AuditSpec(BaseModel):
     trusted_files: list[Digest] = []
     search: Search = "official"
     eps: Eps | None = None
+    coarse: str | None = None
     bank: Bank = 60_000
     latent_fit: LatentFit = "diagonal"
     latents: Latents = "per-layer"

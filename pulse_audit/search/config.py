@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
+from pulse_audit.names import parse_coarse
 from pulse_audit.search.losses import parse_loss
 from pulse_audit.types import InputError
 
@@ -63,6 +65,10 @@ class SearchConfig:
     nll_weight: float = 1e-3
     #: Whether an image leaves the search at its first feasible iterate.
     stop_at_feasibility: bool = False
+    #: How many of the first steps render pictures of ``coarse_resolution`` px, of a generator that
+    #: has smaller pictures (``at_resolution``). They are not judged and never returned.
+    coarse_steps: int = 0
+    coarse_resolution: int = 0
 
     def __post_init__(self) -> None:
         """Check every value."""
@@ -79,10 +85,24 @@ class SearchConfig:
             value = getattr(self, name)
             if not lowest <= value < math.inf:
                 raise InputError(f"search: {name} is {value}, it must be at least {lowest}")
+        if not 0 <= self.coarse_steps < self.steps or bool(self.coarse_steps) != bool(
+            self.coarse_resolution
+        ):
+            raise InputError(
+                f"search: {self.coarse_steps} coarse steps at {self.coarse_resolution} px; wanted "
+                f"fewer than its {self.steps} steps, and a resolution with them"
+            )
         for name in ("eps", "learning_rate"):
             value = getattr(self, name)
             if not 0 < value < math.inf:
                 raise InputError(f"search: {name} is {value}, it must be above 0")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the settings as plain JSON values; the coarse steps only where there are any."""
+        settings = asdict(self)
+        if not self.coarse_steps:
+            del settings["coarse_steps"], settings["coarse_resolution"]
+        return settings
 
     def silenced_layers(self) -> frozenset[int]:
         """Numbers of the layers in ``bad_noise_layers``."""
@@ -102,10 +122,29 @@ PRESETS = {
 }
 
 
-def preset(name: str, eps: float | None = None, tied: bool = False) -> SearchConfig:
-    """Return a preset, with another eps or with tied latents where they are asked for."""
-    found = PRESETS[name]
-    return replace(found, eps=eps or found.eps, tied_latent=tied)
+def preset(
+    name: str, eps: float | None = None, tied: bool = False, coarse: str | None = None
+) -> SearchConfig:
+    """Return a preset, with another eps, tied latents or coarse steps where they are asked for.
+
+    ``coarse`` is ``STEPS@RESOLUTION``, see `parse_coarse`, with fewer steps than the preset's.
+    """
+    found = replace(PRESETS[name], tied_latent=tied)
+    if eps is not None:
+        found = replace(found, eps=eps)
+    if coarse is None:
+        return found
+    steps, resolution = parse_coarse(coarse)
+    return replace(found, coarse_steps=steps, coarse_resolution=resolution)
+
+
+def check_coarse(config: SearchConfig, side: int) -> None:
+    """Raise InputError unless coarse pictures can be downscaled to inputs of ``side`` px."""
+    coarse = config.coarse_resolution
+    if coarse % side:
+        raise InputError(
+            f"coarse steps at {coarse} px: no whole multiple of the inputs, which have {side} px"
+        )
 
 
 def learning_rate_factor(schedule: str, step: int, steps: int) -> float:

@@ -2,7 +2,8 @@
 
 Success, the best iterate and the floor of the loss are each image's own. The loss is that of the
 image as rendered, as in PULSE; feasibility is that of the image clamped to [0, 1], as it is
-returned, so DS of the returned image has the reported error.
+returned, so DS of the returned image has the reported error. Where the settings ask for coarse
+steps, these come first and only move the latents; all else begins with the first whole picture.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor
 from pulse_audit.search.config import SearchConfig, learning_rate_factor
 from pulse_audit.search.losses import loss_terms, negative_log_prior, parse_loss
 from pulse_audit.search.sphere import SphericalOptimizer, Start
-from pulse_audit.types import Generator, InputError, Status, Upsampled
+from pulse_audit.types import Generator, InputError, Status, Upsampled, smaller
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,8 @@ class BatchSearch:
     start : Start
         Where each of the n searches begins.
     downscale : callable
-        DS: (m, 3, R, R) -> (m, 3, h, w), differentiable.
+        DS: (m, 3, R, R) -> (m, 3, h, w), differentiable; with coarse steps also of their pictures,
+        (m, 3, r, r) -> (m, 3, h, w).
     config : SearchConfig
         Settings.
     extra_losses : sequence of callable
@@ -109,7 +111,7 @@ class BatchSearch:
     frames_every : int, optional
         Number of iterates between two frames that are kept of the best so far of every image.
     observe : callable, optional
-        Called with every `Iterate`.
+        Called with every `Iterate`; coarse steps have none.
     should_stop : callable, optional
         Called with every `Iterate`; says which of its images leave the search: (m,) of bool. It
         adds to ``stop_at_feasibility``.
@@ -137,6 +139,7 @@ class BatchSearch:
         if frames_every is not None and frames_every < 1:
             raise InputError(f"frames_every is {frames_every}, it must be at least 1")
         self._generator, self._downscale, self._config = generator, downscale, config
+        self._coarse = smaller(generator, config.coarse_resolution) if config.coarse_steps else None
         self._terms = parse_loss(config.loss)
         self._extra_losses, self._observe, self._should_stop = extra_losses, observe, should_stop
         self._frames_every = frames_every
@@ -174,7 +177,10 @@ class BatchSearch:
         """
         for step in range(self._config.steps):
             began, active = time.perf_counter(), self._active
-            self._step(step)
+            if self._coarse is not None and step < self._config.coarse_steps:
+                self._coarse_step(self._coarse, step)
+            else:
+                self._step(step)
             # The wall time of a step is shared among the images in it.
             for row in active:
                 self._seconds[row] += (time.perf_counter() - began) / len(active)
@@ -209,6 +215,19 @@ class BatchSearch:
                 )
             )
         return results
+
+    @torch.enable_grad()
+    def _coarse_step(self, coarse: Generator, step: int) -> None:
+        """Update latents and noise by a smaller picture, which is neither judged nor kept."""
+        config = self._config
+        latents = self._latents.expand(-1, self._generator.card.n_latents, -1)
+        styles = self._generator.styles(latents)
+        # The first of the styles and of the noise maps; GEOCROSS acts on all styles.
+        noise = self._noise[: len(coarse.noise_shapes)]
+        images = coarse.images(styles[:, : coarse.card.n_latents], noise)
+        _, total = self._loss(latents, styles, images)
+        factor = learning_rate_factor(config.schedule, step, config.steps)
+        self._optimizer.step(total.sum(), config.learning_rate * factor)
 
     @torch.enable_grad()
     def _step(self, step: int) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from pulse_audit.degrade.resample import check_factor, downscale
 from pulse_audit.generators.adapt import as_generator
 from pulse_audit.generators.network import StyleNetwork
-from pulse_audit.search.config import PRESETS, SearchConfig
+from pulse_audit.search.config import PRESETS, SearchConfig, check_coarse
 from pulse_audit.search.engine import BatchSearch, ExtraLoss, Iterate, Observer, SearchResult
 from pulse_audit.search.sphere import Start, draw_start
 from pulse_audit.types import Generator, InputError, is_generator
@@ -69,7 +69,10 @@ class Pulse:
             raise InputError(f"batch_size is {batch_size}, it must be at least 1")
         self.generator = adapted.to(device, dtype)
         self.config, self.scale, self.batch_size = search, scale, batch_size
-        self._downscale = partial(downscale, factor=scale, kernel=kernel)
+        side = adapted.card.resolution // scale
+        check_coarse(search, side)
+        # By the factor that the side of a picture asks for: coarse steps have smaller ones.
+        self._downscale = lambda images: downscale(images, images.shape[-1] // side, kernel)
         self._device = torch.device(device)
         self._dtype = torch.float64 if dtype == torch.float64 else torch.float32
 

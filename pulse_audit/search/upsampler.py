@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -11,10 +10,10 @@ import torch
 from pulse_audit.degrade.resample import cut_to_frame
 from pulse_audit.frames import Frame
 from pulse_audit.generators.framed import FramedGenerator
-from pulse_audit.search.config import PRESETS, SearchConfig
+from pulse_audit.search.config import PRESETS, SearchConfig, check_coarse
 from pulse_audit.search.engine import BatchSearch, Observer
 from pulse_audit.search.sphere import draw_start
-from pulse_audit.types import Degradation, Generator, InputError, Request, Upsampled
+from pulse_audit.types import Degradation, Generator, InputError, Request, Upsampled, smaller
 
 
 class PulseUpsampler:
@@ -57,6 +56,13 @@ class PulseUpsampler:
         self.resolution: int | None = generator.card.resolution
         self.crop = generator.card.crop
         self.caveats: tuple[str, ...] = tuple(getattr(generator, "caveats", ()))
+        if config.coarse_steps:
+            # A generator without smaller pictures is refused here, before any search.
+            side = smaller(generator, config.coarse_resolution).card.resolution
+            self.caveats += (
+                f"coarse-to-fine: the first {config.coarse_steps} of {config.steps} steps are on "
+                f"pictures of {side} px, the others, and every feasibility, on whole ones",
+            )
 
     def framed(self, frame: Frame, resolution: int, crop: str) -> PulseUpsampler:
         """Return the same search of the pictures within a frame; see `FramedGenerator`."""
@@ -100,11 +106,12 @@ class PulseUpsampler:
                 f"{self.name}: inputs of {width} x {height} px; the side has to divide the "
                 f"generator's {resolution} px"
             )
+        check_coarse(self.config, width)
         search = BatchSearch(
             self.generator,
             lr,
             draw_start(self.generator, [request.seed for request in requests], self.config),
-            lambda images: degradation.downscale(images, scale=resolution // width),
+            lambda images: degradation.downscale(images, scale=images.shape[-1] // width),
             self.config,
             observe=self._observe,
         )
@@ -115,7 +122,7 @@ class PulseUpsampler:
         return {
             "kind": "pulse",
             "generator": self.generator.card.as_dict(),
-            "search": asdict(self.config),
+            "search": self.config.as_dict(),
             "caveats": list(self.caveats),
         }
 

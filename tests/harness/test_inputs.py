@@ -26,6 +26,8 @@ WRONG = {
     "run --condition jpeg:0": "from 1 to 100",
     "run --attributes nosuch": "unknown attribute model 'nosuch'",
     "run --attributes nosuch.onnx": "nosuch.onnx: cannot be read",
+    "run --coarse 16": "--coarse 16: give STEPS@RESOLUTION",
+    "run --coarse 20@16 --sources": "the searches of --sources are whole",
     "run --sources --second-attributes nosuch": "unknown attribute model 'nosuch'",
     "run --attributes faces-attributes --attributes nosuch": "unknown attribute model 'nosuch'",
     "run --attributes a --attributes b --attributes c": "at most two models",

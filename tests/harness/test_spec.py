@@ -33,7 +33,14 @@ def test_the_fingerprint_never_changes_between_versions_unnoticed() -> None:
 
 def test_what_came_later_is_in_the_fingerprint_only_where_it_is_set() -> None:
     plain = AuditSpec(dataset="x")
-    later = {"truncation": 0.5, "eps": 0.01, "bank": 9, "latent_fit": "full", "latents": "tied"}
+    later = {
+        "truncation": 0.5,
+        "eps": 0.01,
+        "bank": 9,
+        "latent_fit": "full",
+        "latents": "tied",
+        "coarse": "9@8",
+    }
     for name, value in later.items():
         assert name not in plain.requested()
         changed = plain.model_copy(update={name: value})

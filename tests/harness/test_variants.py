@@ -41,6 +41,24 @@ def test_the_four_variants_are_four_arms_of_one_run(tmp_path: Path) -> None:
     assert reached.nunique() == 4
 
 
+def test_coarse_steps_are_in_manifest_and_notes(tmp_path: Path) -> None:
+    asked = {
+        "dataset": "synthetic-faces", "generators": [TWIN], "arms": ["pulse"], "per_group": 1,
+        "draws": 1, "metrics": ["psnr"], "threads": 1, "limit": 3, "attributes": "none",
+    }  # fmt: skip
+    run = run_audit(make_spec({**asked, "coarse": "20@16"}), tmp_path / "run")
+    told = run.manifest.arms[f"pulse:{TWIN}"].as_dict()
+    assert (told["search"]["coarse_steps"], told["search"]["coarse_resolution"]) == (20, 16)
+    assert any("first 20 of 100 steps are on pictures of 16 px" in note for note in told["notes"])
+    rows = run.samples()
+    assert set(rows["steps"]) == {100}
+    assert (rows["feasible"] == (rows["downscale_error"] <= 2e-3)).all()
+    # Inputs of 8 px cannot be compared with pictures of 4 px.
+    with pytest.raises(InputError, match="no whole multiple"):
+        run_audit(make_spec({**asked, "coarse": "20@4"}), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
 def test_an_option_makes_variants_of_every_arm() -> None:
     asked = GeneratorReference("net", tied=True)
     assert varied(asked, "full") == GeneratorReference("net", full=True, tied=True)
