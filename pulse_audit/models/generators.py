@@ -62,18 +62,19 @@ def find_generator(reference: str | GeneratorReference) -> GeneratorSource:
         return GeneratorSource(requested, factory_file(name))
     path = requested.path
     if not path.is_file():
-        # A file that exists, with something behind @ or # that is not understood.
+        # A name or a file that exists, with something behind @ or # that is not understood.
+        names = [*shipped_generators(), *published.names_of("generator")]
         match = re.fullmatch(r"(.+?)([@#][^/]*)", str(requested))
-        if match is not None and Path(match[1]).is_file():
+        if match is not None and (match[1] in names or Path(match[1]).is_file()):
             raise InputError(
                 f"--generator {match[1]}: {match[2]} is not understood; give @RESOLUTION (@256), "
                 "@auto, @fused or @separate, @full, @tied, and #CLASS (#3 or #each), in this order"
             )
         if path.suffix or len(path.parts) > 1:
             raise InputError(f"--generator {name}: no such file")
-        hint = nearest(name, [*shipped_generators(), *published.names_of("generator")])
         raise InputError(
-            f"unknown generator {name!r}{hint}; also possible: a checkpoint file or FILE.py:FACTORY"
+            f"unknown generator {name!r}{nearest(name, names)}; also possible: a checkpoint file "
+            "or FILE.py:FACTORY"
         )
     return GeneratorSource(requested, path)
 

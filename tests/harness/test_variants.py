@@ -72,7 +72,8 @@ def test_an_option_makes_variants_of_every_arm() -> None:
     [
         (["--arm", f"posterior:{TWIN}@full"], "@full is of PULSE's prior; use posterior-pulse:"),
         (["--dataset", f"samples:{TWIN}@tied"], "@tied is of searches, not of samples"),
-        (["--generator", f"{TWIN}@ful"], "unknown generator 'faces-balanced@ful'"),
+        (["--generator", f"{TWIN}@ful"], f"--generator {TWIN}: @ful is not understood; give"),
+        (["--generator", f"{TWIN}@tied@full"], "@full, @tied, and #CLASS (#3 or #each), in this"),
         (["--latent-fit", "whole"], "latent_fit"),
     ],
 )
