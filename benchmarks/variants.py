@@ -192,7 +192,8 @@ def tables(found: pd.DataFrame) -> Iterator[str]:
 
 def interval(row: Estimate, factor: float, decimals: int) -> str:
     """``12 [8, 17]``, as it is shown."""
-    value, low, high = (f"{factor * end:.{decimals}f}" for end in (row.value, row.low, row.high))
+    ends = (row.value, row.low, row.high)
+    value, low, high = (f"{round(factor * end, decimals) + 0.0:.{decimals}f}" for end in ends)
     return f"{value} [{low}, {high}]"
 
 
