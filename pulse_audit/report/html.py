@@ -21,6 +21,7 @@ from pulse_audit import store
 from pulse_audit.fairness.prior import PRIORS
 from pulse_audit.files import atomic_write, refuse_links
 from pulse_audit.metrics.registry import METRICS
+from pulse_audit.report.beside import FOLDERS, write_beside
 from pulse_audit.report.content import (
     ConditionSection,
     confusion_tables,
@@ -29,8 +30,9 @@ from pulse_audit.report.content import (
     left_out,
     sections,
 )
+from pulse_audit.report.latex import to_latex
 from pulse_audit.report.prior import views
-from pulse_audit.report.tables import arrow, estimates_csv, to_csv, to_latex
+from pulse_audit.report.tables import arrow, estimates_csv, to_csv
 from pulse_audit.store import Manifest
 from pulse_audit.store.manifest import CardEntry
 from pulse_audit.summary import Summary, summarise_run, write
@@ -88,7 +90,8 @@ def render(
     -------
     Path
         ``index.html``. Beside it: ``tables/*.csv`` and ``*.tex``, ``figures/*.svg``, ``*.png``
-        and ``*.pdf``, ``data/estimates.csv`` and ``data/summary.json``.
+        and ``*.pdf``, ``data/estimates.csv`` and ``data/summary.json``, and what
+        `pulse_audit.report.beside` writes.
 
     Raises
     ------
@@ -96,7 +99,7 @@ def render(
         If the stored samples cannot be read or do not fit the manifest.
     """
     folder = out_dir if out_dir is not None else run.path / "report"
-    refuse_links(folder, (".", "data", "tables", "figures", PAGE))
+    refuse_links(folder, (".", *FOLDERS, PAGE))
     samples = run.samples() if samples is None else samples
     summary = summary if summary is not None else summarise_run(run, samples)
     images_shown = run.manifest.dataset.may_publish_images or not public
@@ -117,6 +120,8 @@ def render(
             for suffix in ("svg", "png", "pdf"):
                 path = folder / "figures" / f"{figure.stem}.{suffix}"
                 atomic_write(path, getattr(figure.drawing, suffix))
+    # For papers, hubs and reviewers.
+    write_beside(folder, run.manifest, samples, summary, labelled=images_shown)
     text = page_text(run.manifest, samples, summary, pages, images_shown=images_shown)
     atomic_write(folder / PAGE, text.encode())
     return folder / PAGE

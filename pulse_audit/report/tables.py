@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pulse_audit.metrics.definition import MetricDefinition
 from pulse_audit.metrics.registry import BY_NAME, METRICS
-from pulse_audit.summary.schema import EstimateRow, Summary
+from pulse_audit.summary.schema import ALL, CORRECTED, EstimateRow, Summary
 
 #: Metrics of the tables that come first, in this order.
 _FIRST = (
@@ -39,24 +39,20 @@ _FIRST = (
 )
 #: Metrics shown in the tables, in order; all others are in ``data/estimates.csv``.
 SHOWN = (*_FIRST, *(m.name for m in METRICS if m.in_report and m.name not in _FIRST))
+#: Columns of the table for a paper in order of preference, and their short headings.
+_PAPER = {
+    "retention": "Retained",
+    "retention_corrected": "Corrected",
+    "no_face_rate": "No face",
+    "feasible_rate": "Feasible",
+    "lightness_shift": "Tone shift",
+    "psnr": "PSNR",
+    "ssim": "SSIM",
+}
+#: Metrics in the table for a paper, which has group and number of faces beside them.
+MOST_PAPER_COLUMNS = 4
 ARROWS = {"higher": "↑", "lower": "↓", "nearer 0": "→ 0", "neither": ""}
 MINUS, NONE = "\N{MINUS SIGN}", "\N{EN DASH}"
-
-#: Characters that LaTeX reads as commands, and how they are written.
-LATEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "×": r"$\times$",
-    "°": r"$^\circ$",
-    "²": r"$^2$",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "→": r"$\to$",
-    MINUS: "$-$",
-    NONE: "--",
-    **{c: rf"\{c}" for c in "&%$#_{}"},
-}
 
 
 @dataclass(frozen=True)
@@ -200,7 +196,7 @@ def _row(
 def estimates_csv(summary: Summary) -> str:
     """Write every estimate as CSV, one per line, in stored units."""
     names = list(EstimateRow.model_fields)
-    return _csv([names, *([getattr(row, name) for name in names] for row in summary.estimates)])
+    return rows_csv([names, *([getattr(row, name) for name in names] for row in summary.estimates)])
 
 
 def to_csv(table: EstimateTable) -> str:
@@ -215,11 +211,11 @@ def to_csv(table: EstimateTable) -> str:
             missing = [None, None, None]
             line += missing if estimate is None else [estimate.value, estimate.low, estimate.high]
         lines.append(line)
-    return _csv(lines)
+    return rows_csv(lines)
 
 
-def _csv(lines: Sequence[Sequence[Any]]) -> str:
-    """Numbers as they are, nothing for null, text that no spreadsheet takes for a formula."""
+def rows_csv(lines: Sequence[Sequence[Any]]) -> str:
+    """Write lines as CSV: numbers as they are, nothing for null, no text that is a formula."""
     sink = io.StringIO()
     writer = csv.writer(sink, lineterminator="\n")
     for line in lines:
@@ -230,36 +226,62 @@ def _csv(lines: Sequence[Sequence[Any]]) -> str:
     return sink.getvalue()
 
 
-def to_latex(table: EstimateTable) -> str:
-    r"""Write a table as a LaTeX ``tabular`` with the rules of booktabs."""
-    # Column titles: name, arrow of the better direction, unit.
-    heads = [table.head, "faces", "draws"]
-    for measure in table.columns:
-        unit = f"({measure.unit})" if measure.unit else ""
-        heads.append(" ".join(part for part in (measure.title, arrow(measure), unit) if part))
-    lines = [
-        r"% needs \usepackage{booktabs}; intervals are at 95 %",
-        f"% {' '.join(table.caption.split())}",
-        rf"\begin{{tabular}}{{lrr{'r' * len(table.columns)}}}",
-        r"\toprule",
-        " & ".join(map(escape_latex, heads)) + r" \\",
-        r"\midrule",
+def paper_table(
+    summary: Summary, arms: Sequence[str], condition: str, scale: int, group_by: str
+) -> list[EstimateTable]:
+    """Tables of a grouping for one column of a page, one per arm: the same metrics, at most four.
+
+    Retention, its correction where there is one, and the no-face rate come first; whatever else
+    was measured fills the places that are left.
+    """
+    estimates = [
+        r
+        for r in summary.estimates
+        if (r.condition, r.scale) == (condition, scale)
+        and (r.group_by == ALL or (r.group_by == group_by and r.group != ALL))
+        and r.arm in arms
+        and r.to_group is None
+        and r.statistic == "value"
+        and r.metric in _PAPER
     ]
+    measured = {
+        r.metric + (CORRECTED if r.correction == "corrected" else "")
+        for r in estimates
+        if r.value is not None and r.correction != "original_baseline"
+    }
+    if "retention" in measured:
+        measured.add("no_face_rate")
+    columns = [(n, _measure(n)) for n in _PAPER if n in measured][:MOST_PAPER_COLUMNS]
 
-    # One line per row; a rule sets the whole sample apart, intervals are smaller than values.
-    for row in table.rows:
-        lines += [r"\midrule"] if row.whole else []
-        line = [escape_latex(row.label), str(row.n_faces), str(row.n_draws)]
-        for cell in row.cells:
-            interval = f" {{\\scriptsize {escape_latex(cell.interval)}}}" if cell.interval else ""
-            line.append(escape_latex(cell.value) + interval)
-        lines.append(" & ".join(line) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+    tables = []
+    for arm in dict.fromkeys(r.arm for r in estimates):
+        groups: dict[tuple[bool, str], dict[str, EstimateRow]] = {}
+        for row in estimates:
+            if row.arm == arm and row.correction != "original_baseline":
+                name = row.metric + (CORRECTED if row.correction == "corrected" else "")
+                groups.setdefault((row.group_by == ALL, row.group), {})[name] = row
+        rows = [
+            TableRow(
+                group,
+                max(r.n_faces for r in by_name.values()),
+                max(r.n_draws for r in by_name.values()),
+                [TableCell(measure, by_name.get(name)) for name, measure in columns],
+                whole,
+            )
+            for (whole, group), by_name in sorted(groups.items(), key=lambda item: item[0][0])
+        ]
+        head = display_name(group_by)
+        caption = f"{arm}, {condition}, scale {scale}, by {head}"
+        tables.append(EstimateTable(caption, head, [m for _, m in columns], rows))
+    return tables
 
 
-def escape_latex(text: str) -> str:
-    """Escape what LaTeX reads as commands; other characters stay."""
-    return "".join(LATEX.get(c, c) for c in " ".join(text.split()))
+def _measure(name: str) -> MetricDefinition:
+    """Definition of a column of the paper's table, with its short heading there, in whole units."""
+    metric = BY_NAME[name.removesuffix(CORRECTED)]
+    decimals = 0 if metric.kind == "proportion" else metric.decimals
+    title = _PAPER[name]
+    return replace(metric, title=title, decimals=decimals)
 
 
 def neutralised(text: str) -> str:

@@ -7,12 +7,11 @@ from pulse_audit.metrics.registry import BY_NAME
 from pulse_audit.report.tables import (
     TableCell,
     arm_table,
-    escape_latex,
     estimates_csv,
     group_table,
     neutralised,
+    paper_table,
     to_csv,
-    to_latex,
 )
 from pulse_audit.summary import EstimateRow, Summary
 
@@ -151,27 +150,21 @@ def test_every_estimate_is_a_line_of_the_csv():
     assert written[3][5] == 'a,b "c"'
 
 
-def test_latex_escapes_every_special_character():
-    assert escape_latex(r"50% & $x_1^2$ #~{\a}") == (
-        r"50\% \& \$x\_1\textasciicircum{}2\$ \#\textasciitilde{}\{\textbackslash{}a\}"
-    )
+def test_the_table_of_a_paper_has_at_most_six_columns_and_the_no_face_rate_beside_retention():
+    metrics = ("retention", "no_face_rate", "feasible_rate", "lightness_shift", "psnr", "ssim")
+    rows = [row(metric, group=group) for metric in metrics for group in ("White", "Black")]
+    corrected = row("retention", 0.5, 0.3, 0.7, group="White", correction="corrected")
+    (made,) = paper_table(summary(*rows, corrected), ["pulse:g_1"], "clean", 8, "race")
+    names = [m.title for m in made.columns]
+    assert names == ["Retained", "Corrected", "No face", "Feasible"]
+    assert [(c.value, c.interval) for c in made.rows[0].cells][:2] == [
+        ("90", "[80, 95]"),
+        ("50", "[30, 70]"),
+    ]
+    assert made.rows[1].cells[1].value == "–"
 
 
-def test_latex_rows_have_as_many_cells_as_columns_and_rules_of_booktabs():
-    text = to_latex(table(row(), row("psnr", 20.0, 19.0, 21.0), row(group="all", metric="psnr")))
-    body = [line for line in text.splitlines() if line.endswith(r"\\")]
-    assert {line.count(" & ") for line in body} == {4}
-    assert [text.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [1, 2, 1]
-    assert r"\begin{tabular}{lrrrr}" in text
-
-
-def test_a_hostile_label_cannot_leave_its_latex_cell():
-    text = to_latex(table(row(group="x \\\\ \\input{/etc/passwd} & y\n% z")))
-    assert r"\input" not in text
-    assert "etc/passwd" in text and "\n% z" not in text
-
-
-def test_a_hostile_caption_stays_in_its_latex_comment():
-    hostile = row(condition="clean\n\\input{x}")
-    text = to_latex(group_table(summary(hostile), "pulse:g_1", hostile.condition, 8, "race"))
-    assert not any(line.startswith("\\input") for line in text.splitlines())
+def test_the_table_of_a_paper_counts_the_faces_of_its_own_numbers():
+    other = row("steps", group="White").model_copy(update={"n_faces": 99})
+    (made,) = paper_table(summary(row("psnr"), other), ["pulse:g_1"], "clean", 8, "race")
+    assert [(r.label, r.n_faces) for r in made.rows] == [("Black", 10)]
