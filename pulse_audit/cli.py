@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -408,6 +409,8 @@ def outcome(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader of stdout has gone, as `head` does; nothing is wrong.
         sys.stderr.close()
+        # Whatever is left to be written goes nowhere, the flush at the end of the process too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except OSError as error:
         # A disk that is full, read-only or broken: what is finished stays, and the run goes on.

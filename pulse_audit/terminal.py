@@ -133,7 +133,10 @@ def table(
         grid.add_row(*(Text(cell) for cell in row))
     # In a file or a pipe, lines are 120 characters wide.
     width = None if sys.stdout.isatty() else 120
-    Console(width=width).print(grid)
+    console = Console(width=width)
+    # Of rich, which would exit: the reader of stdout has gone, and the caller handles that.
+    console.on_broken_pipe = _reader_gone  # type: ignore[method-assign]
+    console.print(grid)
 
 
 def listing(title: str, rows: Sequence[Mapping[str, str]], without: Sequence[str] = ()) -> None:
@@ -170,6 +173,10 @@ COLUMNS = tuple(
     )
     if metric.terminal
 )
+
+
+def _reader_gone() -> None:
+    raise BrokenPipeError
 
 
 def show_summary(summary: Mapping[str, Any]) -> None:

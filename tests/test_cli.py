@@ -469,3 +469,14 @@ def test_where_the_cache_cannot_be_written_the_crash_file_is_temporary(
 )
 def test_long_paths_cost_one_short_line(arguments: list[str], capsys: Capture) -> None:
     assert len(refused(arguments, capsys)) < 1000
+
+
+def test_a_reader_that_goes_away_is_no_fault(fairface_root: Path, tmp_path: Path) -> None:
+    """As `pulse-audit report RUN | head` does: the page is written, and nothing is said."""
+    assert outcome(audit(fairface_root, tmp_path / "out")) == DONE
+    command = [sys.executable, "-m", "pulse_audit.cli", "report", str(tmp_path / "out")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout and process.stderr
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == DONE

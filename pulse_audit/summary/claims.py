@@ -207,7 +207,7 @@ def compared_groups(evidence: Evidence, intervals: JointIntervals, arms: Sequenc
         is_supported = evidence.labels_from == "people" or evidence.raw_gaps.get(arm, 0.0) > 0
         if widest.low >= LEAST_DIFFERENCE and is_supported:
             one, other, least = evidence.groups[i], evidence.groups[j], floor(widest.low)
-            parts.append(f"{arm} kept {one} at least {least} points more often than {other}")
+            parts.append(f"{arm} kept {one} at least {points(least)} more often than {other}")
             weights = np.zeros((len(evidence.groups),) * 2)
             weights[i, i], weights[j, j] = 1, -1
             drift = evidence.tipping_point({arm: weights}, widest.low)
@@ -273,7 +273,7 @@ def compared_arms(evidence: Evidence, intervals: JointIntervals, arms: Sequence[
         reach = ceiling(min(1.0, max(-interval.low, interval.high)))
         if interval.low >= LEAST_DIFFERENCE:
             least = floor(interval.low)
-            parts.append(f"{one} exceeds {other} by at least {least} points")
+            parts.append(f"{one} exceeds {other} by at least {points(least)}")
             weights = {one: evidence.weights(one), other: -evidence.weights(other)}
             drift = evidence.tipping_point(weights, interval.low)
             claims.append(
@@ -306,11 +306,16 @@ def undone(claims: Sequence[Claim]) -> str:
     return f", unless classifier accuracy drifted {100 * min(drifts):.0f} points"
 
 
-def not_ruled_out(points: int, faces: int) -> str:
+def not_ruled_out(most: int, faces: int) -> str:
     """Say what remains possible; an interval up to everything is not worth printing."""
-    if points >= 100 * WIDEST:
+    if most >= 100 * WIDEST:
         return f"{faces} faces a group are too few to tell"
-    return f"up to {points} points are not ruled out"
+    return f"up to {points(most)} {'is' if most == 1 else 'are'} not ruled out"
+
+
+def points(number: int) -> str:
+    """Spell out a number of percentage points."""
+    return f"{number} point{'' if number == 1 else 's'}"
 
 
 def floor(share: float) -> int:

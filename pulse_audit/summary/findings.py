@@ -139,9 +139,9 @@ def compared_outputs(
         bound, arm, minus, group = max(shown)
         if bound < claims.LEAST_DIFFERENCE:
             continue
-        points = claims.floor(bound)
+        least = claims.floor(bound)
         sentence = (
-            f"As classified, outputs of {arm} appear {group} at least {points} points more often "
+            f"As classified, outputs of {arm} appear {group} at least {claims.points(least)} more often "
             f"than those of {minus}, the largest of {len(labels.groups)} differences."
         )
         claim = Claim(
@@ -152,7 +152,7 @@ def compared_outputs(
             group_by=labels.attribute,
             group=group,
             direction="higher",
-            bound=points / 100,
+            bound=least / 100,
         )
         yield Finding(text=sentence, claims=[claim])
 

@@ -8,13 +8,14 @@ its own errors, and a claim that the second does not support is marked.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import cast
 
 import numpy as np
 import pandas as pd
 
 from pulse_audit.fairness.correction import CorrectedShift
+from pulse_audit.stats.agreement import kappa_interval
 from pulse_audit.stats.intervals import IntArray, proportion_interval
 from pulse_audit.store import Manifest
 from pulse_audit.summary.attributes import AttributeLabels, Grouping
@@ -105,53 +106,38 @@ def agreement_rows(
             continue
         # every original once, every output once
         once = np.unique(subset.faces, return_index=True)[1]
-        sides: tuple[tuple[Correction, str, IntArray], ...] = (
+        detail = {"attribute": labels.attribute, "attributes": name}
+        for correction, side, chosen in (
             ("raw", "output", np.arange(len(subset.rows))),
             ("original_baseline", "original", once),
-        )
-        for correction, side, chosen in sides:
+        ):
             rows, faces = subset.rows[chosen], subset.faces[chosen]
             one, two = getattr(labels, side)[rows], getattr(other, side)[rows]
             both = (one != NONE) & (two != NONE)
-            for number, group in [(-1, ALL), *enumerate(labels.groups)]:
-                here = both if number < 0 else both & (labels.truth[rows] == number)
-                if not here.any():
-                    continue
-                agrees = (one[here] == two[here]).astype(np.float64)
-                rate = proportion_interval(agrees, faces[here])
-                kappa = cohen_kappa(one[here], two[here], len(labels.groups))
-                n_faces = len(np.unique(faces[here]))
-                method = "Cohen's kappa: no interval"
-                for metric, estimate in (
-                    ("model_agreement", rate),
-                    (
-                        "model_kappa",
-                        Estimate(kappa, math.nan, math.nan, n_faces, int(here.sum()), method),
-                    ),
-                ):
+            within = {ALL: both} | {
+                group: both & (labels.truth[rows] == number)
+                for number, group in enumerate(labels.groups)
+            }
+            for group, here in within.items():
+                for metric, estimate in agreement(one[here], two[here], faces[here], labels):
                     yield make_row(
                         subset.key,
                         metric,
                         labels.attribute,
                         group,
                         estimate,
-                        correction=correction,
-                        detail={"attribute": labels.attribute, "attributes": name},
+                        correction=cast(Correction, correction),
+                        detail=detail,
                     )
 
 
-def cohen_kappa(one: IntArray, two: IntArray, k: int) -> float:
-    """Agreement of two raters beyond chance, in [-1, 1]; NaN where both use one word alone.
-
-    Parameters
-    ----------
-    one, two : ndarray of int, (n,)
-        Groups in [0, k).
-    k : int
-    """
-    shares = [np.bincount(rater, minlength=k) / len(rater) for rater in (one, two)]
-    chance, observed = float(shares[0] @ shares[1]), float((one == two).mean())
-    return math.nan if chance >= 1 else (observed - chance) / (1 - chance)
+def agreement(
+    one: IntArray, two: IntArray, faces: IntArray, labels: AttributeLabels
+) -> Iterator[tuple[str, Estimate]]:
+    """Rate of agreement and kappa of the images that both models give a group, if there are any."""
+    if len(one):
+        yield "model_agreement", proportion_interval((one == two).astype(np.float64), faces)
+        yield "model_kappa", kappa_interval(one, two, faces, len(labels.groups))
 
 
 def check_findings(

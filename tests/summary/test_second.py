@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from pulse_audit.summary.estimates import first_screen_of, summarise
-from pulse_audit.summary.second import cohen_kappa
 
 RACES = ["White", "Black", "Indian"]
 #: What the second model answers for each true group.
@@ -76,9 +75,3 @@ def test_rows_of_the_second_model_recover_the_planted_shift(apparent_samples, ap
     expected = (0.9 * (0.85 + 0.90 + 0.75) + 0.05 * (0.15 + 0.10 + 0.25)) / 3
     originals = agreement["all", "original_baseline"]
     assert originals.n_draws == 300 and originals.low < expected < originals.high
-
-
-def test_kappa_is_agreement_beyond_chance():
-    one, two = np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1])
-    assert cohen_kappa(one, two, 2) == pytest.approx((0.75 - 0.5) / 0.5)
-    assert np.isnan(cohen_kappa(one * 0, one * 0, 2))
