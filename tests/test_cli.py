@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -471,10 +473,9 @@ def test_long_paths_cost_one_short_line(arguments: list[str], capsys: Capture) -
     assert len(refused(arguments, capsys)) < 1000
 
 
-def test_a_reader_that_goes_away_is_no_fault(fairface_root: Path, tmp_path: Path) -> None:
-    """As `pulse-audit report RUN | head` does: the page is written, and nothing is said."""
-    assert outcome(audit(fairface_root, tmp_path / "out")) == DONE
-    command = [sys.executable, "-m", "pulse_audit.cli", "report", str(tmp_path / "out")]
+def test_a_reader_that_goes_away_is_no_fault() -> None:
+    """As `pulse-audit list conditions | head` does: nothing is said, and the exit code is 0."""
+    command = [sys.executable, "-m", "pulse_audit.cli", "list", "conditions"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout and process.stderr
         process.stdout.close()

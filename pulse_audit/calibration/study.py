@@ -28,6 +28,7 @@ from pulse_audit.calibration import (
     retention,
     sentences,
     set_fairness,
+    starts,
 )
 from pulse_audit.calibration.scenarios import Performance, Scenario
 from pulse_audit.files import atomic_write
@@ -67,7 +68,7 @@ class ScenarioResult:
 def all_scenarios() -> list[Scenario]:
     """Every scenario, in the order of the table."""
     rates = (retention, paired, corrected, hand, gaps, power, apparent, set_fairness, compositions)
-    studies = (sentences, *rates, preference, means, distances, prior_work)
+    studies = (sentences, *rates, preference, means, distances, starts, prior_work)
     return [scenario for study in studies for scenario in study.scenarios()]
 
 

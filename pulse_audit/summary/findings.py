@@ -141,8 +141,8 @@ def compared_outputs(
             continue
         least = claims.floor(bound)
         sentence = (
-            f"As classified, outputs of {arm} appear {group} at least {claims.points(least)} more often "
-            f"than those of {minus}, the largest of {len(labels.groups)} differences."
+            f"As classified, outputs of {arm} appear {group} at least {claims.points(least)} more "
+            f"often than those of {minus}, the largest of {len(labels.groups)} differences."
         )
         claim = Claim(
             metric="output_share",
