@@ -194,7 +194,7 @@ def interval(row: Estimate, factor: float, decimals: int) -> str:
     """``12 [8, 17]``, as it is shown."""
     ends = (row.value, row.low, row.high)
     value, low, high = (f"{round(factor * end, decimals) + 0.0:.{decimals}f}" for end in ends)
-    return f"{value} [{low}, {high}]"
+    return f"{value} (one face)" if np.isnan(row.low) else f"{value} [{low}, {high}]"
 
 
 def write(found: pd.DataFrame, section: Sequence[str]) -> None:
