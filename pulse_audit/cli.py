@@ -223,6 +223,47 @@ def report(
 
 
 @commands.command()
+@click.argument("first", metavar="RUN_A", type=PlainPath())
+@click.argument("second", metavar="RUN_B", type=PlainPath())
+@click.option(
+    "--out", type=PlainPath(), metavar="FILE.html", help="[default: RUN_A/report/compare_....html]"
+)
+@outcome_as_json
+def compare(first: Path, second: Path, out: Path | None, as_json: bool) -> int:
+    """Compare two runs on the faces they share, RUN_A less RUN_B, and show what changed."""
+    from pulse_audit import store, terminal
+    from pulse_audit.report.compare import comparison_rows, write_page
+    from pulse_audit.summary.compare import compare_runs
+
+    runs = store.open_run(first), store.open_run(second)
+    found = compare_runs(*runs)
+    page = write_page(*runs, found, out)
+    if as_json:
+        click.echo(json.dumps({"report": str(page), **found.as_json()}, indent=1))
+        return DONE
+    for title, header, rows in comparison_rows(found):
+        terminal.table(title, header, rows)
+    click.echo(f"report: {page}")
+    return DONE
+
+
+@commands.command()
+@click.argument("run_dir", metavar="RUN", type=PlainPath())
+@click.option("--ids", type=PlainPath(), required=True, metavar="FILE", help="One face id a line.")
+@outcome_as_json
+def withdraw(run_dir: Path, ids: Path, as_json: bool) -> int:
+    """Drop faces whose consent was withdrawn, with all draws and images, and summarise again."""
+    from pulse_audit import store
+    from pulse_audit.report import html
+
+    # The run without them is made beside it, and takes its place when it is whole.
+    with store.withdrawn(run_dir, store.read_ids(ids)) as staged:
+        html.publish(staged)
+    _show_run(run_dir, as_json, run_dir / "report" / "index.html")
+    return DONE
+
+
+@commands.command()
 @click.argument("dataset")
 @data_root
 @own_datasets

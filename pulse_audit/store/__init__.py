@@ -25,6 +25,7 @@ from pulse_audit.store.images import lr_path, original_path, output_path
 from pulse_audit.store.manifest import SCHEMA_VERSION, Manifest, check_manifest
 from pulse_audit.store.run import Run
 from pulse_audit.store.shards import as_parquet
+from pulse_audit.store.withdraw import read_ids, withdrawn
 
 __all__ = [
     "COLUMNS",
@@ -46,6 +47,8 @@ __all__ = [
     "open_run",
     "original_path",
     "output_path",
+    "read_ids",
     "sample_schema",
     "source_schema",
+    "withdrawn",
 ]

@@ -77,7 +77,7 @@ class Run:
         InputError
             If a shard does not match its checksum or cannot be read.
         """
-        tables = [self._rows(unit) for unit in self._units_with_shard()]
+        tables = [self.rows_of(unit) for unit in self._units_with_shard()]
         table = pa.concat_tables(tables) if tables else self.schema.empty_table()
         frame: pd.DataFrame = table.to_pandas()
         return frame
@@ -155,7 +155,7 @@ class Run:
         """Units that were written, in the order of the plan."""
         return [unit for unit in self.manifest.units if self._shard(unit.id).exists()]
 
-    def _rows(self, unit: WorkUnit) -> pa.Table:
+    def rows_of(self, unit: WorkUnit) -> pa.Table:
         """Rows of a unit; errors as `samples`."""
         # Words that text columns may hold, by column.
         words: dict[str, Sequence[str]] = {
@@ -277,7 +277,7 @@ class Run:
         if self.manifest.spec.keep_images == "none":
             return True
         try:
-            kept = self._rows(unit)["image"].is_valid()
+            kept = self.rows_of(unit)["image"].is_valid()
         except InputError:
             return False
         names = [

@@ -280,3 +280,41 @@ def _means_by_face(values: FloatArray, subset: Subset, faces: IntArray) -> Float
     counts = np.bincount(places[used], minlength=len(faces))
     means = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
     return np.asarray(means, dtype=np.float64)
+
+
+def differences_by_face(
+    first: Subset, second: Subset, face_ids: Sequence[str], grouping: Grouping, other: Grouping
+) -> Iterator[tuple[str, str, FloatArray]]:
+    """Compare subsets of two runs: metric, group, first less second of each face, (faces,).
+
+    ``face_ids`` are those that both were given, ``other`` the same grouping in the second run. NaN
+    for faces that either run puts outside the group, or did not measure.
+    """
+    faces = np.arange(len(face_ids), dtype=np.int64)
+    number_of = {face_id: number for number, face_id in enumerate(face_ids)}
+    sides = []
+    for subset, by in ((first, grouping), (second, other)):
+        # the draws of the shared faces, numbered alike in both runs
+        kept = np.flatnonzero(subset.samples["face_id"].isin(number_of).to_numpy())
+        samples = subset.samples.iloc[kept]
+        numbers = np.array([number_of[i] for i in samples["face_id"]], dtype=np.int64)
+        part = Subset(subset.key, samples, numbers, subset.rows[kept])
+        values = {
+            metric.name: metric.values(samples)
+            for metric in SAMPLE_METRICS
+            if metric.name in COMPARED and metric.missing(samples, {}) is None
+        }
+        if by.labels is not None:
+            retention = retention_columns(part, by.labels)["retention"]
+            values["retention"] = np.asarray(retention, dtype=np.float64)
+        names = np.full(len(faces), "", dtype=object)
+        names[numbers] = [by.groups[number] for number in by.of_draw[part.rows]]
+        sides.append((part, values, names))
+    (one, of_one, groups), (two, of_two, others) = sides
+    for metric in sorted(of_one.keys() & of_two.keys()):
+        means = _means_by_face(of_one[metric], one, faces)
+        differences = means - _means_by_face(of_two[metric], two, faces)
+        for group in grouping.groups:
+            inside = np.where((groups == group) & (others == group), differences, np.nan)
+            if np.isfinite(inside).any():
+                yield metric, group, inside

@@ -1,0 +1,169 @@
+"""A run without the faces whose consent was withdrawn.
+
+The run is made again beside itself, and takes its own place when it is whole: whoever interrupts
+it finds the old run or the new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pulse_audit.documents import read_file
+from pulse_audit.files import atomic_write
+from pulse_audit.store.columns import SOURCE_COLUMNS
+from pulse_audit.store.directory import create_run, locked
+from pulse_audit.store.hand_labels import HandLabels
+from pulse_audit.store.images import lr_path, original_path
+from pulse_audit.store.manifest import Manifest, WorkUnit, check_manifest
+from pulse_audit.store.run import Run
+from pulse_audit.store.shards import as_parquet
+from pulse_audit.types import InputError
+
+#: Largest list of ids that is read, in bytes.
+MAX_IDS = 2**26
+
+
+def read_ids(path: Path) -> set[str]:
+    """Read face ids, one a line; empty lines do not count.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, is no UTF-8 text, or names no face.
+    """
+    try:
+        lines = read_file(path, MAX_IDS).decode().splitlines()
+    except FileNotFoundError:
+        raise InputError(f"--ids {path}: there is no such file") from None
+    except UnicodeDecodeError:
+        raise InputError(f"--ids {path}: is not UTF-8 text, one face id a line") from None
+    ids = {line.strip() for line in lines if line.strip()}
+    if not ids:
+        raise InputError(f"--ids {path}: names no face; write one face id a line")
+    return ids
+
+
+@contextlib.contextmanager
+def withdrawn(path: Path, ids: Collection[str]) -> Iterator[Run]:
+    """Make a run again without some faces, and put it into its place.
+
+    Parameters
+    ----------
+    path : Path
+        Of the run; locked meanwhile.
+    ids : collection of str
+        Faces to drop: their rows, features, images and labels, and draws that returned their photo.
+
+    Yields
+    ------
+    Run
+        The new run in a folder beside the old one, without summary and report. It takes the place
+        of the old one when the context ends without an error; else nothing has changed.
+
+    Raises
+    ------
+    InputError
+        If a face is not of the run, none would be left, or the run cannot be read.
+    """
+    with locked(path, make=False) as run:
+        assert run is not None
+        known = {face.id for face in run.manifest.faces}
+        unknown = sorted(set(ids) - known - {face.id for face in run.manifest.skipped})
+        if unknown:
+            more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+            raise InputError(f"{path}: has no face {unknown[0]!r}{more}; see manifest.json")
+        if known <= set(ids):
+            raise InputError(f"{path}: no face would be left; delete the folder instead")
+        target = path.resolve()
+        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-withdraw-", dir=target.parent))
+        try:
+            yield _copy_without(run, set(ids), staging / "run")
+            # The old run leaves, the new one comes; both are renamed within one folder.
+            os.rename(target, staging / "old")
+            try:
+                os.rename(staging / "run", target)
+            except OSError:
+                os.rename(staging / "old", target)
+                raise
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _copy_without(run: Run, ids: set[str], target: Path) -> Run:
+    """Write the run without these faces into a new folder."""
+    # Rows that stay: of other faces, and not the photo of a withdrawn one.
+    tables, units = {}, list[WorkUnit]()
+    for unit in run.manifest.units:
+        kept = np.array([face_id not in ids for face_id, _ in unit.draws], dtype=bool)
+        if unit.id not in run.missing_units:
+            rows = run.rows_of(unit)
+            donors = rows["planted_from"].to_pylist()
+            kept &= np.array([donor not in ids for donor in donors], dtype=bool)
+            tables[unit.id] = (rows, kept)
+        draws = [draw for draw, stays in zip(unit.draws, kept, strict=True) if stays]
+        if draws:
+            units.append(unit.model_copy(update={"draws": draws}))
+    features = run.features()
+
+    # The manifest: no id, label or checksum of a withdrawn face is left in it.
+    content = run.manifest.as_dict()
+    content["faces"] = [face for face in content["faces"] if face["id"] not in ids]
+    content["skipped"] = [face for face in content.get("skipped", []) if face["id"] not in ids]
+    content["units"] = [unit.as_dict() for unit in units]
+    content["notes"] = [
+        *content.get("notes", []),
+        f"{len(ids)} faces were withdrawn and dropped; what was fitted on all originals before "
+        "(references.json) is kept",
+    ]
+    manifest = check_manifest(content)
+    target.mkdir()
+    new = create_run(target, manifest)
+
+    # Samples, features, originals.
+    offset = 0
+    for unit in run.manifest.units:
+        if unit.id not in tables:
+            continue
+        rows, kept = tables[unit.id]
+        block = None if features is None else features[0][offset : offset + len(kept)][kept]
+        offset += len(kept)
+        if kept.any():
+            new.write_unit(unit.id, rows.filter(pa.array(kept)).to_pylist(), block)
+    if features is not None and features[1]:
+        new.write_originals({i: v for i, v in features[1].items() if i not in ids})
+    _copy_others(run, new, ids, manifest)
+    return new
+
+
+def _copy_others(run: Run, new: Run, ids: set[str], manifest: Manifest) -> None:
+    """Copy references, people's labels, tables of ``sources/`` and the images of what stays."""
+    if (references := run.read_references()) is not None:
+        new.write_references(references)
+    outputs = manifest.planned_outputs
+    if (stored := run.read_hand_labels()) is not None:
+        labels = {image: words for image, words in stored.labels.items() if image in outputs}
+        new.write_hand_labels(HandLabels.make(stored.file, stored.file_sha256, labels))
+    for name, frame in (run.source_tables() or {}).items():
+        table = pq.read_table(run.path / "sources" / f"{name}.parquet")
+        assert name in SOURCE_COLUMNS and len(table) == len(frame)
+        if "face_id" in table.column_names:
+            gone = pa.array(sorted(ids), pa.string())
+            table = table.filter(pc.invert(pc.is_in(table["face_id"].cast(pa.string()), gone)))
+        atomic_write(new.path / "sources" / f"{name}.parquet", as_parquet(table))
+    names = {*outputs, *(original_path(face.id) for face in manifest.faces)}
+    for unit in manifest.units:
+        names |= {lr_path(i, unit.condition, unit.scale, draw) for i, draw in unit.draws}
+    for name in sorted(names):
+        source = run.path / name
+        if source.is_file() and not source.is_symlink():
+            new.write_image(name, source.read_bytes())

@@ -1,0 +1,22 @@
+from pulse_audit.report.compare import comparison_rows, write_page
+from pulse_audit.summary.compare import compare_runs
+
+
+def test_the_page_of_a_comparison_is_one_file_in_which_labels_are_text(write_run, tmp_path):
+    hostile = "<script>alert(1)</script>"
+    runs = [write_run(tmp_path / name, races=("White", hostile)) for name in ("a", "b")]
+    found = compare_runs(*runs)
+    page = write_page(*runs, found)
+    assert page == tmp_path / "a" / "report" / "compare_b.html"
+    text = page.read_text("utf-8")
+    assert "<script" not in text and "&lt;script&gt;" in text
+    assert "default-src 'none'" in text and "http" not in text.replace("http-equiv", "")
+
+
+def test_differences_are_in_display_units_with_a_true_minus(write_run, tmp_path):
+    run = write_run(tmp_path / "a")
+    differences, changed = comparison_rows(compare_runs(run, run))
+    whole = {row[1]: row for row in differences[2] if row[0] == "all"}
+    assert whole["Lightness shift"][4] == "+0.0 [+0.0, +0.0] L*"
+    assert whole["Feasible"][4].startswith("+0.0 [−") and whole["Feasible"][4].endswith("] points")
+    assert changed[2] == [["nothing that a run records", "", ""]]

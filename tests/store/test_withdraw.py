@@ -1,0 +1,79 @@
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from pulse_audit import store
+from pulse_audit.cli import BAD_INPUT, DONE, outcome
+from pulse_audit.types import InputError
+
+
+@pytest.fixture
+def run(fairface_root: Path, tmp_path: Path) -> store.Run:
+    out = tmp_path / "runs" / "out"
+    arguments = [
+        "run", "--dataset", "fairface", "--data-root", str(fairface_root), "--out", str(out),
+        "--resolution", "32", "--scale", "4", "--per-group", "2", "--draws", "2",
+        "--arm", "bicubic", "--metrics", "psnr,ssim", "--quiet", "--keep-images", "all",
+    ]  # fmt: skip
+    assert outcome(arguments) == DONE
+    return store.open_run(out)
+
+
+def withdraw(run: store.Run, *ids: str) -> int:
+    listed = run.path.parent.parent / "ids.txt"
+    listed.write_text("\n".join(ids) + "\n\n", "utf-8")
+    return outcome(["withdraw", str(run.path), "--ids", str(listed)])
+
+
+def test_nothing_of_a_withdrawn_face_is_left(run: store.Run) -> None:
+    gone, before = run.manifest.faces[0], run.samples()
+    images = {store.original_path(gone.id), *before.image[before.face_id == gone.id]}
+    assert all((run.path / name).is_file() for name in images)
+    assert withdraw(run, gone.id) == DONE
+    after = store.open_run(run.path)
+    assert gone.id not in {face.id for face in after.manifest.faces}
+    kept = before[before.face_id != gone.id].reset_index(drop=True)
+    assert after.samples().equals(kept)
+    assert not any((run.path / name).exists() for name in images)
+    assert all((run.path / name).is_file() for name in kept.image)
+    texts = [p for p in run.path.rglob("*") if p.suffix in (".json", ".html", ".csv", ".md")]
+    assert texts and not any(gone.id in p.read_text("utf-8") for p in texts)
+    assert after.complete
+    summary = json.loads((run.path / "summary.json").read_text())
+    whole = [e for e in summary["estimates"] if e["group_by"] == "all" and e["value"] is not None]
+    counts = {e["n_faces"] for e in whole}
+    assert counts == {len(run.manifest.faces) - 1}
+    assert (run.path / "report" / "index.html").is_file()
+    assert os.listdir(run.path.parent) == ["out"]
+
+
+def test_what_cannot_be_withdrawn_changes_nothing(
+    run: store.Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (run.path / "manifest.json").read_bytes()
+    assert withdraw(run, "val/none.jpg") == BAD_INPUT
+    assert "has no face 'val/none.jpg'" in capsys.readouterr().err
+    assert withdraw(run, *(face.id for face in run.manifest.faces)) == BAD_INPUT
+    assert "no face would be left" in capsys.readouterr().err
+    assert withdraw(run) == BAD_INPUT
+    assert "names no face" in capsys.readouterr().err
+    assert (run.path / "manifest.json").read_bytes() == before
+    assert os.listdir(run.path.parent) == ["out"]
+
+
+def test_an_interruption_leaves_the_old_run(run: store.Run) -> None:
+    faces = len(run.manifest.faces)
+    with pytest.raises(KeyboardInterrupt), store.withdrawn(run.path, [run.manifest.faces[0].id]):
+        raise KeyboardInterrupt
+    assert len(store.open_run(run.path).manifest.faces) == faces
+    assert os.listdir(run.path.parent) == ["out"]
+
+
+def test_ids_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        store.read_ids(tmp_path / "none")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="not UTF-8"):
+        store.read_ids(tmp_path / "binary")
