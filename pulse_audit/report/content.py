@@ -5,18 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from pulse_audit.report import figures
 from pulse_audit.report.drawing import Drawing, draw
-from pulse_audit.report.gallery import MAX_PICTURES, Gallery, gallery
+from pulse_audit.report.screen import Forest, Matrix, forests, matrices
 from pulse_audit.report.tables import EstimateTable, arm_table, display_name, group_table
 from pulse_audit.store import Manifest
 from pulse_audit.summary.findings import on_trial
-from pulse_audit.summary.groups import assign
 from pulse_audit.summary.schema import Summary
 
 #: Figures of a grouping, by name.
@@ -75,9 +73,11 @@ class NamedFigure:
 
 @dataclass(frozen=True)
 class GroupingSection:
-    """Figures and tables of one grouping."""
+    """Figures, matrices, plots and tables of one grouping."""
 
     title: str
+    matrices: Sequence[Matrix]
+    forests: Sequence[Forest]
     figures: Sequence[NamedFigure]
     tables: Sequence[NamedTable]
 
@@ -90,7 +90,6 @@ class ConditionSection:
     scale: int
     overview: NamedTable
     parts: Sequence[GroupingSection]
-    gallery: Gallery | None
 
 
 class Stems:
@@ -110,25 +109,12 @@ class Stems:
         return stem
 
 
-def sections(
-    run_path: Path,
-    manifest: Manifest,
-    samples: pd.DataFrame,
-    summary: Summary,
-    with_gallery: bool,
-) -> list[ConditionSection]:
+def sections(manifest: Manifest, summary: Summary) -> list[ConditionSection]:
     """One section for each condition and scale that was measured, in the order of the summary."""
     # Rows of scale 0 belong to no condition: compositions of a generator's prior or a data set.
     measured = dict.fromkeys((row.condition, row.scale) for row in summary.estimates if row.scale)
-    stems, budget, pages = Stems(), MAX_PICTURES, []
+    stems, pages = Stems(), []
     for condition, scale in measured:
-        # Pictures, up to what one page can hold.
-        pictures = None
-        if with_gallery and budget > 0:
-            draws = samples[(samples["condition"] == condition) & (samples["scale"] == scale)]
-            pictures = _gallery(run_path, manifest, draws, summary)
-            budget -= pictures.n_pictures if pictures else 0
-
         # The overview of the arms, then figures and one table per arm for every grouping.
         overview = NamedTable(
             stems.make("arms", condition, f"x{scale}"), arm_table(summary, condition, scale)
@@ -145,24 +131,11 @@ def sections(
                 )
                 for arm in dict.fromkeys(row.arm for row in here)
             ]
-            groups.append(GroupingSection(display_name(name), drawn, tables))
-        pages.append(ConditionSection(condition, scale, overview, groups, pictures))
+            plots = forests(summary, (condition, scale), name)
+            shifts = matrices(manifest, summary, (condition, scale), name)
+            groups.append(GroupingSection(display_name(name), shifts, plots, drawn, tables))
+        pages.append(ConditionSection(condition, scale, overview, groups))
     return pages
-
-
-def _gallery(
-    run_path: Path, manifest: Manifest, samples: pd.DataFrame, summary: Summary
-) -> Gallery | None:
-    """Pictures by the groups of the run's first grouping."""
-    columns = next(iter(manifest.spec.groupings), [])
-    if not columns:
-        return gallery(
-            run_path, manifest, samples, dict.fromkeys(samples["face_id"], "all"), ["all"]
-        )
-    name = ",".join(columns)
-    group_of_face = dict(zip(samples["face_id"], assign(samples, columns), strict=True))
-    order = list(dict.fromkeys(row.group for row in summary.estimates if row.group_by == name))
-    return gallery(run_path, manifest, samples, group_of_face, order)
 
 
 def _figures(

@@ -1,15 +1,18 @@
-"""The page: one self-contained file without scripts, and the tables, figures and data beside it.
+"""The page, and the tables, figures and data beside it.
 
 Labels, ids, notes and paths of a run are not trusted: the templates escape every text, images
-are decoded and encoded again, and the page's content policy forbids it to load anything.
+are decoded and encoded again, the one script makes elements of text alone, and the page's content
+policy lets no other script run and nothing be loaded but the parts that this script asks for.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +33,10 @@ from pulse_audit.report.content import (
     left_out,
     sections,
 )
+from pulse_audit.report.gallery import cards, first_faces, viewer_note, write_parts
 from pulse_audit.report.latex import to_latex
 from pulse_audit.report.prior import views
+from pulse_audit.report.screen import across_settings, matrices, settings
 from pulse_audit.report.tables import arrow, estimates_csv, to_csv
 from pulse_audit.store import Manifest
 from pulse_audit.store.manifest import CardEntry
@@ -103,7 +108,9 @@ def render(
     samples = run.samples() if samples is None else samples
     summary = summary if summary is not None else summarise_run(run, samples)
     images_shown = run.manifest.dataset.may_publish_images or not public
-    pages = sections(run.path, run.manifest, samples, summary, with_gallery=images_shown)
+    pages = sections(run.manifest, summary)
+    made = cards(run.manifest, samples)
+    shown = first_faces(run.manifest, run.path, made) if images_shown else []
 
     # Every estimate, as JSON and as CSV.
     document = json.dumps(summary.as_json(), indent=1, ensure_ascii=False, allow_nan=False)
@@ -122,7 +129,8 @@ def render(
                 atomic_write(path, getattr(figure.drawing, suffix))
     # For papers, hubs and reviewers.
     write_beside(folder, run.manifest, samples, summary, labelled=images_shown)
-    text = page_text(run.manifest, samples, summary, pages, images_shown=images_shown)
+    write_parts(folder / "data", run, made, images_shown)
+    text = page_text(run.manifest, samples, summary, pages, made, shown, images_shown=images_shown)
     atomic_write(folder / PAGE, text.encode())
     return folder / PAGE
 
@@ -132,18 +140,22 @@ def page_text(
     samples: pd.DataFrame,
     summary: Summary,
     pages: Sequence[ConditionSection],
+    made: Sequence[Mapping[str, Any]],
+    shown: Sequence[Mapping[str, Any]],
     images_shown: bool,
 ) -> str:
-    """Fill the template."""
-    # Numbers of the first screen: (number, what it counts).
+    """Fill the template; ``shown`` are the cards of the first screen, with pictures."""
+    # Numbers of the first screen.
     draws = samples.groupby(["face_id", "arm", "condition", "scale"]).size()
     facts = [
-        (f"{samples['face_id'].nunique():,}", "faces"),
-        (f"{len(manifest.arms)}", "arms"),
-        (f"{int(draws.max()) if len(draws) else 0}", "draws per face and arm"),
-        (f"{len(pages)}", "conditions × scales"),
-        (f"{len(samples):,}", "outputs measured"),
+        f"{samples['face_id'].nunique():,} faces",
+        f"{len(manifest.arms)} arms",
+        f"{int(draws.max()) if len(draws) else 0} draws per face and arm",
+        f"{len(pages)} conditions × scales",
+        f"{len(samples):,} outputs measured",
     ]
+    setting = next(iter(settings(summary)), None)
+    first_grouping = ",".join(next(iter(manifest.spec.groupings), []))
 
     # Metrics and columns without a value, under their reason.
     missing: dict[str, list[str]] = {}
@@ -157,6 +169,8 @@ def page_text(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    script = (files("pulse_audit.report") / "templates" / "viewer.js").read_text("utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     estimated = {row.metric for row in summary.estimates}
     return environment.get_template("page.html.j2").render(
         style=Markup(environment.get_template("style.css").render()),
@@ -164,8 +178,19 @@ def page_text(
         dataset=manifest.dataset,
         title=manifest.dataset.title or manifest.dataset.name or "faces",
         summary=summary,
-        claimed=any(f.claims for f in summary.findings if f.screen == "first"),
-        described=[finding for finding in summary.findings if finding.screen == "more"],
+        script=Markup(script),
+        script_digest=f"sha256-{digest}",
+        claimed=any(finding.claims for finding in summary.headline),
+        described=[each for each in summary.findings if each not in summary.headline],
+        first_faces=shown,
+        heads=heads(shown),
+        first_matrices=matrices(manifest, summary, setting, first_grouping) if setting else [],
+        viewer=viewer_note(samples, made),
+        across=[
+            plot
+            for columns in manifest.spec.groupings
+            for plot in across_settings(manifest, summary, ",".join(columns))
+        ],
         settings=pages,
         facts=facts,
         progress=(len(samples), manifest.planned_draws),
@@ -185,6 +210,7 @@ def page_text(
         arrow=arrow,
         figure_uri=figure_uri,
         unbroken=unbroken,
+        wrapping=wrapping,
         grouped_by={column for columns in manifest.spec.groupings for column in columns},
         provenance=provenance(manifest),
         latents=latents_of_searches(manifest),
@@ -193,6 +219,12 @@ def page_text(
         priors=views(summary),
         prior_meanings=PRIORS,
     )
+
+
+def heads(shown: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:
+    """Arms of the first screen and their columns, the most draws that any face has."""
+    arms = dict.fromkeys(arm for card in shown for arm in card["by_arm"])
+    return [(arm, max(len(card["by_arm"].get(arm, ())) for card in shown)) for arm in arms]
 
 
 def provenance(manifest: Manifest) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -221,6 +253,11 @@ def unbroken(sentence: str) -> str:
     space = "\N{NO-BREAK SPACE}"
     with_units = re.sub(r"(?<=[\d\]]) (?=%|L\*)", space, sentence)
     return re.sub(r"(?<=\d), (?=[+-]?[\d.]+\])", f",{space}", with_units)
+
+
+def wrapping(word: str) -> str:
+    """Let a long word of a data set break after its underscores."""
+    return word.replace("_", "_\N{ZERO WIDTH SPACE}")
 
 
 def figure_uri(svg: bytes) -> str:

@@ -194,6 +194,13 @@ class Summary(BaseModel):
     unavailable: dict[str, str]
     findings: list[Finding]
 
+    @property
+    def headline(self) -> list[Finding]:
+        """At most four sentences: those of the first screen, then others that claim something."""
+        first = [finding for finding in self.findings if finding.screen == "first"]
+        more = [f for f in self.findings if f.screen == "more" and f.claims]
+        return [*first, *more][:4]
+
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON values; not-a-number cannot occur in them."""
         return self.model_dump(mode="json", by_alias=True)

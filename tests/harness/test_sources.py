@@ -384,7 +384,13 @@ def test_the_priors_of_the_searches_are_kept_and_summarised(finished, toy):
     assert value(rows, "start_share_z", "pulse:cannot", "A") > 0.95
     assert not (finished.path / "sources" / "starts").exists()
     page = html.page_text(
-        finished.manifest, finished.samples(), summarise_run(finished), [], images_shown=False
+        finished.manifest,
+        finished.samples(),
+        summarise_run(finished),
+        pages=[],
+        made=[],
+        shown=[],
+        images_shown=False,
     )
     assert "Priors: whom a search shows before any input" in page
 

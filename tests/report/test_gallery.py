@@ -2,14 +2,13 @@ import base64
 import io
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
 from pulse_audit import store
 from pulse_audit.report import gallery as room
-from pulse_audit.report.gallery import data_uri, gallery
+from pulse_audit.report.gallery import cards, data_uri, first_faces, seeded, viewer_note
 
 
 def png(path: Path, size=(8, 8), colour=(200, 100, 50)) -> Path:
@@ -20,7 +19,7 @@ def png(path: Path, size=(8, 8), colour=(200, 100, 50)) -> Path:
 
 def decoded(uri: str) -> Image.Image:
     head, data = uri.split(",", 1)
-    assert head == "data:image/png;base64"
+    assert head in ("data:image/png;base64", "data:image/jpeg;base64")
     return Image.open(io.BytesIO(base64.b64decode(data)))
 
 
@@ -79,8 +78,9 @@ def manifest(*faces):
     return store.check_manifest(
         {
             "schema": 1,
-            "spec": {},
+            "spec": {"group_by": ["race"]},
             "dataset": {"vocabulary": {}},
+            "attributes": {"vocabulary": {"race": ["A", "B"]}},
             "units": [],
             "faces": [{"id": face} for face in faces],
             "arms": {"pulse:g": {"kind": "pulse"}, "bicubic": {"kind": "interpolation"}},
@@ -107,52 +107,49 @@ def draws(run: Path, faces, arms=("pulse:g", "bicubic"), n=2) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def test_the_first_faces_of_each_group_are_shown_in_the_order_of_the_plan(tmp_path):
-    faces = ["f3", "f1", "f2", "f9"]
-    groups = {"f1": "B", "f2": "B", "f3": "B", "f9": "A"}
-    shown = gallery(tmp_path, manifest(*faces), draws(tmp_path, faces), groups, ["A", "B"])
-    assert [(g, [f.face_id for f in fs]) for g, fs in shown.groups] == [
-        ("A", ["f9"]),
-        ("B", ["f3", "f1"]),
-    ]
+def labelled(samples: pd.DataFrame, groups: dict[str, str]) -> pd.DataFrame:
+    """Give draws labels and predictions: every output reads as A."""
+    samples["label_race"] = samples["face_id"].map(groups)
+    samples["hr_race"], samples["sr_race"] = samples["label_race"], "A"
+    of_face = {"A": [0.75, 0.25], "B": [0.25, 0.75]}
+    samples["hr_race_p"] = samples["label_race"].map(of_face)
+    samples["sr_race_p"] = [[0.75, 0.25]] * len(samples)
+    samples["seed"], samples["psnr"] = 2**62, 20.0
+    return samples
 
 
-def test_a_face_shows_original_input_and_every_arm_once_if_it_interpolates(tmp_path):
-    shown = gallery(tmp_path, manifest("f"), draws(tmp_path, ["f"]), {"f": "A"}, ["A"])
-    assert shown.heads == [("pulse:g", 2), ("bicubic", 1)]
-    pictures = shown.groups[0][1][0].pictures
-    assert len(pictures) == 5 == shown.n_pictures
-    assert all(p.source for p in pictures) and all(p.alt for p in pictures)
+GROUPS = {"f1": "B", "f2": "B", "f3": "B", "f9": "A"}
 
 
-@pytest.mark.parametrize(
-    ("changes", "caption", "state"),
-    [
-        ({}, "feasible 4.1e‑3", "good"),
-        ({"feasible": False, "status": "infeasible"}, "infeasible 4.1e‑3", "bad"),
-        ({"status": "error", "reason": "not finite"}, "error: not finite", "bad"),
-        ({"status": "no_face"}, "no face", "bad"),
-        ({"downscale_error": np.nan, "feasible": None}, "infeasible", "bad"),
-    ],
-)
-def test_captions_say_what_became_of_a_draw(tmp_path, changes, caption, state):
-    samples = draws(tmp_path, ["f"], ["pulse:g"], 1)
-    samples["feasible"] = samples["feasible"].astype(object)
-    for column, value in changes.items():
-        samples[column] = value
-    shown = gallery(tmp_path, manifest("f"), samples, {"f": "A"}, ["A"])
-    output = shown.groups[0][1][0].pictures[2]
-    assert (output.caption, output.state) == (caption, state)
+def test_first_faces_are_of_as_many_groups_as_there_are(tmp_path):
+    samples = labelled(draws(tmp_path, GROUPS), GROUPS)
+    known = manifest(*GROUPS)
+    shown = first_faces(known, tmp_path, cards(known, samples))
+    assert sorted(card["group"]["race"] for card in shown[:2]) == ["A", "B"]
+    assert {card["face"] for card in shown} == {*GROUPS}
+    # interpolation gives the same answer each time
+    assert [len(shown[0]["by_arm"][arm]) for arm in ("pulse:g", "bicubic")] == [2, 1]
+    assert len(shown[0]["pictures"]) == 5 and all(shown[0]["pictures"])
 
 
-def test_a_run_without_pictures_has_no_gallery(tmp_path):
-    samples = draws(tmp_path, ["f"])
-    samples["image"] = None
-    assert gallery(tmp_path, manifest("f"), samples, {"f": "A"}, ["A"]) is None
+def test_a_card_holds_what_was_measured(tmp_path):
+    samples = labelled(draws(tmp_path, ["f1"]), GROUPS)
+    (card,) = cards(manifest("f1"), samples)
+    assert card["shift"] == 0.5  # total variation of (0.25, 0.75) and (0.75, 0.25)
+    assert card["draws"][0]["changed"] == "B → A"
+    assert card["draws"][0]["seed"] == str(2**62)  # beyond what JavaScript holds as a number
+    assert card["draws"][0]["metrics"]["PSNR"] == 20
 
 
-def test_a_draw_that_is_not_there_yet_leaves_a_gap(tmp_path):
-    samples = draws(tmp_path, ["f", "g"], ["pulse:g"], 2).iloc[:3]
-    shown = gallery(tmp_path, manifest("f", "g"), samples, {"f": "A", "g": "A"}, ["A"])
-    last = shown.groups[0][1][1].pictures[-1]
-    assert (last.source, last.caption) == (None, "not finished")
+def test_many_outputs_are_sampled_by_face_and_seed(tmp_path, monkeypatch):
+    monkeypatch.setattr(room, "MAX_OUTPUTS", 8)
+    samples = labelled(draws(tmp_path, GROUPS), GROUPS)
+    made = cards(manifest(*GROUPS), samples)
+    assert {card["face"] for card in made} == set(seeded(manifest(), list(GROUPS))[:2])
+    assert viewer_note(samples, made).startswith("8 of 16 outputs: all of 2 faces, sampled")
+
+
+def test_a_run_without_pictures_has_no_first_faces(tmp_path):
+    samples = labelled(draws(tmp_path / "elsewhere", ["f1"]), GROUPS)
+    known = manifest("f1")
+    assert first_faces(known, tmp_path, cards(known, samples)) == []
