@@ -53,17 +53,20 @@ def truncate(w: Tensor, w_avg: Tensor, truncation: float, cutoff: int | None) ->
     return torch.cat([w_avg.lerp(w[:, :cutoff], truncation), w[:, cutoff:]], dim=1)
 
 
-def mix_styles(coarse: Tensor, fine: Tensor, crossover: int) -> Tensor:
+def mix_styles(coarse: Tensor, fine: Tensor, crossover: int | Tensor) -> Tensor:
     """Style mixing: the first ``crossover`` styles of ``coarse``, the others of ``fine``.
 
-    Both are (n, num_ws, w_dim); 0 <= crossover <= num_ws.
+    Both are (n, num_ws, w_dim); 0 <= crossover <= num_ws. A crossover that is a tensor () on the
+    styles' device is not checked, because that would wait for the device.
     """
-    if coarse.shape != fine.shape or not 0 <= crossover <= coarse.shape[1]:
+    within = isinstance(crossover, Tensor) or 0 <= crossover <= coarse.shape[1]
+    if coarse.shape != fine.shape or not within:
         raise InputError(
             f"style mixing: cannot cross {tuple(coarse.shape)} with {tuple(fine.shape)} at layer "
             f"{crossover}; give styles of one shape and a layer from 0 to {coarse.shape[1]}"
         )
-    return torch.cat([coarse[:, :crossover], fine[:, crossover:]], dim=1)
+    layers = torch.arange(coarse.shape[1], device=coarse.device)[:, None]
+    return torch.where(layers < crossover, coarse, fine)
 
 
 class StyleMapping(nn.Module):

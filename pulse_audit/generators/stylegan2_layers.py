@@ -194,7 +194,12 @@ class StyleGAN2Layer(nn.Module):
 
 
 class ToRGB(nn.Module):
-    """Modulated 1 x 1 convolution to the colour channels, without demodulation."""
+    """Modulated 1 x 1 convolution to the colour channels, without demodulation.
+
+    ``share`` is a factor on the colours, below 1 only while a growing network fades them in.
+    """
+
+    share: float = 1.0
 
     def __init__(self, n_in: int, config: StyleGAN2Config):
         super().__init__()
@@ -209,6 +214,8 @@ class ToRGB(nn.Module):
         style = (self.affine(w) * self.gain).to(x.dtype)
         x = F.conv2d(x * style[:, :, None, None], self.weight.to(x.dtype))
         image = x.to(w.dtype) + self.bias[:, None, None]
+        if self.share != 1:
+            image = image * self.share
         return image if self.clamp is None else image.clamp(-self.clamp, self.clamp)
 
 

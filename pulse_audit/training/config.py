@@ -49,6 +49,10 @@ class GanConfig(RunConfig):
     budget_kimg: float = Field(gt=0)
     #: Learning rate of Adam (beta1 0, beta2 0.99), in both networks.
     learning_rate: float = Field(gt=0)
+    #: Thousands of images after which both networks get their last block, and during which it is
+    #: faded in; before, they are trained at half the resolution. 0: whole from the start.
+    grow_kimg: float = Field(default=0.0, ge=0)
+    fade_kimg: float = Field(default=0.0, ge=0)
     #: Weight of the gradient penalty, and every how many steps it is taken.
     r1_gamma: float = Field(ge=0)
     r1_interval: int = Field(gt=0)
@@ -64,6 +68,27 @@ class GanConfig(RunConfig):
     ada_ceiling: float = Field(ge=0, lt=1)
     #: Precision of the activations; weights, losses and augmentations are float32.
     precision: Literal["bfloat16", "float32"]
+
+    @model_validator(mode="after")
+    def _growth_has_a_fade(self) -> Self:
+        if (self.grow_kimg > 0) != (self.fade_kimg > 0):
+            raise ValueError("grow_kimg and fade_kimg are both 0 or both above 0")
+        return self
+
+    def fade(self, images_seen: int) -> float:
+        """Share of the last block after so many images: 0 before growth, 1 from the fade's end."""
+        if self.grow_kimg == 0:
+            return 1.0
+        return min(max((images_seen / 1000 - self.grow_kimg) / self.fade_kimg, 0.0), 1.0)
+
+    def penalty_weight(self, fade: float) -> float:
+        """Weight of the gradient penalty: a quarter of ``r1_gamma`` at half the resolution.
+
+        A pixel of the averaged image stands for four pixels, each with a quarter of its gradient.
+        The penalty of the whole resolution therefore begins at a quarter of that of the half, and
+        weight times penalty is continuous where the network grows.
+        """
+        return self.r1_gamma / 4 if fade == 0 else self.r1_gamma
 
     def generator_config(self) -> StyleGAN2Config:
         """Shape of the generator."""

@@ -43,8 +43,8 @@ class TrainingSet:
     races: tuple[str, ...]
     digests: tuple[str, ...]
 
-    def batch(self, start: int, size: int, seed: int) -> NDArray[np.uint8]:
-        """Return the photos at positions start ... start + size of the endless shuffled stream.
+    def rows(self, start: int, size: int, seed: int) -> NDArray[np.int64]:
+        """Return the rows of ``images`` at places start ... start + size of the endless stream.
 
         Every epoch is a fresh permutation that follows from the seed and the epoch alone, so a
         resumed run sees the photos that an undisturbed one sees.
@@ -55,7 +55,7 @@ class TrainingSet:
         sources = (np.random.default_rng(fingerprint(seed, "epoch", epoch)) for epoch in epochs)
         order = np.concatenate([source.permutation(n) for source in sources])
         offset = start - epochs[0] * n
-        rows: NDArray[np.uint8] = self.images[order[offset : offset + size]]
+        rows: NDArray[np.int64] = order[offset : offset + size]
         return rows
 
     def race_counts(self) -> dict[str, int]:
@@ -235,10 +235,9 @@ def list_photos(files: Sequence[str], digests: Sequence[str]) -> bytes:
 # From pixels to tensors and back: (n, R, R, 3) uint8 <-> (n, 3, R, R) float32.
 
 
-def to_range(images: NDArray[np.uint8], device: torch.device) -> Tensor:
+def to_range(images: Tensor) -> Tensor:
     """Map (n, R, R, 3) uint8 to (n, 3, R, R) float32 in [-1, 1], the range of generators."""
-    pixels = torch.from_numpy(images).to(device).permute(0, 3, 1, 2)
-    return pixels.float() / 127.5 - 1
+    return images.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def to_unit(images: NDArray[np.uint8]) -> Tensor:

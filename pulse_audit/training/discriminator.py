@@ -77,11 +77,17 @@ class Discriminator(nn.Module):
         Feature maps at 4, 8, 16, ... px, as for the generator.
     seed : int
         Of the initial weights: standard normal, biases zero.
+    grows : bool
+        Whether it can be trained at half its resolution first (Karras et al. 2018,
+        arXiv:1710.10196, section 2). ``fade`` is then the share of the first block: 0 takes images
+        of half the size and leaves the block out; between 0 and 1 the block's features are blended
+        with those of the averaged image; 1 is the whole network alone.
     """
 
     taps: Tensor
+    fade: float = 1.0
 
-    def __init__(self, channels: Sequence[int], seed: int):
+    def __init__(self, channels: Sequence[int], seed: int, grows: bool = False):
         super().__init__()
         self.dtype = torch.float32
         self.colours = EqualizedConv(3, channels[-1], 1)
@@ -90,6 +96,9 @@ class Discriminator(nn.Module):
         self.conv = EqualizedConv(channels[0] + 1, channels[0], 3)
         self.hidden = FullyConnected(channels[0] * 16, channels[0])
         self.out = FullyConnected(channels[0], 1)
+        # Registered last, so that the other weights are those of a network that does not grow.
+        if grows:
+            self.half_colours = EqualizedConv(3, channels[-2], 1)
         self.register_buffer("taps", setup_filter())
         # Equalised learning rate: weights are standard normal, and scaled where they are used.
         source = torch.Generator().manual_seed(seed)
@@ -101,20 +110,32 @@ class Discriminator(nn.Module):
                     parameter.normal_(generator=source)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (n, 3, R, R) in [-1, 1] to logits (n,) in float32.
+        """Map images (n, 3, R, R) in [-1, 1], half as large where ``fade`` is 0, to logits (n,).
 
-        Groups of four neighbours share a statistic, so n has to be a multiple of four.
+        Logits are float32. Groups of four neighbours share a statistic, so n has to be a multiple
+        of four.
         """
         # From colours to features, halving the size down to 4 px: (n, channels[0], 4, 4).
         x = images.to(self.dtype).contiguous(memory_format=torch.channels_last)
-        x = self.colours(x)
-        for block in self.blocks:
+        if self.fade == 0:
+            x = self.half_colours(x)
+        else:
+            features = self.blocks[0](self.colours(x), self.taps)
+            if self.fade < 1:
+                features = torch.lerp(self.half_colours(averaged(x)), features, self.fade)
+            x = features
+        for block in self.blocks[1:]:
             x = block(x, self.taps)
         # From features to one logit, in float32.
         x = self.conv(with_group_deviation(x)).float()
         x = F.leaky_relu(self.hidden(x.flatten(1)), 0.2) * math.sqrt(2)
         logits: Tensor = self.out(x)[:, 0]
         return logits
+
+
+def averaged(images: Tensor) -> Tensor:
+    """Shrink (n, 3, R, R) to half the size by the means of 2 x 2 pixels."""
+    return F.avg_pool2d(images, 2)
 
 
 def halved(x: Tensor, taps: Tensor) -> Tensor:

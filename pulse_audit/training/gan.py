@@ -6,7 +6,6 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,7 @@ from pulse_audit.training.trainer import (
     prepare,
     read_numbers,
 )
+from pulse_audit.types import InputError
 
 #: Seeds of the sheets of samples, during training and in the export.
 TRAINING_SHEET_SEED, EXPORT_SHEET_SEED = 1, 2
@@ -44,9 +44,9 @@ FINAL_RESOLUTION = 64
 
 def means(steps: Sequence[StepLosses]) -> dict[str, float]:
     """Average each quantity over the steps that measured it."""
-    rows = [asdict(step) for step in steps]
+    rows = [vars(step) for step in steps]
     columns = {key: [row[key] for row in rows if row[key] is not None] for key in rows[0]}
-    return {key: sum(values) / len(values) for key, values in columns.items() if values}
+    return {key: float(torch.stack(values).mean()) for key, values in columns.items() if values}
 
 
 def train(
@@ -76,6 +76,8 @@ def train(
     sheet_kimg : float
         A sheet of samples is written every so many thousand images.
     """
+    # All batches have one shape, so a GPU's convolutions are worth tuning to it.
+    torch.backends.cudnn.benchmark = device.type == "cuda"
     # Photos are packed on first use; a state that is there is resumed.
     training = prepare(config, state, data)
     trainer = GeneratorTrainer(config, training, device)
@@ -94,15 +96,17 @@ def train(
             rate = len(losses) * config.batch / seconds
             left = max(until_kimg * 1000 - trainer.images_seen, 0) / rate / 3600
             line = {"kimg": trainer.images_seen / 1000, "images_per_s": rate, "hours_left": left}
-            line |= {"p": trainer.ada.p, **means(losses)}
+            line |= {"fade": config.fade(trainer.images_seen), "p": trainer.ada.p, **means(losses)}
             rounded = {key: round(value, 4) for key, value in line.items()}
             with (state / "log.jsonl").open("a") as file:
                 file.write(json.dumps({"time": time.strftime("%F %T"), **rounded}) + "\n")
+            print(" ".join(f"{key} {value}" for key, value in rounded.items()), flush=True)
             losses, logged = [], time.monotonic()
         # A sheet of the averaged generator's samples, always of the same latents.
         if trainer.images_seen % round(sheet_kimg * 1000) < config.batch:
             path = state / "samples" / f"{trainer.images_seen // 1000:06d}.png"
-            save_sheet(sample(trainer.average, 96, TRAINING_SHEET_SEED), 12, path)
+            images = sample(trainer.grown(trainer.average), 96, TRAINING_SHEET_SEED)
+            save_sheet(images, 12, path)
     print(f"{config.name}: saved at {trainer.images_seen / 1000:.1f} kimg", flush=True)
     return trainer
 
@@ -113,16 +117,29 @@ def export(config: GanConfig, state: Path, folder: Path, name: str | None = None
     The folder receives ``<name>.safetensors``, which is returned, its card ``<name>.json``, the
     Gaussian fit ``<name>-fit.safetensors``, 96 samples ``<name>.png`` and
     ``<name>-images.txt.gz``, which lists every training photo: SHA-256 of its encoded bytes, file
-    name. ``name`` is by default that of the run. Raises InputError if the state cannot be read.
+    name. ``name`` is by default that of the run. Raises InputError if the state cannot be read or
+    has not begun to grow.
     """
+    checkpoint = newest_checkpoint(state)
+    steps = int(read_numbers(checkpoint)["step"])
+    fade = config.fade(steps * config.batch)
+    if fade == 0:
+        raise InputError(
+            f"{checkpoint}: has not grown to {config.resolution} px yet; train it beyond "
+            f"{config.grow_kimg:g} kimg"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     name = name or config.name
     # The averaged generator, frozen, with the mean of its w.
-    checkpoint = newest_checkpoint(state)
     network = StyleGAN2(config.generator_config())
     network.load_state_dict(load_file(checkpoint / "average.safetensors"))
     network.map.estimate_average()
     network.eval().requires_grad_(False)
+    # The colours are linear in these weights, so the weights carry the share of a block that is
+    # still being faded in.
+    colours = network.syn.blocks[f"b{config.resolution}"].torgb
+    for parameter in colours.parameters(recurse=False):
+        parameter.mul_(fade)
     # The list of its photos, the Gaussian fit of w, a sheet of samples; the weights come last.
     training = load_set(state / "images.npz")
     photos = list_photos(training.files, training.digests)
@@ -130,7 +147,6 @@ def export(config: GanConfig, state: Path, folder: Path, name: str | None = None
     fit = fit_gaussian(lambda z: network.mapping(z)[:, 0], network.z_dim)
     save_file({"mean": fit.mean, "std": fit.std}, folder / f"{name}-fit.safetensors")
     save_sheet(sample(network, 96, EXPORT_SHEET_SEED), 12, folder / f"{name}.png")
-    steps = int(read_numbers(checkpoint)["step"])
     # The card carries the weights' SHA-256, so the two are written together.
     weights = folder / f"{name}.safetensors"
     content = card_content(config, training, steps, photos)

@@ -4,6 +4,11 @@ Non-saturating logistic loss with the lazy gradient penalty R1 (Karras et al. 20
 arXiv:1912.04958, section 3.1 and appendix B), averaged weights, adaptive augmentation. One set of
 generated images serves both networks in a step, which saves a pass through the generator.
 
+Both networks may grow once (Karras et al. 2018, arXiv:1710.10196, section 2): they begin at half
+the resolution, without the generator's last block and the discriminator's first, which are then
+faded in. In the generator of the skip architecture that is a factor on the colours of the block.
+How far they have grown follows from the number of images seen.
+
 Every random number of a step follows from the seed and the number of the step, so a resumed run
 equals an undisturbed one without any random state being stored.
 
@@ -37,7 +42,7 @@ from pulse_audit.seeding import fingerprint
 from pulse_audit.training.augment import AdaptiveStrength, augment
 from pulse_audit.training.config import GanConfig
 from pulse_audit.training.data import TrainingSet, load_set, save_set, to_range, training_set
-from pulse_audit.training.discriminator import Discriminator
+from pulse_audit.training.discriminator import Discriminator, averaged
 from pulse_audit.types import InputError
 
 #: Every so many steps the strength of the augmentation is adapted.
@@ -47,14 +52,17 @@ NUMBERS = "state.json"
 
 @dataclass(frozen=True)
 class StepLosses:
-    """Losses and mean logits of one step; r1 only where the penalty was taken."""
+    """Losses and mean logits of one step; r1 only where the penalty was taken.
 
-    loss_d: float
-    loss_g: float
-    logit_real: float
-    logit_fake: float
-    sign_real: float
-    r1: float | None
+    Tensors () on the device of the training: reading one waits for the device.
+    """
+
+    loss_d: Tensor
+    loss_g: Tensor
+    logit_real: Tensor
+    logit_fake: Tensor
+    sign_real: Tensor
+    r1: Tensor | None
 
 
 class GeneratorTrainer:
@@ -75,7 +83,8 @@ class GeneratorTrainer:
         seeds = [fingerprint(config.seed, part) for part in ("generator", "discriminator")]
         precision = getattr(torch, config.precision)
         self.generator = StyleGAN2.fresh(config.generator_config(), seeds[0]).to(device, precision)
-        self.discriminator = Discriminator(config.channels, seeds[1]).to(device)
+        grows = config.grow_kimg > 0
+        self.discriminator = Discriminator(config.channels, seeds[1], grows).to(device)
         self.discriminator.dtype = precision
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
         self.adam_g = _adam(self.generator, config)
@@ -83,6 +92,8 @@ class GeneratorTrainer:
         self.ada = AdaptiveStrength(
             config.ada_target, round(config.ada_kimg * 1000), config.ada_ceiling
         )
+        # The photos stay on the device, (n, R, R, 3) uint8.
+        self._photos = torch.from_numpy(training.images).to(device)
         # Mean signs of the real logits since p was last adapted.
         self._signs: list[Tensor] = []
         self._source = torch.Generator(device)
@@ -95,10 +106,12 @@ class GeneratorTrainer:
     def advance(self) -> StepLosses:
         """Take one step of both networks."""
         config, n, p = self.config, self.config.batch, self.ada.p
+        self.discriminator.fade = fade = config.fade(self.images_seen)
         self._source.manual_seed(fingerprint(config.seed, "step", self.step))
         # Real images (n, 3, R, R), each mirrored with probability one half; generated ones.
-        photos = self.training.batch(self.images_seen, n, config.seed)
-        real = to_range(photos, self.device)
+        rows = torch.from_numpy(self.training.rows(self.images_seen, n, config.seed))
+        real = to_range(self._photos[rows.to(self.device, non_blocking=True)])
+        real = averaged(real) if fade == 0 else real
         chance = torch.rand(n, generator=self._source, device=self.device)
         real = torch.where((chance < 0.5)[:, None, None, None], real.flip(3), real)
         fake = self._generate()
@@ -110,7 +123,7 @@ class GeneratorTrainer:
         if self.step % config.r1_interval == 0:
             # With the penalty at this step only, its weight stands for the whole interval.
             r1 = gradient_penalty(self.discriminator, images[:n])
-            torch.autograd.backward(r1 * (config.r1_gamma / 2 * config.r1_interval))
+            torch.autograd.backward(r1 * (config.penalty_weight(fade) / 2 * config.r1_interval))
         logit_real, logit_fake = self.discriminator(images).split(n)
         loss_d = F.softplus(-logit_real).mean() + F.softplus(logit_fake).mean()
         torch.autograd.backward(loss_d)
@@ -134,23 +147,31 @@ class GeneratorTrainer:
             self.ada.update(r_t, len(self._signs) * n)
             self._signs.clear()
         return StepLosses(
-            loss_d=float(loss_d.detach()),
-            loss_g=float(loss_g.detach()),
-            logit_real=float(logit_real.detach().mean()),
-            logit_fake=float(logit_fake.detach().mean()),
-            sign_real=float(sign),
-            r1=None if r1 is None else float(r1.detach()),
+            loss_d=loss_d.detach(),
+            loss_g=loss_g.detach(),
+            logit_real=logit_real.detach().mean(),
+            logit_fake=logit_fake.detach().mean(),
+            sign_real=sign,
+            r1=None if r1 is None else r1.detach(),
         )
 
+    def grown(self, network: StyleGAN2) -> StyleGAN2:
+        """Return a generator as far as it has grown by now, sharing its weights."""
+        fade, side = self.config.fade(self.images_seen), self.config.resolution
+        if fade == 0:
+            return network.at_resolution(side // 2)
+        network.syn.blocks[f"b{side}"].torgb.share = fade
+        return network
+
     def _generate(self) -> Tensor:
-        """Generate images (batch, 3, R, R) with a graph back to the generator's weights."""
-        network, n = self.generator, self.config.batch
+        """Generate images (batch, 3, R, R), as far as the generator has grown, with their graph."""
+        network, n = self.grown(self.generator), self.config.batch
         options: dict[str, Any] = {"generator": self._source, "device": self.device}
         z = torch.randn(2, n, network.z_dim, **options)
         coarse, fine = network.mapping(z.flatten(0, 1)).chunk(2)
         # Style mixing: some images take their later layers from a second latent.
         mixed = round(n * self.config.style_mixing)
-        crossover = int(torch.randint(1, network.num_ws, (), **options))
+        crossover = torch.randint(1, network.num_ws, (), **options)
         w = torch.cat([mix_styles(coarse[:mixed], fine[:mixed], crossover), coarse[mixed:]])
         noise = [torch.randn(n, 1, *shape, **options) for shape in network.noise_shapes]
         return network.synthesis(w, noise)
@@ -232,8 +253,7 @@ def ema_decay(config: GanConfig, images_seen: int) -> float:
 @torch.no_grad()
 def update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
     """``average <- decay * average + (1 - decay) * network``, for every parameter."""
-    for old, new in zip(average.parameters(), network.parameters(), strict=True):
-        old.lerp_(new, 1 - decay)
+    torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - decay)
 
 
 def _adam(network: nn.Module, config: GanConfig) -> torch.optim.Adam:
@@ -243,9 +263,13 @@ def _adam(network: nn.Module, config: GanConfig) -> torch.optim.Adam:
 
 
 def _moments(network: nn.Module, adam: torch.optim.Adam) -> dict[str, Tensor]:
-    """Second moments by parameter name; with beta1 = 0 nothing else is carried to the next step."""
-    named = network.named_parameters()
-    return {name: adam.state[p]["exp_avg_sq"] for name, p in named if p in adam.state}
+    """Second moments by parameter name, and the steps taken by each as ``<name>.step``.
+
+    With beta1 = 0 nothing else is carried to the next step.
+    """
+    named = [(name, adam.state[p]) for name, p in network.named_parameters() if p in adam.state]
+    steps = {f"{name}.step": state["step"] for name, state in named}
+    return {name: state["exp_avg_sq"] for name, state in named} | steps
 
 
 def _set_moments(
@@ -254,7 +278,8 @@ def _set_moments(
     for name, parameter in network.named_parameters():
         if name in moments:
             adam.state[parameter] = {
-                "step": torch.tensor(float(step)),
+                # States of earlier versions hold no steps: there all parameters took each step.
+                "step": moments.get(f"{name}.step", torch.tensor(float(step))),
                 "exp_avg": torch.zeros_like(parameter),
                 "exp_avg_sq": torch.empty_like(parameter).copy_(moments[name]),
             }
@@ -294,7 +319,10 @@ def prepare(config: GanConfig, folder: Path, data: Path) -> TrainingSet:
     stored = read_json(path)
     if not isinstance(stored, dict):
         raise InputError(f"{path}: is no configuration of a training run")
-    different = ", ".join(sorted(key for key in values if stored.get(key) != values[key]))
+    # A folder of an earlier version lacks later fields, and had what is now their default.
+    defaults = {key: field.default for key, field in GanConfig.model_fields.items()}
+    stored = defaults | stored
+    different = ", ".join(sorted(key for key in values if stored[key] != values[key]))
     if different:
         raise InputError(f"{folder}: holds a run with another {different}; use another folder")
     # The photos, packed once.

@@ -36,12 +36,20 @@ def test_skewed_is_82_percent_white_and_the_rest_even(side: int) -> None:
     assert len(set(shares.values())) == 1
 
 
+def test_the_last_block_is_faded_in_linearly(config: GanConfig) -> None:
+    assert (config.fade(0), config.fade(10**9)) == (1, 1)
+    grows = config.model_copy(update={"grow_kimg": 2.0, "fade_kimg": 4.0})
+    assert [grows.fade(n) for n in (0, 2000, 3000, 5000, 6000, 9000)] == [0, 0, 0.25, 0.75, 1, 1]
+
+
 def test_an_unknown_name_lists_those_there_are() -> None:
     with pytest.raises(InputError, match="shipped ones are faces-balanced-32"):
         read_gan_config("faces-unheard-of")
 
 
-@pytest.mark.parametrize("change", [{"batch": 6}, {"unknown": 1}, {"resolution": 16}])
+@pytest.mark.parametrize(
+    "change", [{"batch": 6}, {"unknown": 1}, {"resolution": 16}, {"grow_kimg": 1}]
+)
 def test_a_bad_value_is_refused(config: GanConfig, change: dict[str, int], tmp_path: Path) -> None:
     import yaml
 

@@ -6,6 +6,7 @@ import signal
 import threading
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -15,9 +16,18 @@ from PIL import Image
 
 from pulse_audit.generators.adapt import as_generator
 from pulse_audit.generators.checkpoints import read_checkpoint
+from pulse_audit.generators.stylegan2 import StyleGAN2
 from pulse_audit.training import gan
 from pulse_audit.training.config import GanConfig
-from pulse_audit.training.trainer import StepLosses, newest_checkpoint, prepare, read_numbers
+from pulse_audit.training.data import TrainingSet, save_set
+from pulse_audit.training.synthetic import sample
+from pulse_audit.training.trainer import (
+    GeneratorTrainer,
+    StepLosses,
+    newest_checkpoint,
+    prepare,
+    read_numbers,
+)
 from pulse_audit.types import InputError
 
 
@@ -79,6 +89,42 @@ def test_a_state_of_another_configuration_is_refused(
         prepare(other, tmp_path / "state", tmp_path / "faces.parquet")
 
 
+def test_a_state_from_before_a_field_was_there_is_accepted(
+    config: GanConfig, faces: pd.DataFrame, tmp_path: Path
+) -> None:
+    faces.to_parquet(tmp_path / "faces.parquet")
+    prepare(config, tmp_path / "state", tmp_path / "faces.parquet")
+    stored = json.loads((tmp_path / "state" / "config.json").read_text())
+    del stored["grow_kimg"], stored["fade_kimg"]
+    (tmp_path / "state" / "config.json").write_text(json.dumps(stored))
+    prepare(config, tmp_path / "state", tmp_path / "faces.parquet")
+    grows = config.model_copy(update={"grow_kimg": 1.0, "fade_kimg": 1.0})
+    with pytest.raises(InputError, match="another fade_kimg, grow_kimg;"):
+        prepare(grows, tmp_path / "state", tmp_path / "faces.parquet")
+
+
+def test_what_is_exported_during_the_fade_is_the_faded_picture(
+    config: GanConfig, training: TrainingSet, tmp_path: Path
+) -> None:
+    config = config.model_copy(update={"grow_kimg": 0.016, "fade_kimg": 0.032})
+    trainer = GeneratorTrainer(config, training, torch.device("cpu"))
+    save_set(training, tmp_path / "images.npz")
+    # two steps at half the size, then one that sets the share to a quarter
+    for step in range(3):
+        trainer.advance()
+        trainer.save(tmp_path)
+        if step == 1:
+            with pytest.raises(InputError, match=r"not grown to 8 px yet; .* 0.016 kimg"):
+                gan.export(config, tmp_path, tmp_path / "out")
+            assert not (tmp_path / "out").exists()
+    shown = sample(trainer.grown(trainer.average), 8, seed=1)
+    exported = read_checkpoint(gan.export(config, tmp_path, tmp_path / "out"))
+    assert isinstance(exported, StyleGAN2)
+    assert np.abs(sample(exported, 8, seed=1).astype(int) - shown).max() <= 1
+    trainer.average.syn.blocks["b8"].torgb.share = 1.0
+    assert np.abs(sample(trainer.average, 8, seed=1).astype(int) - shown).max() > 1
+
+
 def test_exporting_nothing_is_refused(run: list[str], config: GanConfig, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no checkpoint"):
         newest_checkpoint(tmp_path)
@@ -86,8 +132,8 @@ def test_exporting_nothing_is_refused(run: list[str], config: GanConfig, tmp_pat
 
 def test_the_log_averages_what_was_measured() -> None:
     steps = [
-        StepLosses(1.0, 2.0, 3.0, 4.0, 0.5, None),
-        StepLosses(3.0, 2.0, 3.0, 4.0, 0.5, 7.0),
+        StepLosses(*torch.tensor([1.0, 2.0, 3.0, 4.0, 0.5]), None),
+        StepLosses(*torch.tensor([3.0, 2.0, 3.0, 4.0, 0.5, 7.0])),
     ]
     assert gan.means(steps)["loss_d"] == 2.0
     assert gan.means(steps)["r1"] == 7.0

@@ -5,6 +5,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pulse_audit.generators.stylegan2 import StyleGAN2
+from pulse_audit.generators.stylegan2_layers import upsample2d
 from pulse_audit.training.config import GanConfig
 from pulse_audit.training.data import TrainingSet
 from pulse_audit.training.synthetic import sample
@@ -59,19 +61,29 @@ def test_half_of_a_weight_is_left_after_the_half_life(config: GanConfig) -> None
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("interrupted", [6, 11, 14])
+@pytest.mark.parametrize("grow_kimg", [0.0, 0.064])
 def test_a_resumed_run_equals_an_undisturbed_one(
-    config: GanConfig, training: TrainingSet, tmp_path: Path, precision: str
+    config: GanConfig,
+    training: TrainingSet,
+    tmp_path: Path,
+    precision: str,
+    grow_kimg: float,
+    interrupted: int,
 ) -> None:
-    config = config.model_copy(update={"precision": precision})
+    # where it grows, its last block is there from the tenth step and whole from the thirteenth on
+    growth = {"grow_kimg": grow_kimg, "fade_kimg": grow_kimg / 2}
+    config = config.model_copy(update={"precision": precision, **growth})
     straight, before, after = (GeneratorTrainer(config, training, CPU) for _ in range(3))
     straight.ada.p = before.ada.p = 0.5
-    for _ in range(10):
+    for _ in range(18):
         straight.advance()
-    for _ in range(6):  # not a multiple of the interval of p, so pending signs are carried too
+    # none is a multiple of the interval of p, so pending signs are carried too
+    for _ in range(interrupted):
         before.advance()
     before.save(tmp_path)
     assert after.resume(tmp_path)
-    for _ in range(4):
+    for _ in range(18 - interrupted):
         after.advance()
     assert after.numbers() == straight.numbers()
     assert 0 < straight.ada.p != 0.5
@@ -88,6 +100,48 @@ def test_all_weights_are_trained(config: GanConfig, training: TrainingSet) -> No
         trainer.advance()
     still = [k for k, v in trainer.generator.named_parameters() if torch.equal(v, before[k])]
     assert still == []
+
+
+def test_the_last_block_adds_its_share_to_the_doubled_picture(config: GanConfig) -> None:
+    network = StyleGAN2.fresh(config.generator_config(), seed=3)
+    w = network.mapping(torch.randn(2, 16, generator=torch.Generator().manual_seed(0)))
+    half = network.at_resolution(4)
+    doubled = upsample2d(half.synthesis(w[:, : half.num_ws]), network.syn.resample_filter)
+    whole, torgb = network.synthesis(w), network.syn.blocks["b8"].torgb
+    assert float((whole - doubled).abs().max().detach()) > 0.1
+    for torgb.share in (0.0, 0.25, 1.0):
+        torch.testing.assert_close(network.synthesis(w), torch.lerp(doubled, whole, torgb.share))
+    torgb.share = 0.0
+    assert torch.equal(network.synthesis(w), doubled)
+
+
+def test_the_last_blocks_are_trained_from_growth_on(
+    config: GanConfig, training: TrainingSet
+) -> None:
+    config = config.model_copy(update={"grow_kimg": 0.016, "fade_kimg": 0.024})
+    trainer = GeneratorTrainer(config, training, CPU)
+    networks = {"G": trainer.generator, "D": trainer.discriminator}
+    late = {"G.syn.b8", "D.colours", "D.blocks"}
+
+    def advance() -> set[str]:
+        """Take a step and name the parts that it changed."""
+        before = {k: v.clone() for n in networks.values() for k, v in n.named_parameters()}
+        sides.append(trainer._generate().shape[-1])
+        trainer.advance()
+        return {
+            f"{letter}.{'.'.join(key.split('.')[: 2 if key.startswith('syn') else 1])}"
+            for letter, network in networks.items()
+            for key, value in network.named_parameters()
+            if not torch.equal(value, before[key])
+        }
+
+    sides: list[int] = []
+    changed = [advance() for _ in range(7)]
+    assert sides == [4, 4, 4, 8, 8, 8, 8]
+    # at 0, 8 and 16 images without the block; at 24 and 32 both; from 40 on without the half's
+    assert not any(late & parts for parts in changed[:3])
+    assert all(late | {"D.half_colours"} <= parts for parts in changed[3:5])
+    assert all("D.half_colours" not in parts and late <= parts for parts in changed[5:])
 
 
 def test_samples_take_on_the_colour_of_the_photos(config: GanConfig) -> None:
