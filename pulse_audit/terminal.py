@@ -17,6 +17,8 @@ from pulse_audit.metrics.registry import DRAW_METRICS
 
 Report = Callable[[int, int, int], None]
 
+#: Characters that a table of figures may take.
+WIDTH = 100
 #: Seconds between progress lines where stderr is not a terminal.
 LINE_EVERY = 10.0
 
@@ -128,11 +130,11 @@ def table(
     for number, name in enumerate(header):
         # The first column names the rows: other columns give way to it.
         justify: Literal["left", "right"] = "right" if figures and number else "left"
-        grid.add_column(Text(name), justify=justify, no_wrap=number == 0)
+        grid.add_column(Text(name), justify=justify, no_wrap=figures or number == 0)
     for row in rows:
         grid.add_row(*(Text(cell) for cell in row))
-    # In a file or a pipe, lines are 120 characters wide.
-    width = None if sys.stdout.isatty() else 120
+    # In a file or a pipe, lines are 120 characters wide, those of a table of figures 100.
+    width = None if sys.stdout.isatty() else WIDTH if figures else 120
     console = Console(width=width)
     # Of rich, which would exit: the reader of stdout has gone, and the caller handles that.
     console.on_broken_pipe = _reader_gone  # type: ignore[method-assign]
@@ -242,15 +244,18 @@ def _show_estimates(
     if measured & {*RETENTION}:
         measured |= {*RETENTION}
     columns = [column for column in COLUMNS if column[0] in measured]
-    table(
-        title,
-        (heading or key, *(name for _, name, _, _ in columns)),
-        [
-            [name, *(interval(by.get(m, {}), factor, digits) for m, _, factor, digits in columns)]
-            for name, by in lines
-        ],
-        figures=True,
-    )
+    # Columns that do not fit are in the report; an interval is never broken.
+    header = [heading or key]
+    cells = [[name] for name, _ in lines]
+    used = max(map(len, [*header, *(name for name, _ in lines)]))
+    for metric, name, factor, digits in columns:
+        column = [interval(by.get(metric, {}), factor, digits) for _, by in lines]
+        used += 3 + max(map(len, [name, *column]))
+        if used > WIDTH - 2 and len(header) > len(RETENTION):
+            break
+        header.append(name)
+        cells = [[*row, cell] for row, cell in zip(cells, column, strict=True)]
+    table(title, header, cells, figures=True)
 
 
 def show_validation(result: Mapping[str, Any]) -> None:

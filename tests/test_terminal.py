@@ -84,3 +84,16 @@ def test_claims_are_printed_and_descriptions_counted(capsys):
         "- Compared.",
         "  (the report has 1 more)",
     ]
+
+
+def test_an_interval_is_never_broken(capsys: pytest.CaptureFixture[str]) -> None:
+    shared = {"condition": "clean", "scale": 4, "group_by": "all", "group": "all",
+              "correction": "raw", "to_group": None, "statistic": "value",
+              "value": 0.25, "low": 0.125, "high": 0.375, "n_faces": 20}  # fmt: skip
+    metrics = [metric for metric, *_ in terminal.COLUMNS]
+    rows = [{**shared, "arm": "pulse:a-generator-of-long-name", "metric": m} for m in metrics]
+    terminal.show_summary({"findings": [], "estimates": rows})
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= terminal.WIDTH
+    line = next(line for line in printed.splitlines() if "long-name" in line)
+    assert line.count("[") == line.count("]") >= 3 and "…" not in printed
