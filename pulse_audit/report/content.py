@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -236,6 +237,38 @@ def confusion_tables(manifest: Manifest, samples: pd.DataFrame) -> list[Confusio
             title = f"{attribute}, on the card's held-out faces at {model.card.resolution} px"
             tables.append(ConfusionTable(title, groups, on_card))
     return tables
+
+
+@dataclass(frozen=True)
+class AgreementTable:
+    """Agreement of the two attribute models on outputs: one line of texts a group."""
+
+    title: str
+    lines: list[tuple[str, str, str]]
+
+
+def agreement_tables(summary: Summary) -> list[AgreementTable]:
+    """Rate of agreement and kappa by group, of every arm, setting and attribute."""
+    found: dict[str, dict[str, dict[str, str]]] = {}
+    for row in summary.estimates:
+        if row.metric not in ("model_agreement", "model_kappa") or row.correction != "raw":
+            continue
+        title = f"{row.arm}, {row.group_by}, {row.condition}, x{row.scale}"
+        value, low, high = (math.nan if x is None else x for x in (row.value, row.low, row.high))
+        text = f"{value:.2f} [{low:.2f}, {high:.2f}]"
+        if row.metric == "model_agreement":
+            text = f"{100 * value:.0f} [{100 * low:.0f}, {100 * high:.0f}]"
+        found.setdefault(title, {}).setdefault(row.group, {})[row.metric] = text
+    return [
+        AgreementTable(
+            title,
+            [
+                (group, of["model_agreement"], of.get("model_kappa", "").replace("nan", "–"))
+                for group, of in groups.items()
+            ],
+        )
+        for title, groups in found.items()
+    ]
 
 
 def latents_of_searches(manifest: Manifest) -> dict[str, str]:

@@ -27,6 +27,7 @@ from pulse_audit.metrics.registry import METRICS
 from pulse_audit.report.beside import FOLDERS, write_beside
 from pulse_audit.report.content import (
     ConditionSection,
+    agreement_tables,
     confusion_tables,
     flattened,
     latents_of_searches,
@@ -216,6 +217,7 @@ def page_text(
         latents=latents_of_searches(manifest),
         card=CardEntry() if manifest.attributes is None else manifest.attributes.card,
         confusion_tables=confusion_tables(manifest, samples),
+        agreements=agreement_tables(summary),
         priors=views(summary),
         prior_meanings=PRIORS,
     )

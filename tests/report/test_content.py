@@ -1,7 +1,11 @@
+import math
+
 import pandas as pd
 
 from pulse_audit import store
-from pulse_audit.report.content import Stems, flattened, left_out
+from pulse_audit.report.content import Stems, agreement_tables, flattened, left_out
+from pulse_audit.summary.schema import SubsetKey, Summary, make_row
+from pulse_audit.types import Estimate
 
 
 def test_file_names_made_of_labels_are_harmless():
@@ -67,3 +71,17 @@ def test_faces_left_out_are_counted_by_the_first_label_grouping():
 def test_a_detector_that_did_not_run_is_not_a_count_of_zero():
     samples = pd.DataFrame({"face_id": ["1"], "hr_face_found": [None]})
     assert {row["no_face"] for row in left_out(manifest(), samples)} == {None}
+
+
+def test_agreement_of_the_models_is_a_table_a_group() -> None:
+    key = SubsetKey("pulse:a", "clean", 8)
+    known = Estimate(0.75, 0.5, 0.9, 10, 20, "Wilson")
+    alone = Estimate(0.5, math.nan, math.nan, 1, 2, "too few faces")
+    rows = [
+        make_row(key, metric, "race", "A", estimate, correction=correction)
+        for metric, estimate in (("model_agreement", known), ("model_kappa", alone))
+        for correction in ("raw", "original_baseline")
+    ]
+    (table,) = agreement_tables(Summary(schema=3, estimates=rows, unavailable={}, findings=[]))
+    assert table.title == "pulse:a, race, clean, x8"
+    assert table.lines == [("A", "75 [50, 90]", "0.50 [–, –]")]
