@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pulse_audit.datasets.tables import Damage, original_word, read_csv, repair_csv
+from pulse_audit.datasets.tables import (
+    MAX_BYTES,
+    Damage,
+    original_word,
+    read_csv,
+    read_text,
+    repair_csv,
+)
 from pulse_audit.types import InputError
 
 FAIRFACE = ("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70")
@@ -62,11 +69,13 @@ def test_bad_tables_cost_one_line(tmp_path: Path, data: bytes, expected: str) ->
     assert expected in refusal(write(tmp_path, data))
 
 
-def test_a_table_larger_than_any_label_file_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pulse_audit.datasets.tables.MAX_BYTES", 10)
-    assert "larger" in refusal(write(tmp_path, "file,age\na.jpg,1\n"))
+def test_a_table_larger_than_any_label_file_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, "file,age\na.jpg,1\n")
+    with path.open("r+b") as file:
+        file.truncate(MAX_BYTES + 1)
+    assert "larger" in refusal(path)
+    with pytest.raises(InputError, match="larger"):
+        read_text(write(tmp_path, "file,age\na.jpg,1\n"), 10)
 
 
 DAMAGED = 'file,age,note\r\na.jpg,03-Sep,"one, two"\r\nb.jpg,20-29,\r\nc.jpg,Oct-19,ü\r\n'

@@ -211,7 +211,7 @@ def test_the_catalogue_says_family_and_latent(capsys: Capture) -> None:
 
 
 def test_a_factory_takes_no_class(tiny_generator: str) -> None:
-    with pytest.raises(InputError, match="for files, not for factories"):
+    with pytest.raises(InputError, match="for files, not factories"):
         load_generator(f"{tiny_generator}#3")
 
 
