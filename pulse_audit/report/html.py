@@ -149,11 +149,11 @@ def page_text(
     # Numbers of the first screen.
     draws = samples.groupby(["face_id", "arm", "condition", "scale"]).size()
     facts = [
-        f"{samples['face_id'].nunique():,} faces",
-        f"{len(manifest.arms)} arms",
-        f"{int(draws.max()) if len(draws) else 0} draws per face and arm",
-        f"{len(pages)} conditions × scales",
-        f"{len(samples):,} outputs measured",
+        counted(samples["face_id"].nunique(), "face"),
+        counted(len(manifest.arms), "arm"),
+        counted(int(draws.max()) if len(draws) else 0, "draw") + " per face and arm",
+        counted(len(pages), "combination") + " of condition and scale",
+        counted(len(samples), "output") + " measured",
     ]
     setting = next(iter(settings(summary)), None)
     first_grouping = ",".join(next(iter(manifest.spec.groupings), []))
@@ -227,6 +227,11 @@ def heads(shown: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:
     """Arms of the first screen and their columns, the most draws that any face has."""
     arms = dict.fromkeys(arm for card in shown for arm in card["by_arm"])
     return [(arm, max(len(card["by_arm"].get(arm, ())) for card in shown)) for arm in arms]
+
+
+def counted(number: int, what: str) -> str:
+    """Spell out a number of things."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def provenance(manifest: Manifest) -> list[tuple[str, list[tuple[str, str]]]]:
