@@ -28,12 +28,12 @@ PRIORS: Mapping[str, str] = {
     "full, tied": "fit of the full covariance, one latent for all layers",
     "full, per layer": "fit of the full covariance, one latent a layer",
 }
-#: The prior that each is one step away from, and what the step is.
-STEPS: Mapping[str, tuple[str, str]] = {
-    "diagonal, tied": (OWN, "the fit"),
-    PULSE: ("diagonal, tied", "a latent a layer"),
-    "full, tied": (OWN, "the fit"),
-    "full, per layer": ("full, tied", "a latent a layer"),
+#: The prior that each is one step away from: the fit is the first step, a latent a layer the next.
+STEPS: Mapping[str, str] = {
+    "diagonal, tied": OWN,
+    PULSE: "diagonal, tied",
+    "full, tied": OWN,
+    "full, per layer": "full, tied",
 }
 REPLICATES = 1000
 
@@ -106,13 +106,13 @@ def prior_table(
         counts = samples[prior].counts
         n = int(counts.sum())
         # How far from the generator's own prior, and how far from the prior one step away.
+        step = STEPS.get(prior, "")
         moved = {
             origin: movement(origin, samples[origin].counts, counts, seed, confidence)
-            for origin in {OWN, STEPS.get(prior, (OWN, ""))[0]} & samples.keys() - {prior}
+            for origin in {OWN, step} & samples.keys() - {prior}
         }
         shares = tuple(share(int(count), n, confidence) for count in counts)
         variance = pixel_variance(samples[prior].pairs, confidence)
-        step = STEPS.get(prior, ("", ""))[0]
         rows.append(PriorRow(prior, n, shares, variance, moved.get(OWN), moved.get(step)))
     return rows
 

@@ -161,7 +161,7 @@ def sample_priors(
     """
     found, unavailable = variants_of(reference, trusted)
     framed = [_in_crop_of(variant, model, device) for variant in found]
-    card = found[0].generator.card if found else load_generator(reference, trusted).card
+    card = found[0].generator.card
     # What the samples follow from, but for device and versions of libraries.
     source = card.sha256 or find_generator(reference).sha256
     key = hexdigest(VERSION, source, str(replace(reference, source="")), model.card.as_dict(), seed)
@@ -233,17 +233,17 @@ def measure_priors(
     dict
         ``sentences``, ``table`` (the Markdown file), and by generator and attribute the rows.
     """
-    on, found, texts, numbers = check_device(device), {}, [], {}
-    sentences: list[str] = []
+    on, numbers = check_device(device), {}
+    texts, sentences = list[str](), list[str]()
     model = load_attributes(attributes, on)
-    for place, name in enumerate(generators):
-        stem = parse_generator(name).stem
+    for place, reference in enumerate(map(parse_generator, generators)):
+        stem = reference.stem
 
         def counted(done: int, total: int, restored: int, place: int = place) -> None:
             progress(done + place * total, total * len(generators), restored + place * total)
 
-        found[stem] = of = sample_priors(
-            parse_generator(name),
+        of = sample_priors(
+            reference,
             model,
             samples=samples,
             seed=seed,

@@ -58,10 +58,9 @@ def write_beside(
 def _paper_tables(manifest: Manifest, summary: Summary) -> dict[str, str]:
     """Tables for one column of a page by condition, scale and grouping, as LaTeX and CSV."""
     stems, files = Stems(), {}
-    settings = dict.fromkeys((r.condition, r.scale) for r in summary.estimates if r.scale)
     arms = list(dict.fromkeys(row.arm for row in summary.estimates))
     trial = on_trial(manifest, arms)
-    for condition, scale in settings:
+    for condition, scale in summary.settings:
         for columns in manifest.spec.groupings:
             name = ",".join(columns)
             tables = paper_table(summary, trial, condition, scale, name)

@@ -15,12 +15,12 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from pulse_audit.report.methods import labels_sentence, markdown, per_face, templates
+from pulse_audit.report.methods import labels_sentence, markdown, per_face, text_templates
 from pulse_audit.report.tables import EstimateTable, paper_table, rows_csv
 from pulse_audit.seeding import sha256
 from pulse_audit.store import Manifest
 from pulse_audit.summary.findings import on_trial
-from pulse_audit.summary.schema import ALL, CORRECTED, EstimateRow, Summary
+from pulse_audit.summary.schema import ALL, EstimateRow, Summary
 
 #: Metrics of the whole sample that a card gives, and the comparison of groups beside them.
 METRICS = {
@@ -84,10 +84,8 @@ def whole_sample(
         if row.arm != arm or row.metric not in metrics or row.value is None or not row.scale:
             continue
         if row.group_by == ALL and row.statistic == "value" and row.to_group is None:
-            if row.correction == "raw":
-                yield row.metric, row
-            elif row.correction == "corrected":
-                yield row.metric + CORRECTED, row
+            if row.correction != "original_baseline":
+                yield row.column, row
         elif row.metric == "retention" and row.statistic == "max_gap" and row.correction == "raw":
             yield f"retention_max_gap_{row.group_by.replace(',', '_')}", row
 
@@ -121,7 +119,7 @@ def model_card(manifest: Manifest, samples: pd.DataFrame, summary: Summary) -> s
         "model-index": index,
     }
     return (
-        templates()
+        text_templates()
         .get_template("model-card.md.j2")
         .render(
             front=yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=1000),
@@ -139,11 +137,20 @@ def _by_setting(
         title = METRICS[row.metric] + (", corrected" if row.correction == "corrected" else "")
         if row.statistic == "max_gap":
             title = f"Largest gap of retention by {row.group_by}"
-        ends = "" if row.low is None else f", 95 % interval [{row.low:.4g}, {row.high:.4g}]"
         settings.setdefault((row.condition, row.scale), []).append(
-            {"type": name, "name": f"{title}{ends}", "value": row.value, "verified": False}
+            {
+                "type": name,
+                "name": f"{title}{_interval(row)}",
+                "value": row.value,
+                "verified": False,
+            }
         )
     yield from settings.items()
+
+
+def _interval(row: EstimateRow) -> str:
+    """End of a text: the interval of an estimate, if it has one."""
+    return "" if row.low is None else f", 95 % interval [{row.low:.4g}, {row.high:.4g}]"
 
 
 def eval_results(manifest: Manifest, summary: Summary) -> dict[str, str]:
@@ -168,9 +175,8 @@ def eval_results(manifest: Manifest, summary: Summary) -> dict[str, str]:
             }
             if manifest.finished:
                 entry["date"] = manifest.finished[:10]
-            interval = "" if row.low is None else f", 95 % interval [{row.low:.4g}, {row.high:.4g}]"
             entry["notes"] = (
-                f"{arm}; {row.n_faces} faces, {row.n_draws} draws{interval}; pulse-audit "
+                f"{arm}; {row.n_faces} faces, {row.n_draws} draws{_interval(row)}; pulse-audit "
                 f"{manifest.package_version}, specification {manifest.fingerprint[:12]}"
             )
             entries.append(entry)
@@ -304,7 +310,7 @@ def bias_examination(manifest: Manifest, samples: pd.DataFrame, summary: Summary
             words = ", ".join(f"{n} {group}" for group, n in dict(counts).items())
             training.append((name, f"{generator.get('training_data', 'training data')}: {words}"))
     return (
-        templates()
+        text_templates()
         .get_template("bias-examination.md.j2")
         .render(
             groups=groups,
@@ -337,10 +343,9 @@ def _common(manifest: Manifest, samples: pd.DataFrame, summary: Summary) -> dict
             ]
         facts.append((name, words))
         caveats |= dict.fromkeys(f"{name}: {each}" for each in (arm.caveats or []))
-    settings = dict.fromkeys((r.condition, r.scale) for r in summary.estimates if r.scale)
     tables = [
         markdown_table(table)
-        for condition, scale in settings
+        for condition, scale in summary.settings
         for columns in manifest.spec.groupings[:1]
         for table in paper_table(summary, trial, condition, scale, ",".join(columns))
     ]

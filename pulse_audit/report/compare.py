@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pulse_audit.files import atomic_write, refuse_links
 from pulse_audit.metrics.registry import BY_NAME
-from pulse_audit.report.content import Stems
+from pulse_audit.report.content import Stems, templates
 from pulse_audit.report.tables import MINUS, display_name
 from pulse_audit.store import Run
 from pulse_audit.summary.compare import Difference, RunComparison
@@ -68,13 +67,7 @@ def write_page(first: Run, second: Run, found: RunComparison, out: Path | None =
         folder = first.path / "report"
         refuse_links(folder, (".",))
         out = folder / f"{Stems().make('compare', second.path.resolve().name)}.html"
-    environment = Environment(
-        loader=PackageLoader("pulse_audit.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates()
     text = environment.get_template("compare.html.j2").render(
         style=Markup(environment.get_template("style.css").render()),
         first=first,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pulse_audit.report import figures
 from pulse_audit.report.drawing import Drawing, draw
@@ -93,6 +94,17 @@ class ConditionSection:
     parts: Sequence[GroupingSection]
 
 
+def templates(html: bool = True) -> Environment:
+    """Return the templates of a report; those of HTML escape every text."""
+    return Environment(
+        loader=PackageLoader("pulse_audit.report"),
+        autoescape=html,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
 class Stems:
     """File names made of untrusted words: harmless, and never the same twice."""
 
@@ -112,10 +124,8 @@ class Stems:
 
 def sections(manifest: Manifest, summary: Summary) -> list[ConditionSection]:
     """One section for each condition and scale that was measured, in the order of the summary."""
-    # Rows of scale 0 belong to no condition: compositions of a generator's prior or a data set.
-    measured = dict.fromkeys((row.condition, row.scale) for row in summary.estimates if row.scale)
     stems, pages = Stems(), []
-    for condition, scale in measured:
+    for condition, scale in summary.settings:
         # The overview of the arms, then figures and one table per arm for every grouping.
         overview = NamedTable(
             stems.make("arms", condition, f"x{scale}"), arm_table(summary, condition, scale)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pulse_audit import store
@@ -33,11 +32,12 @@ from pulse_audit.report.content import (
     latents_of_searches,
     left_out,
     sections,
+    templates,
 )
 from pulse_audit.report.gallery import cards, first_faces, viewer_note, write_parts
 from pulse_audit.report.latex import to_latex
 from pulse_audit.report.prior import views
-from pulse_audit.report.screen import across_settings, matrices, settings
+from pulse_audit.report.screen import across_settings, matrices
 from pulse_audit.report.tables import arrow, estimates_csv, to_csv
 from pulse_audit.store import Manifest
 from pulse_audit.store.manifest import CardEntry
@@ -155,7 +155,7 @@ def page_text(
         counted(len(pages), "combination") + " of condition and scale",
         counted(len(samples), "output") + " measured",
     ]
-    setting = next(iter(settings(summary)), None)
+    setting = next(iter(summary.settings), None)
     first_grouping = ",".join(next(iter(manifest.spec.groupings), []))
 
     # Metrics and columns without a value, under their reason.
@@ -163,13 +163,7 @@ def page_text(
     for name, reason in summary.unavailable.items():
         missing.setdefault(reason, []).append(name)
 
-    environment = Environment(
-        loader=PackageLoader("pulse_audit.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates()
     script = (files("pulse_audit.report") / "templates" / "viewer.js").read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     estimated = {row.metric for row in summary.estimates}

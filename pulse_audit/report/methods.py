@@ -9,10 +9,10 @@ from importlib import resources
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 
 from pulse_audit.names import INTERPOLATION
-from pulse_audit.report.content import latents_of_searches
+from pulse_audit.report.content import latents_of_searches, templates
 from pulse_audit.report.tables import display_name
 from pulse_audit.store import Manifest
 from pulse_audit.summary.findings import on_trial
@@ -36,15 +36,9 @@ def markdown(text: object) -> str:
     return _SPECIAL.sub(r"\\\1", line)
 
 
-def templates() -> Environment:
+def text_templates() -> Environment:
     """Templates of the text files beside the page; ``md`` escapes what comes from outside."""
-    environment = Environment(
-        loader=PackageLoader("pulse_audit.report"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = templates(html=False).overlay(keep_trailing_newline=True)
     environment.filters["md"] = markdown
     return environment
 
@@ -68,7 +62,7 @@ def methods(manifest: Manifest, samples: pd.DataFrame, summary: Summary) -> str:
     dataset = manifest.dataset.as_dict()
     spec = manifest.spec.as_dict()
     text = (
-        templates()
+        text_templates()
         .get_template("methods.md.j2")
         .render(
             manifest=manifest,

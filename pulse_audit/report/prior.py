@@ -11,7 +11,7 @@ from typing import Any
 
 from pulse_audit.fairness.prior import PRIORS, Movement, PriorRow, PriorSample, prior_table
 from pulse_audit.summary.priors import prior_sentence
-from pulse_audit.summary.schema import Summary
+from pulse_audit.summary.schema import EstimateRow, Summary
 from pulse_audit.types import Estimate
 
 LIMITS = (
@@ -45,8 +45,7 @@ def markdown(
         header = ["prior", *groups, "pixel variance", "moved from z", "moved by the last step"]
         lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
         for row in table:
-            shares = [_share(share) for share in row.shares]
-            cells = [row.prior, *shares, _variance(row.variance)]
+            cells = [row.prior, *map(_interval, row.shares), _interval(row.variance, shares=False)]
             cells += [_moved(row.from_own), _moved(row.from_step)]
             lines.append(f"| {' | '.join(cells)} |")
         parts.append("\n".join(lines))
@@ -104,11 +103,9 @@ def views(summary: Summary) -> list[PriorView]:
     for row in summary.estimates:
         if not row.metric.startswith("start_") or row.value is None or row.detail is None:
             continue
-        prior, scale = str(row.detail["prior"]), 1 if "variance" in row.metric else 100
-        low, high = (math.nan if end is None else scale * end for end in (row.low, row.high))
-        form = ".4f" if scale == 1 else ".1f"
-        text = f"{scale * row.value:{form}} [{low:{form}}, {high:{form}}]"
-        if scale == 1:
+        prior, of_pixels = str(row.detail["prior"]), "variance" in row.metric
+        text = _interval(row, shares=not of_pixels)
+        if of_pixels:
             variances[row.arm, prior] = text
             continue
         column = row.group if "share" in row.metric else "moved from z"
@@ -130,16 +127,15 @@ def _numbers(estimate: Estimate) -> list[str]:
     return [f"{x:.5f}" for x in (estimate.value, estimate.low, estimate.high)]
 
 
-def _share(share: Estimate) -> str:
-    return f"{100 * share.value:.1f} [{100 * share.low:.1f}, {100 * share.high:.1f}]"
-
-
-def _variance(variance: Estimate) -> str:
-    return f"{variance.value:.4f} [{variance.low:.4f}, {variance.high:.4f}]"
+def _interval(estimate: Estimate | EstimateRow, shares: bool = True) -> str:
+    """Write a value with its interval: shares in per cent, variances as they are."""
+    scale, form = (100, ".1f") if shares else (1, ".4f")
+    value, low, high = (
+        f"{math.nan if x is None else scale * x:{form}}"
+        for x in (estimate.value, estimate.low, estimate.high)
+    )
+    return f"{value} [{low}, {high}]"
 
 
 def _moved(moved: Movement | None) -> str:
-    if moved is None:
-        return ""
-    e = moved.estimate
-    return f"{100 * e.value:.1f} [{100 * e.low:.1f}, {100 * e.high:.1f}]"
+    return "" if moved is None else _interval(moved.estimate)

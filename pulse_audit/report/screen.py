@@ -52,11 +52,6 @@ class Forest:
     lines: Sequence[tuple[str, Sequence[Point]]]
 
 
-def settings(summary: Summary) -> list[tuple[str, int]]:
-    """Conditions and scales that were measured, in order."""
-    return list(dict.fromkeys((r.condition, r.scale) for r in summary.estimates if r.scale))
-
-
 def matrices(
     manifest: Manifest, summary: Summary, setting: tuple[str, int], group_by: str
 ) -> list[Matrix]:
@@ -118,8 +113,7 @@ def forests(summary: Summary, setting: tuple[str, int], group_by: str) -> list[F
 
 def across_settings(manifest: Manifest, summary: Summary, group_by: str) -> list[Forest]:
     """Retention under every condition and scale: of all faces, and of each group."""
-    found = settings(summary)
-    if len(found) < 2:
+    if len(summary.settings) < 2:
         return []
     rows = [r for r in summary.estimates if r.plain and r.metric == "retention" and r.scale]
     arms = on_trial(manifest, [r.arm for r in rows])

@@ -245,9 +245,7 @@ def paper_table(
         and r.metric in _PAPER
     ]
     measured = {
-        r.metric + (CORRECTED if r.correction == "corrected" else "")
-        for r in estimates
-        if r.value is not None and r.correction != "original_baseline"
+        r.column for r in estimates if r.value is not None and r.correction != "original_baseline"
     }
     if "retention" in measured:
         measured.add("no_face_rate")
@@ -258,8 +256,7 @@ def paper_table(
         groups: dict[tuple[bool, str], dict[str, EstimateRow]] = {}
         for row in estimates:
             if row.arm == arm and row.correction != "original_baseline":
-                name = row.metric + (CORRECTED if row.correction == "corrected" else "")
-                groups.setdefault((row.group_by == ALL, row.group), {})[name] = row
+                groups.setdefault((row.group_by == ALL, row.group), {})[row.column] = row
         rows = [
             TableRow(
                 group,

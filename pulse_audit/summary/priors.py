@@ -10,6 +10,7 @@ from pulse_audit.fairness.prior import (
     OWN,
     PULSE,
     LargestShift,
+    PriorRow,
     PriorSample,
     largest_shift,
     prior_table,
@@ -44,8 +45,10 @@ def prior_rows(tables: Mapping[str, PriorTable], manifest: Manifest) -> Iterator
     for arm, table in tables.items():
         # A prior belongs to no condition and no scale.
         key = SubsetKey(arm, ALL, 0)
+        rows: list[PriorRow] = []
         for attribute, samples in samples_of(table).items():
-            for row in prior_table(samples, manifest.spec.seed):
+            rows = prior_table(samples, manifest.spec.seed)
+            for row in rows:
                 name, detail = slug(row.prior), {"prior": row.prior}
                 for word, share in zip(words_of(table, attribute), row.shares, strict=True):
                     yield make_row(
@@ -54,7 +57,8 @@ def prior_rows(tables: Mapping[str, PriorTable], manifest: Manifest) -> Iterator
                 if row.from_own is not None:
                     moved = row.from_own.estimate
                     yield make_row(key, f"start_moved_{name}", attribute, ALL, moved, detail=detail)
-        for row in prior_table(next(iter(samples_of(table).values())), manifest.spec.seed):
+        # The variance of a pixel is that of the samples, whatever attribute they are counted by.
+        for row in rows:
             metric = f"start_variance_{slug(row.prior)}"
             yield make_row(key, metric, ALL, ALL, row.variance, detail={"prior": row.prior})
 

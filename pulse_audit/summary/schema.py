@@ -89,6 +89,11 @@ class EstimateRow(BaseModel):
         """Whether this is the raw value of a group: no cell of a matrix and no comparison."""
         return self.correction == "raw" and self.to_group is None and self.statistic == "value"
 
+    @property
+    def column(self) -> str:
+        """Name of the metric in tables: ``retention_corrected`` for corrected estimates."""
+        return self.metric + (CORRECTED if self.correction == "corrected" else "")
+
 
 def make_row(
     key: SubsetKey,
@@ -193,6 +198,14 @@ class Summary(BaseModel):
     estimates: list[EstimateRow]
     unavailable: dict[str, str]
     findings: list[Finding]
+
+    @property
+    def settings(self) -> list[tuple[str, int]]:
+        """Conditions and scales that were measured, in order.
+
+        Rows of scale 0 belong to none: compositions of a generator's prior or of a data set.
+        """
+        return list(dict.fromkeys((r.condition, r.scale) for r in self.estimates if r.scale))
 
     @property
     def headline(self) -> list[Finding]:
