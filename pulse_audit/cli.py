@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import select
 import signal
 import sys
 from collections.abc import Sequence
@@ -447,8 +448,12 @@ def outcome(arguments: Sequence[str] | None = None) -> int:
             problem = error.format_message()
     except (KeyboardInterrupt, click.Abort):
         problem, code = "interrupted; the same command resumes", INCOMPLETE
-    except BrokenPipeError:
-        # The reader of stdout has gone, as `head` does; nothing is wrong.
+    except (BrokenPipeError, SystemExit) as end:
+        # The reader of stdout has gone, as `head` does; nothing is wrong. Click exits when it meets
+        # that, and so does rich, which has put the null device into the place of stdout before.
+        known = isinstance(end, BrokenPipeError) or isinstance(end.__context__, BrokenPipeError)
+        if not (known or reader_gone()):
+            raise
         sys.stderr.close()
         # Whatever is left to be written goes nowhere, the flush at the end of the process too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -467,6 +472,13 @@ def outcome(arguments: Sequence[str] | None = None) -> int:
     words = [w if len(w) <= 500 else f"{w[:100]}...{w[-100:]}" for w in problem.split()]
     click.echo(f"pulse-audit: {' '.join(words)}", err=True)
     return code
+
+
+def reader_gone() -> bool:
+    """Whether stdout is a pipe that nobody reads any more."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 if __name__ == "__main__":

@@ -135,10 +135,7 @@ def table(
         grid.add_row(*(Text(cell) for cell in row))
     # In a file or a pipe, lines are 120 characters wide, those of a table of figures 100.
     width = None if sys.stdout.isatty() else WIDTH if figures else 120
-    console = Console(width=width)
-    # Of rich, which would exit: the reader of stdout has gone, and the caller handles that.
-    console.on_broken_pipe = _reader_gone  # type: ignore[method-assign]
-    console.print(grid)
+    Console(width=width).print(grid)
 
 
 def listing(title: str, rows: Sequence[Mapping[str, str]], without: Sequence[str] = ()) -> None:
@@ -175,10 +172,6 @@ COLUMNS = tuple(
     )
     if metric.terminal
 )
-
-
-def _reader_gone() -> None:
-    raise BrokenPipeError
 
 
 def show_summary(summary: Mapping[str, Any]) -> None:

@@ -473,9 +473,10 @@ def test_long_paths_cost_one_short_line(arguments: list[str], capsys: Capture) -
     assert len(refused(arguments, capsys)) < 1000
 
 
-def test_a_reader_that_goes_away_is_no_fault() -> None:
+@pytest.mark.parametrize("words", [["list", "conditions"], ["run", "--help"], ["doctor", "--json"]])
+def test_a_reader_that_goes_away_is_no_fault(words: list[str]) -> None:
     """As `pulse-audit list conditions | head` does: nothing is said, and the exit code is 0."""
-    command = [sys.executable, "-m", "pulse_audit.cli", "list", "conditions"]
+    command = [sys.executable, "-m", "pulse_audit.cli", *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout and process.stderr
         process.stdout.close()
