@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal, get_args
 
 from pulse_audit.types import InputError
 
@@ -27,8 +28,10 @@ ARM_FORMS = (
 )
 
 #: The Gaussian that latents are drawn from, and how many there are: PULSE's choice first.
-LATENT_FITS = ("diagonal", "full")
-LATENTS = ("per-layer", "tied")
+LatentFit = Literal["diagonal", "full"]
+Latents = Literal["per-layer", "tied"]
+LATENT_FITS: tuple[str, ...] = get_args(LatentFit)
+LATENTS: tuple[str, ...] = get_args(Latents)
 
 # Source, resolution, upsampling, variants of the search and class; all but the first optional.
 _GENERATOR = re.compile(

@@ -76,10 +76,14 @@ trust_file = click.option(
     help="Load the .pt2 file of this SHA-256 although it could run code (repeatable).",
 )
 
-FIT_HELP = "Latents of the search are drawn from a Gaussian of independent entries or of the full "
-FIT_HELP += "covariance of the mapped latents"
-COARSE_HELP = "The first steps of a search on smaller pictures, such as 20@16, of generators that "
-COARSE_HELP += "have them (StyleGAN 2)"
+FIT_HELP = (
+    "Latents of the search are drawn from a Gaussian of independent entries or of the full "
+    "covariance of the mapped latents"
+)
+COARSE_HELP = (
+    "The first steps of a search on smaller pictures, such as 20@16, of generators that have them "
+    "(StyleGAN 2)"
+)
 LATENTS_HELP = "One latent for each layer, or one for all"
 hand_labels = click.option(
     "--hand-labels",

@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from pulse_audit.documents import read_yaml
-from pulse_audit.names import plain_dataset
+from pulse_audit.names import LatentFit, Latents, plain_dataset
 from pulse_audit.seeding import hexdigest
 from pulse_audit.types import InputError
 
@@ -25,8 +25,6 @@ Search = Literal["official", "paper", "fast"]
 Split = Literal["val", "train", "all"]
 KeepImages = Literal["all", "sample", "none"]
 Kernel = Literal["pulse", "bicubic", "lanczos", "bilinear", "area", "nearest"]
-LatentFit = Literal["diagonal", "full"]
-Latents = Literal["per-layer", "tied"]
 Precision = Literal["auto", "fp32", "bf16"]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Scale = Annotated[int, Field(ge=1, le=1024)]
