@@ -146,9 +146,11 @@ def _copy_without(run: Run, ids: set[str], target: Path) -> Run:
 
 
 def _copy_others(run: Run, new: Run, ids: set[str], manifest: Manifest) -> None:
-    """Copy references, people's labels, tables of ``sources/`` and the images of what stays."""
+    """Copy references, people's labels, what ``sources/`` holds and the images of what stays."""
     if (references := run.read_references()) is not None:
         new.write_references(references)
+    if (priors := run.read_priors()) is not None:
+        new.write_priors(priors)
     outputs = manifest.planned_outputs
     if (stored := run.read_hand_labels()) is not None:
         labels = {image: words for image, words in stored.labels.items() if image in outputs}

@@ -6,6 +6,8 @@ import pytest
 
 from pulse_audit import store
 from pulse_audit.cli import BAD_INPUT, DONE, outcome
+from pulse_audit.store.manifest import SourcesEntry
+from pulse_audit.store.priors import PriorTable
 from pulse_audit.types import InputError
 
 
@@ -47,6 +49,16 @@ def test_nothing_of_a_withdrawn_face_is_left(run: store.Run) -> None:
     assert counts == {len(run.manifest.faces) - 1}
     assert (run.path / "report" / "index.html").is_file()
     assert os.listdir(run.path.parent) == ["out"]
+
+
+def test_samples_of_priors_stay(run: store.Run) -> None:
+    """They are of a generator, and of no face."""
+    counts = {"race": {"z": {"White": 3, "Black": 1}}}
+    table = PriorTable(counts=counts, pairs={"z": [0.1, 0.2]}, unavailable={})
+    run.write_manifest(sources=SourcesEntry(guided_by=["race"]))
+    run.write_priors({"pulse:net": table})
+    assert withdraw(run, run.manifest.faces[0].id) == DONE
+    assert store.open_run(run.path).read_priors() == {"pulse:net": table}
 
 
 def test_what_cannot_be_withdrawn_changes_nothing(
