@@ -20,7 +20,8 @@ from pulse_audit.generators.stylegan2 import StyleGAN2
 from pulse_audit.generators.stylegan2_layers import StyleGAN2Config
 from pulse_audit.models.generators import load_generator
 from pulse_audit.search.config import SearchConfig
-from pulse_audit.search.engine import BatchSearch, Iterate, SearchResult
+from pulse_audit.search.engine import BatchSearch, SearchResult
+from pulse_audit.search.posterior import start_images
 from pulse_audit.search.sphere import draw_start
 from pulse_audit.types import Generator, InputError, Status
 
@@ -48,27 +49,22 @@ def search(
     generator: Generator,
     lr: torch.Tensor,
     config: SearchConfig,
-    observe: Callable[[Iterate], None] | None = None,
 ) -> list[SearchResult]:
     """Search every input (n, 3, h, w) from the seed of its place."""
     factor = generator.card.resolution // lr.shape[-1]
     start = draw_start(generator, range(len(lr)), config)
-    task = BatchSearch(
-        generator, lr, start, lambda images: downscale(images, factor), config, observe=observe
-    )
+    task = BatchSearch(generator, lr, start, lambda images: downscale(images, factor), config)
     return list(task.run())
 
 
 def own_inputs(generator: Generator, n: int, side: int, device: str) -> torch.Tensor:
     """DS of n pictures that the generator makes itself, (n, 3, side, side)."""
-    start = draw_start(generator, [1000 + i for i in range(n)], SearchConfig())
-    start = start.to(device, torch.float32)
+    factor, config = generator.card.resolution // side, SearchConfig()
+    lr = []
     with torch.no_grad():
-        factor = generator.card.resolution // side
-        lr = []
-        for i in range(n):
-            picture = generator.synthesize(start.latents[i : i + 1], start[i : i + 1].noise)
-            lr.append(downscale(picture.float().clamp(0, 1), factor))
+        for seed in range(1000, 1000 + n):
+            picture = start_images(generator, [seed], config, torch.device(device))
+            lr.append(downscale(picture, factor))
     return torch.cat(lr).clamp(0, 1)
 
 
