@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,8 +34,8 @@ class PriorTable(BaseModel):
     unavailable: dict[str, str]
 
 
-def read_prior_tables(content: Any, where: Path) -> dict[str, PriorTable]:
-    """Check what a run keeps, by arm: every prior of an attribute counts the same words.
+def read_prior_tables(content: Any, where: Path, arms: Container[str]) -> dict[str, PriorTable]:
+    """Check what a run keeps, by one of its arms: priors of an attribute count the same words.
 
     Raises
     ------
@@ -42,7 +43,7 @@ def read_prior_tables(content: Any, where: Path) -> dict[str, PriorTable]:
         If the file is damaged.
     """
     damaged = f"{where}: is damaged; delete it, and the same run command makes it again"
-    if not isinstance(content, dict):
+    if not isinstance(content, dict) or any(arm not in arms for arm in content):
         raise InputError(damaged)
     tables = {}
     for arm, table in content.items():

@@ -259,7 +259,7 @@ class Run:
             content = read_json(path, priors.MAX_BYTES)
         except FileNotFoundError:
             return None
-        return read_prior_tables(content, path)
+        return read_prior_tables(content, path, self.manifest.arms)
 
     @property
     def has_originals(self) -> bool:

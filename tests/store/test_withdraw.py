@@ -56,9 +56,15 @@ def test_samples_of_priors_stay(run: store.Run) -> None:
     counts = {"race": {"z": {"White": 3, "Black": 1}}}
     table = PriorTable(counts=counts, pairs={"z": [0.1, 0.2]}, unavailable={})
     run.write_manifest(sources=SourcesEntry(guided_by=["race"]))
-    run.write_priors({"pulse:net": table})
+    run.write_priors({"bicubic": table})
     assert withdraw(run, run.manifest.faces[0].id) == DONE
-    assert store.open_run(run.path).read_priors() == {"pulse:net": table}
+    assert store.open_run(run.path).read_priors() == {"bicubic": table}
+
+
+def test_samples_of_priors_of_another_run_are_refused(run: store.Run) -> None:
+    run.write_priors({"pulse:net": PriorTable(counts={}, pairs={}, unavailable={})})
+    with pytest.raises(InputError, match=r"priors\.json: is damaged"):
+        store.open_run(run.path).read_priors()
 
 
 def test_what_cannot_be_withdrawn_changes_nothing(
