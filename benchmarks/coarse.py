@@ -43,11 +43,11 @@ from pulse_audit.faces.align import centre_square
 from pulse_audit.faces.attributes import columns
 from pulse_audit.faces.crops import frame_in_ffhq
 from pulse_audit.generators.framed import FramedGenerator
-from pulse_audit.harness.memory import keep_freed_memory
 from pulse_audit.models.attributes import load_attributes
 from pulse_audit.models.generators import load_generator
 from pulse_audit.search.config import PRESETS, SearchConfig
 from pulse_audit.search.engine import BatchSearch
+from pulse_audit.search.memory import keep_freed_memory
 from pulse_audit.search.sphere import draw_start
 from pulse_audit.stats.paired import paired_proportions
 from pulse_audit.types import Draw, InputError

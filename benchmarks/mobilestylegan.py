@@ -27,11 +27,11 @@ import torch.nn.functional as F
 from benchmarks.__main__ import RESULTS, machine
 from pulse_audit.degrade.resample import downscale
 from pulse_audit.generators.checkpoints import read_checkpoint
-from pulse_audit.harness.memory import keep_freed_memory
 from pulse_audit.harness.single import peak_memory
 from pulse_audit.models.generators import find_generator, load_generator
 from pulse_audit.search.config import PRESETS
 from pulse_audit.search.engine import BatchSearch
+from pulse_audit.search.memory import keep_freed_memory
 from pulse_audit.search.sphere import draw_start
 
 NAME, SCALE = "mobilestylegan-ffhq", 32

@@ -21,6 +21,7 @@ from pulse_audit.harness.spec import AuditSpec
 from pulse_audit.harness.suite import reasons_of_run
 from pulse_audit.harness.unit import UnitRunner
 from pulse_audit.report import html
+from pulse_audit.search.memory import keep_freed_memory
 from pulse_audit.search.posterior import PosteriorBank
 from pulse_audit.store import Manifest
 from pulse_audit.store.manifest import Execution
@@ -124,6 +125,7 @@ def run_units(run: store.Run, plan: Plan, progress: Progress) -> None:
         return
     done = restored = total - sum(len(unit.draws) for unit in waiting)
     prepare_arms(plan, progress)
+    keep_freed_memory()
     runner = UnitRunner(plan, run)
     started = time.monotonic()
     run.write_manifest(status="running", started=run.manifest.started or _now())

@@ -30,7 +30,6 @@ from pulse_audit.files import atomic_write
 from pulse_audit.frames import WHOLE, Frame
 from pulse_audit.harness.arms import default_scale
 from pulse_audit.harness.inputs import check_search
-from pulse_audit.harness.memory import batch_of, keep_freed_memory, saved_bytes
 from pulse_audit.harness.photos import (
     FacePreparer,
     PreparedFace,
@@ -44,6 +43,7 @@ from pulse_audit.models.generators import load_generator
 from pulse_audit.names import parse_generator
 from pulse_audit.search.config import check_coarse, preset
 from pulse_audit.search.engine import Iterate
+from pulse_audit.search.memory import LARGEST_BATCH, images_at_once, keep_freed_memory
 from pulse_audit.search.upsampler import PulseUpsampler
 from pulse_audit.types import Draw, Generator, InputError, Progress, Request, Upsampled
 
@@ -142,8 +142,7 @@ def upsample_photos(
 
     # One photo after the other, as many of its draws together as memory allows.
     arm = PulseUpsampler(loaded, config, name="pulse", observe=observe)
-    bytes_per_image = saved_bytes(loaded, on) if kept < len(work) * draws else 0
-    batch = batch_of(bytes_per_image)
+    batch = min(LARGEST_BATCH, images_at_once(loaded, on) or LARGEST_BATCH)
     progress(done, total, restored)
     for photo in work:
         _write(out / f"{photo.path.stem}_lr.png", encode_png(photo.lr))
@@ -153,7 +152,7 @@ def upsample_photos(
             _search(arm, photo, indices, seed, out)
             done += len(indices) * steps
             progress(done, total, restored)
-            _record(photo, out, {"bytes_per_image": bytes_per_image, "images_at_once": batch})
+            _record(photo, out, {"images_at_once": batch})
         _write_sheet(photo, draws, loaded, out)
     return [photo.rows[index] for photo in work for index in range(draws)]
 

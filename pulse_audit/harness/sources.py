@@ -46,7 +46,7 @@ from pulse_audit.harness.photos import FacePipeline, to_numpy
 from pulse_audit.harness.plan import Plan
 from pulse_audit.harness.source_models import SourceModels
 from pulse_audit.search.sphere import Start, draw_start
-from pulse_audit.search.upsampler import PulseUpsampler, by_frame
+from pulse_audit.search.upsampler import PulseUpsampler
 from pulse_audit.seeding import fingerprint, hexdigest
 from pulse_audit.store import SEARCHES, SOURCE_COLUMNS
 from pulse_audit.store.manifest import WorkUnit
@@ -286,8 +286,8 @@ class SourceWork:
         # The search inverts DS at the generator's own resolution.
         factor = arm.generator.card.resolution // inputs.lr.shape[-1]
         began, results = time.perf_counter(), dict[int, Guided]()
-        # In one batch those whose inputs show the same part of the crop.
-        for frame, places in by_frame([inputs.requests[n] for n, _, _ in searches]).items():
+        # In batches as in the audit itself.
+        for frame, places in arm.batches([inputs.requests[n] for n, _, _ in searches]):
             part = torch.tensor([searches[place][0] for place in places])
             searched = guided_search(
                 arm.for_frame(frame).generator,

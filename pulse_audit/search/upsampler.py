@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,12 +12,13 @@ from pulse_audit.frames import Frame
 from pulse_audit.generators.framed import FramedGenerator
 from pulse_audit.search.config import PRESETS, SearchConfig, check_coarse
 from pulse_audit.search.engine import BatchSearch, Observer
+from pulse_audit.search.memory import images_at_once
 from pulse_audit.search.sphere import draw_start
 from pulse_audit.types import Degradation, Generator, InputError, Request, Upsampled, smaller
 
 
 class PulseUpsampler:
-    """Answers requests by a search of one generator, those of a call with one frame as one batch.
+    """Answers requests by a search of one generator, in the batches of `batches`.
 
     Images come out at the generator's own resolution; the factor of the search is that resolution
     over the input's, which need not be the run's scale.
@@ -79,6 +80,20 @@ class PulseUpsampler:
         card = self.generator.card
         return self.framed(frame, card.resolution, card.crop)
 
+    def batches(self, requests: Sequence[Request]) -> Iterator[tuple[Frame | None, list[int]]]:
+        """Yield the places of requests that are searched at once, with their frame.
+
+        They have one frame, and on a CPU no more of them than `images_at_once` allows.
+        """
+        places: dict[Frame | None, list[int]] = {}
+        for i, request in enumerate(requests):
+            places.setdefault(request.frame, []).append(i)
+        for frame, of_frame in places.items():
+            generator = self.for_frame(frame).generator
+            most = images_at_once(generator, requests[of_frame[0]].lr.device) or len(of_frame)
+            for first in range(0, len(of_frame), most):
+                yield frame, of_frame[first : first + most]
+
     def __call__(self, requests: Sequence[Request], degradation: Degradation) -> list[Upsampled]:
         """Answer every request, in order; each is searched from its own seed.
 
@@ -88,7 +103,7 @@ class PulseUpsampler:
             If the inputs differ in size, or their side does not divide the generator's.
         """
         answers: dict[int, Upsampled] = {}
-        for frame, places in by_frame(requests).items():
+        for frame, places in self.batches(requests):
             found = self.for_frame(frame)._search([requests[i] for i in places], degradation)
             answers |= zip(places, found, strict=True)
         return [answers[i] for i in range(len(requests))]
@@ -125,11 +140,3 @@ class PulseUpsampler:
             "search": self.config.as_dict(),
             "caveats": list(self.caveats),
         }
-
-
-def by_frame(requests: Sequence[Request]) -> dict[Frame | None, list[int]]:
-    """Return the places of the requests of each frame, in order."""
-    places: dict[Frame | None, list[int]] = {}
-    for i, request in enumerate(requests):
-        places.setdefault(request.frame, []).append(i)
-    return places

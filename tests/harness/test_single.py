@@ -11,9 +11,9 @@ from PIL import Image
 
 from pulse_audit import __version__
 from pulse_audit.generators.adapt import as_generator
-from pulse_audit.harness.memory import BUDGET, LARGEST_BATCH, batch_of, saved_bytes
 from pulse_audit.harness.sheet import GAP, LINE, TILE, Tile, contact_sheet
 from pulse_audit.harness.single import upsample_photos
+from pulse_audit.search.memory import BUDGET, LARGEST_BATCH, images_at_once, saved_bytes
 from pulse_audit.seeding import sha256
 from pulse_audit.types import InputError
 
@@ -64,7 +64,7 @@ def test_outputs_say_that_they_are_synthetic(photo: Path, tiny_generator: str) -
     assert "none is the person in the photo" in record["warning"]
     assert record["settings"]["photo"]["sha256"] == sha256(photo.read_bytes())
     assert record["settings"]["generator"]["resolution"] == 32
-    assert record["memory"]["bytes_per_image"] > 0 and record["memory"]["images_at_once"] >= 1
+    assert 1 <= record["memory"]["images_at_once"] <= LARGEST_BATCH
     assert [row["seed"] for row in record["draws"].values()] == [row["seed"] for row in rows]
     # Every step of every draw is counted, once.
     assert reports[0] == (0, 200, 0) and reports[-1] == (200, 200, 0)
@@ -77,7 +77,7 @@ def test_outputs_say_that_they_are_synthetic(photo: Path, tiny_generator: str) -
 def test_a_command_goes_on_where_it_was_interrupted(
     photo: Path, tiny_generator: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pulse_audit.harness.single.batch_of", lambda size: 1)
+    monkeypatch.setattr("pulse_audit.harness.single.images_at_once", lambda *of: 1)
     whole = photo.parent / "whole"
     upsampled(photo, tiny_generator, Reports(), out=whole)
     # Interrupted within the second draw: the first is there, whole, and nothing else.
@@ -146,7 +146,7 @@ def test_outputs_never_overwrite_a_photo_or_each_other(photo: Path, tiny_generat
     assert not (photo.parent / "up").exists()
 
 
-def test_memory_is_counted_and_batches_keep_to_it() -> None:
+def test_memory_is_counted_and_batches_keep_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
     # x -> (x w) ** 2 saves x (8 values), w, x w and little else: known by hand.
     weight = torch.nn.Parameter(torch.ones(64, 3 * 16 * 16))
 
@@ -163,8 +163,10 @@ def test_memory_is_counted_and_batches_keep_to_it() -> None:
     # The weights, x w, and the picture on its way to [0, 1]; z has 64 values.
     counted = saved_bytes(generator, torch.device("cpu"))
     assert 4 * weight.numel() + 2 * image <= counted <= 4 * weight.numel() + 4 * image
-    assert batch_of(1) == LARGEST_BATCH and batch_of(10 * BUDGET) == 1
-    assert batch_of(BUDGET // 3) == 3
+    assert images_at_once(generator, torch.device("cpu")) == BUDGET // counted
+    monkeypatch.setattr("pulse_audit.search.memory.BUDGET", counted - 1)
+    assert images_at_once(generator, torch.device("cpu")) == 1
+    assert images_at_once(generator, torch.device("cuda")) is None
 
 
 def test_a_contact_sheet_shows_pixels_as_squares_and_the_crop_as_a_figure() -> None:

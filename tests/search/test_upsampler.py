@@ -47,6 +47,17 @@ def test_the_arm_is_named_after_its_generator(style_generator):
     assert PulseUpsampler(style_generator).resolution == 16
 
 
+def test_a_cpu_searches_no_more_images_at_once_than_memory_holds(
+    arm, inputs, degradation, monkeypatch
+):
+    asked = requests(inputs(5, 4), range(5))
+    wanted = arm(asked, degradation)
+    monkeypatch.setattr("pulse_audit.search.upsampler.images_at_once", lambda *of: 2)
+    assert [places for _, places in arm.batches(asked)] == [[0, 1], [2, 3], [4]]
+    for found, whole in zip(arm(asked, degradation), wanted, strict=True):
+        assert torch.allclose(found.image, whole.image, atol=1e-4)
+
+
 def test_answers_are_those_of_the_search(arm, style_generator, inputs, degradation):
     lr = inputs(3, 4)
     answers = arm(requests(lr, [5, 0, 9]), degradation)

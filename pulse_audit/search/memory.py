@@ -14,7 +14,7 @@ from pulse_audit.types import Generator
 #: enter results by rounding. A process takes two to three times as much at its peak, and at least
 #: what one image takes.
 BUDGET = 2**30
-#: Most images that are searched at once.
+#: Most draws of a single photo that are searched at once.
 LARGEST_BATCH = 8
 
 # Parameters of mallopt in glibc's malloc.h.
@@ -54,6 +54,11 @@ def saved_bytes(generator: Generator, device: torch.device) -> int:
     return sum(storages.values()) + image.untyped_storage().nbytes()
 
 
-def batch_of(bytes_per_image: int) -> int:
-    """Images to search at once: as many as fit the budget, 1 to `LARGEST_BATCH`."""
-    return max(1, min(LARGEST_BATCH, BUDGET // max(1, bytes_per_image)))
+def images_at_once(generator: Generator, device: torch.device) -> int | None:
+    """Count the images that a CPU searches at once, at least 1; None on a GPU: a whole work unit.
+
+    A constant of the generator, and not of the machine: batches enter results by rounding.
+    """
+    if device.type != "cpu":
+        return None
+    return max(1, BUDGET // saved_bytes(generator, device))
