@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -32,8 +32,12 @@ from pulse_audit.options import (
     own_datasets,
     quiet_option,
     trust_file,
+    verbose_option,
 )
 from pulse_audit.types import InputError
+
+if TYPE_CHECKING:
+    from pulse_audit.store import Run
 
 #: Exit codes.
 DONE, RULE_FAILED, BAD_INPUT, INCOMPLETE = 0, 1, 2, 3
@@ -64,12 +68,14 @@ def commands() -> None:
 @click.argument("spec", required=False, metavar="[SPEC.yaml | NAME]")
 @options_of_a_run
 @outcome_as_json
+@verbose_option
 @quiet_option
 def run(
     spec: str | None,
     out: Path | None,
     hand_labels: Path | None,
     as_json: bool,
+    verbose: bool,
     quiet: bool,
     **flags: Any,
 ) -> int:
@@ -104,22 +110,23 @@ def run(
         announce = None if quiet else terminal.note
         where = out or audit.default_out
         finished = run_audit(audit, where, progress, inputs, announce, hand_labels)
-    _show_run(finished.path, as_json, finished.path / "report" / "index.html")
+    _show_run(finished, finished.path / "report" / "index.html", as_json, verbose)
     return DONE
 
 
-def _show_run(path: Path, as_json: bool, page: Path) -> None:
-    """Print a run's summary, as tables or as JSON."""
+def _show_run(run: Run, page: Path, as_json: bool, verbose: bool = False) -> None:
+    """Print a run's summary and what became of its draws, as tables or as JSON."""
     from pulse_audit import terminal
     from pulse_audit.documents import read_json
 
     # The stored summary is shown as it is, so that both forms agree with the report.
-    summary = read_json(path / "summary.json")
+    summary = read_json(run.path / "summary.json")
     if as_json:
-        click.echo(json.dumps({"run": str(path), "report": str(page), **summary}, indent=1))
+        click.echo(json.dumps({"run": str(run.path), "report": str(page), **summary}, indent=1))
         return
-    terminal.show_summary(summary)
-    click.echo(f"report: {page}")
+    terminal.show_summary(summary, verbose)
+    statuses = run.samples()["status"].tolist()
+    click.echo(terminal.closing_line(statuses, run.manifest.seconds, page))
 
 
 @commands.command()
@@ -195,13 +202,20 @@ def upsample(images: tuple[Path, ...], as_json: bool, quiet: bool, **options: An
 @click.option("--out", type=PlainPath(), metavar="DIR", help="[default: RUN/report]")
 @hand_labels
 @outcome_as_json
+@verbose_option
 def report(
-    run_dir: Path, public: bool, out: Path | None, hand_labels: Path | None, as_json: bool
+    run_dir: Path,
+    public: bool,
+    out: Path | None,
+    hand_labels: Path | None,
+    as_json: bool,
+    verbose: bool,
 ) -> int:
     """Summarise and render a run again from its stored samples; needs no torch."""
     from pulse_audit import store
     from pulse_audit.harness.hand_labels import keep_hand_labels
     from pulse_audit.report import html
+    from pulse_audit.report.content import missing_work
 
     # A folder that holds a report with photos is not the one to publish.
     folder = out or run_dir / ("report-public" if public else "report")
@@ -211,16 +225,37 @@ def report(
         if hand_labels is not None:
             keep_hand_labels(hand_labels, stored, samples)
         page = html.publish(stored, samples, out_dir=folder, public=public)
-    _show_run(run_dir, as_json, page)
+    _show_run(stored, page, as_json, verbose)
     if stored.complete:
         return DONE
-    planned, missing = len(stored.manifest.units), len(stored.missing_units)
-    click.echo(
-        f"pulse-audit: {run_dir} is unfinished: {missing} of {planned} work units are missing, and "
-        "the numbers are of the others; the same run command makes them",
-        err=True,
-    )
+    missing = missing_work(stored.manifest, samples) or "all draws are there, what follows is not"
+    what = f"{missing}; the numbers are of what is there, and the same run command makes the rest"
+    click.echo(f"pulse-audit: {run_dir} is unfinished: {what}", err=True)
     return INCOMPLETE
+
+
+@commands.command()
+@click.argument("run_dir", metavar="RUN", type=PlainPath())
+@click.option(
+    "--public", is_flag=True, help="Show RUN/report-public, as `report --public` wrote it."
+)
+@click.option("--port", type=click.IntRange(0, 65_535), default=0, help="[default: a free one]")
+@click.option("--browser/--no-browser", default=True, help="Open the address in the browser.")
+def view(run_dir: Path, public: bool, port: int, browser: bool) -> int:
+    """Show the report's face viewer in the browser: read-only, to this machine alone."""
+    import webbrowser
+
+    from pulse_audit.report.server import ReportServer
+
+    with ReportServer(run_dir / ("report-public" if public else "report"), port) as server:
+        click.echo(f"{server.address}\n(Ctrl-C ends)")
+        if browser:
+            webbrowser.open(server.address)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            return DONE
+    return DONE
 
 
 @commands.command()
@@ -260,7 +295,7 @@ def withdraw(run_dir: Path, ids: Path, as_json: bool) -> int:
     # The run without them is made beside it, and takes its place when it is whole.
     with store.withdrawn(run_dir, store.read_ids(ids)) as staged:
         html.publish(staged)
-    _show_run(run_dir, as_json, run_dir / "report" / "index.html")
+    _show_run(store.open_run(run_dir), run_dir / "report" / "index.html", as_json)
     return DONE
 
 

@@ -66,6 +66,9 @@ own_datasets = click.option(
     help="Your own datasets.yaml, read over the built-in one.",
 )
 outcome_as_json = click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+verbose_option = click.option(
+    "--verbose", is_flag=True, help="Print every arm by group, with more metrics."
+)
 quiet_option = click.option("--quiet", is_flag=True, help="No progress.")
 trust_file = click.option(
     "--trust-file",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -174,8 +175,11 @@ COLUMNS = tuple(
 )
 
 
-def show_summary(summary: Mapping[str, Any]) -> None:
-    """Print a run's summary: the first findings, the arms side by side, then each arm by group."""
+def show_summary(summary: Mapping[str, Any], verbose: bool = False) -> None:
+    """Print a run's summary: the first findings, the arms side by side, retention by group.
+
+    With ``verbose``, each arm by group with all metrics that fit, in every setting.
+    """
     first = [finding for finding in summary["findings"] if finding["screen"] == "first"]
     for finding in first:
         print(f"- {finding['text']}")
@@ -197,17 +201,56 @@ def show_summary(summary: Mapping[str, Any]) -> None:
         if row["metric"] in metrics
         and (row["correction"], row["to_group"], row["statistic"]) == ("raw", None, "value")
     ]
-    # A table of all arms for each condition and scale, then one for each arm's first grouping.
-    for (condition, scale), estimates in _split(rows, "condition", "scale").items():
-        ungrouped = [row for row in estimates if row["group_by"] == "all"]
-        faces = max(row["n_faces"] for row in ungrouped)
+    settings = _split(rows, "condition", "scale")
+    for number, ((condition, scale), estimates) in enumerate(settings.items()):
+        # All arms on the whole sample.
+        faces = max(row["n_faces"] for row in estimates if row["group_by"] == "all")
         setting = f"x{scale}, {condition}, {faces} faces, 95 % intervals"
-        _show_estimates(f"all arms: {setting}", "arm", ungrouped)
-        grouped = [row for row in estimates if row["group_by"] != "all"]
-        for arm in dict.fromkeys(row["arm"] for row in estimates):
-            groupings = _split([row for row in grouped if row["arm"] == arm], "group_by")
-            for (grouping,), of_grouping in list(groupings.items())[:1]:
-                _show_estimates(f"{arm} by {grouping}: {setting}", "group", of_grouping, grouping)
+        _show_estimates(
+            f"all arms: {setting}", "arm", [row for row in estimates if row["group_by"] == "all"]
+        )
+        # The groups of the first grouping: of each arm, or side by side in the first setting.
+        groupings = _split([row for row in estimates if row["group_by"] != "all"], "group_by")
+        for (grouping,), of_grouping in list(groupings.items())[:1]:
+            if verbose:
+                for (arm,), of_arm in _split(of_grouping, "arm").items():
+                    _show_estimates(f"{arm} by {grouping}: {setting}", "group", of_arm, grouping)
+            elif number == 0:
+                _show_groups(grouping, setting, of_grouping)
+
+
+def _show_groups(grouping: str, setting: str, estimates: Sequence[Mapping[str, Any]]) -> None:
+    """Print the share of draws retained with one line for each group and one column an arm."""
+    retained = [row for row in estimates if row["metric"] == RETENTION[0]]
+    arms = _split(retained, "arm")
+    if not arms:
+        return
+    # Long names of arms take two lines, and those that do not fit are in the report.
+    header, used = [grouping], max(len(row["group"]) for row in retained)
+    cells = {row["group"]: [row["group"]] for row in retained}
+    for (arm,), of_arm in arms.items():
+        name = arm.replace(":", ":\n", 1)
+        column = {row["group"]: interval(row, 100, 0) for row in of_arm}
+        used += 3 + max(map(len, [*name.split("\n"), *column.values()]))
+        if used > WIDTH - 2 and len(header) > 1:
+            break
+        header.append(name)
+        cells = {group: [*row, column.get(group, "-")] for group, row in cells.items()}
+    table(f"retained % by {grouping}: {setting}", header, list(cells.values()), figures=True)
+
+
+def closing_line(statuses: Sequence[str], seconds: float, report: Path) -> str:
+    """Say what became of the draws of a run, how long it took, and where the report is.
+
+    ``statuses`` has one entry a draw; ``seconds`` are 0 while the run is unfinished.
+    """
+    counts, draws = Counter(statuses), len(statuses)
+    parts = [f"{counts['no_face']:,} without a face", f"{counts['infeasible']:,} infeasible"]
+    if errors := counts["error"]:
+        parts.append(f"{errors:,} error{'s' if errors > 1 else ''}")
+    took = f"; {duration(seconds)}" if seconds else ""
+    drawn = f"{draws:,} draw{'' if draws == 1 else 's'}"
+    return f"{drawn}: {', '.join(parts)}{took}; report: {report}"
 
 
 def _split(

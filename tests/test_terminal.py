@@ -1,5 +1,7 @@
 """What a person sees: progress with rate and ETA, tables that do not interpret their cells."""
 
+from pathlib import Path
+
 import pytest
 
 from pulse_audit import terminal
@@ -97,3 +99,34 @@ def test_an_interval_is_never_broken(capsys: pytest.CaptureFixture[str]) -> None
     assert max(map(len, printed.splitlines())) <= terminal.WIDTH
     line = next(line for line in printed.splitlines() if "long-name" in line)
     assert line.count("[") == line.count("]") >= 3 and "…" not in printed
+
+
+def test_groups_stand_in_lines_and_arms_in_columns_unless_asked_for_more(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shared = {"scale": 4, "group_by": "race", "correction": "raw", "to_group": None,
+              "statistic": "value", "low": 0.1, "high": 0.3, "n_faces": 20}  # fmt: skip
+    rows = [
+        {**shared, "condition": condition, "arm": arm, "metric": metric, "value": 0.2} | groups
+        for condition in ("clean", "gaussian:25")
+        for arm in ("pulse:net", "bicubic")
+        for metric in ("retention", "feasible_rate")
+        for groups in ({"group": "White"}, {"group": "Black"}, {"group_by": "all", "group": "all"})
+    ]
+    terminal.show_summary({"findings": [], "estimates": rows})
+    lines = capsys.readouterr().out.splitlines()
+    # The other condition has its arms alone.
+    assert sum(line.strip() == "pulse:" for line in lines) == 1
+    assert sum("20 [10, 30]" in line for line in lines if line.startswith(" Black")) == 1
+    assert next(line for line in lines if "race  " in line).split() == ["race", "net", "bicubic"]
+    terminal.show_summary({"findings": [], "estimates": rows}, verbose=True)
+    printed = capsys.readouterr().out
+    assert printed.count("pulse:net by race") == printed.count("bicubic by race") == 2
+
+
+def test_the_closing_line_counts_what_became_of_the_draws() -> None:
+    statuses = ["ok"] * 1000 + ["no_face"] * 3 + ["infeasible"]
+    line = terminal.closing_line(statuses, 3723.4, Path("r/index.html"))
+    assert line == "1,004 draws: 3 without a face, 1 infeasible; 1:02:03; report: r/index.html"
+    line = terminal.closing_line(["error"], 0, Path("r"))
+    assert line == "1 draw: 0 without a face, 0 infeasible, 1 error; report: r"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from pulse_audit.report.screen import Forest, Matrix, forests, matrices
 from pulse_audit.report.tables import EstimateTable, arm_table, display_name, group_table
 from pulse_audit.store import Manifest
 from pulse_audit.summary.findings import on_trial
+from pulse_audit.summary.groups import DRAW_KEYS
 from pulse_audit.summary.schema import Summary
 
 #: Figures of a grouping, by name.
@@ -202,6 +204,38 @@ def left_out(manifest: Manifest, samples: pd.DataFrame) -> list[dict[str, Any]]:
         row = entry(skipped.labels)
         row[skipped.kind if skipped.kind in kinds else "unreadable"] += 1
     return list(counts.values())
+
+
+def missing_work(manifest: Manifest, samples: pd.DataFrame) -> str:
+    """Say which draws of a run are still to be made, per group and arm; empty where none is."""
+    done = set(samples[DRAW_KEYS].itertuples(index=False, name=None))
+    missing = [
+        (unit.arm, face_id)
+        for unit in manifest.units
+        for face_id, draw in unit.draws
+        if (unit.arm, unit.condition, unit.scale, face_id, draw) not in done
+    ]
+    if not missing:
+        return ""
+    # Faces with all of their draws, in each group of the first label grouping.
+    unfinished = {face_id for _, face_id in missing}
+    columns = next(
+        (c for c in manifest.spec.groupings if {*c} <= {*manifest.dataset.vocabulary}), []
+    )
+    whole: dict[str, int] = {}
+    for face in manifest.faces:
+        group = " × ".join(str(face.labels.get(c, "no label")) for c in columns)
+        whole[group] = whole.get(group, 0) + (face.id not in unfinished)
+    fewest, most = min(whole.values()), max(whole.values())
+    of_groups = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+    # Arms that lack draws.
+    arms = Counter(arm for arm, _ in missing)
+    by_arm = ", ".join(f"{count:,} of {arm}" for arm, count in arms.items())
+    return (
+        f"{len(missing):,} of {manifest.planned_draws:,} draws are missing ({by_arm}); "
+        f"{sum(whole.values())} of {len(manifest.faces)} faces have all of theirs"
+        + (f", {of_groups} in each group of {' x '.join(columns)}" if columns else "")
+    )
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from pulse_audit.report.content import (
     flattened,
     latents_of_searches,
     left_out,
+    missing_work,
     sections,
     templates,
 )
@@ -188,7 +189,7 @@ def page_text(
         ],
         settings=pages,
         facts=facts,
-        progress=(len(samples), manifest.planned_draws),
+        missing_work=missing_work(manifest, samples),
         complete=manifest.complete and len(samples) == manifest.planned_draws,
         images_shown=images_shown,
         missing=missing,

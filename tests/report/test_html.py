@@ -219,7 +219,9 @@ def test_an_unfinished_run_says_so(write_run, tmp_path, undrawn):
     made.write_manifest(status="running")
     (tmp_path / "samples" / "u00001.parquet").unlink()
     page = Page(render(store.open_run(tmp_path)).read_text("utf-8"))
-    assert "Unfinished run." in page.text and "2 of 4 draws are done" in page.text
+    assert "Unfinished run." in page.text
+    wanted = "2 of 4 draws are missing (2 of bicubic); 0 of 2 faces have all of theirs, 0 in each"
+    assert f"{wanted} group of race" in page.text
 
 
 def test_a_run_without_any_result_renders(write_run, tmp_path, undrawn):
