@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 from markupsafe import Markup
 
 from pulse_audit import store
@@ -97,8 +98,9 @@ def render(
     -------
     Path
         ``index.html``. Beside it: ``tables/*.csv`` and ``*.tex``, ``figures/*.svg``, ``*.png``
-        and ``*.pdf``, ``data/estimates.csv`` and ``data/summary.json``, and what
-        `pulse_audit.report.beside` writes.
+        and ``*.pdf``, ``data/estimates.csv`` and ``data/summary.json``, what they were made of
+        (``data/samples.parquet``, ``data/manifest.json``; not in a public edition of a data set
+        whose terms do not allow it), and what `pulse_audit.report.beside` writes.
 
     Raises
     ------
@@ -118,6 +120,13 @@ def render(
     document = json.dumps(summary.as_json(), indent=1, ensure_ascii=False, allow_nan=False)
     atomic_write(folder / "data" / "summary.json", f"{document}\n".encode())
     atomic_write(folder / "data" / "estimates.csv", estimates_csv(summary).encode())
+
+    # What they are made of, where labels of faces may be shown.
+    if images_shown:
+        rows = pa.Table.from_pandas(samples, run.schema, preserve_index=False)
+        atomic_write(folder / "data" / "samples.parquet", store.as_parquet(rows))
+        planned = json.dumps(run.manifest.as_dict(), indent=1, ensure_ascii=False, allow_nan=False)
+        atomic_write(folder / "data" / "manifest.json", f"{planned}\n".encode())
 
     # Tables and figures of every condition and scale; the page itself comes last.
     for page in pages:
