@@ -9,7 +9,7 @@ UV     := $(BIN)/python -m uv pip
 export MALLOC_MMAP_MAX_ ?= 0
 export MALLOC_TRIM_THRESHOLD_ ?= 100000000000
 
-.PHONY: install run test lint bench report reports lock clean
+.PHONY: install run test lint bench report reports docs dist lock clean
 
 install: $(VENV)/.installed
 
@@ -46,9 +46,32 @@ reports: install
 	  $(BIN)/pulse-audit run $$spec --out runs/reports/$$name || true; \
 	  $(BIN)/pulse-audit report runs/reports/$$name --public --out reports/$$name || true; done
 
+# The documentation, with its notebooks run again, into site/, which opens from disk.
+docs: $(VENV)/.installed-docs
+	$(BIN)/python docs/run_notebooks.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+$(VENV)/.installed-docs: $(VENV)/.installed .ci/requirements-docs.lock
+	$(UV) install -q --require-hashes -r .ci/requirements-docs.lock
+	@touch $@
+
+# Wheel and source distribution, checked, and the wheel tried in an empty environment.
+dist: install
+	rm -rf dist build/try
+	$(BIN)/python -m hatchling build
+	$(BIN)/python .ci/dist.py
+	$(PYTHON) -m venv build/try
+	$(UV) install -q --python build/try/bin/python --require-hashes -r requirements.lock
+	$(UV) install -q --python build/try/bin/python --no-deps dist/*.whl
+	cd build && try/bin/pulse-audit --help && try/bin/pulse-audit list generators \
+	  && try/bin/pulse-audit doctor
+	rm -rf build/try
+
 lock:
 	uv pip compile -q --universal --generate-hashes --python-version 3.11 --custom-compile-command "make lock" \
 	  --extra dev --extra onnx --extra ray pyproject.toml -o requirements.lock
+	uv pip compile -q --universal --generate-hashes --python-version 3.11 --custom-compile-command "make lock" \
+	  --group docs --constraint requirements.lock -o .ci/requirements-docs.lock
 	uv pip compile -q --universal --generate-hashes --python-version 3.11 --custom-compile-command "make lock" \
 	  .ci/requirements-uv.in -o .ci/requirements-uv.lock
 
