@@ -48,6 +48,7 @@ reports: install
 
 # The documentation, with its notebooks run again, into site/, which opens from disk.
 docs: $(VENV)/.installed-docs
+	rm -rf build/notebooks
 	$(BIN)/python docs/run_notebooks.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 

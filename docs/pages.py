@@ -54,11 +54,15 @@ _FIGURE = re.compile(r"<!-- calibration: ([^;>]+?)(?:; ([^>]+?))? -->")
 
 def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     """Return a table in Markdown."""
+
+    def escaped(cell: str) -> str:
+        # The bars of code need no mark.
+        pieces = re.split(r"(`[^`]*`)", cell)
+        pieces[::2] = [re.sub(r"(?<!\\)\|", r"\|", piece) for piece in pieces[::2]]
+        return "".join(pieces)
+
     lines = [list(header)]
-    lines += [
-        ["---"] * len(lines[0]),
-        *([re.sub(r"(?<!\\)\|", r"\|", cell) for cell in r] for r in rows),
-    ]
+    lines += [["---"] * len(lines[0]), *([escaped(cell) for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
@@ -96,8 +100,7 @@ def metrics() -> str:
         rows = (
             (
                 f"`{m.name}`",
-                m.title,
-                m.description + (" (on request)" if m.on_request else ""),
+                f"**{m.title}**: {m.description}" + (" (on request)" if m.on_request else ""),
                 m.unit or "-",
                 m.direction,
                 str(m.smallest) if m.measured_from else "-",
@@ -105,7 +108,7 @@ def metrics() -> str:
             )
             for m in entries
         )
-        header = ("name", "title", "what it is", "unit", "better", "from px", "needs")
+        header = ("name", "what it is", "unit", "better", "from px", "needs")
         text += [f"## {title}", introduction, table(header, rows)]
     return "\n\n".join(text)
 
@@ -167,10 +170,8 @@ def datasets() -> str:
             "Citation": card.citation,
         }
         anchor = card.name.replace(".", "-")
-        text += [
-            f"## {card.name} {{ #{anchor} }}",
-            table(("", ""), ((f"**{k}**", v) for k, v in facts.items())),
-        ]
+        text.append(f"## {card.name} {{ #{anchor} }}")
+        text += [f"**{name}.** {fact}" for name, fact in facts.items()]
     return "\n\n".join(text)
 
 
@@ -181,20 +182,19 @@ def command_line() -> str:
     from pulse_audit.cli import commands
 
     def escaped(text: str) -> str:
-        return re.sub(r"([\[\]<>*_|])", r"\\\1", " ".join(text.split()))
+        return re.sub(r"([\[\]<>*_])", r"\\\1", " ".join(text.split()))
 
     text = []
     for name, command in commands.commands.items():
         context = click.Context(command, info_name=f"pulse-audit {name}")
         usage = command.get_usage(context).removeprefix("Usage: ")
         introduction = [escaped(part) for part in (command.help or "").split("\n\n")]
-        rows = []
+        usage = f"```text\n{' '.join(usage.split())}\n```"
+        text += [f"## pulse-audit {name}", usage, *introduction]
         for option in command.params:
             if isinstance(option, click.Option) and not option.hidden:
                 shown, what = option.get_help_record(context) or ("", "")
-                rows.append((f"`{' '.join(shown.split())}`".replace("|", "\\|"), escaped(what)))
-        usage = f"```text\n{' '.join(usage.split())}\n```"
-        text += [f"## pulse-audit {name}", usage, *introduction, table(("option", ""), rows)]
+                text.append(f"`{' '.join(shown.split())}`\n:   {escaped(what) or 'no text'}")
     return "\n\n".join(text)
 
 
@@ -207,18 +207,15 @@ def catalogue() -> str:
     for name in shipped_generators():
         content = json.loads(shipped_file(name).with_suffix(".json").read_text())
         card = content["card"]
-        side, crop = str(card["resolution"]), card["crop"]
-        row = (name, card["title"], content["family"], side, crop, card["licence"], "shipped")
-        rows.append(row)
+        form = f"{content['family']}, {card['resolution']} px, crop {card['crop']}"
+        rows.append((f"`{name}`", f"{card['title']} ({form})", card["licence"], "shipped"))
     for entry in cards().values():
         if entry.kind == "generator":
-            hows = entry.obtain and f"by hand: {entry.obtain}"
-            side, crop = str(entry.resolution or "-"), entry.crop or "-"
-            licence = entry.licence.name
-            how = hows or "`pulse-audit fetch`"
-            rows.append((entry.name, entry.title, entry.family or "-", side, crop, licence, how))
-    header = ("name", "what", "family", "px", "crop", "licence", "how it comes")
-    return table(header, ((f"`{name}`", *rest) for name, *rest in rows))
+            form = f"{entry.family}, {entry.resolution} px, crop {entry.crop}"
+            how = f"by hand: {entry.obtain}" if entry.obtain else "fetched"
+            what = f"{entry.title} ({form})"
+            rows.append((f"`{entry.name}`", what, entry.licence.name, how))
+    return table(("name", "what", "licence", "how it comes"), rows)
 
 
 def calibration(study: str, method: str | None) -> str:
@@ -244,16 +241,17 @@ def calibration(study: str, method: str | None) -> str:
         of = [row for row in rows if row["measures"] == measure]
         values = sorted(100 * float(row["value"]) for row in of)
         ends = [f"{values[0]:.1f}", f"{values[-1]:.1f}"]
-        range_ = ends[0] if ends[0] == ends[1] else "–".join(ends)
+        range_ = ends[0] if ends[0] == ends[1] else " to ".join(ends)
         lows = {row["low"] for row in of if row["low"]}
         highs = {row["high"] for row in of if row["high"]}
-        wanted = [f"at least {100 * min(map(float, lows)):g}"] if lows else []
-        wanted += [f"at most {100 * max(map(float, highs)):g}"] if highs else []
-        most = max(int(row["replicates"]) for row in of)
+        low = f"{100 * min(map(float, lows)):g}" if lows else ""
+        high = f"{100 * max(map(float, highs)):g}" if highs else ""
+        wanted = "–".join(filter(None, [low, high]))
+        kind = "" if low and high else "at least " if low else "at most "
         size = f"{len(of)} scenario{'s' if len(of) > 1 else ''}"
-        size += f" of up to {most:,} audits" if most else ", enumerated exactly"
-        asked = f"; required {' and '.join(wanted)}" if wanted else ""
-        parts.append(f"{measure} {range_} % ({size}{asked})")
+        size += "" if any(int(row["replicates"]) for row in of) else ", enumerated exactly"
+        asked = f"; required {kind}{wanted}" if wanted else ""
+        parts.append(f"{measure} **{range_} %** ({size}{asked})")
     return ", ".join(parts)
 
 
@@ -371,3 +369,13 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     if page.file.src_uri.startswith(("calibration", "project/results/")):
         page.meta: dict[str, Any] = {**page.meta, "search": {"exclude": True}}
     return markdown
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    """Stop where a page would load something from a network."""
+    loads = re.compile(
+        r"<(?:script|img|iframe|link|source|video|object)\b[^>]*\b(?:src|href|data)=\"?(?:https?:)?//"
+    )
+    for path in Path(config.site_dir).rglob("*.html"):
+        if found := loads.search(path.read_text()):
+            raise SystemExit(f"{path}: loads from a network: {found[0]}")

@@ -146,10 +146,10 @@ def test_calibration_is_quoted_as_published(pages: ModuleType) -> None:
     assert len(marks) > 30
     assert not re.search(r"<!-- (?!calibration: )", text)
     for study, method in marks:
-        assert re.search(r"\d %", pages.calibration(study, method or None))
+        assert re.search(r"\d %\*\*", pages.calibration(study, method or None))
     with pytest.raises(KeyError, match="no study"):
         pages.calibration("nothing", None)
-    assert pages.calibration("drift", None).startswith("bias -11.1–-11.0 % (2 scenarios of up to")
+    assert pages.calibration("drift", None).startswith("bias **-11.1 to -11.0 %** (2 scenarios")
 
 
 @pytest.mark.parametrize("path", sorted((DOCS / "notebooks").glob("*.ipynb")), ids=name)
