@@ -21,11 +21,11 @@ RUN if [ "$DEVICE" = cpu ]; then \
 
 COPY pyproject.toml README.md LICENSE datasets.yaml ./
 COPY pulse_audit pulse_audit
-RUN uv pip install --system --no-cache --no-deps --no-build-isolation . && rm -rf /src
+RUN uv pip install --system --no-cache --no-deps --no-build-isolation . && rm -rf /src/*
 
 # Runs are written to /work, fetched weights and the like to /cache; any user may be given.
 RUN useradd --create-home audit && mkdir -m 1777 /cache && install -d -m 1777 /work
-ENV PULSE_AUDIT_HOME=/cache MPLCONFIGDIR=/tmp/matplotlib \
+ENV PULSE_AUDIT_HOME=/cache MPLCONFIGDIR=/tmp/matplotlib LOGNAME=audit \
     MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 \
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 USER audit

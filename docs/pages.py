@@ -166,7 +166,7 @@ def datasets() -> str:
             "Crop": f"`{card.crop}`",
             "Faces of a complete copy": counts or "not known",
             "How to obtain it": card.obtain,
-            "Address": card.url or "-",
+            "Address": f"<{card.url}>" if card.url else "none",
             "Citation": card.citation,
         }
         anchor = card.name.replace(".", "-")

@@ -87,13 +87,14 @@ def test_relative_links_lead_somewhere(path: Path, pages: ModuleType) -> None:
 def test_commands_and_options_exist(pages: ModuleType) -> None:
     parsed = 0
     for where, text in described(pages).items():
-        for code in fences(text, "sh", "python", "bash"):
+        for code in fences(text, "sh", "bash", "console", "python"):
             for line in code.replace("\\\n", " ").splitlines():
-                if not (found := re.match(r"(?:#.*? )?pulse-audit (.*)", line.strip())):
+                if not (found := re.match(r"(?:#.*? |\$ )?pulse-audit (.*)", line.strip())):
                     continue
-                # `...` stands for whatever a user adds
-                words = shlex.split(found[1].split("&&")[0], comments=True)
-                words = [word for word in words if word != "..."]
+                # what follows is another command; `...` stands for whatever a user adds
+                words = shlex.split(found[1], comments=True)
+                ends = [n for n, word in enumerate(words) if word in ("&&", "||", "|", ">", ";")]
+                words = [word for word in words[: min(ends, default=None)] if word != "..."]
                 if words == ["--help"]:
                     continue
                 command = commands.commands[words[0]]
