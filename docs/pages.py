@@ -373,6 +373,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 def on_post_build(config: MkDocsConfig) -> None:
     """Stop where a page would load something from a network."""
+    # Only a server has a use for this page, whose addresses begin at its root.
+    (Path(config.site_dir) / "404.html").unlink(missing_ok=True)
     loads = re.compile(
         r"<(?:script|img|iframe|link|source|video|object)\b[^>]*\b(?:src|href|data)=\"?(?:https?:)?//"
     )

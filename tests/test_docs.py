@@ -1,6 +1,7 @@
 """The documentation is true of the repository: pages, links, commands, options, snippets."""
 
 import ast
+import csv
 import importlib.util
 import json
 import re
@@ -148,6 +149,9 @@ def test_calibration_is_quoted_as_published(pages: ModuleType) -> None:
     assert not re.search(r"<!-- (?!calibration: )", text)
     for study, method in marks:
         assert re.search(r"\d %\*\*", pages.calibration(study, method or None))
+    # every study of the calibration is quoted
+    with pages.CALIBRATION.open(newline="") as file:
+        assert {row["study"] for row in csv.DictReader(file)} <= {study for study, _ in marks}
     with pytest.raises(KeyError, match="no study"):
         pages.calibration("nothing", None)
     assert pages.calibration("drift", None).startswith("bias **-11.1 to -11.0 %** (2 scenarios")
