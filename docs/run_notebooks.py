@@ -19,5 +19,7 @@ for path in sorted((ROOT / "docs/notebooks").glob("*.ipynb")):
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number}"
         cell.metadata = {}
+        if cell.cell_type == "code":
+            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
     nbformat.write(notebook, path)
     print(f"{path.relative_to(ROOT)}: run, {path.stat().st_size:,} bytes")
