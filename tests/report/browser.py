@@ -5,10 +5,23 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+#: axe-core, where `.ci/run` or a person put it.
+AXE = next(
+    filter(
+        Path.is_file,
+        (
+            Path(os.environ.get("PULSE_AUDIT_AXE", "axe.min.js")),
+            Path(sys.prefix) / "axe" / "package" / "axe.min.js",
+        ),
+    ),
+    None,
+)
 PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 
 

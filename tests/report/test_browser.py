@@ -8,7 +8,7 @@ from PIL import Image
 
 from pulse_audit import store
 from pulse_audit.report.html import render
-from tests.report.browser import PROGRAM, Browser
+from tests.report.browser import AXE, PROGRAM, Browser
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="Chromium is not installed")
 
@@ -123,3 +123,27 @@ def test_paper_has_every_fold_open(viewer):
     assert viewer.value(closed) > 3
     printed = base64.b64decode(viewer.send("Page.printToPDF")["data"])
     assert printed.startswith(b"%PDF")
+
+
+@pytest.mark.skipif(AXE is None, reason="axe-core is not installed (PULSE_AUDIT_AXE: axe.min.js)")
+@pytest.mark.parametrize("width", (1280, 390))
+@pytest.mark.parametrize("scheme", ("light", "dark"))
+def test_axe_finds_no_fault_of_accessibility(browser, write_run, tmp_path, scheme, width):
+    made = write_run(tmp_path, per_group=2, races=("White", "Black"), conditions=("clean",))
+    address = render(store.open_run(made.path)).as_uri()
+    dark = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.send("Emulation.setEmulatedMedia", features=dark)
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.send("Emulation.setDeviceMetricsOverride", **size)
+    browser.open("about:blank")
+    browser.open(f"{address}#viewer")
+    browser.wait("document.querySelector('#v-card img.face') !== null")
+    browser.value("document.querySelectorAll('details').forEach(d => d.open = true)")
+    browser.value(f"{AXE.read_text()}; 0")
+    found = browser.value(
+        "axe.run(document, {resultTypes: ['violations']}).then(r => r.violations.map(v =>"
+        "`${v.impact} ${v.id}: ${v.nodes.length}, ${v.nodes[0].html.slice(0, 100)}`))"
+    )
+    browser.send("Emulation.setEmulatedMedia", features=[])
+    browser.send("Emulation.clearDeviceMetricsOverride")
+    assert found == []
