@@ -45,11 +45,7 @@ NETWORKS: dict[str, Callable[[], Generator]] = {
 }
 
 
-def search(
-    generator: Generator,
-    lr: torch.Tensor,
-    config: SearchConfig,
-) -> list[SearchResult]:
+def search(generator: Generator, lr: torch.Tensor, config: SearchConfig) -> list[SearchResult]:
     """Search every input (n, 3, h, w) from the seed of its place."""
     factor = generator.card.resolution // lr.shape[-1]
     start = draw_start(generator, range(len(lr)), config)

@@ -37,6 +37,8 @@ from pulse_audit.options import (
 from pulse_audit.types import InputError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from pulse_audit.store import Run
 
 #: Exit codes.
@@ -114,8 +116,17 @@ def run(
     return DONE
 
 
-def _show_run(run: Run, page: Path, as_json: bool, verbose: bool = False) -> None:
-    """Print a run's summary and what became of its draws, as tables or as JSON."""
+def _show_run(
+    run: Run,
+    page: Path,
+    as_json: bool,
+    verbose: bool = False,
+    samples: pd.DataFrame | None = None,
+) -> None:
+    """Print a run's summary and what became of its draws, as tables or as JSON.
+
+    ``samples`` are those of the run, where they are at hand.
+    """
     from pulse_audit import terminal
     from pulse_audit.documents import read_json
 
@@ -125,8 +136,8 @@ def _show_run(run: Run, page: Path, as_json: bool, verbose: bool = False) -> Non
         click.echo(json.dumps({"run": str(run.path), "report": str(page), **summary}, indent=1))
         return
     terminal.show_summary(summary, verbose)
-    statuses = run.samples()["status"].tolist()
-    click.echo(terminal.closing_line(statuses, run.manifest.seconds, page))
+    statuses = (run.samples() if samples is None else samples)["status"]
+    click.echo(terminal.closing_line(statuses.tolist(), run.manifest.seconds, page))
 
 
 @commands.command()
@@ -225,7 +236,7 @@ def report(
         if hand_labels is not None:
             keep_hand_labels(hand_labels, stored, samples)
         page = html.publish(stored, samples, out_dir=folder, public=public)
-    _show_run(stored, page, as_json, verbose)
+    _show_run(stored, page, as_json, verbose, samples)
     if stored.complete:
         return DONE
     missing = missing_work(stored.manifest, samples) or "all draws are there, what follows is not"
@@ -294,8 +305,10 @@ def withdraw(run_dir: Path, ids: Path, as_json: bool) -> int:
 
     # The run without them is made beside it, and takes its place when it is whole.
     with store.withdrawn(run_dir, store.read_ids(ids)) as staged:
-        html.publish(staged)
-    _show_run(store.open_run(run_dir), run_dir / "report" / "index.html", as_json)
+        samples = staged.samples()
+        html.publish(staged, samples)
+    page = run_dir / "report" / "index.html"
+    _show_run(store.open_run(run_dir), page, as_json, samples=samples)
     return DONE
 
 

@@ -71,6 +71,12 @@ def atomic_write(path: Path, data: bytes) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def as_json(content: Any) -> bytes:
+    """Encode content as a JSON file for people and machines; not-a-number is refused."""
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    return f"{text}\n".encode()
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove temporary files that a killed `atomic_write` left below a folder.
 

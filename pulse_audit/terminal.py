@@ -225,18 +225,13 @@ def _show_groups(grouping: str, setting: str, estimates: Sequence[Mapping[str, A
     arms = _split(retained, "arm")
     if not arms:
         return
-    # Long names of arms take two lines, and those that do not fit are in the report.
-    header, used = [grouping], max(len(row["group"]) for row in retained)
-    cells = {row["group"]: [row["group"]] for row in retained}
+    # Long names of arms take two lines.
+    groups = list(dict.fromkeys(row["group"] for row in retained))
+    columns = []
     for (arm,), of_arm in arms.items():
-        name = arm.replace(":", ":\n", 1)
-        column = {row["group"]: interval(row, 100, 0) for row in of_arm}
-        used += 3 + max(map(len, [*name.split("\n"), *column.values()]))
-        if used > WIDTH - 2 and len(header) > 1:
-            break
-        header.append(name)
-        cells = {group: [*row, column.get(group, "-")] for group, row in cells.items()}
-    table(f"retained % by {grouping}: {setting}", header, list(cells.values()), figures=True)
+        shown = {row["group"]: interval(row, 100, 0) for row in of_arm}
+        columns.append((arm.replace(":", ":\n", 1), [shown.get(group, "-") for group in groups]))
+    _show_fitting(f"retained % by {grouping}: {setting}", (grouping, groups), columns, least=1)
 
 
 def closing_line(statuses: Sequence[str], seconds: float, report: Path) -> str:
@@ -280,18 +275,33 @@ def _show_estimates(
     if measured & {*RETENTION}:
         measured |= {*RETENTION}
     columns = [column for column in COLUMNS if column[0] in measured]
-    # Columns that do not fit are in the report; an interval is never broken.
-    header = [heading or key]
-    cells = [[name] for name, _ in lines]
-    used = max(map(len, [*header, *(name for name, _ in lines)]))
-    for metric, name, factor, digits in columns:
-        column = [interval(by.get(metric, {}), factor, digits) for _, by in lines]
-        used += 3 + max(map(len, [name, *column]))
-        if used > WIDTH - 2 and len(header) > len(RETENTION):
+    names = [name for name, _ in lines]
+    values = [
+        (title_of, [interval(by.get(metric, {}), factor, digits) for _, by in lines])
+        for metric, title_of, factor, digits in columns
+    ]
+    _show_fitting(title, (heading or key, names), values, least=len(RETENTION))
+
+
+def _show_fitting(
+    title: str,
+    first: tuple[str, Sequence[str]],
+    columns: Sequence[tuple[str, Sequence[str]]],
+    least: int,
+) -> None:
+    """Print a table of (heading, cells) columns, as many as fit but at least so many.
+
+    The others are in the report; an interval is never broken.
+    """
+    shown = [first]
+    used = max(map(len, [first[0], *first[1]]))
+    for heading, cells in columns:
+        used += 3 + max(map(len, [*heading.split("\n"), *cells]))
+        if used > WIDTH - 2 and len(shown) > least:
             break
-        header.append(name)
-        cells = [[*row, cell] for row, cell in zip(cells, column, strict=True)]
-    table(title, header, cells, figures=True)
+        shown.append((heading, cells))
+    rows = list(zip(*(cells for _, cells in shown), strict=True))
+    table(title, [heading for heading, _ in shown], rows, figures=True)
 
 
 def show_validation(result: Mapping[str, Any]) -> None:

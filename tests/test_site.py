@@ -23,13 +23,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     browser.close()
 
 
-def resize(browser: Browser, width: int) -> None:
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    browser.send("Emulation.setDeviceMetricsOverride", **size)
-
-
 def test_no_page_asks_a_network_complains_or_is_wider_than_a_phone(browser: Browser) -> None:
-    resize(browser, 390)
+    browser.resize(390)
     for page in PAGES:
         browser.open(page.as_uri())
         assert browser.value("document.documentElement.scrollWidth <= innerWidth"), page.name
@@ -39,7 +34,7 @@ def test_no_page_asks_a_network_complains_or_is_wider_than_a_phone(browser: Brow
 
 
 def test_the_search_works_from_disk(browser: Browser) -> None:
-    resize(browser, 1280)
+    browser.resize(1280)
     browser.open((SITE / "index.html").as_uri())
     x, y = browser.value(
         "(r => [r.x + 40, r.y + 10])"

@@ -142,7 +142,8 @@ def upsample_photos(
 
     # One photo after the other, as many of its draws together as memory allows.
     arm = PulseUpsampler(loaded, config, name="pulse", observe=observe)
-    batch = min(LARGEST_BATCH, images_at_once(loaded, on) or LARGEST_BATCH)
+    fit = images_at_once(loaded, on) if kept < len(work) * draws else None
+    batch = min(LARGEST_BATCH, fit or LARGEST_BATCH)
     progress(done, total, restored)
     for photo in work:
         _write(out / f"{photo.path.stem}_lr.png", encode_png(photo.lr))

@@ -287,10 +287,10 @@ class SourceWork:
         factor = arm.generator.card.resolution // inputs.lr.shape[-1]
         began, results = time.perf_counter(), dict[int, Guided]()
         # In batches as in the audit itself.
-        for frame, places in arm.batches([inputs.requests[n] for n, _, _ in searches]):
+        for search, places in arm.batches([inputs.requests[n] for n, _, _ in searches]):
             part = torch.tensor([searches[place][0] for place in places])
             searched = guided_search(
-                arm.for_frame(frame).generator,
+                search.generator,
                 inputs.lr[part.to(device)],
                 Start(start.latents[part], tuple(m[part] for m in start.noise)),
                 lambda images: inputs.degradation.downscale(images, scale=factor),

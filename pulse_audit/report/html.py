@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -22,7 +21,7 @@ from markupsafe import Markup
 
 from pulse_audit import store
 from pulse_audit.fairness.prior import PRIORS
-from pulse_audit.files import atomic_write, refuse_links
+from pulse_audit.files import as_json, atomic_write, refuse_links
 from pulse_audit.metrics.registry import METRICS
 from pulse_audit.report.beside import FOLDERS, write_beside
 from pulse_audit.report.content import (
@@ -117,23 +116,18 @@ def render(
     shown = first_faces(run.manifest, run.path, made) if images_shown else []
 
     # Every estimate, as JSON and as CSV.
-    document = json.dumps(summary.as_json(), indent=1, ensure_ascii=False, allow_nan=False)
-    atomic_write(folder / "data" / "summary.json", f"{document}\n".encode())
+    atomic_write(folder / "data" / "summary.json", as_json(summary.as_json()))
     atomic_write(folder / "data" / "estimates.csv", estimates_csv(summary).encode())
 
     # What they are made of, where labels of faces may be shown.
     if images_shown:
         rows = pa.Table.from_pandas(samples, run.schema, preserve_index=False)
         atomic_write(folder / "data" / "samples.parquet", store.as_parquet(rows))
-        planned = json.dumps(run.manifest.as_dict(), indent=1, ensure_ascii=False, allow_nan=False)
-        atomic_write(folder / "data" / "manifest.json", f"{planned}\n".encode())
+        atomic_write(folder / "data" / "manifest.json", as_json(run.manifest.as_dict()))
 
     # Tables and figures of every condition and scale; the page itself comes last.
+    write_tables(folder, pages)
     for page in pages:
-        for named in [page.overview, *(table for part in page.parts for table in part.tables)]:
-            path = folder / "tables" / named.stem
-            atomic_write(path.with_name(f"{named.stem}.csv"), to_csv(named.table).encode())
-            atomic_write(path.with_name(f"{named.stem}.tex"), to_latex(named.table).encode())
         for figure in (figure for part in page.parts for figure in part.figures):
             for suffix in ("svg", "png", "pdf"):
                 path = folder / "figures" / f"{figure.stem}.{suffix}"
@@ -144,6 +138,15 @@ def render(
     text = page_text(run.manifest, samples, summary, pages, made, shown, images_shown=images_shown)
     atomic_write(folder / PAGE, text.encode())
     return folder / PAGE
+
+
+def write_tables(folder: Path, pages: Sequence[ConditionSection]) -> None:
+    """Write the tables of every condition and scale as CSV and LaTeX."""
+    for page in pages:
+        for named in [page.overview, *(table for part in page.parts for table in part.tables)]:
+            path = folder / "tables" / named.stem
+            atomic_write(path.with_name(f"{named.stem}.csv"), to_csv(named.table).encode())
+            atomic_write(path.with_name(f"{named.stem}.tex"), to_latex(named.table).encode())
 
 
 def page_text(

@@ -80,19 +80,20 @@ class PulseUpsampler:
         card = self.generator.card
         return self.framed(frame, card.resolution, card.crop)
 
-    def batches(self, requests: Sequence[Request]) -> Iterator[tuple[Frame | None, list[int]]]:
-        """Yield the places of requests that are searched at once, with their frame.
+    def batches(self, requests: Sequence[Request]) -> Iterator[tuple[PulseUpsampler, list[int]]]:
+        """Yield the places of requests that are searched at once, with the search `for_frame`.
 
         They have one frame, and on a CPU no more of them than `images_at_once` allows.
         """
         places: dict[Frame | None, list[int]] = {}
         for i, request in enumerate(requests):
             places.setdefault(request.frame, []).append(i)
+        fit = images_at_once(self.generator, requests[0].lr.device) if requests else None
+        most = fit or len(requests)
         for frame, of_frame in places.items():
-            generator = self.for_frame(frame).generator
-            most = images_at_once(generator, requests[of_frame[0]].lr.device) or len(of_frame)
+            search = self.for_frame(frame)
             for first in range(0, len(of_frame), most):
-                yield frame, of_frame[first : first + most]
+                yield search, of_frame[first : first + most]
 
     def __call__(self, requests: Sequence[Request], degradation: Degradation) -> list[Upsampled]:
         """Answer every request, in order; each is searched from its own seed.
@@ -103,8 +104,8 @@ class PulseUpsampler:
             If the inputs differ in size, or their side does not divide the generator's.
         """
         answers: dict[int, Upsampled] = {}
-        for frame, places in self.batches(requests):
-            found = self.for_frame(frame)._search([requests[i] for i in places], degradation)
+        for search, places in self.batches(requests):
+            found = search._search([requests[i] for i in places], degradation)
             answers |= zip(places, found, strict=True)
         return [answers[i] for i in range(len(requests))]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from pulse_audit.documents import read_file, read_json
-from pulse_audit.files import atomic_write, refuse_links
+from pulse_audit.files import as_json, atomic_write, refuse_links
 from pulse_audit.seeding import sha256
 from pulse_audit.store import hand_labels, priors
 from pulse_audit.store.columns import sample_schema
@@ -305,8 +304,7 @@ class Run:
 
     def write_json(self, name: str, content: Any) -> Path:
         """Write a JSON file of the run whole; not-a-number is refused, not written."""
-        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-        atomic_write(self.path / name, (text + "\n").encode())
+        atomic_write(self.path / name, as_json(content))
         return self.path / name
 
     def write_image(self, relative: str, png: bytes) -> None:

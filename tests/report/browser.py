@@ -100,6 +100,16 @@ class Browser:
             assert time.monotonic() < deadline, condition
             time.sleep(0.05)
 
+    def resize(self, width: int, height: int = 900, mobile: bool = False) -> None:
+        """Give the page a size in px."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile}
+        self.send("Emulation.setDeviceMetricsOverride", **size)
+
+    def prefer(self, scheme: str | None) -> None:
+        """Prefer a colour scheme, light or dark; None: none."""
+        features = [{"name": "prefers-color-scheme", "value": scheme}] if scheme else []
+        self.send("Emulation.setEmulatedMedia", features=features)
+
     def press(self, key: str) -> None:
         """Press and release a key."""
         for kind in ("keyDown", "keyUp"):

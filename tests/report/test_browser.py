@@ -92,13 +92,7 @@ def test_nothing_is_loaded_but_the_parts_and_nothing_is_complained_of(viewer):
 
 
 def test_a_phone_shows_the_page_without_scrolling_sideways(viewer):
-    viewer.send(
-        "Emulation.setDeviceMetricsOverride",
-        width=390,
-        height=844,
-        deviceScaleFactor=1,
-        mobile=True,
-    )
+    viewer.resize(390, 844, mobile=True)
     viewer.value("document.querySelectorAll('details').forEach(d => { d.open = true })")
     try:
         assert viewer.value("document.documentElement.scrollWidth") <= 390
@@ -107,10 +101,9 @@ def test_a_phone_shows_the_page_without_scrolling_sideways(viewer):
 
 
 def test_dark_mode_is_dark(viewer):
-    features = [{"name": "prefers-color-scheme", "value": "dark"}]
-    viewer.send("Emulation.setEmulatedMedia", features=features)
+    viewer.prefer("dark")
     shot = viewer.send("Page.captureScreenshot", format="png")["data"]
-    viewer.send("Emulation.setEmulatedMedia", features=[])
+    viewer.prefer(None)
     image = Image.open(io.BytesIO(base64.b64decode(shot))).convert("L")
     assert image.getpixel((2, 2)) < 40
 
@@ -131,10 +124,8 @@ def test_paper_has_every_fold_open(viewer):
 def test_axe_finds_no_fault_of_accessibility(browser, write_run, tmp_path, scheme, width):
     made = write_run(tmp_path, per_group=2, races=("White", "Black"), conditions=("clean",))
     address = render(store.open_run(made.path)).as_uri()
-    dark = [{"name": "prefers-color-scheme", "value": scheme}]
-    browser.send("Emulation.setEmulatedMedia", features=dark)
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-    browser.send("Emulation.setDeviceMetricsOverride", **size)
+    browser.prefer(scheme)
+    browser.resize(width, mobile=width < 500)
     browser.open("about:blank")
     browser.open(f"{address}#viewer")
     browser.wait("document.querySelector('#v-card img.face') !== null")
@@ -144,6 +135,6 @@ def test_axe_finds_no_fault_of_accessibility(browser, write_run, tmp_path, schem
         "axe.run(document, {resultTypes: ['violations']}).then(r => r.violations.map(v =>"
         "`${v.impact} ${v.id}: ${v.nodes.length}, ${v.nodes[0].html.slice(0, 100)}`))"
     )
-    browser.send("Emulation.setEmulatedMedia", features=[])
+    browser.prefer(None)
     browser.send("Emulation.clearDeviceMetricsOverride")
     assert found == []

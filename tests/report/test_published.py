@@ -10,9 +10,8 @@ from pulse_audit import store
 from pulse_audit.report import content, drawing
 from pulse_audit.report.beside import write_beside
 from pulse_audit.report.content import sections
-from pulse_audit.report.html import render
-from pulse_audit.report.latex import to_latex
-from pulse_audit.report.tables import estimates_csv, to_csv
+from pulse_audit.report.html import render, write_tables
+from pulse_audit.report.tables import estimates_csv
 from pulse_audit.summary import read, summarise
 from pulse_audit.summary.estimates import DISTANCES
 
@@ -65,10 +64,7 @@ def test_texts_and_tables_are_those_of_the_present_code(published, tmp_path, mon
     blank = drawing.Drawing(b"", b"", b"", b"", b"")
     monkeypatch.setattr(content, "draw", lambda figure: blank)
     write_beside(tmp_path, manifest, samples, summary)
-    for page in sections(manifest, summary):
-        for named in [page.overview, *(table for part in page.parts for table in part.tables)]:
-            for end, text in ((".csv", to_csv(named.table)), (".tex", to_latex(named.table))):
-                (tmp_path / "tables" / f"{named.stem}{end}").write_text(text, "utf-8")
+    write_tables(tmp_path, sections(manifest, summary))
     made = [path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()]
     assert len(made) > 10
     stale = [str(m) for m in made if (folder / m).read_bytes() != (tmp_path / m).read_bytes()]
