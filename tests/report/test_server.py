@@ -1,7 +1,9 @@
 import http.client
+import signal
 import subprocess
 import sys
 import threading
+from functools import partial
 from urllib.parse import urlsplit
 
 import pytest
@@ -93,13 +95,25 @@ def test_a_run_without_report_is_refused_in_one_line(tmp_path, capsys):
 
 def test_the_command_says_where_and_ends_with_ctrl_c(folder):
     command = [sys.executable, "-m", "pulse_audit.cli", "view", str(folder.parent), "--no-browser"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    # A job in the background of a shell ignores Ctrl-C, and its children would as well.
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        assert process.stdout is not None and process.stderr is not None
         address = urlsplit(process.stdout.readline().decode().strip())
         client = http.client.HTTPConnection(address.netloc, timeout=10)
         client.request("GET", address.path)
         assert client.getresponse().read() == (folder / "index.html").read_bytes()
-        process.send_signal(2)
+        client.close()
+        process.send_signal(signal.SIGINT)
         assert process.wait(10) == 0 and process.stderr.read() == b""
+    finally:
+        process.kill()
+        process.communicate()
 
 
 @pytest.mark.skipif(PROGRAM is None, reason="Chromium is not installed")
