@@ -18,6 +18,7 @@ from pulse_audit.models.generators import load_generator
 from pulse_audit.names import nearest
 from pulse_audit.report import html
 from pulse_audit.report.content import FIGURES
+from pulse_audit.report.drawing import PAGE
 from pulse_audit.search.pulse import Pulse
 from pulse_audit.types import (
     Degradation,
@@ -88,6 +89,7 @@ class AuditRun:
         condition: str | None = None,
         scale: int | None = None,
         group_by: str | None = None,
+        width: float = PAGE,
     ) -> Figure:
         """Draw one of the report's figures.
 
@@ -97,6 +99,8 @@ class AuditRun:
             One of `pulse_audit.report.content.FIGURES`, such as ``retention`` or ``shift-matrix``.
         arms, condition, scale, group_by : optional
             Default: all arms, and the first condition, scale and grouping of the run.
+        width : float
+            Inches: 6.9, a page, or 3.25, one of its two columns.
 
         Raises
         ------
@@ -112,10 +116,15 @@ class AuditRun:
             condition or spec.conditions[0],
             scale or spec.scales[0],
             group_by or next(iter(spec.group_by), "all"),
+            width,
         )
         if figure is None:
             raise InputError(f"figure {name!r}: nothing to draw for this grouping")
         return figure
+
+    def _repr_html_(self) -> str:
+        """Show the findings and the table of the arms in a notebook."""
+        return html.fragment(self.run.manifest, self.summary)
 
     def report(self, out: Path | str | None = None) -> Path:
         """Write the report and return its page."""

@@ -33,6 +33,10 @@ def test_an_audit_in_python(fairface_root: Path, tiny_generator: str, tmp_path: 
     rate = run.estimates.query("metric == 'feasible_rate' and group_by == 'all'")
     assert rate.value.item() == pytest.approx(run.samples.feasible.mean())
     assert isinstance(run.figure("feasible-rate"), Figure)
+    assert run.figure("feasible-rate", width=3.25).get_figwidth() == 3.25
+    shown = run._repr_html_()
+    assert all(arm in shown for arm in run.run.manifest.arms)
+    assert shown.count("<tr>") == shown.count("</tr>") > len(run.run.manifest.arms)
     with pytest.raises(pa.InputError, match="skin-tone"):
         run.figure("skin-tones")
     assert run.report(tmp_path / "page").read_text().lstrip().lower().startswith("<!doctype html>")

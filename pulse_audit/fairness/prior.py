@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtri
-from scipy.stats import t as student
+from scipy.special import ndtri, stdtrit
 
 from pulse_audit.fairness.divergence import between, corrected
 from pulse_audit.stats.intervals import FloatArray, IntArray, wilson
@@ -127,7 +126,7 @@ def pixel_variance(pairs: FloatArray, confidence: float = 0.95) -> Estimate:
     """Mean of independent unbiased estimates, with Student's t."""
     m, value = len(pairs), float(np.mean(pairs))
     error = float(np.std(pairs, ddof=1)) / np.sqrt(m) if m > 1 else np.inf
-    half = float(student.ppf(0.5 + confidence / 2, max(m - 1, 1)) * error)
+    half = float(stdtrit(max(m - 1, 1), 0.5 + confidence / 2) * error)
     method = "Student's t over disjoint pairs"
     return Estimate(value, max(0.0, value - half), value + half, 2 * m, 2 * m, method, confidence)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -9,6 +10,15 @@ import pandas as pd
 from pulse_audit.files import atomic_write
 from pulse_audit.report import cards
 from pulse_audit.report.content import Stems
+from pulse_audit.report.drawing import COLUMN, PAGE, Drawing, Drawings
+from pulse_audit.report.forests import (
+    Forest,
+    across_settings,
+    draw_forests,
+    forests,
+    of_priors,
+    pages,
+)
 from pulse_audit.report.latex import paper_latex
 from pulse_audit.report.methods import methods, references
 from pulse_audit.report.tables import paper_table, to_csv
@@ -53,6 +63,33 @@ def write_beside(
     }
     for name, text in files.items():
         atomic_write(folder / name, text.encode())
+
+
+def write_drawing(folder: Path, stem: str, drawing: Drawing) -> None:
+    """Write a figure as SVG, PNG and PDF."""
+    for kind in ("svg", "png", "pdf"):
+        atomic_write(folder / "figures" / f"{stem}.{kind}", getattr(drawing, kind))
+
+
+def write_plots(folder: Path, manifest: Manifest, summary: Summary, drawn: Drawings) -> None:
+    """Write the forest plots that the page draws itself: of metrics, settings and priors."""
+    plots: dict[tuple[str, ...], list[Forest]] = {("priors",): of_priors(summary)}
+    for columns in manifest.spec.groupings:
+        name = ",".join(columns)
+        plots["retention-across", name] = across_settings(manifest, summary, name)
+        for condition, scale in summary.settings:
+            of_setting = forests(summary, (condition, scale), name)
+            plots["metrics", condition, f"x{scale}", name] = of_setting
+
+    # A narrow figure holds fewer panels, so that there may be more of them.
+    stems = Stems()
+    for words, of_words in plots.items():
+        for width, suffix in ((PAGE, ()), (COLUMN, ("column",))):
+            for number, panels in enumerate(pages(of_words, width), start=1):
+                stem = stems.make(*words, number, *suffix)
+                drawing = drawn.drawing(stem, partial(draw_forests, panels, width))
+                if drawing is not None:
+                    write_drawing(folder, stem, drawing)
 
 
 def _paper_tables(manifest: Manifest, summary: Summary) -> dict[str, str]:

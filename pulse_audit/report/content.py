@@ -7,14 +7,16 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pulse_audit.report import figures
-from pulse_audit.report.drawing import Drawing, draw
-from pulse_audit.report.screen import Forest, Matrix, forests, matrices
+from pulse_audit.report.drawing import COLUMN, Drawing, Drawings
+from pulse_audit.report.forests import Forest, forests
+from pulse_audit.report.screen import Matrix, matrices
 from pulse_audit.report.tables import EstimateTable, arm_table, display_name, group_table
 from pulse_audit.store import Manifest
 from pulse_audit.summary.findings import on_trial
@@ -67,10 +69,14 @@ class NamedTable:
 
 @dataclass(frozen=True)
 class NamedFigure:
-    """A figure, the stem of its files, its caption, and a text for those who cannot see it."""
+    """A figure, the stem of its files, its caption, and a text for those who cannot see it.
+
+    ``drawing`` is as wide as a page, ``narrow`` as one of its two columns.
+    """
 
     stem: str
     drawing: Drawing
+    narrow: Drawing
     caption: str
     alt: str
 
@@ -124,7 +130,7 @@ class Stems:
         return stem
 
 
-def sections(manifest: Manifest, summary: Summary) -> list[ConditionSection]:
+def sections(manifest: Manifest, summary: Summary, drawn: Drawings) -> list[ConditionSection]:
     """One section for each condition and scale that was measured, in the order of the summary."""
     stems, pages = Stems(), []
     for condition, scale in summary.settings:
@@ -136,7 +142,7 @@ def sections(manifest: Manifest, summary: Summary) -> list[ConditionSection]:
         groups = []
         for columns in manifest.spec.groupings:
             name = ",".join(columns)
-            drawn = list(_figures(manifest, summary, condition, scale, name, stems))
+            shown = list(_figures(manifest, summary, condition, scale, name, stems, drawn))
             tables = [
                 NamedTable(
                     stems.make(arm, condition, f"x{scale}", name),
@@ -146,7 +152,7 @@ def sections(manifest: Manifest, summary: Summary) -> list[ConditionSection]:
             ]
             plots = forests(summary, (condition, scale), name)
             shifts = matrices(manifest, summary, (condition, scale), name)
-            groups.append(GroupingSection(display_name(name), shifts, plots, drawn, tables))
+            groups.append(GroupingSection(display_name(name), shifts, plots, shown, tables))
         pages.append(ConditionSection(condition, scale, overview, groups))
     return pages
 
@@ -158,6 +164,7 @@ def _figures(
     scale: int,
     group_by: str,
     stems: Stems,
+    drawn: Drawings,
 ) -> Iterator[NamedFigure]:
     """Every figure of a grouping that has something to show."""
     by = display_name(group_by)
@@ -165,12 +172,14 @@ def _figures(
     trial = on_trial(manifest, every_arm)
     for kind, caption in CAPTIONS.items():
         arms = every_arm if kind in OF_EVERY_ARM else trial
-        figure = FIGURES[kind](summary, arms, condition, scale, group_by)
-        if figure is not None:
-            stem = stems.make(kind, condition, f"x{scale}", group_by)
+        make = partial(FIGURES[kind], summary, arms, condition, scale, group_by)
+        stem = stems.make(kind, condition, f"x{scale}", group_by)
+        drawing = drawn.drawing(stem, make)
+        narrow = drawn.drawing(f"{stem}_column", partial(make, COLUMN))
+        if drawing is not None and narrow is not None:
             alt = f"{kind.replace('-', ' ')} by {by}, one panel for each of {', '.join(arms)}"
             text = f"{alt}; the numbers are in the tables"
-            yield NamedFigure(stem, draw(figure), caption.format(by=by), text)
+            yield NamedFigure(stem, drawing, narrow, caption.format(by=by), text)
 
 
 def left_out(manifest: Manifest, samples: pd.DataFrame) -> list[dict[str, Any]]:

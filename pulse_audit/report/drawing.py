@@ -1,28 +1,50 @@
-"""How figures of the report are drawn: colours, style, panels, and every format of a file.
+"""How figures of the report are drawn: widths, colours, style, panels, and every format of a file.
 
-Drawn without pyplot's global state. Colours are from the colour-blind safe palette of seaborn
-(Okabe and Ito's), and shape carries what colour does. Equal input gives equal bytes.
+Drawn without pyplot's global state. Colours are those of seaborn's colour-blind safe palette, and
+shape carries what colour does. Equal input gives equal bytes. A figure is drawn at the two widths
+of a paper, and its type is the same 7 to 8 points in both: a narrow one has fewer panels side by
+side, not smaller letters.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import io
 import re
+import shutil
+import textwrap
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import Any, Literal
 
 import matplotlib
-import seaborn as sns
+import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
 
-from pulse_audit.summary.schema import EstimateRow
+from pulse_audit.files import as_json, atomic_write, cache_folder
+from pulse_audit.summary.schema import EstimateRow, Summary
 
+#: Inches: one column of a two-column page, and the page.
+COLUMN, PAGE = 3.25, 6.9
+#: Summaries whose drawings stay in the cache, some 4 MB each.
+KEPT = 24
+#: Inches of a line of a panel, and of what stands above and below its lines.
+LINE, MARGIN = 0.17, 0.46
+
+#: Seaborn's "colorblind" palette (Okabe and Ito's colours); a test compares them.
+PALETTE = (
+    "#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc",
+    "#ca9161", "#fbafe4", "#949494", "#ece133", "#56b4e9",
+)  # fmt: skip
 INK, MUTED, GRID = "#1c2430", "#5b6675", "#dde2e8"
-ORIGINAL, OUTPUT = (sns.color_palette("colorblind").as_hex()[i] for i in (1, 0))
+OUTPUT, ORIGINAL = PALETTE[:2]
 
 #: Colours of the dark page; it needs a lighter blue to keep its contrast.
 DARK = {
@@ -35,80 +57,151 @@ DARK = {
 PAGE_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', Arial, sans-serif"
 
 _STYLE: dict[Any, Any] = {
+    "axes.axisbelow": True,
     "axes.edgecolor": GRID,
-    "axes.labelcolor": MUTED,
-    "axes.titlecolor": INK,
-    "axes.linewidth": 0.8,
-    "grid.color": GRID,
-    "grid.linewidth": 0.7,
-    "text.color": INK,
-    "xtick.color": MUTED,
-    "ytick.color": INK,
-    "xtick.labelcolor": MUTED,
-    "ytick.labelcolor": INK,
-    "font.family": "DejaVu Sans",
-    "font.size": 8.5,
-    "axes.titlesize": 9,
-    "axes.labelsize": 8.5,
-    "figure.facecolor": "white",
     "axes.facecolor": "none",
+    "axes.grid": True,
+    "axes.labelcolor": MUTED,
+    "axes.labelsize": 7,
+    "axes.linewidth": 0.6,
+    "axes.spines.bottom": False,
+    "axes.spines.left": False,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 7.5,
+    "figure.facecolor": "white",
+    "font.family": "DejaVu Sans",
+    "font.size": 7,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "hatch.linewidth": 0.6,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "lines.solid_capstyle": "round",
+    "pdf.fonttype": 42,  # TrueType, embedded: publishers refuse Type 3
+    "savefig.dpi": 200,
     "svg.fonttype": "none",
     "svg.hashsalt": "pulse-audit",
-    "pdf.fonttype": 42,
-    "savefig.dpi": 160,
+    "text.color": INK,
     "text.parse_math": False,  # labels are text
+    "xtick.color": MUTED,
+    "xtick.labelcolor": MUTED,
+    "xtick.labelsize": 7,
+    "xtick.major.size": 0,
+    "ytick.color": INK,
+    "ytick.labelcolor": INK,
+    "ytick.labelsize": 7,
+    "ytick.major.size": 0,
 }
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A finished figure as bytes; ``page`` and ``page_dark`` are SVGs in the reader's own font."""
+    """A finished figure as bytes."""
 
     svg: bytes
     png: bytes
     pdf: bytes
-    page: bytes
-    page_dark: bytes
+
+    @property
+    def page(self) -> bytes:
+        """The SVG in the reader's own font, as the page is."""
+        return re.sub(r"'DejaVu Sans'(, [^;\"]*)?", PAGE_FONT, self.svg.decode()).encode()
+
+    @property
+    def page_dark(self) -> bytes:
+        """The page's SVG in the colours of the dark page."""
+        dark = self.page.decode()
+        for colour, dark_colour in DARK.items():
+            dark = dark.replace(colour, dark_colour)
+        return dark.encode()
 
 
 def draw(figure: Figure) -> Drawing:
     """Render a figure to every format, without dates."""
+    # Half a second to import, and needed for new drawings alone.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_pdf import FigureCanvasPdf
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
 
-    def saved(kind: str, undated: dict[str, None]) -> bytes:
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, metadata=undated)
-        return buffer.getvalue()
-
+    svg, png, pdf = io.BytesIO(), io.BytesIO(), io.BytesIO()
     with style():
-        # Laid out once, not once per format.
+        # Laid out once; each backend then draws once (`Figure.savefig` draws twice).
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
-        png = saved("png", {"Software": None})
-        pdf = saved("pdf", {"CreationDate": None, "Creator": None, "Producer": None})
+        figure.set_dpi(matplotlib.rcParams["savefig.dpi"])
+        canvas: Any = FigureCanvasAgg(figure)
+        canvas.print_png(png, metadata={"Software": None})
+        figure.set_dpi(72)
+        canvas = FigureCanvasPdf(figure)
+        undated = {"CreationDate": None, "Creator": None, "Producer": None}
+        canvas.print_pdf(pdf, metadata=undated)
         figure.patch.set_alpha(0)
-        svg = saved("svg", {"Date": None, "Creator": None})
-        figure.patch.set_alpha(1)
+        canvas = FigureCanvasSVG(figure)
+        canvas.print_svg(svg, metadata={"Date": None, "Creator": None})
+    return Drawing(svg.getvalue(), png.getvalue(), pdf.getvalue())
 
-    # The page's SVGs use the reader's own font, as the page does, and a dark edition of them.
-    page = re.sub(r"'DejaVu Sans'(, [^;\"]*)?", PAGE_FONT, svg.decode())
-    dark = page
-    for colour, dark_colour in DARK.items():
-        dark = dark.replace(colour, dark_colour)
-    return Drawing(svg, png, pdf, page.encode(), dark.encode())
+
+class Drawings:
+    """Drawings of one summary; what this code drew of it before is taken from the cache.
+
+    Figures are most of the time that a report takes, and a report is often rendered again.
+
+    Parameters
+    ----------
+    summary : Summary
+    *others : object
+        What else the figures depend on; anything with a ``repr`` that says all of it.
+    """
+
+    def __init__(self, summary: Summary, *others: object) -> None:
+        key = hashlib.sha256(as_json(summary.as_json()))
+        key.update(repr((others, matplotlib.__version__, np.__version__)).encode())
+        for module in sorted(files("pulse_audit.report").iterdir(), key=lambda each: each.name):
+            if module.name.endswith(".py"):
+                key.update(module.read_bytes())
+        self._folder = cache_folder() / "figures" / key.hexdigest()[:32]
+
+    def drawing(self, stem: str, make: Callable[[], Figure | None]) -> Drawing | None:
+        """Return the drawing of a figure; None where there is nothing to draw."""
+        paths = [self._folder / f"{stem}.{kind}" for kind in ("svg", "png", "pdf")]
+        with contextlib.suppress(OSError):
+            return Drawing(*(path.read_bytes() for path in paths))
+        figure = make()
+        if figure is None:
+            return None
+        drawing = draw(figure)
+        # A cache that cannot be written costs time at the next report, and nothing else.
+        with contextlib.suppress(OSError):
+            for path, content in zip(paths, (drawing.svg, drawing.png, drawing.pdf), strict=True):
+                atomic_write(path, content)
+        return drawing
+
+    def forget_older(self) -> None:
+        """Remove the drawings of all but the latest `KEPT` summaries."""
+        with contextlib.suppress(OSError):
+            self._folder.touch()
+            folders = sorted(self._folder.parent.iterdir(), key=lambda each: each.stat().st_mtime)
+            for folder in folders[:-KEPT]:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def style() -> AbstractContextManager[None]:
     """Within this context matplotlib draws in the style of the report."""
-    seaborn_style: dict[Any, Any] = sns.axes_style("whitegrid")
-    return matplotlib.rc_context({**seaborn_style, **_STYLE})
+    return matplotlib.rc_context(_STYLE)
 
 
 def panel_grid(
-    lines: int, columns: int, groups: int, width: float, share_x: Literal["all", "col"] = "all"
+    lines: int,
+    columns: int,
+    groups: float,
+    width: float,
+    share_x: Literal["all", "col", "none"] = "all",
 ) -> tuple[Figure, list[Axes]]:
     """Make a figure of lines x columns panels with room for so many groups per panel."""
-    height = lines * (0.27 * groups + 0.55) + 0.5
-    layout = ConstrainedLayoutEngine(wspace=0.05)
+    height = lines * (LINE * groups + MARGIN) + 0.3
+    layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.03, hspace=0.02)
     figure = Figure(figsize=(width, height), layout=layout)
     axes = figure.subplots(lines, columns, sharex=share_x, sharey="row", squeeze=False)
     return figure, list(axes.flat)
@@ -119,7 +212,7 @@ def panels(
     groups: int,
     label: str,
     draw_panel: Callable[[Axes, str], None],
-    most: int,
+    width: float,
 ) -> Figure:
     """Draw one panel per title, all with the same x axis.
 
@@ -133,14 +226,12 @@ def panels(
         Of the x axis, below the lowest panels.
     draw_panel : callable
         ``draw_panel(axis, title)``.
-    most : int
-        Panels side by side, at most.
+    width : float
+        Inches.
     """
     # Rows of panels with the same width; unused places of the last row stay empty.
-    columns = min(len(titles), most)
-    figure, axes = panel_grid(
-        -(-len(titles) // columns), columns, groups, width=10.0 if columns > 1 else 6.5
-    )
+    columns = min(len(titles), beside(width))
+    figure, axes = panel_grid(-(-len(titles) // columns), columns, groups, width)
     for axis, title in zip(axes, titles, strict=False):
         draw_panel(axis, title)
     for axis in axes[len(titles) :]:
@@ -152,16 +243,63 @@ def panels(
     return figure
 
 
+def beside(width: float) -> int:
+    """Panels that stand side by side at a width: one in a column, three on a page."""
+    return 1 if width < 5 else 3
+
+
 def label_groups(axis: Axes, title: str, rows: Sequence[EstimateRow]) -> None:
     """Set the title of a panel and label its lines with groups and their numbers of faces."""
-    axis.set_title(one_line(title), loc="left", fontweight="bold")
-    axis.set_yticks(range(len(rows)), [one_line(f"{r.group} ({r.n_faces})") for r in rows])
-    axis.set_ylim(len(rows) - 0.4, -0.6)
+    label_lines(axis, title, [f"{r.group} ({r.n_faces})" for r in rows])
+
+
+def label_lines(axis: Axes, title: str, labels: Sequence[str]) -> None:
+    """Set the title of a panel and label its lines, the first at the top."""
+    set_title(axis, title)
+    axis.set_yticks(range(len(labels)), [fitted(label, 22) for label in labels])
+    axis.set_ylim(len(labels) - 0.4, -0.6)
     axis.grid(visible=False, axis="y")
-    axis.tick_params(length=0)
-    sns.despine(ax=axis, left=True, bottom=True)
 
 
-def one_line(text: str) -> str:
-    """Return untrusted text on one line."""
-    return " ".join(text.split())
+def set_title(axis: Axes, title: str) -> None:
+    """Set the title of a panel, as wide as its column of the figure at most."""
+    place, figure = axis.get_subplotspec(), axis.get_figure(root=True)
+    columns = 1 if place is None else place.get_gridspec().ncols
+    width = PAGE if figure is None else figure.get_figwidth()
+    # Labels of lines take about 1.1 inches, a letter of 7.5 points 0.062.
+    axis.set_title(fitted(title, int((width - 1.1) / columns / 0.062)), loc="left")
+
+
+def fitted(text: str, characters: int) -> str:
+    """Return untrusted text on at most two lines of so many characters; the rest is cut off."""
+    return "\n".join(
+        textwrap.wrap(" ".join(text.split()), characters, max_lines=2, placeholder=" …")
+    )
+
+
+def legend(figure: Figure, *entries: tuple[str, str, str]) -> None:
+    """Put a legend of (colour, marker, label) above the panels; diamonds are hollow."""
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=colour,
+            marker=marker,
+            markerfacecolor="white" if marker == "D" else None,
+            linestyle="" if marker == "|" else "-",
+            linewidth=1.2,
+            markersize=7 if marker == "|" else 4,
+            label=label,
+        )
+        for colour, marker, label in entries
+    ]
+    place_legend(figure, handles)
+
+
+def place_legend(figure: Figure, handles: Sequence[Artist]) -> None:
+    """Put a legend above the panels, in as many columns as its texts and the width allow."""
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    columns = int(figure.get_figwidth() / (0.5 + 0.06 * longest))
+    columns = min(len(handles), max(columns, 1))
+    figure.legend(handles=handles, loc="outside upper left", ncols=columns)
+    figure.set_figheight(figure.get_figheight() + 0.15 * -(-len(handles) // columns))

@@ -1,39 +1,47 @@
 """Figures of the report: estimates with their intervals, one panel per arm.
 
-Every figure takes a summary, the arms to draw, a condition, a scale and a grouping; it is None
-where there is nothing to draw, or more groups than can be read.
+Every figure takes a summary, the arms to draw, a condition, a scale, a grouping and a width in
+inches; it is None where there is nothing to draw, or more groups than can be read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from pulse_audit.names import INTERPOLATION
 from pulse_audit.report.drawing import (
     GRID,
     INK,
+    LINE,
     MUTED,
     ORIGINAL,
     OUTPUT,
+    PAGE,
+    PALETTE,
+    beside,
+    fitted,
     label_groups,
-    one_line,
+    legend,
     panel_grid,
     panels,
+    place_legend,
+    set_title,
     style,
 )
 from pulse_audit.summary.schema import EstimateRow, Summary
 
 #: Groups in a panel, and classes on a side of a shift matrix, at most.
 MAX_GROUPS, MAX_CLASSES = 30, 12
+#: Inches of three digits of 7 points, with some space.
+NUMBER = 0.19
 
 #: Where draws were lost, in the order of the bars: name, legend, colour of the palette, hatch.
 SOURCES = (
@@ -47,7 +55,12 @@ COMPOSITIONS = (("evaluation", "s"), ("training", "D"), ("prior", "o"))
 
 
 def feasibility(
-    summary: Summary, arms: Sequence[str], condition: str, scale: int, group_by: str
+    summary: Summary,
+    arms: Sequence[str],
+    condition: str,
+    scale: int,
+    group_by: str,
+    width: float = PAGE,
 ) -> Figure | None:
     """Feasible rate of every group with its interval; the dashed line is the whole sample."""
     rates = _by_arm(summary, "feasible_rate", arms, condition, scale, group_by)
@@ -59,16 +72,21 @@ def feasibility(
         for whole in summary.select("feasible_rate", arm, condition, scale)[:1]:
             if whole.value is not None:
                 dashes = (0, (3, 3))
-                axis.axvline(100 * whole.value, color=MUTED, lw=1, linestyle=dashes, zorder=1)
+                axis.axvline(100 * whole.value, color=MUTED, lw=0.8, linestyle=dashes, zorder=1)
         axis.set_xlim(-3, 103)
         label_groups(axis, arm, rates[arm])
 
     with style():
-        return panels(list(rates), _longest(rates), "feasible draws, %", draw_panel, most=4)
+        return panels(list(rates), _longest(rates), "feasible draws, %", draw_panel, width)
 
 
 def retention(
-    summary: Summary, arms: Sequence[str], condition: str, scale: int, group_by: str
+    summary: Summary,
+    arms: Sequence[str],
+    condition: str,
+    scale: int,
+    group_by: str,
+    width: float = PAGE,
 ) -> Figure | None:
     """Retention of every group, raw and corrected, beside the original baseline."""
     raw = _by_arm(summary, "retention", arms, condition, scale, group_by)
@@ -84,7 +102,7 @@ def retention(
             original = baseline.get(row.group)
             if original is not None and original.value is not None:
                 level = 100 * original.value
-                axis.vlines(level, line - 0.36, line + 0.36, color=MUTED, linewidth=1.6, zorder=2)
+                axis.vlines(level, line - 0.36, line + 0.36, color=MUTED, linewidth=1.2, zorder=2)
         _points(axis, raw[arm], -0.13, 100.0, OUTPUT, "o")
         # Groups without a correction keep their line, empty.
         empty = {"value": None, "low": None, "high": None}
@@ -94,8 +112,8 @@ def retention(
         label_groups(axis, arm, raw[arm])
 
     with style():
-        figure = panels(list(raw), _longest(raw), "retained draws, %", draw_panel, most=3)
-        _legend(
+        figure = panels(list(raw), _longest(raw), "retained draws, %", draw_panel, width)
+        legend(
             figure,
             (OUTPUT, "o", "as classified"),
             (ORIGINAL, "D", "corrected"),
@@ -105,7 +123,12 @@ def retention(
 
 
 def shift_matrix(
-    summary: Summary, arms: Sequence[str], condition: str, scale: int, group_by: str
+    summary: Summary,
+    arms: Sequence[str],
+    condition: str,
+    scale: int,
+    group_by: str,
+    width: float = PAGE,
 ) -> Figure | None:
     """P(apparent group of the output | group of the face), in per cent."""
     # One matrix per arm: rows the labelled groups, columns the apparent ones.
@@ -129,17 +152,18 @@ def shift_matrix(
     if not matrices:
         return None
 
-    # One heat map per arm, three side by side.
-    columns_of_panels = min(len(matrices), 3)
+    # One heat map per arm; those side by side leave room for three digits in a cell.
+    longest, widest = (max(m.shape[i] for m in matrices.values()) for i in (0, 1))
+    fitting = int((width - 1.1) / (NUMBER * widest))
+    columns_of_panels = max(1, min(len(matrices), beside(width), fitting))
     lines_of_panels = -(-len(matrices) // columns_of_panels)
-    longest = max(len(matrix.index) for matrix in matrices.values())
+    # Below a panel stand slanting labels, of at most two lines.
+    letters = max(len(column) for matrix in matrices.values() for column in matrix.columns)
+    below = 0.04 * min(letters, 22) + (0.25 if letters > 22 else 0.05)
     with style():
         figure = Figure(
-            figsize=(
-                10.0 if columns_of_panels > 1 else 6.5,
-                lines_of_panels * (0.36 * longest + 1.4),
-            ),
-            layout=ConstrainedLayoutEngine(wspace=0.04),
+            figsize=(width, lines_of_panels * (LINE * longest + below + 0.6)),
+            layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.03),
         )
         grid = figure.subplots(lines_of_panels, columns_of_panels, sharey="row", squeeze=False)
         axes = list(grid.flat)
@@ -147,29 +171,36 @@ def shift_matrix(
             _heat_map(axis, arm, matrix)
         for axis in axes[len(matrices) :]:
             axis.remove()
-        axes[0].set_ylabel("group of the face")
+        for axis in grid[:, 0]:
+            axis.set_ylabel("group of the face")
     return figure
 
 
 def _heat_map(axis: Axes, arm: str, matrix: pd.DataFrame) -> None:
     """Draw a matrix of per cents with its numbers, light on dark cells and dark on light ones."""
-    sns.heatmap(
-        matrix, ax=axis, cmap="Blues", vmin=0, vmax=100, cbar=False, linewidths=1, linecolor=GRID
-    )
+    axis.pcolormesh(matrix.to_numpy(), cmap="Blues", vmin=0, vmax=100, edgecolors=GRID, lw=0.6)
     for (line, column), value in np.ndenumerate(matrix.to_numpy()):
         if np.isfinite(value):
             colour = "#fefefe" if value > 55 else "#10151c"
             place = (column + 0.5, line + 0.5)
             axis.text(*place, f"{value:.0f}", ha="center", va="center", color=colour)
-    axis.set_title(one_line(arm), loc="left", fontweight="bold")
+    set_title(axis, arm)
     axis.set_xlabel("apparent group of the output")
-    axis.set_xticklabels([one_line(c) for c in matrix.columns], rotation=40, ha="right")
-    axis.set_yticklabels([one_line(str(line)) for line in matrix.index], rotation=0)
-    axis.tick_params(length=0)
+    # A group is read along its line or column: from the top, and each label at its cell.
+    columns = [fitted(column, 22) for column in matrix.columns]
+    axis.set_xticks(np.arange(len(columns)) + 0.5, columns, rotation=40, ha="right")
+    axis.set_yticks(np.arange(len(matrix)) + 0.5, [fitted(str(line), 22) for line in matrix.index])
+    axis.set_ylim(len(matrix), 0)
+    axis.grid(visible=False)
 
 
 def skin_tone(
-    summary: Summary, arms: Sequence[str], condition: str, scale: int, group_by: str
+    summary: Summary,
+    arms: Sequence[str],
+    condition: str,
+    scale: int,
+    group_by: str,
+    width: float = PAGE,
 ) -> Figure | None:
     """Skin tone of originals and outputs per group, and the paired shift: one line per arm.
 
@@ -193,14 +224,17 @@ def skin_tone(
 
     with style():
         longest = max(len(rows[2]) for rows in tones.values())
-        figure, axes = panel_grid(len(tones), 3, longest, width=10.0, share_x="col")
+        # One column of a page has no room for the ITA.
+        columns = 2 if width < 5 else 3
+        figure, axes = panel_grid(len(tones), columns, longest, width, share_x="col")
         for line, (arm, rows) in enumerate(tones.items()):
             lightness_hr, lightness_sr, shift, ita_hr, ita_sr = rows
-            left, middle, right = axes[3 * line : 3 * line + 3]
+            left, middle, *right = axes[columns * line : columns * (line + 1)]
             _levels(left, arm, lightness_hr, lightness_sr)
-            _levels(right, "", ita_hr, ita_sr)
+            for axis in right:
+                _levels(axis, "ITA", ita_hr, ita_sr)
             # The shift compares every output with its own original; 0 is no shift.
-            middle.axvline(0, color=MUTED, linewidth=1, linestyle=(0, (3, 3)), zorder=1)
+            middle.axvline(0, color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)), zorder=1)
             _points(middle, shift, 0.0, 1.0, INK, "s")
             # Each interpolating arm that ran: a hollow grey diamond in the line of its group.
             lines = {row.group: line for line, row in enumerate(shift)}
@@ -208,12 +242,10 @@ def skin_tone(
                 known = [row for row in floor if row.group in lines and row.value is not None]
                 places = [lines[row.group] + 0.3 for row in known]
                 values = [_number(row.value) for row in known]
-                middle.plot(values, places, "D", color=MUTED, markersize=4, fillstyle="none")
-            label_groups(middle, "", shift)
-            middle.set_title("shift of lightness", loc="left", color=MUTED)
-            right.set_title("ITA", loc="left", color=MUTED)
+                middle.plot(values, places, "D", color=MUTED, markersize=3, fillstyle="none")
+            label_groups(middle, "output minus original", shift)
         labels = ("lightness, L*", "lightness shift, L*", "individual typology angle, °")
-        for axis, label in zip(axes[-3:], labels, strict=True):
+        for axis, label in zip(axes[-columns:], labels, strict=False):
             axis.set_xlabel(label)
         entries = [
             (ORIGINAL, "D", "originals"),
@@ -221,8 +253,8 @@ def skin_tone(
             (INK, "s", "output minus original"),
         ]
         if floors and not set(tones) <= {*INTERPOLATION}:
-            entries.append((MUTED, "D", "the same for interpolation, which invents nothing"))
-        _legend(figure, *entries)
+            entries.append((MUTED, "D", "the same for interpolation"))
+        legend(figure, *entries)
     return figure
 
 
@@ -231,14 +263,19 @@ def _levels(
 ) -> None:
     """Draw the levels of originals and outputs, joined by a line per group."""
     starts, ends = ([_number(row.value) for row in rows] for rows in (originals, outputs))
-    axis.hlines(range(len(originals)), starts, ends, color=GRID, linewidth=3, zorder=1)
+    axis.hlines(range(len(originals)), starts, ends, color=GRID, linewidth=2, zorder=1)
     _points(axis, originals, -0.13, 1.0, ORIGINAL, "D", filled=False)
     _points(axis, outputs, 0.13, 1.0, OUTPUT, "o")
     label_groups(axis, title, originals)
 
 
 def sources(
-    summary: Summary, arms: Sequence[str], condition: str, scale: int, group_by: str
+    summary: Summary,
+    arms: Sequence[str],
+    condition: str,
+    scale: int,
+    group_by: str,
+    width: float = PAGE,
 ) -> Figure | None:
     """Where each group's draws were lost, as stacked bars: all draws with originals read right."""
     # Shares per part and group; an arm that was not searched with guidance has none.
@@ -253,7 +290,6 @@ def sources(
             parts_of[arm] = parts
     if not parts_of:
         return None
-    palette = sns.color_palette("colorblind").as_hex()
 
     def draw_panel(axis: Axes, arm: str) -> None:
         groups = parts_of[arm]["retained"]
@@ -270,31 +306,38 @@ def sources(
         left = np.zeros(len(groups))
         for name, _, colour, hatch in SOURCES:
             share = shares.get(name, {})
-            width = np.array([share.get(row.group, 0.0) for row in groups])
+            length = np.array([share.get(row.group, 0.0) for row in groups])
             if share:
-                look = {"color": palette[colour], "hatch": hatch, "edgecolor": "#fefefe"}
-                axis.barh(range(len(groups)), width, 0.7, left, **look)
-            left += width
+                look: dict[str, Any] = {
+                    "color": PALETTE[colour],
+                    "hatch": hatch,
+                    "edgecolor": "#fefefe",
+                }
+                axis.barh(range(len(groups)), length, 0.7, left, **look)
+            left += length
         axis.set_xlim(0, 100)
         label_groups(axis, arm, groups)
 
     with style():
         longest = max(len(parts["retained"]) for parts in parts_of.values())
-        figure = panels(list(parts_of), longest, "draws, %", draw_panel, most=3)
+        figure = panels(list(parts_of), longest, "draws, %", draw_panel, width)
         drawn = {name for parts in parts_of.values() for name in parts}
         patches = [
-            Patch(facecolor=palette[colour], hatch=hatch, edgecolor="#fefefe", label=label)
+            Patch(facecolor=PALETTE[colour], hatch=hatch, edgecolor="#fefefe", label=label)
             for name, label, colour, hatch in SOURCES
             if name in drawn
         ]
-        figure.legend(
-            handles=patches, loc="outside upper left", ncols=3, frameon=False, labelcolor=INK
-        )
+        place_legend(figure, patches)
     return figure
 
 
 def compositions(
-    summary: Summary, arms: Sequence[str], condition: str, scale: int, group_by: str
+    summary: Summary,
+    arms: Sequence[str],
+    condition: str,
+    scale: int,
+    group_by: str,
+    width: float = PAGE,
 ) -> Figure | None:
     """Share of each group in the evaluation set, the training set and the generator's samples."""
     # Compositions belong to no condition and scale: rows of condition "all" and scale 0.
@@ -308,12 +351,11 @@ def compositions(
     shares = {arm: of_arm for arm, of_arm in shares.items() if of_arm["prior"]}
     if not shares:
         return None
-    palette = sns.color_palette("colorblind").as_hex()
 
     def draw_panel(axis: Axes, arm: str) -> None:
         # Groups in the order of the prior; others have no line.
         lines = {row.group: line for line, row in enumerate(shares[arm]["prior"])}
-        for (name, marker), colour in zip(COMPOSITIONS, palette, strict=False):
+        for (name, marker), colour in zip(COMPOSITIONS, PALETTE, strict=False):
             rows = [row for row in shares[arm][name] if row.group in lines]
             if rows:
                 values = [100 * (row.value or 0.0) for row in rows]
@@ -323,8 +365,9 @@ def compositions(
 
     with style():
         longest = max(len(of_arm["prior"]) for of_arm in shares.values())
-        figure = panels(list(shares), longest, "share, %", draw_panel, most=3)
-        figure.axes[0].legend(loc="best", frameon=False)
+        figure = panels(list(shares), longest, "share, %", draw_panel, width)
+        handles, _ = figure.axes[0].get_legend_handles_labels()
+        place_legend(figure, handles)
     return figure
 
 
@@ -360,31 +403,13 @@ def _points(
         xerr=np.clip(np.nan_to_num([values - lows, highs - values]), 0, None),
         fmt=marker,
         color=colour,
-        markersize=5.5,
+        markersize=3.6,
         markerfacecolor=colour if filled else "white",
-        markeredgewidth=1.4,
-        elinewidth=1.6,
+        markeredgewidth=1,
+        elinewidth=1.1,
         zorder=3,
     )
 
 
 def _number(value: float | None) -> float:
     return np.nan if value is None else value
-
-
-def _legend(figure: Figure, *entries: tuple[str, str, str]) -> None:
-    """Put a legend of (colour, marker, label) above the panels; diamonds are hollow."""
-    handles = [
-        Line2D(
-            [],
-            [],
-            color=colour,
-            marker=marker,
-            markerfacecolor="white" if marker == "D" else None,
-            linestyle="" if marker == "|" else "-",
-            markersize=9 if marker == "|" else None,
-            label=label,
-        )
-        for colour, marker, label in entries
-    ]
-    figure.legend(handles=handles, loc="outside upper left", ncols=3, frameon=False)

@@ -23,7 +23,7 @@ from pulse_audit import store
 from pulse_audit.fairness.prior import PRIORS
 from pulse_audit.files import as_json, atomic_write, refuse_links
 from pulse_audit.metrics.registry import METRICS
-from pulse_audit.report.beside import FOLDERS, write_beside
+from pulse_audit.report.beside import FOLDERS, write_beside, write_drawing, write_plots
 from pulse_audit.report.content import (
     ConditionSection,
     agreement_tables,
@@ -35,11 +35,13 @@ from pulse_audit.report.content import (
     sections,
     templates,
 )
+from pulse_audit.report.drawing import Drawings
+from pulse_audit.report.forests import across_settings, of_priors
 from pulse_audit.report.gallery import cards, first_faces, viewer_note, write_parts
 from pulse_audit.report.latex import to_latex
 from pulse_audit.report.prior import views
-from pulse_audit.report.screen import across_settings, matrices
-from pulse_audit.report.tables import arrow, estimates_csv, to_csv
+from pulse_audit.report.screen import matrices
+from pulse_audit.report.tables import arm_table, arrow, estimates_csv, to_csv
 from pulse_audit.store import Manifest
 from pulse_audit.store.manifest import CardEntry
 from pulse_audit.summary import Summary, summarise_run, write
@@ -97,7 +99,8 @@ def render(
     -------
     Path
         ``index.html``. Beside it: ``tables/*.csv`` and ``*.tex``, ``figures/*.svg``, ``*.png``
-        and ``*.pdf``, ``data/estimates.csv`` and ``data/summary.json``, what they were made of
+        and ``*.pdf``, 6.9 inches wide and, as ``*_column``, 3.25 inches,
+        ``data/estimates.csv`` and ``data/summary.json``, what they were made of
         (``data/samples.parquet``, ``data/manifest.json``; not in a public edition of a data set
         whose terms do not allow it), and what `pulse_audit.report.beside` writes.
 
@@ -111,7 +114,8 @@ def render(
     samples = run.samples() if samples is None else samples
     summary = summary if summary is not None else summarise_run(run, samples)
     images_shown = run.manifest.dataset.may_publish_images or not public
-    pages = sections(run.manifest, summary)
+    drawn = Drawings(summary, list(run.manifest.arms), run.manifest.spec.groupings)
+    pages = sections(run.manifest, summary, drawn)
     made = cards(run.manifest, samples)
     shown = first_faces(run.manifest, run.path, made) if images_shown else []
 
@@ -127,11 +131,11 @@ def render(
 
     # Tables and figures of every condition and scale; the page itself comes last.
     write_tables(folder, pages)
-    for page in pages:
-        for figure in (figure for part in page.parts for figure in part.figures):
-            for suffix in ("svg", "png", "pdf"):
-                path = folder / "figures" / f"{figure.stem}.{suffix}"
-                atomic_write(path, getattr(figure.drawing, suffix))
+    for figure in (each for page in pages for part in page.parts for each in part.figures):
+        write_drawing(folder, figure.stem, figure.drawing)
+        write_drawing(folder, f"{figure.stem}_column", figure.narrow)
+    write_plots(folder, run.manifest, summary, drawn)
+    drawn.forget_older()
     # For papers, hubs and reviewers.
     write_beside(folder, run.manifest, samples, summary, labelled=images_shown)
     write_parts(folder / "data", run, made, images_shown)
@@ -226,7 +230,25 @@ def page_text(
         confusion_tables=confusion_tables(manifest, samples),
         agreements=agreement_tables(summary),
         priors=views(summary),
+        prior_plots=of_priors(summary),
         prior_meanings=PRIORS,
+    )
+
+
+def fragment(manifest: Manifest, summary: Summary) -> str:
+    """Return a run as a piece of HTML for a notebook: its findings and the table of its arms."""
+    setting = next(iter(summary.settings), None)
+    return (
+        templates()
+        .get_template("fragment.html.j2")
+        .render(
+            manifest=manifest,
+            title=manifest.dataset.title or manifest.dataset.name or "faces",
+            summary=summary,
+            table=arm_table(summary, *setting) if setting else None,
+            arrow=arrow,
+            unbroken=unbroken,
+        )
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from pulse_audit.stats.intervals import FloatArray, IntArray
 from pulse_audit.types import Estimate
@@ -56,7 +56,7 @@ def kappa_interval(
     if not np.isfinite(without).all():
         return Estimate(value, math.nan, math.nan, m, n, f"{method}: too few faces", confidence)
     error = math.sqrt((m - 1) / m * float(((without - without.mean()) ** 2).sum()))
-    half = float(student.ppf(0.5 + confidence / 2, m - 1)) * error
+    half = float(stdtrit(m - 1, 0.5 + confidence / 2)) * error
     return Estimate(
         value, max(-1.0, value - half), min(1.0, value + half), m, n, method, confidence
     )

@@ -15,12 +15,12 @@ E. C. Fieller (1954), JRSS-B 16:175 (ratios of means).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from scipy.special import ndtr, ndtri, stdtrit
-from scipy.stats import studentized_range
 
 from pulse_audit.stats.intervals import FloatArray, Groups, IntArray, clopper_pearson
 from pulse_audit.stats.score import difference_interval, ratio_interval
@@ -182,23 +182,41 @@ def joint_bounds(
 
 def resampled_means(sample: Groups, replicates: int, seed: int) -> tuple[FloatArray, FloatArray]:
     """Means and standard errors of every group with faces resampled, (replicates, k) each."""
-    rng = np.random.default_rng(seed)
+    sizes = tuple(len(sums) for sums in sample.sums)
+    # metrics of the same faces share their resamples, which are kept where they are few
+    is_small = replicates * sum(sizes) <= _BLOCK
+    draws = iter((_kept_resamples if is_small else _resamples)(sizes, replicates, seed))
     means, errors = [], []
-    for sums, counts in zip(sample.sums, sample.counts, strict=True):
-        n = len(sums)
+    for n, sums, counts in zip(sizes, sample.sums, sample.counts, strict=True):
         columns = np.stack([sums, counts, sums**2, sums * counts, counts**2], axis=1)
         # how often each face is drawn, (rows, n), times its columns: sums over the resample
-        parts = []
-        for start in range(0, replicates, max(1, _BLOCK // n)):
-            rows = min(max(1, _BLOCK // n), replicates - start)
-            parts.append(rng.multinomial(n, np.full(n, 1 / n), size=rows) @ columns)
-        s, c, ss, sc, cc = np.concatenate(parts).T
+        blocks = -(-replicates // _rows(n))
+        s, c, ss, sc, cc = np.concatenate([next(draws) @ columns for _ in range(blocks)]).T
         # mean and its linearised error in every resample, as in `Groups.errors`
         mean = s / c
         squares = np.maximum(ss - 2 * mean * sc + mean**2 * cc, 0)
         means.append(mean)
         errors.append(np.sqrt(n / (n - 1) * squares) / c)
     return np.stack(means, axis=1), np.stack(errors, axis=1)
+
+
+def _rows(n: int) -> int:
+    """Resamples of n faces that are drawn at once."""
+    return max(1, _BLOCK // n)
+
+
+def _resamples(sizes: tuple[int, ...], replicates: int, seed: int) -> Iterator[IntArray]:
+    """Yield how often each face of each group is drawn, in blocks, (rows, n)."""
+    rng = np.random.default_rng(seed)
+    for n in sizes:
+        for start in range(0, replicates, _rows(n)):
+            rows = min(_rows(n), replicates - start)
+            yield rng.multinomial(n, np.full(n, 1 / n), size=rows)
+
+
+@lru_cache(maxsize=4)
+def _kept_resamples(sizes: tuple[int, ...], replicates: int, seed: int) -> list[IntArray]:
+    return list(_resamples(sizes, replicates, seed))
 
 
 @lru_cache(maxsize=256)
@@ -208,6 +226,8 @@ def tukey(k: int, df: float, alpha: float) -> float:
         half = 1 - alpha / 2
         return float(ndtri(half) if math.isinf(df) else stdtrit(df, half))
     # the studentised range is in errors of one mean, a difference has sqrt(2) of it
+    from scipy.stats import studentized_range  # a second to import
+
     return float(studentized_range.ppf(1 - alpha, k, df)) / math.sqrt(2)
 
 
@@ -218,8 +238,12 @@ def tukeys(k: int, df: IntArray, alpha: float) -> FloatArray:
 
 def expected_range(errors: FloatArray) -> float:
     """Mean of maximum minus minimum of equal groups with these standard errors, by simulation."""
-    draws = np.random.default_rng(0).standard_normal((20_000, len(errors)))
-    return float(np.ptp(draws * errors, axis=1).mean())
+    return float(np.ptp(_normal_draws(len(errors)) * errors, axis=1).mean())
+
+
+@lru_cache(maxsize=16)
+def _normal_draws(k: int) -> FloatArray:
+    return np.random.default_rng(0).standard_normal((20_000, k))
 
 
 def _from_roots(

@@ -1,11 +1,18 @@
+import re
 import xml.etree.ElementTree as ElementTree
+from itertools import combinations
 
 import numpy as np
 import pytest
+import seaborn as sns
+from matplotlib.text import Text
 from numpy.testing import assert_allclose
+from skimage.color import rgb2lab
 
+from pulse_audit.report import drawing as drawing_module
 from pulse_audit.report import figures
-from pulse_audit.report.drawing import draw
+from pulse_audit.report.drawing import COLUMN, PAGE, Drawings, draw
+from pulse_audit.report.forests import Forest, Point, draw_forests, forests, pages
 from pulse_audit.summary import EstimateRow, Summary
 
 GROUPS = ("White", "Black", "cost $x$ & <b>")
@@ -223,3 +230,136 @@ def test_compositions_stand_side_by_side():
 @pytest.mark.parametrize("make", [figures.sources, figures.compositions])
 def test_without_sources_there_is_no_figure_of_them(make):
     assert make(summary(), ["pulse:g"], "clean", 8, "race") is None
+
+
+EVERY = {
+    "feasibility": (figures.feasibility, summary),
+    "skin tone": (figures.skin_tone, summary),
+    "retention": (figures.retention, apparent),
+    "shift matrix": (figures.shift_matrix, apparent),
+    "sources": (figures.sources, sources),
+    "compositions": (figures.compositions, sources),
+}
+LONG = ("Latino_Hispanic", "Southeast Asian", "a group whose name is far too long for any line")
+
+
+def made(name, width):
+    if name == "metrics":
+        return draw_forests(forests(summary(LONG), ("clean", 8), "race"), width)
+    make, estimates = EVERY[name]
+    content = estimates() if name in ("sources", "compositions") else estimates(LONG)
+    return make(content, ["pulse:g"], "clean", 8, "race", width)
+
+
+@pytest.mark.parametrize("name", [*EVERY, "metrics"])
+@pytest.mark.parametrize("width", [COLUMN, PAGE])
+def test_a_figure_has_the_width_of_a_paper_and_type_of_seven_points(name, width):
+    figure = made(name, width)
+    drawing = draw(figure)
+    tree = ElementTree.fromstring(drawing.svg)
+    # Points in the SVG as in the PDF, and an embedded TrueType font, no Type 3.
+    assert tree.get("width") == f"{72 * width:g}pt"
+    assert f"[ 0 0 {72 * width:g} ".encode() in drawing.pdf
+    assert b"/FontFile2" in drawing.pdf and b"/Type3" not in drawing.pdf
+    styles = [e.get("style") for e in tree.iter("{http://www.w3.org/2000/svg}text")]
+    sizes = [float(re.search(r"([\d.]+)px", style)[1]) for style in styles]
+    assert len(sizes) > 3 and min(sizes) >= 7
+    # Every text lies within the figure.
+    with drawing_module.style():
+        box = figure.bbox.padded(0.5)
+        for text in figure.findobj(Text):
+            if text.get_text() and text.get_visible() and text.axes is not None:
+                extent = text.get_window_extent()
+                assert box.containsx(extent.x0) and box.containsx(extent.x1), text
+                assert box.containsy(extent.y0) and box.containsy(extent.y1), text
+
+
+def test_titles_of_panels_side_by_side_do_not_meet():
+    rows = [row.model_copy(update={"arm": "pulse:a-generator-with-a-long-name@256"})
+            for row in summary().estimates]  # fmt: skip
+    content = Summary(schema=3, estimates=rows, unavailable={}, findings=[])
+    for width in (COLUMN, PAGE):
+        figure = figures.skin_tone(content, [rows[0].arm], "clean", 8, "race", width)
+        figure.draw_without_rendering()
+        boxes = [axis.title.get_window_extent() for axis in figure.axes]
+        boxes += [axis._left_title.get_window_extent() for axis in figure.axes]
+        boxes = [box for box in boxes if box.width > 1]
+        assert all(not a.overlaps(b) for a, b in combinations(boxes, 2))
+
+
+def test_the_palette_is_seaborn_s_and_tells_series_apart_without_colour():
+    assert list(drawing_module.PALETTE) == sns.color_palette("colorblind").as_hex()
+    # In grey, originals and outputs differ by 15 L* or more, and by their markers besides.
+    rgb = [[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+           for c in (figures.ORIGINAL, figures.OUTPUT)]  # fmt: skip
+    lightness = rgb2lab(np.array(rgb)[None])[0, :, 0]
+    assert abs(lightness[0] - lightness[1]) > 15
+
+
+def forest(title, labels=("A", "B"), series=("one", "two")):
+    """Every series at its own place of every line."""
+    lines = [
+        (
+            label,
+            [Point(i, 0.2 + 0.3 * i, 0.1 + 0.3 * i, 0.4 + 0.3 * i, "") for i in range(len(series))],
+        )
+        for label in labels
+    ]
+    return Forest(title, "", "", series, [(0, "0"), (0.5, "1"), (1, "2")], lines)
+
+
+def test_a_forest_s_intervals_stand_where_its_points_are():
+    figure = draw_forests([forest("first"), forest("second", labels=("B", "C"))])
+    first, second = figure.axes
+    ends = [tuple(line.get_xdata()) for line in first.lines if line.get_marker() == "None"]
+    assert_allclose(sorted(set(ends)), [(0.1, 0.4), (0.4, 0.7)])
+    # Panels share their lines: B is the second of both, and C has nothing in the first.
+    places = {round(y) for line in second.lines for y in line.get_ydata()}
+    assert places == {1, 2}
+    assert [t.get_text() for t in first.get_yticklabels()] == ["A", "B", "C"]
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["one", "two"]
+
+
+@pytest.mark.parametrize(("width", "panels"), [(COLUMN, 2), (PAGE, 3)])
+def test_panels_that_a_page_has_no_room_for_go_to_the_next_figure(width, panels):
+    labels = [f"g{i}" for i in range(20)]
+    plots = [forest(str(i), labels) for i in range(8)]
+    split = pages(plots, width)
+    assert [plot for part in split for plot in part] == plots
+    assert {len(part) % panels for part in split[:-1]} == {0}
+    assert all(draw_forests(part, width).get_figheight() < 9.5 for part in split)
+    assert pages([], width) == []
+
+
+def test_a_figure_drawn_before_is_not_drawn_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("PULSE_AUDIT_HOME", str(tmp_path))
+    calls = []
+
+    def make():
+        calls.append(1)
+        return figures.feasibility(summary(), ["pulse:g"], "clean", 8, "race")
+
+    first = Drawings(summary(), "arms").drawing("feasible", make)
+    assert Drawings(summary(), "arms").drawing("feasible", make) == first and len(calls) == 1
+    # Other estimates, and other settings, are drawn.
+    Drawings(summary(GROUPS[:2]), "arms").drawing("feasible", make)
+    Drawings(summary(), "other arms").drawing("feasible", make)
+    assert len(calls) == 3
+    assert Drawings(summary()).drawing("none", lambda: None) is None
+
+
+def test_the_cache_keeps_the_latest_drawings_and_may_be_missing(tmp_path, monkeypatch):
+    monkeypatch.setenv("PULSE_AUDIT_HOME", str(tmp_path))
+    monkeypatch.setattr(drawing_module, "KEPT", 2)
+    figure = figures.feasibility(summary(), ["pulse:g"], "clean", 8, "race")
+    for name in "abc":
+        drawings = Drawings(summary(), name)
+        drawings.drawing("feasible", lambda: figure)
+        drawings.forget_older()
+    assert len(list((tmp_path / "figures").iterdir())) == 2
+    # A cache that is a file cannot be written.
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PULSE_AUDIT_HOME", str(tmp_path / "file"))
+    drawings = Drawings(summary())
+    assert drawings.drawing("feasible", lambda: figure).svg
+    drawings.forget_older()

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from pulse_audit import store
-from pulse_audit.report import content, drawing
 from pulse_audit.report.beside import write_beside
 from pulse_audit.report.content import sections
+from pulse_audit.report.drawing import Drawing, Drawings
 from pulse_audit.report.html import render, write_tables
 from pulse_audit.report.tables import estimates_csv
 from pulse_audit.summary import read, summarise
@@ -61,10 +61,10 @@ def test_numbers_and_sentences_are_those_of_the_present_code(published):
 
 def test_texts_and_tables_are_those_of_the_present_code(published, tmp_path, monkeypatch):
     folder, manifest, samples, summary = published
-    blank = drawing.Drawing(b"", b"", b"", b"", b"")
-    monkeypatch.setattr(content, "draw", lambda figure: blank)
+    drawings = Drawings(summary)
+    monkeypatch.setattr(drawings, "drawing", lambda stem, make: Drawing(b"", b"", b""))
     write_beside(tmp_path, manifest, samples, summary)
-    write_tables(tmp_path, sections(manifest, summary))
+    write_tables(tmp_path, sections(manifest, summary, drawings))
     made = [path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()]
     assert len(made) > 10
     stale = [str(m) for m in made if (folder / m).read_bytes() != (tmp_path / m).read_bytes()]
