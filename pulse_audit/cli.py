@@ -26,11 +26,13 @@ from pulse_audit.options import (
     PlainPath,
     data_root,
     hand_labels,
+    options_of_a_kit,
     options_of_a_run,
     out_folder,
     outcome_as_json,
     own_datasets,
     quiet_option,
+    ratings,
     trust_file,
     verbose_option,
 )
@@ -212,6 +214,7 @@ def upsample(images: tuple[Path, ...], as_json: bool, quiet: bool, **options: An
 )
 @click.option("--out", type=PlainPath(), metavar="DIR", help="[default: RUN/report]")
 @hand_labels
+@ratings
 @outcome_as_json
 @verbose_option
 def report(
@@ -219,12 +222,14 @@ def report(
     public: bool,
     out: Path | None,
     hand_labels: Path | None,
+    ratings: tuple[Path, ...],
     as_json: bool,
     verbose: bool,
 ) -> int:
     """Summarise and render a run again from its stored samples; needs no torch."""
     from pulse_audit import store
     from pulse_audit.harness.hand_labels import keep_hand_labels
+    from pulse_audit.harness.ratings import keep_ratings
     from pulse_audit.report import html
     from pulse_audit.report.content import missing_work
 
@@ -235,6 +240,8 @@ def report(
         samples = stored.samples()
         if hand_labels is not None:
             keep_hand_labels(hand_labels, stored, samples)
+        if ratings:
+            keep_ratings(ratings, stored)
         page = html.publish(stored, samples, out_dir=folder, public=public)
     _show_run(stored, page, as_json, verbose, samples)
     if stored.complete:
@@ -266,6 +273,24 @@ def view(run_dir: Path, public: bool, port: int, browser: bool) -> int:
             server.serve_forever()
         except KeyboardInterrupt:
             return DONE
+    return DONE
+
+
+@commands.command()
+@click.argument("run_dir", metavar="RUN", type=PlainPath())
+@options_of_a_kit
+@outcome_as_json
+def rate(run_dir: Path, as_json: bool, **options: Any) -> int:
+    """Write a blinded rating kit: one page for raters; `report --ratings` reads answers back."""
+    from pulse_audit.harness.ratings import write_rating_kit
+
+    written = write_rating_kit(run_dir, **options)
+    if as_json:
+        click.echo(json.dumps(written, indent=1))
+        return DONE
+    counts = ", ".join(f"{count} {task}" for task, count in written["items"].items())
+    click.echo(f"for raters: {written['page']} ({counts}; {len(written['raters'])} raters)")
+    click.echo(f"not for raters: {written['key']}, the key with which `report --ratings` reads")
     return DONE
 
 

@@ -97,6 +97,15 @@ hand_labels = click.option(
     "--keep-images all.",
 )
 
+ratings = click.option(
+    "--ratings",
+    type=PlainPath(),
+    multiple=True,
+    metavar="FILE.csv",
+    help="Answers that raters saved from a kit of `pulse-audit rate` (repeatable: all raters of a "
+    "kit at once). Kept in the run, in place of earlier ones.",
+)
+
 option = click.option
 #: In the order of `pulse-audit run --help`.
 _OF_A_RUN: tuple[Callable[[Command], Command], ...] = (
@@ -212,8 +221,44 @@ _OF_A_RUN: tuple[Callable[[Command], Command], ...] = (
 )  # fmt: skip
 
 
+_OF_A_KIT: tuple[Callable[[Command], Command], ...] = (
+    option(
+        "--tasks", metavar="LIST", callback=_names, help="mos: quality from 1 to 5; group: the "
+        "apparent group; choice: which of two is closer to the original [default: mos,group,"
+        "choice, as far as they can be].",
+    ),
+    option(
+        "--items", type=click.IntRange(1, 10_000), default=60, show_default=True, metavar="N",
+        help="Questions of each task, at most.",
+    ),
+    option(
+        "--raters", type=click.IntRange(1, 1000), default=5, show_default=True, metavar="N",
+        help="Named rater-1 to rater-N.",
+    ),
+    option(
+        "--rater", "names", multiple=True, metavar="NAME",
+        help="A rater's name, in place of --raters (repeatable).",
+    ),
+    option("--seed", type=SEED, default=0, show_default=True),
+    option("--arm", "arms", multiple=True, metavar="ARM", help="Of the run (repeatable)."),
+    option(
+        "--condition", "conditions", multiple=True, metavar="C", help="Of the run (repeatable)."
+    ),
+    option(
+        "--out", type=PlainPath(), metavar="FILE.html", help="[default: RUN/rating/kit-....html]"
+    ),
+)  # fmt: skip
+
+
 def options_of_a_run(command: Command) -> Command:
     """Add the options that make a specification to a command."""
     for add in reversed(_OF_A_RUN):
+        command = add(command)
+    return command
+
+
+def options_of_a_kit(command: Command) -> Command:
+    """Add the options of a rating kit to a command."""
+    for add in reversed(_OF_A_KIT):
         command = add(command)
     return command

@@ -154,6 +154,10 @@ _DIVERGENCES = {
 }
 
 
+#: What metrics of raters need.
+_RATINGS = "answers to a rating kit"
+
+
 def _derived(
     name: str, title: str, description: str, direction: Direction, unit: str = "", **more: Any
 ) -> MetricDefinition:
@@ -165,8 +169,7 @@ def _derived(
         direction=direction,
         kind="derived",
         unit=unit,
-        decimals=4,
-        **more,
+        **{"decimals": 4, **more},
     )
 
 
@@ -344,4 +347,37 @@ DERIVED_METRICS: Sequence[MetricDefinition] = (
     ),
     _derived("kid", "KID", "kernel distance between features, unbiased", "lower", in_report=True),
     _derived("gpi_kid", "GPI", "largest less smallest KID of the groups", "lower"),
+    # What raters say (`pulse-audit rate`).
+    _derived(
+        "mos",
+        "Opinion score",
+        "mean opinion score: quality of a picture in the eyes of raters who do not know the arm, "
+        "from 1 (bad) to 5 (excellent); ITU-T P.800 and P.910",
+        "higher",
+        decimals=2,
+        needs=_RATINGS,
+    ),
+    _derived(
+        "mos_p",
+        "Opinion score, rank test",
+        "p of the Mann-Whitney test of two arms, ratings as if independent; Holm",
+        "neither",
+        decimals=4,
+        needs=_RATINGS,
+    ),
+    _derived_share(
+        "preference",
+        "Preference",
+        "share of answers that find the output closer to the original than another arm's",
+        "higher",
+        needs=_RATINGS,
+    ),
+    _derived(
+        "rater_alpha",
+        "Agreement of raters",
+        "Krippendorff's alpha of the raters: 1 they agree, 0 as by chance",
+        "neither",
+        decimals=2,
+        needs=_RATINGS,
+    ),
 )

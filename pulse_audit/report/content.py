@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pulse_audit.report import figures
 from pulse_audit.report.drawing import COLUMN, Drawing, Drawings
 from pulse_audit.report.forests import Forest, forests
+from pulse_audit.report.ratings import rating_tables
 from pulse_audit.report.screen import Matrix, matrices
 from pulse_audit.report.tables import EstimateTable, arm_table, display_name, group_table
 from pulse_audit.store import Manifest
@@ -100,6 +101,7 @@ class ConditionSection:
     scale: int
     overview: NamedTable
     parts: Sequence[GroupingSection]
+    ratings: Sequence[NamedTable] = ()
 
 
 def templates(html: bool = True) -> Environment:
@@ -153,7 +155,11 @@ def sections(manifest: Manifest, summary: Summary, drawn: Drawings) -> list[Cond
             plots = forests(summary, (condition, scale), name)
             shifts = matrices(manifest, summary, (condition, scale), name)
             groups.append(GroupingSection(display_name(name), shifts, plots, shown, tables))
-        pages.append(ConditionSection(condition, scale, overview, groups))
+        rated = [
+            NamedTable(stems.make("ratings", *words, condition, f"x{scale}"), table)
+            for words, table in rating_tables(summary, condition, scale, manifest.spec.groupings)
+        ]
+        pages.append(ConditionSection(condition, scale, overview, groups, rated))
     return pages
 
 

@@ -27,6 +27,8 @@ from pulse_audit.summary.groups import JOIN, assign
 
 #: Longest side of an embedded picture, pixels, and the largest file and image that is opened.
 LONGEST_SIDE, MAX_BYTES, MAX_PIXELS = 128, 32 * 2**20, 8192**2
+#: Side in pixels below which a picture is shown pixel by pixel.
+SMALL = 96
 #: Outputs in the viewer, cards in one file of pictures, at most.
 MAX_OUTPUTS, CARDS_IN_PART = 5000, 24
 #: Faces, and draws of an arm, on the first screen.
@@ -267,10 +269,12 @@ def changed(manifest: Manifest, card: Mapping[str, Any], draw: Mapping[str, Any]
     return after if before == after else f"{before} → {after}"
 
 
-def data_uri(run_path: Path, relative: object) -> tuple[str | None, bool]:
+def data_uri(
+    run_path: Path, relative: object, longest: int = LONGEST_SIDE, lossless: int = SMALL - 1
+) -> tuple[str | None, bool]:
     """Return an image of the run as a data URI, and whether it is small enough for pixels.
 
-    Small ones are PNG, their pixels kept; large ones are shrunk, as JPEG.
+    Those of at most ``lossless`` px are PNG, others JPEG, shrunk to ``longest`` px.
 
     Anything that is not a readable PNG, JPEG or WebP inside the run gives (None, False).
     """
@@ -290,8 +294,9 @@ def data_uri(run_path: Path, relative: object) -> tuple[str | None, bool]:
             image = opened.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None, False
-    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
-    buffer, small = io.BytesIO(), max(image.size) < 96
-    kind = "png" if small else "jpeg"
-    image.save(buffer, format=kind, quality=88)
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}", small
+    image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+    buffer, side = io.BytesIO(), max(image.size)
+    kind = "png" if side <= lossless else "jpeg"
+    image.save(buffer, format=kind, quality=88 if longest == LONGEST_SIDE else 95)
+    uri = f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return uri, side < SMALL

@@ -147,7 +147,8 @@ def render(
 def write_tables(folder: Path, pages: Sequence[ConditionSection]) -> None:
     """Write the tables of every condition and scale as CSV and LaTeX."""
     for page in pages:
-        for named in [page.overview, *(table for part in page.parts for table in part.tables)]:
+        of_parts = (table for part in page.parts for table in part.tables)
+        for named in [page.overview, *of_parts, *page.ratings]:
             path = folder / "tables" / named.stem
             atomic_write(path.with_name(f"{named.stem}.csv"), to_csv(named.table).encode())
             atomic_write(path.with_name(f"{named.stem}.tex"), to_latex(named.table).encode())
@@ -217,7 +218,7 @@ def page_text(
             for m in METRICS
             if m.kind != "column"
             and m.name not in summary.unavailable
-            and (m.in_every_run or m.name in estimated)
+            and (m.in_every_run and not m.needs or m.name in estimated)
         ],
         arrow=arrow,
         figure_uri=figure_uri,

@@ -20,6 +20,8 @@ WRITTEN = (
     "manifest.json",
     "references.json",
     "hand_labels.json",
+    "rating",
+    "ratings.json",
     "summary.json",
     "samples",
     "features",

@@ -16,7 +16,7 @@ import pyarrow as pa
 from pulse_audit.documents import read_file, read_json
 from pulse_audit.files import as_json, atomic_write, refuse_links
 from pulse_audit.seeding import sha256
-from pulse_audit.store import hand_labels, priors
+from pulse_audit.store import hand_labels, priors, ratings
 from pulse_audit.store.columns import sample_schema
 from pulse_audit.store.features import MAX_FEATURES, Features, as_npz, read_vectors
 from pulse_audit.store.hand_labels import HandLabels, check_hand_labels
@@ -24,6 +24,7 @@ from pulse_audit.store.images import is_whole, lr_path, original_path, output_pa
 from pulse_audit.store.manifest import AttributesEntry, Manifest, WorkUnit
 from pulse_audit.store.parquet import MAX_FILE
 from pulse_audit.store.priors import PriorTable, read_prior_tables
+from pulse_audit.store.ratings import RatingKey, Ratings, check_key, check_ratings
 from pulse_audit.store.shards import as_parquet, read_shard, read_sources
 from pulse_audit.types import InputError
 
@@ -239,6 +240,44 @@ class Run:
             return None
         vocabulary = self.manifest.dataset.vocabulary
         return check_hand_labels(content, path, self.manifest.planned_outputs, vocabulary)
+
+    def write_ratings(self, answers: Ratings) -> None:
+        """Keep people's ratings, in place of earlier ones."""
+        self.write_json(ratings.NAME, answers.model_dump())
+
+    def read_ratings(self) -> Ratings | None:
+        """Read what `write_ratings` wrote; None where nothing is.
+
+        Raises
+        ------
+        InputError
+            If it does not match its checksum, or does not belong to the run.
+        """
+        path = self.path / ratings.NAME
+        try:
+            content = read_json(path, ratings.MAX_BYTES)
+        except FileNotFoundError:
+            return None
+        return check_ratings(content, path, self.manifest)
+
+    def key_path(self, kit: str) -> Path:
+        """Where the key of a rating kit is kept."""
+        return self.path / ratings.FOLDER / f"key-{kit}.json"
+
+    def write_rating_key(self, key: RatingKey) -> None:
+        """Keep the key of a rating kit."""
+        self.write_json(f"{ratings.FOLDER}/key-{key.kit}.json", key.model_dump())
+
+    def read_rating_key(self, kit: str) -> RatingKey:
+        """Read the key of a rating kit; InputError if it is damaged or of another run."""
+        path = self.key_path(kit)
+        try:
+            content = read_json(path, ratings.MAX_KEY)
+        except FileNotFoundError:
+            raise InputError(
+                f"{path}: is missing; answers are read with the key of their kit"
+            ) from None
+        return check_key(content, path, self.manifest)
 
     def write_priors(self, tables: Mapping[str, PriorTable]) -> None:
         """Keep samples of the priors of searches, by arm."""

@@ -155,6 +155,9 @@ def _copy_others(run: Run, new: Run, ids: set[str], manifest: Manifest) -> None:
     if (stored := run.read_hand_labels()) is not None:
         labels = {image: words for image, words in stored.labels.items() if image in outputs}
         new.write_hand_labels(HandLabels.make(stored.file, stored.file_sha256, labels))
+    # Rating kits show faces: none is kept.
+    if (ratings := run.read_ratings()) is not None:
+        new.write_ratings(ratings.within(manifest))
     for name, frame in (run.source_tables() or {}).items():
         table = pq.read_table(run.path / "sources" / f"{name}.parquet")
         assert name in SOURCE_COLUMNS and len(table) == len(frame)

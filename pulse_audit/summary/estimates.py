@@ -27,7 +27,7 @@ from pulse_audit.stats.intervals import (
     intraclass_correlation,
     proportion_interval,
 )
-from pulse_audit.store import Manifest, Run
+from pulse_audit.store import Manifest, Ratings, Run
 from pulse_audit.store.priors import PriorTable
 from pulse_audit.summary import comparisons, corrected, shift
 from pulse_audit.summary.attributes import (
@@ -40,6 +40,7 @@ from pulse_audit.summary.findings import findings, first_screen, on_trial
 from pulse_audit.summary.groups import DRAW_KEYS, Subset, face_numbers, make_subsets
 from pulse_audit.summary.hand import Drift, HandLabels, drift_rows, drifts
 from pulse_audit.summary.priors import prior_rows, prior_sentences
+from pulse_audit.summary.ratings import judgements
 from pulse_audit.summary.schema import (
     ALL,
     SCHEMA_VERSION,
@@ -83,6 +84,7 @@ def summarise_run(run: Run, samples: pd.DataFrame | None = None) -> Summary:
         run.source_tables(),
         hand_labels,
         run.read_priors(),
+        run.read_ratings(),
     )
 
 
@@ -93,6 +95,7 @@ def summarise(
     tables: Mapping[str, pd.DataFrame] | None = None,
     hand_labels: HandLabels | None = None,
     priors: Mapping[str, PriorTable] | None = None,
+    ratings: Ratings | None = None,
 ) -> Summary:
     """Estimate every metric for every group under every arm, condition and scale.
 
@@ -114,6 +117,10 @@ def summarise(
         Words that people gave to outputs, by image and attribute.
     priors : mapping of str to PriorTable, optional
         Samples of the priors of searches, as `pulse_audit.store.Run.read_priors` returns them.
+
+    ratings : Ratings, optional
+        What raters answered. The group that most of them saw labels an output that
+        ``hand_labels`` do not.
 
     Raises
     ------
@@ -168,6 +175,13 @@ def summarise(
         for subset in subsets:
             rows += second_rows(subset, second_groupings, second, name)
             rows += agreement_rows(subset, groupings, second_groupings, name)
+    # What raters say, and the groups that most of them saw.
+    said: list[Finding] = []
+    if ratings is not None:
+        setting = subsets[0].key[1:] if subsets else None
+        judged, said, seen = judgements(ratings, manifest, frame, groupings, setting)
+        rows += judged
+        hand_labels = {**seen, **(hand_labels or {})} or None
     # The attribute model's accuracy on outputs, where people labelled some.
     found: list[Drift] = []
     if hand_labels is not None:
@@ -188,6 +202,7 @@ def summarise(
         unavailable=dict(sorted(unavailable.items())),
         findings=[
             *findings(manifest, rows, subsets, groupings, corrections, second, found),
+            *said,
             *(Finding(text=each) for each in prior_sentences(priors or {}, manifest)),
         ],
     )

@@ -62,7 +62,10 @@ class EstimateRow(BaseModel):
     ``confusion`` it inverts (``run``, ``card``, ``run and card``), its ``em`` point estimate, the
     ``shrunk`` share of partial pooling, the ``detectable`` difference (``detectable_as`` a
     fall, a rise or either) and ``faces_needed``, the names of the groups compared,
-    the ``planted`` probability of a cell, the second model that checks (``attributes``).
+    the ``planted`` probability of a cell, the second model that checks (``attributes``); of what
+    people say the numbers of ``raters`` and ``ratings``, the arm ``over`` which another is
+    preferred, the ``task`` that raters agree on, and of a rank test ``u``, ``p_unadjusted`` and
+    ``superiority``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

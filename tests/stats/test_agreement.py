@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from pulse_audit.stats.agreement import cohen_kappa, kappa_interval
+from pulse_audit.stats.agreement import cohen_kappa, kappa_interval, krippendorff_alpha
 
 
 def test_kappa_is_agreement_beyond_chance() -> None:
@@ -44,3 +44,50 @@ def test_what_has_no_interval() -> None:
     alone = kappa_interval(np.array([0, 1]), np.array([0, 1]), np.array([7, 7]), 2)
     assert (alone.value, math.isnan(alone.low)) == (1, True)
     assert "too few faces" in alone.method
+
+
+#: K. Krippendorff (2011), Computing Krippendorff's alpha-reliability, example C; 0: missing.
+EXAMPLE = np.array(
+    [
+        [1, 2, 3, 3, 2, 1, 4, 1, 2, 0, 0, 0],
+        [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, 0, 3],
+        [0, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, 0],
+        [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, 0],
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("level", "published"), [("nominal", 0.743), ("ordinal", 0.815), ("interval", 0.849)]
+)
+def test_alpha_is_that_of_the_published_example(level, published):
+    _, units = np.nonzero(EXAMPLE)
+    found = krippendorff_alpha(units, EXAMPLE[EXAMPLE > 0] - 1, 5, level)
+    assert found.value == pytest.approx(published, abs=5e-4)
+    # the last unit has one answer, which can be paired with none
+    assert (found.n_faces, found.n_draws) == (11, 40)
+    assert found.low < found.value < found.high <= 1
+
+
+def test_alpha_of_chance_and_of_one_word():
+    rng = np.random.default_rng(0)
+    units = np.repeat(np.arange(300), 4)
+    chance = krippendorff_alpha(units, rng.integers(0, 3, 1200), 3, "nominal", units // 2)
+    assert chance.low < 0 < chance.high and abs(chance.value) < 0.05 and chance.n_faces == 150
+    alike = krippendorff_alpha(units, np.repeat(rng.integers(0, 3, 300), 4), 3, "nominal")
+    assert alike.value == alike.low == alike.high == 1
+    assert math.isnan(krippendorff_alpha(units, np.zeros(1200, int), 3, "nominal").value)
+
+
+def test_the_interval_of_alpha_covers():
+    rng, covered = np.random.default_rng(1), []
+    # of four raters each reports the true word with probability .8, else any of the three
+    truth = rng.integers(0, 3, 200_000)
+    pair = [np.where(rng.random(200_000) < 0.8, truth, rng.integers(0, 3, 200_000)) for _ in "ab"]
+    alpha = 1 - (pair[0] != pair[1]).mean() / (2 / 3)
+    for _ in range(300):
+        words = rng.integers(0, 3, (40, 1))
+        said = np.where(rng.random((40, 4)) < 0.8, words, rng.integers(0, 3, (40, 4)))
+        found = krippendorff_alpha(np.repeat(np.arange(40), 4), said.ravel(), 3, "nominal")
+        covered.append(found.low <= alpha <= found.high)
+    assert np.mean(covered) > 0.91
