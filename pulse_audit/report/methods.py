@@ -91,6 +91,9 @@ def methods(manifest: Manifest, samples: pd.DataFrame, summary: Summary) -> str:
                 for r in summary.estimates
             ),
             measured=measured,
+            raters=max(
+                (int((r.detail or {}).get("raters") or 0) for r in summary.estimates), default=0
+            ),
             ssim=SSIM,
             skin=SKIN,
             small=min(groups.values(), default=0),

@@ -49,9 +49,9 @@ def rating_tables(
             yield ("mos", name), _table(by, caption, display_name(name), _place, _shown)
 
     differences = [r for r in rows if r.metric == "mos" and r.statistic == "difference"]
-    caption = f"Mean opinion score of the row less that of the column, {setting}, same raters"
+    caption = f"Differences of mean opinion scores, {setting}, same raters and faces"
     if differences:
-        yield ("mos-differences",), _table(differences, caption, "arm", _arm, _other)
+        yield ("mos-differences",), _table(differences, caption, "arm", _arm, _less)
     tests = [r for r in rows if r.metric == "mos_p"]
     caption = (
         f"Rank tests of opinion scores, {setting}: p of Mann-Whitney, ties corrected, Holm. As in "
@@ -59,7 +59,7 @@ def rating_tables(
         "intervals over raters and faces are what is claimed"
     )
     if tests:
-        yield ("mos-rank-tests",), _table(tests, caption, "arm", _arm, _other)
+        yield ("mos-rank-tests",), _table(tests, caption, "arm", _arm, _against)
     chosen = [r for r in rows if r.metric == "preference"]
     for name in map(",".join, groupings):
         by = [r for r in chosen if r.group_by in (name, ALL)]
@@ -85,7 +85,8 @@ def _table(
         by_line.setdefault(line(row), {}).setdefault(column(row), row)
     # the whole sample last, the originals first
     lines = sorted(by_line, key=lambda name: name == ALL)
-    columns = sorted(dict.fromkeys(map(column, rows)), key=lambda name: name != ORIGINAL)
+    names = dict.fromkeys(map(column, rows))
+    columns = sorted(names, key=lambda name: name.split()[-1] != ORIGINAL)
     metrics = [_titled(BY_NAME[rows[0].metric], name) for name in columns]
     cell = PCell if rows[0].metric == "mos_p" else TableCell
     return EstimateTable(
@@ -122,8 +123,12 @@ def _arm(row: EstimateRow) -> str:
     return row.arm
 
 
-def _other(row: EstimateRow) -> str:
-    return str((row.detail or {})["minus"])
+def _less(row: EstimateRow) -> str:
+    return f"less {(row.detail or {})['minus']}"
+
+
+def _against(row: EstimateRow) -> str:
+    return f"against {(row.detail or {})['minus']}"
 
 
 def _pair(row: EstimateRow) -> str:

@@ -134,7 +134,8 @@ def check_key(content: Any, where: Path, manifest: Manifest) -> RatingKey:
     words = manifest.dataset.vocabulary.get(key.attribute or "", [])
     wanted = {"mos": (0, 1), "group": (1,), "choice": (2,)}
     whole = (
-        len({item.id for item in key.items}) == len(key.items)
+        key.run == manifest.fingerprint
+        and len({item.id for item in key.items}) == len(key.items)
         and len(set(key.raters)) == len(key.raters)
         and key.words == words
         and all(

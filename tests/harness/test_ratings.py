@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections import Counter
 
 import pytest
@@ -10,6 +11,7 @@ from pulse_audit import store
 from pulse_audit.cli import BAD_INPUT, DONE, outcome
 from pulse_audit.harness.ratings import KitOptions, draw_key, keep_ratings, write_rating_kit
 from pulse_audit.report.kit import order_of, page_text
+from pulse_audit.report.methods import references
 from pulse_audit.summary import summarise_run
 from pulse_audit.types import InputError
 from tests.report.conftest import ARMS, make_run
@@ -159,7 +161,11 @@ def test_the_kit_and_its_answers_from_the_command_line(own, tmp_path, capsys):
     summary = json.loads((own.path / "summary.json").read_text())
     assert {"mos", "mos_p", "rater_alpha"} <= {row["metric"] for row in summary["estimates"]}
     assert 'id="ratings"' in (own.path / "report" / "index.html").read_text()
-    assert list((own.path / "report" / "tables").glob("ratings_mos_race*.csv"))
+    methods = (own.path / "report" / "methods.md").read_text()
+    assert "2 raters who did not know the arms judged pictures" in methods
+    assert set(re.findall(r"@([a-z]+\d{4}[a-z0-9]*)", methods)) <= set(
+        re.findall(r"^@\w+{(\w+),", references(), re.M)
+    )
     # kept in the run: no file is needed again
     assert summarise_run(store.open_run(own.path)).as_json() == summary
     # names of raters stay in the run
