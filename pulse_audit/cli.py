@@ -26,6 +26,7 @@ from pulse_audit.options import (
     PlainPath,
     data_root,
     hand_labels,
+    log_option,
     options_of_a_kit,
     options_of_a_run,
     out_folder,
@@ -71,6 +72,7 @@ def commands() -> None:
 @commands.command()
 @click.argument("spec", required=False, metavar="[SPEC.yaml | NAME]")
 @options_of_a_run
+@log_option
 @outcome_as_json
 @verbose_option
 @quiet_option
@@ -78,6 +80,7 @@ def run(
     spec: str | None,
     out: Path | None,
     hand_labels: Path | None,
+    loggers: tuple[str, ...],
     as_json: bool,
     verbose: bool,
     quiet: bool,
@@ -115,7 +118,18 @@ def run(
         where = out or audit.default_out
         finished = run_audit(audit, where, progress, inputs, announce, hand_labels)
     _show_run(finished, finished.path / "report" / "index.html", as_json, verbose)
+    _log(finished, loggers)
     return DONE
+
+
+def _log(run: Run, loggers: tuple[str, ...]) -> None:
+    """Hand a run to experiment trackers."""
+    if loggers:
+        from pulse_audit import summary
+        from pulse_audit.loggers import log_run
+
+        for name in loggers:
+            log_run(name, run, summary.read(run.path))
 
 
 def _show_run(
@@ -215,6 +229,7 @@ def upsample(images: tuple[Path, ...], as_json: bool, quiet: bool, **options: An
 @click.option("--out", type=PlainPath(), metavar="DIR", help="[default: RUN/report]")
 @hand_labels
 @ratings
+@log_option
 @outcome_as_json
 @verbose_option
 def report(
@@ -223,6 +238,7 @@ def report(
     out: Path | None,
     hand_labels: Path | None,
     ratings: tuple[Path, ...],
+    loggers: tuple[str, ...],
     as_json: bool,
     verbose: bool,
 ) -> int:
@@ -244,6 +260,7 @@ def report(
             keep_ratings(ratings, stored)
         page = html.publish(stored, samples, out_dir=folder, public=public)
     _show_run(stored, page, as_json, verbose, samples)
+    _log(stored, loggers)
     if stored.complete:
         return DONE
     missing = missing_work(stored.manifest, samples) or "all draws are there, what follows is not"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Any
 
 import click
 
-from pulse_audit.names import LATENT_FITS, LATENTS
+from pulse_audit.names import LATENT_FITS, LATENTS, nearest
 from pulse_audit.types import InputError
 
 Command = Callable[..., Any]
@@ -104,6 +105,33 @@ ratings = click.option(
     metavar="FILE.csv",
     help="Answers that raters saved from a kit of `pulse-audit rate` (repeatable: all raters of a "
     "kit at once). Kept in the run, in place of earlier ones.",
+)
+
+
+#: Experiment trackers that ``--log`` knows, by the name of their package.
+TRACKERS = ("mlflow", "trackio", "wandb")
+
+
+def _installed(
+    ctx: click.Context, param: click.Parameter, names: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Check that every tracker is known and installed, before any work."""
+    for name in names:
+        if name not in TRACKERS:
+            raise InputError(f"--log {name} is unknown{nearest(name, TRACKERS)}")
+        if importlib.util.find_spec(name) is None:
+            raise InputError(f"--log {name}: {name} is not installed; pip install {name}")
+    return tuple(dict.fromkeys(names))
+
+
+log_option = click.option(
+    "--log",
+    "loggers",
+    multiple=True,
+    metavar="|".join(TRACKERS),
+    callback=_installed,
+    help="Hand estimates, specification and summary.json to this tracker, never a face "
+    "(repeatable).",
 )
 
 option = click.option

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "pulse_audit"
 BASE_PACKAGES = {"search", "generators", "degrade", "upsamplers", "faces", "metrics"}
 WITHOUT_TORCH = {
     "types", "frames", "seeding", "names", "documents", "files", "datasets", "store", "stats",
-    "fairness", "summary", "report", "calibration", "cli", "options", "terminal",
+    "fairness", "summary", "report", "calibration", "cli", "loggers", "options", "terminal",
 }  # fmt: skip
 LOWEST = {"types", "frames", "seeding", "names", "documents", "files", "sandbox"}
 
@@ -36,6 +36,7 @@ ALLOWED = {
     "summary": LOWEST | {"metrics", "store", "stats", "fairness"},
     "calibration": LOWEST | {"store", "stats", "fairness", "summary"},
     "report": LOWEST | {"metrics", "store", "stats", "fairness", "summary"},
+    "loggers": LOWEST | {"store", "summary", "report"},
 }
 TOP = {
     "plugins",
