@@ -27,6 +27,7 @@ from pulse_audit.options import (
     data_root,
     hand_labels,
     log_option,
+    options_of_a_check,
     options_of_a_kit,
     options_of_a_run,
     out_folder,
@@ -337,6 +338,29 @@ def compare(first: Path, second: Path, out: Path | None, as_json: bool) -> int:
 
 
 @commands.command()
+@options_of_a_check
+def check(as_json: bool, junit: Path | None, github: bool, **options: Any) -> int:
+    """Judge a run by rules: 0 all pass, 1 one failed, 3 inconclusive; results in RUN/gate."""
+    from pulse_audit import terminal
+    from pulse_audit.gate import check as gate
+
+    result = gate.check(**options)
+    if result.missing_draws:
+        advice = "the same run command makes the rest"
+        click.echo(f"pulse-audit: {result.run} is unfinished and not judged; {advice}", err=True)
+        return INCOMPLETE
+    annotations = gate.publish(result, junit, github)
+    if as_json:
+        click.echo(json.dumps(result.as_dict(), indent=1))
+    else:
+        terminal.show_verdicts(result.as_dict())
+    # GitHub reads them from either stream; stdout is one JSON document where it was asked for
+    for line in annotations:
+        click.echo(line, err=as_json)
+    return result.exit_code
+
+
+@commands.command()
 @click.argument("run_dir", metavar="RUN", type=PlainPath())
 @click.option("--ids", type=PlainPath(), required=True, metavar="FILE", help="One face id a line.")
 @outcome_as_json
@@ -478,7 +502,7 @@ def calibrate(quick: bool, out: Path, seed: int, as_json: bool, quiet: bool) -> 
 
 @commands.command("list")
 @click.argument(
-    "name", metavar="datasets|generators|weights|arms|metrics|attributes|conditions|specs"
+    "name", metavar="datasets|generators|weights|arms|metrics|attributes|conditions|specs|rules"
 )
 @click.argument("files", nargs=-1, metavar="[FILE...]")
 @own_datasets

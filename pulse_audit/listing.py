@@ -24,6 +24,7 @@ Rows = list[dict[str, str]]
 
 LISTINGS = (
     "datasets", "generators", "weights", "arms", "metrics", "attributes", "conditions", "specs",
+    "rules",
 )  # fmt: skip
 #: Columns a terminal has no room for; ``--json`` prints them.
 ONLY_IN_JSON = {
@@ -83,6 +84,11 @@ def rows_of(listing: str, datasets_file: Path | None) -> Rows:
         from pulse_audit.harness.spec import shipped_specs
 
         return [{"name": name, "what": what} for name, what in shipped_specs().items()]
+    if listing == "rules":
+        from pulse_audit.gate.rules import shipped_rules
+
+        files = {name: path.read_text().splitlines()[0] for name, path in shipped_rules().items()}
+        return [{"name": name, "what": line.lstrip("# ")} for name, line in files.items()]
     raise InputError(f"list {listing}: unknown{nearest(listing, LISTINGS)}")
 
 

@@ -290,3 +290,37 @@ def options_of_a_kit(command: Command) -> Command:
     for add in reversed(_OF_A_KIT):
         command = add(command)
     return command
+
+
+#: In the order of `pulse-audit check --help`.
+_OF_A_CHECK: tuple[Callable[[Command], Command], ...] = (
+    click.argument("run", metavar="RUN", type=PlainPath()),
+    option("--rules", type=PlainPath(), required=True, metavar="RULES.yaml"),
+    option(
+        "--baseline", type=PlainPath(), metavar="RUN|FILE",
+        help="A run, or a file that --write-baseline wrote.",
+    ),
+    option("--arm", metavar="ARM", help="Judge this arm alone."),
+    option("--baseline-arm", metavar="ARM", help="Compare it with this arm of the baseline."),
+    option(
+        "--accept-difference", "accept_differences", multiple=True, metavar="KEY",
+        help="Compare although the baseline differs in KEY (repeatable).",
+    ),
+    option(
+        "--write-baseline", "new_baseline", type=PlainPath(), metavar="FILE",
+        help="Write what the rules need of RUN into a small file, to be committed.",
+    ),
+    option("--junit", type=PlainPath(), metavar="FILE", help="RUN/gate/junit.xml, here too."),
+    option(
+        "--github", is_flag=True,
+        help="Annotations, and the step summary of a GitHub workflow.",
+    ),
+    outcome_as_json,
+)  # fmt: skip
+
+
+def options_of_a_check(command: Command) -> Command:
+    """Add the options of `pulse-audit check` to a command."""
+    for add in reversed(_OF_A_CHECK):
+        command = add(command)
+    return command

@@ -304,6 +304,28 @@ def _show_fitting(
     table(title, [heading for heading, _ in shown], rows, figures=True)
 
 
+def show_verdicts(result: Mapping[str, Any]) -> None:
+    """Print the verdicts of ``check``: a table, the reason of each, and what to know beside it."""
+    verdicts = result["verdicts"]
+    rows = []
+    for verdict in verdicts:
+        arm = verdict["arm"] + (f" against {verdict['minus']}" if verdict["minus"] else "")
+        numbers = [
+            "-" if verdict[key] is None else f"{verdict[key]:.3g}"
+            for key in ("value", "fail_bound", "pass_bound", "limit")
+        ]
+        setting = f"{verdict['condition']}, x{verdict['scale']}"
+        rows.append([verdict["outcome"], str(verdict["rule"]), arm, setting, *numbers])
+    header = ("outcome", "rule", "arm", "setting", "value", "fail bound", "pass bound", "limit")
+    alpha = f"{100 * result['alpha']:g} %"
+    table(f"false verdicts of either kind: at most {alpha}, all together", header, rows)
+    for verdict in verdicts:
+        print(f"- rule {verdict['rule']}, {verdict['text']}; {verdict['arm']}: {verdict['reason']}")
+    for text in result["notes"]:
+        print(f"note: {text}")
+    print(f"gate: {result['outcome']}")
+
+
 def show_validation(result: Mapping[str, Any]) -> None:
     """Print the result of ``validate``: counts, notes, and one line for each defect."""
     # Columns of many words, such as numbers, are left out.

@@ -12,7 +12,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "pulse_audit"
 BASE_PACKAGES = {"search", "generators", "degrade", "upsamplers", "faces", "metrics"}
 WITHOUT_TORCH = {
     "types", "frames", "seeding", "names", "documents", "files", "datasets", "store", "stats",
-    "fairness", "summary", "report", "calibration", "cli", "loggers", "options", "terminal",
+    "fairness", "summary", "gate", "report", "calibration", "cli", "loggers", "options",
+    "terminal",
 }  # fmt: skip
 LOWEST = {"types", "frames", "seeding", "names", "documents", "files", "sandbox"}
 
@@ -35,6 +36,7 @@ ALLOWED = {
     "fairness": LOWEST | {"stats"},
     "summary": LOWEST | {"metrics", "store", "stats", "fairness"},
     "calibration": LOWEST | {"store", "stats", "fairness", "summary"},
+    "gate": LOWEST | {"metrics", "store", "stats", "fairness", "summary"},
     "report": LOWEST | {"metrics", "store", "stats", "fairness", "summary"},
     "loggers": LOWEST | {"store", "summary", "report"},
 }

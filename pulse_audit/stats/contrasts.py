@@ -112,6 +112,29 @@ def mean_bounds(sample: Groups, alpha: float, seed: int, replicates: int) -> Bou
     return _from_roots(means, errors, drawn - means, drawn_errors, alpha)
 
 
+def mean_differences(
+    first: Groups, second: Groups, alpha: float, seed: int, replicates: int
+) -> Bounds:
+    """Differences of two samples' means, first less second of every group, of different faces.
+
+    Bootstrap-t over faces, max-T for all groups; with fewer than 8 faces in some group Student's t
+    with the smaller sample's degrees of freedom.
+    """
+    means, errors = first.means() - second.means(), np.hypot(first.errors(), second.errors())
+    fewest = np.minimum(first.n_faces, second.n_faces)
+    if fewest.min() < FEWEST_FACES:
+        df, level = fewest - 1, (1 - alpha) ** (1 / len(means))
+        return _student(means, errors, df, stdtrit(np.maximum(df, 1), 0.5 + level / 2), alpha)
+    # each sample is resampled by itself
+    (ones, one_errors), (others, other_errors) = (
+        resampled_means(sample, replicates, seed + number)
+        for number, sample in enumerate((first, second))
+    )
+    return _from_roots(
+        means, errors, ones - others - means, np.hypot(one_errors, other_errors), alpha
+    )
+
+
 def mean_ratios(sample: Groups, alpha: float) -> Bounds:
     """Ratios of positive means by Fieller's method, Student's t and Tukey's range over faces.
 
@@ -152,6 +175,8 @@ def joint_bounds(
     faces: IntArray,
     alpha: float,
     least_error: FloatArray | float = 0.0,
+    *,
+    one_sided: bool = False,
 ) -> Bounds:
     """Bounds on estimates that share a bootstrap, together by max-T.
 
@@ -168,12 +193,15 @@ def joint_bounds(
         One-sided for ``low`` and ``high``; two-sided and together for the joint ends.
     least_error : ndarray, (m,), or float
         Standard errors are at least this: where all faces agree a bootstrap does not vary.
+    one_sided : bool
+        The joint ends are one-sided too: all of ``all_low`` hold together, or all of ``all_high``.
     """
     finite = replicates[np.isfinite(replicates).all(axis=1)]
     deviation = finite.std(axis=0, ddof=1)
     errors = np.maximum(deviation * np.sqrt(faces / np.maximum(faces - 1, 1e-9)), least_error)
     # max-T: the quantile of the largest standardised deviation over all estimates
-    standard = np.abs(finite - finite.mean(axis=0)) / np.maximum(deviation, 1e-12)
+    standard = (finite - finite.mean(axis=0)) / np.maximum(deviation, 1e-12)
+    standard = standard if one_sided else np.abs(standard)
     largest = float(np.quantile(standard.max(axis=1), 1 - alpha))
     # Student's quantile at the level that this quantile is of a normal distribution
     df = np.maximum(faces - 1, 1)

@@ -28,8 +28,8 @@ from pulse_audit.stats.intervals import FloatArray, Groups, by_group, outcomes
 GroupStatistic: TypeAlias = Literal["max_gap", "min_ratio", "worst_group", "max_abs"]
 Decision: TypeAlias = Literal["pass", "fail", "inconclusive"]
 
-#: Bootstrap replicates of bounds on means.
-REPLICATES = 1999
+#: Bootstrap replicates of bounds on means: at least, and at most at the small levels of a family.
+REPLICATES, MOST_REPLICATES = 1999, 40_000
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,11 @@ class Gap:
         return "fail" if sign * self.fail_bound > sign * limit else "inconclusive"
 
 
+def replicates_at(alpha: float) -> int:
+    """Bootstrap replicates of a bound at a level: at least 20 lie beyond it, as far as it goes."""
+    return min(max(REPLICATES, math.ceil(20 / alpha)), MOST_REPLICATES)
+
+
 def max_gap(
     values: ArrayLike,
     faces: ArrayLike,
@@ -112,7 +117,7 @@ def max_gap(
     """
     sample, names = _sample(values, faces, groups, proportion, alpha)
     if len(names) < 2:
-        return _nothing("max_gap", sample, larger_is_worse=True)
+        return nothing("max_gap", sample, larger_is_worse=True)
     # errors: standard errors of the groups' means if all groups were equal
     if proportion:
         bounds = contrasts.proportion_pairs(sample, alpha)
@@ -122,8 +127,8 @@ def max_gap(
         share = float((sample.means() * sizes).sum() / sizes.sum())
         errors = np.asarray(np.sqrt(share * (1 - share) / sizes), dtype=np.float64)
     else:
-        bounds = contrasts.mean_pairs(sample, alpha, seed, REPLICATES)
-        method, errors = _method_of_means(sample, "Tukey's range"), sample.errors()
+        bounds = contrasts.mean_pairs(sample, alpha, seed, replicates_at(alpha))
+        method, errors = method_of_means(sample, "Tukey's range", alpha), sample.errors()
     return _largest_difference(bounds, sample.means(), names, errors, sample, method)
 
 
@@ -157,7 +162,7 @@ def max_gap_of_replicates(
     # only the numbers of faces and draws are needed: the replicates replace the totals of faces
     sample = Groups([], [], numbers[present], n_draws)
     if len(present) < 2:
-        return _nothing("max_gap", sample, larger_is_worse=True)
+        return nothing("max_gap", sample, larger_is_worse=True)
     drawn = np.asarray(replicates, dtype=np.float64)[:, present]
     bounds = contrasts.replicate_pairs(estimates[present], drawn, numbers[present], alpha)
     errors = np.nanstd(drawn, axis=0, ddof=1)
@@ -187,7 +192,7 @@ def min_ratio(
     sample, names = _sample(values, faces, groups, proportion, alpha)
     means = sample.means()
     if len(names) < 2 or means.max() <= 0 or (not proportion and means.min() <= 0):
-        return _nothing("min_ratio", sample, larger_is_worse=False)
+        return nothing("min_ratio", sample, larger_is_worse=False)
     # bounds on first / second of every pair
     ratios = contrasts.proportion_ratios if proportion else contrasts.mean_ratios
     bounds = ratios(sample, alpha)
@@ -225,13 +230,13 @@ def worst_group(
     """Mean of the worst group; parameters and errors as in `max_gap`."""
     sample, names = _sample(values, faces, groups, proportion, alpha)
     if not names:
-        return _nothing("worst_group", sample, larger_is_worse=not higher_is_better)
+        return nothing("worst_group", sample, larger_is_worse=not higher_is_better)
     if proportion:
         bounds = contrasts.proportion_bounds(sample, alpha)
         method = "Clopper-Pearson at effective sample sizes; fail by Sidak's level"
     else:
-        bounds = contrasts.mean_bounds(sample, alpha, seed, REPLICATES)
-        method = _method_of_means(sample, "Sidak's level")
+        bounds = contrasts.mean_bounds(sample, alpha, seed, replicates_at(alpha))
+        method = method_of_means(sample, "Sidak's level", alpha)
     # pass: the worst of the individual bounds; fail: the worst of the simultaneous ones
     if higher_is_better:
         worst, passed, failed = bounds.value.argmin(), bounds.low.min(), bounds.all_high.min()
@@ -262,8 +267,8 @@ def max_abs(
     """Largest distance of a group's mean from 0; parameters and errors as in `max_gap`."""
     sample, names = _sample(values, faces, groups, False, alpha)
     if not names:
-        return _nothing("max_abs", sample, larger_is_worse=True)
-    bounds = contrasts.mean_bounds(sample, alpha, seed, REPLICATES)
+        return nothing("max_abs", sample, larger_is_worse=True)
+    bounds = contrasts.mean_bounds(sample, alpha, seed, replicates_at(alpha))
     # pass: every mean is within +- limit; fail: some interval lies wholly beyond it, on either side
     worst = int(np.abs(bounds.value).argmax())
     return Gap(
@@ -276,7 +281,7 @@ def max_abs(
         None,
         int(sample.n_faces.sum()),
         int(sample.n_draws.sum()),
-        _method_of_means(sample, "Sidak's level"),
+        method_of_means(sample, "Sidak's level", alpha),
     )
 
 
@@ -293,9 +298,10 @@ def _sample(
     return Groups(*totals, every.n_faces[names], every.n_draws[names]), names
 
 
-def _method_of_means(sample: Groups, joint: str) -> str:
+def method_of_means(sample: Groups, joint: str, alpha: float) -> str:
+    """Say how means of groups of these sizes are bounded."""
     if sample.n_faces.min() >= contrasts.FEWEST_FACES:
-        return f"bootstrap-t by face, {REPLICATES} replicates; fail by max-T"
+        return f"bootstrap-t by face, {replicates_at(alpha)} replicates; fail by max-T"
     return f"Student t by face; fail by {joint}"
 
 
@@ -324,7 +330,7 @@ def _largest_difference(
     )
 
 
-def _nothing(statistic: GroupStatistic, sample: Groups, *, larger_is_worse: bool) -> Gap:
+def nothing(statistic: GroupStatistic, sample: Groups, *, larger_is_worse: bool) -> Gap:
     """Return a gap of NaN: there are too few groups to compare."""
     nan, (faces, draws) = math.nan, (int(n.sum()) for n in (sample.n_faces, sample.n_draws))
     method = "nothing to compare"

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from scipy.special import nctdtrinc, ndtr
+from scipy.special import nctdtrinc, ndtr, stdtrit
 
 from pulse_audit.stats.contrasts import tukey
 from pulse_audit.stats.intervals import SPARSE
@@ -172,3 +172,88 @@ def detectable_mean(deviation: float, faces: int, design: Design, power: float =
     distance = float(nctdtrinc(2 * (faces - 1), 1 - power, critical))
     variance = 2 * deviation**2 * design.effect(design.icc) / design.draws
     return distance * math.sqrt(variance / faces)
+
+
+@dataclass(frozen=True)
+class DropDesign:
+    """How a rule compares the worst of several groups with a baseline.
+
+    Parameters
+    ----------
+    base : float
+        The baseline's rate, in (0, 1).
+    draws, icc
+        As of `Design`.
+    correlation : float or None
+        Of a face's means on both sides, in [0, 1); None where the sides have different faces.
+    groups : int
+        Of which the worst counts (Sidak's level).
+    rules : int
+        Verdicts of the family, each at ``alpha`` divided by their number.
+    margin : float
+        Worsening that the rule allows.
+    alpha : float
+    """
+
+    base: float = 0.6
+    draws: int = 5
+    icc: float = 0.5
+    correlation: float | None = None
+    groups: int = 7
+    rules: int = 4
+    margin: float = 0.0
+    alpha: float = 0.05
+
+    def deviation(self, drop: float) -> float:
+        """Return the standard deviation of one face's part in the difference of both sides."""
+        one, other = (
+            rate * (1 - rate) * (1 + (self.draws - 1) * self.icc) / self.draws
+            for rate in (self.base, min(max(self.base - drop, 0.0), 1.0))
+        )
+        shared = 2 * (self.correlation or 0.0) * math.sqrt(one * other)
+        return math.sqrt(max(one + other - shared, 0.0))
+
+    def power(self, drop: float, faces: int) -> float:
+        """Chance that a drop of one group's rate fails the rule, with so many faces a group."""
+        if faces < 2:
+            return 0.0
+        level = 1 - (1 - self.alpha / self.rules) ** (1 / self.groups)
+        df = faces - 1 if self.correlation is not None else 2 * (faces - 1)
+        error = self.deviation(drop) / math.sqrt(faces)
+        # Student's quantile, since the error is estimated
+        distance = (drop - self.margin) / max(error, 1e-12)
+        return float(ndtr(distance - stdtrit(df, 1 - level)))
+
+
+def faces_for_drop(drop: float, design: DropDesign, power: float = 0.9) -> int:
+    """Faces in each group with which a drop of one group's rate fails a rule; see `DropDesign`.
+
+    Raises
+    ------
+    ValueError
+        If the drop does not exceed the margin, or the power is not in (0, 1).
+    """
+    if drop <= design.margin or not 0 < power < 1:
+        raise ValueError("the drop must exceed the margin, and the power lie in (0, 1)")
+    high = 2
+    while design.power(drop, high) < power:
+        high *= 2
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if design.power(drop, middle) >= power else (middle, high)
+    return high
+
+
+def detectable_drop(faces: int, design: DropDesign, power: float = 0.9) -> float | None:
+    """Smallest drop of one group's rate that fails a rule with the given power; None if none does.
+
+    ``faces`` is the number in each group.
+    """
+    if design.power(design.base, faces) < power:
+        return None
+    low, high = design.margin, design.base
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (low, middle) if design.power(middle, faces) >= power else (middle, high)
+    return high

@@ -27,6 +27,7 @@ WRITTEN = (
     "features",
     "sources",
     "report",
+    "gate",
 )
 
 

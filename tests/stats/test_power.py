@@ -7,6 +7,7 @@ from statsmodels.stats.power import NormalIndPower
 from statsmodels.stats.proportion import power_proportions_2indep
 
 from pulse_audit.calibration.scenarios import successes
+from pulse_audit.stats import power
 from pulse_audit.stats.contrasts import proportion_pairs, tukey
 from pulse_audit.stats.gaps import max_gap
 from pulse_audit.stats.intervals import Groups
@@ -161,3 +162,30 @@ def test_impossible_designs_are_refused():
         faces_for_proportions(0.6, 0.6, Design())
     with pytest.raises(ValueError, match="between 0 and 1"):
         faces_for_proportions(0.05, -0.05, Design())
+
+
+@pytest.mark.parametrize(
+    ("correlation", "margin", "expected"),
+    [
+        # faces for a drop of 10 points: base .6, ICC .5, 5 draws, 7 groups, 4 rules
+        (None, 0.0, 521), (None, 0.05, 2077), (0.38, 0.0, 322), (0.63, 0.0, 194),
+        (0.77, 0.0, 122), (0.38, 0.05, 1282), (0.63, 0.05, 768), (0.77, 0.05, 482),
+    ],
+)  # fmt: skip
+def test_faces_for_a_drop_agree_with_the_reference_cells(correlation, margin, expected):
+    design = power.DropDesign(correlation=correlation, margin=margin)
+    n = power.faces_for_drop(0.1, design)
+    assert n == pytest.approx(expected, rel=0.05)
+    assert design.power(0.1, n) >= 0.9 > design.power(0.1, n - 1)
+    assert power.detectable_drop(n, design) == pytest.approx(0.1, abs=1e-3)
+
+
+def test_a_drop_that_no_sample_of_this_size_shows():
+    design = power.DropDesign(base=0.3)
+    assert power.detectable_drop(5, design) is None
+    assert power.detectable_drop(1, design) is None
+    assert power.detectable_drop(25, power.DropDesign(correlation=0.63)) == pytest.approx(
+        0.28, abs=0.02
+    )
+    with pytest.raises(ValueError, match="exceed the margin"):
+        power.faces_for_drop(0.05, power.DropDesign(margin=0.05))

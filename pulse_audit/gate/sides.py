@@ -1,0 +1,129 @@
+"""Totals of faces by group, of a trial alone or beside a baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pulse_audit.fairness.confusion import NONE
+from pulse_audit.gate.baseline import Pairing
+from pulse_audit.gate.record import FaceValues, GroupingRecord
+from pulse_audit.gate.rules import Rule
+from pulse_audit.stats.intervals import FloatArray, Groups, IntArray
+from pulse_audit.summary.schema import ALL
+from pulse_audit.types import InputError, Unavailable
+
+
+@dataclass(frozen=True, eq=False)
+class Sides:
+    """Totals of the faces of both sides by group, and faces left out for want of a value."""
+
+    trial: Groups
+    left_out: int
+    baseline: Groups | None = None
+
+    def missing(self, names: Sequence[str]) -> Unavailable | None:
+        """Why groups cannot be compared: one of them has no measured face, or there is none."""
+        for side, where in ((self.trial, ""), (self.baseline, " in the baseline")):
+            if side is None:
+                continue
+            for name, faces in zip(names, side.n_faces.tolist(), strict=True):
+                if faces == 0:
+                    return Unavailable(f"no face of {name} has a value{where}")
+        return Unavailable("no face has a group") if not names else None
+
+    @property
+    def identical(self) -> bool:
+        """Whether paired values are the same on every face."""
+        if self.baseline is None:
+            return False
+        return all(
+            len(t) == len(b) and np.array_equal(t / n, b / m)
+            for t, n, b, m in zip(
+                self.trial.sums,
+                self.trial.counts,
+                self.baseline.sums,
+                self.baseline.counts,
+                strict=True,
+            )
+        )
+
+
+def chosen_groups(rule: Rule, grouping: GroupingRecord) -> tuple[list[str], IntArray]:
+    """Names of the groups that a rule compares, and the number of each face's, -1 for none."""
+    of_face = np.array(grouping.of_face, dtype=np.int64)
+    if rule.group is not None:
+        inside = of_face == grouping.groups.index(rule.group)
+        return [rule.group], np.where(inside, 0, NONE)
+    if rule.statistic == "mean":
+        return [ALL], np.zeros_like(of_face)
+    present = [number for number in range(len(grouping.groups)) if (of_face == number).any()]
+    place = np.full(len(grouping.groups) + 1, NONE)
+    place[present] = np.arange(len(present))
+    return [grouping.groups[number] for number in present], place[of_face]
+
+
+def renumbered(rule: Rule, grouping: GroupingRecord, names: Sequence[str]) -> IntArray:
+    """Return the groups of a baseline's faces, by the numbers of the trial's groups."""
+    of_face = np.array(grouping.of_face, dtype=np.int64)
+    if names == [ALL]:
+        return np.zeros_like(of_face)
+    place = np.full(len(grouping.groups) + 1, NONE)
+    for number, group in enumerate(grouping.groups):
+        place[number] = names.index(group) if group in names else NONE
+    return place[of_face]
+
+
+def totals(
+    values: FaceValues, of_face: IntArray, positions: IntArray, k: int, proportion: bool
+) -> tuple[Groups, int]:
+    """Sort totals of the faces at some positions by group; the second is how many have no value."""
+    sums, counts = (np.asarray(each)[positions] for each in values.arrays())
+    groups = of_face[positions]
+    if proportion and ((sums < 0) | (sums > counts) | (sums != np.round(sums))).any():
+        raise InputError(f"{values.metric}: a face has more outcomes than draws: damaged baseline")
+    inside = [(groups == group) & (counts > 0) for group in range(k)]
+    left_out = int(((groups >= 0) & (counts == 0)).sum())
+    parts = [sums[each] for each in inside], [counts[each].astype(np.float64) for each in inside]
+    n_faces = np.array([each.sum() for each in inside], dtype=np.int64)
+    n_draws = np.array([counts[each].sum() for each in inside], dtype=np.int64)
+    return Groups(*parts, n_faces, n_draws), left_out
+
+
+def both_sides(
+    trial: tuple[FaceValues, IntArray],
+    baseline: tuple[FaceValues, IntArray],
+    pairing: Pairing,
+    k: int,
+    proportion: bool,
+) -> Sides:
+    """Totals of both sides; where paired, of faces that both measured and put into one group."""
+    positions = [pairing.trial, pairing.baseline]
+    groups = [of_face for _, of_face in (trial, baseline)]
+    if pairing.paired:
+        measured = [
+            values.arrays()[1][place] > 0
+            for (values, _), place in zip((trial, baseline), positions, strict=True)
+        ]
+        kept = measured[0] & measured[1] & (groups[0][positions[0]] == groups[1][positions[1]])
+        left = int((~kept & (groups[0][positions[0]] >= 0)).sum())
+        positions = [place[kept] for place in positions]
+    (one, no_value), (other, _) = (
+        totals(values, of_face, place, k, proportion)
+        for (values, of_face), place in zip((trial, baseline), positions, strict=True)
+    )
+    return Sides(one, left if pairing.paired else no_value, other)
+
+
+def draws_of(sample: Groups, proportion: bool) -> tuple[FloatArray, IntArray, IntArray]:
+    """Values, faces and groups of draws with these totals of faces."""
+    sums, counts = np.concatenate(sample.sums), np.concatenate(sample.counts).astype(np.int64)
+    of_face = np.repeat(np.arange(len(sample.sums)), sample.n_faces)
+    faces = np.repeat(np.arange(len(sums)), counts)
+    if proportion:
+        # the first draws of a face are its outcomes
+        place = np.arange(len(faces)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return (place < sums[faces]).astype(np.float64), faces, of_face[faces]
+    return (sums / counts)[faces], faces, of_face[faces]
