@@ -25,6 +25,7 @@ from pulse_audit.calibration import (
     power,
     preference,
     prior_work,
+    ratings,
     retention,
     sentences,
     set_fairness,
@@ -68,7 +69,7 @@ class ScenarioResult:
 def all_scenarios() -> list[Scenario]:
     """Every scenario, in the order of the table."""
     rates = (retention, paired, corrected, hand, gaps, power, apparent, set_fairness, compositions)
-    studies = (sentences, *rates, preference, means, distances, starts, prior_work)
+    studies = (sentences, *rates, preference, means, distances, starts, ratings, prior_work)
     return [scenario for study in studies for scenario in study.scenarios()]
 
 
