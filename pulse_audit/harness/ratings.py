@@ -125,8 +125,8 @@ def draw_key(manifest: Manifest, samples: pd.DataFrame, options: KitOptions) -> 
                 f"--items {options.items}: the task {task} shows a face {len(shown)} times; "
                 f"wanted at least {len(shown)}"
             )
-        # A whole number of rounds, so that every group has the same number of faces.
-        chosen = cells[: most - most % rounds if most >= rounds else most]
+        # Whole rounds, so that every group has the same number of faces, while it has any.
+        chosen = [c for c in cells if c.turn < most // rounds] if most >= rounds else cells[:most]
         drawn = [(cell, list(each)) for cell in chosen for each in shown]
         if task == "choice":
             _swap_half(drawn, numbers)
@@ -159,13 +159,17 @@ def draw_key(manifest: Manifest, samples: pd.DataFrame, options: KitOptions) -> 
 
 @dataclass(frozen=True)
 class _Cell:
-    """A draw of a face under a condition and scale that every arm has, and the group it counts."""
+    """A draw of a face under a condition and scale that every arm has.
+
+    ``group`` is that of the face and the setting, ``turn`` how many of it come before.
+    """
 
     face: str
     condition: str
     scale: int
     draw: int
     group: str
+    turn: int
 
 
 def _cells(
@@ -200,7 +204,9 @@ def _cells(
     frame = frame.sort_values(["again", "digest"])
     frame["turn"] = frame.groupby("group").cumcount()
     frame = frame.sort_values(["turn", "digest"])
-    return [_Cell(*row) for row in frame[[*key, "group"]].itertuples(index=False, name=None)]
+    return [
+        _Cell(*row) for row in frame[[*key, "group", "turn"]].itertuples(index=False, name=None)
+    ]
 
 
 def _swap_half(drawn: list[tuple[_Cell, list[str]]], numbers: random.Random) -> None:

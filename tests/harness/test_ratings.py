@@ -285,3 +285,17 @@ def test_a_withdrawn_face_takes_its_kit_and_its_answers_along(own, tmp_path):
     left = store.open_run(own.path).read_ratings()
     assert gone not in {item.face for item in left.key.items} and left.answers
     assert len(left.key.items) < len(key.items)
+
+
+def test_a_group_that_runs_out_of_images_is_not_replaced_by_others(tmp_path):
+    made = make_run(tmp_path, per_group=2, draws=1, arms=THREE, races=RACES)
+    samples = made.samples()
+    gone = samples["face_id"] == samples.loc[samples["label_race"] == "Black", "face_id"].iloc[0]
+    samples.loc[gone, "image"] = None
+    key = draw_key(made.manifest, samples, KitOptions(tasks=["group"], items=15))
+    race = {face.id: face.labels["race"] for face in made.manifest.faces}
+    shown = Counter(race[item.face] for item in key.items)
+    # there is room for one round of three faces under three arms, and not for two
+    assert shown == {"White": 3, "Black": 3, "Indian": 3}
+    key = draw_key(made.manifest, samples, KitOptions(tasks=["group"], items=60))
+    assert Counter(race[i.face] for i in key.items) == {"White": 6, "Black": 3, "Indian": 6}
