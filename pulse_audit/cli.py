@@ -258,7 +258,8 @@ def report(
         if hand_labels is not None:
             keep_hand_labels(hand_labels, stored, samples)
         if ratings:
-            keep_ratings(ratings, stored)
+            kept = keep_ratings(ratings, stored)
+            click.echo(f"{kept}: see Human judgement in the report", err=True)
         page = html.publish(stored, samples, out_dir=folder, public=public)
     _show_run(stored, page, as_json, verbose, samples)
     _log(stored, loggers)

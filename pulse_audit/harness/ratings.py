@@ -260,8 +260,13 @@ def _rater_names(names: Sequence[str]) -> list[str]:
     return list(names)
 
 
-def keep_ratings(paths: Sequence[Path], run: store.Run) -> None:
+def keep_ratings(paths: Sequence[Path], run: store.Run) -> str:
     """Read the answers that raters exported, and keep them in the run in place of earlier ones.
+
+    Returns
+    -------
+    str
+        How many answers of how many raters there are.
 
     Raises
     ------
@@ -303,6 +308,8 @@ def keep_ratings(paths: Sequence[Path], run: store.Run) -> None:
         files[path.name if path.name not in files else str(path)] = sha256(text.encode())
     assert key is not None
     run.write_ratings(Ratings.make(key, files, answers))
+    raters = len({answer.rater for answer in answers})
+    return f"{len(answers):,} answers of {raters} rater{'s' if raters > 1 else ''}"
 
 
 def _key_of(run: store.Run, kit: str, where: str) -> RatingKey:

@@ -158,6 +158,7 @@ def test_the_kit_and_its_answers_from_the_command_line(own, tmp_path, capsys):
         path = write(tmp_path / f"{rater}.csv", answered(key, [rater]))
         options += ["--ratings", str(path)]
     assert outcome(["report", str(own.path), *options]) == DONE
+    assert "84 answers of 2 raters: see" in capsys.readouterr().err
     summary = json.loads((own.path / "summary.json").read_text())
     assert {"mos", "mos_p", "rater_alpha"} <= {row["metric"] for row in summary["estimates"]}
     assert 'id="ratings"' in (own.path / "report" / "index.html").read_text()
