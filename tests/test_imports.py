@@ -48,6 +48,7 @@ TOP = {
     "listing",
     "api",
     "cli",
+    "pytest_plugin",
     "__init__",
 }
 #: For the uppermost ones: what they may not import.
@@ -59,6 +60,7 @@ FORBIDDEN = {
     "listing": {"training", "api", "cli", "terminal"},
     "api": {"cli", "listing", "terminal"},
     "cli": {"api"},
+    "pytest_plugin": TOP - {"__init__"},
     "__init__": TOP - {"api"},
 }
 
