@@ -62,7 +62,8 @@ def withdrawn(path: Path, ids: Collection[str]) -> Iterator[Run]:
     path : Path
         Of the run; locked meanwhile.
     ids : collection of str
-        Faces to drop: their rows, features, images and labels, and draws that returned their photo.
+        Faces to drop, of the sample or donors of a planted arm: their rows, features, images and
+        labels, and draws that returned their photo.
 
     Yields
     ------
@@ -78,7 +79,8 @@ def withdrawn(path: Path, ids: Collection[str]) -> Iterator[Run]:
     with locked(path, make=False) as run:
         assert run is not None
         known = {face.id for face in run.manifest.faces}
-        unknown = sorted(set(ids) - known - {face.id for face in run.manifest.skipped})
+        others = {face.id for face in run.manifest.skipped} | _donors(run)
+        unknown = sorted(set(ids) - known - others)
         if unknown:
             more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
             raise InputError(f"{path}: has no face {unknown[0]!r}{more}; see manifest.json")
@@ -97,6 +99,17 @@ def withdrawn(path: Path, ids: Collection[str]) -> Iterator[Run]:
                 raise
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+
+
+def _donors(run: Run) -> set[str]:
+    """Faces whose photos a planted arm returned; they are not among those of the sample."""
+    return {
+        donor
+        for unit in run.manifest.units
+        if run.manifest.arms[unit.arm].truth is not None and unit.id not in run.missing_units
+        for donor in run.rows_of(unit)["planted_from"].to_pylist()
+        if donor is not None
+    }
 
 
 def _copy_without(run: Run, ids: set[str], target: Path) -> Run:
@@ -158,14 +171,16 @@ def _copy_others(run: Run, new: Run, ids: set[str], manifest: Manifest) -> None:
     # Rating kits show faces: none is kept.
     if (ratings := run.read_ratings()) is not None:
         new.write_ratings(ratings.within(manifest))
+    names = {*outputs, *(original_path(face.id) for face in manifest.faces)}
     for name, frame in (run.source_tables() or {}).items():
         table = pq.read_table(run.path / "sources" / f"{name}.parquet")
         assert name in SOURCE_COLUMNS and len(table) == len(frame)
         if "face_id" in table.column_names:
             gone = pa.array(sorted(ids), pa.string())
             table = table.filter(pc.invert(pc.is_in(table["face_id"].cast(pa.string()), gone)))
+        if "image" in table.column_names:
+            names |= {image for image in table["image"].to_pylist() if image is not None}
         atomic_write(new.path / "sources" / f"{name}.parquet", as_parquet(table))
-    names = {*outputs, *(original_path(face.id) for face in manifest.faces)}
     for unit in manifest.units:
         names |= {lr_path(i, unit.condition, unit.scale, draw) for i, draw in unit.draws}
     for name in sorted(names):

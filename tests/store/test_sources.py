@@ -136,3 +136,30 @@ def test_tables_that_the_manifest_does_not_describe_are_refused(tmp_path: Path) 
     run.manifest.sources = None
     with pytest.raises(InputError, match=r"sources: the manifest describes no"):
         run.source_tables()
+
+
+def test_a_withdrawn_face_leaves_every_table_and_its_searches_pictures(tmp_path: Path) -> None:
+    gone, stays = FACES
+    folder = tmp_path / "run"
+    folder.mkdir()
+
+    def with_pictures(table: pa.Table) -> pa.Table:
+        names = [f"images/guided/{Path(face).stem}.png" for face in FACES]
+        return table.set_column(table.column_names.index("image"), "image", pa.array(names))
+
+    run = with_tables(folder, "guided", with_pictures)
+    run.write_manifest()
+    for name in ("a", "b"):
+        run.write_image(f"images/guided/{name}.png", name.encode())
+    with store.withdrawn(folder, [gone]):
+        pass
+    after = store.open_run(folder)
+    tables = after.source_tables()
+    assert tables is not None
+    for name in ("originals", "guided"):
+        assert list(tables[name].face_id) == [stays]
+    # What is of a generator, and of no face, stays.
+    assert len(tables["prior"]) == len(tables["uninformative"]) == 2
+    assert (folder / "images/guided/b.png").read_bytes() == b"b"
+    assert not (folder / "images/guided/a.png").exists()
+    assert not [p for p in folder.rglob("*") if p.is_file() and gone.encode() in p.read_bytes()]

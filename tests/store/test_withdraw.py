@@ -1,11 +1,14 @@
+import hashlib
 import json
 import os
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from pulse_audit import store
 from pulse_audit.cli import BAD_INPUT, DONE, outcome
+from pulse_audit.store.hand_labels import HandLabels
 from pulse_audit.store.manifest import SourcesEntry
 from pulse_audit.store.priors import PriorTable
 from pulse_audit.types import InputError
@@ -49,6 +52,64 @@ def test_nothing_of_a_withdrawn_face_is_left(run: store.Run) -> None:
     assert counts == {len(run.manifest.faces) - 1}
     assert (run.path / "report" / "index.html").is_file()
     assert os.listdir(run.path.parent) == ["out"]
+
+
+@pytest.fixture
+def planted(fairface_root: Path, tmp_path: Path) -> store.Run:
+    """A run whose arm returns photos of other faces than those of the sample."""
+    groups = [
+        "White", "Black", "Latino_Hispanic", "East Asian", "Southeast Asian", "Indian",
+        "Middle Eastern",
+    ]  # fmt: skip
+    rows = [[g, *("1" if h == "White" else "0" for h in groups)] for g in groups]
+    matrix = tmp_path / "all-white.csv"
+    matrix.write_text("\n".join(",".join(row) for row in [["", *groups], *rows]) + "\n")
+    out = tmp_path / "runs" / "out"
+    arguments = [
+        "run", "--dataset", "fairface", "--data-root", str(fairface_root), "--out", str(out),
+        "--resolution", "32", "--scale", "4", "--per-group", "2", "--draws", "2",
+        "--arm", f"planted:{matrix}", "--metrics", "psnr", "--quiet", "--keep-images", "all",
+    ]  # fmt: skip
+    assert outcome(arguments) == DONE
+    return store.open_run(out)
+
+
+def holds(folder: Path, face_id: str, digests: set[str]) -> list[Path]:
+    """Files that name a face, in any column of a Parquet file too, or are one of its images."""
+    found = []
+    for path in (p for p in folder.rglob("*") if p.is_file()):
+        content = path.read_bytes()
+        if path.suffix == ".parquet":
+            content += str(pq.read_table(path).to_pylist()).encode()
+        if face_id.encode() in content or hashlib.sha256(content).hexdigest() in digests:
+            found.append(path)
+    return found
+
+
+def test_a_donor_s_photo_is_withdrawn_wherever_it_was_returned(planted: store.Run) -> None:
+    before = planted.samples()
+    donor = before.planted_from.iloc[0]
+    assert donor not in {face.id for face in planted.manifest.faces}
+    returned = before[before.planted_from == donor]
+    photos = {hashlib.sha256((planted.path / name).read_bytes()).hexdigest()
+              for name in returned.image}  # fmt: skip
+    assert holds(planted.path, donor, photos)
+    assert withdraw(planted, donor) == DONE
+    after = store.open_run(planted.path)
+    assert after.complete and len(after.samples()) == len(before) - len(returned)
+    assert not holds(planted.path.parent, donor, photos)
+
+
+def test_labels_of_a_withdrawn_face_go_and_those_of_others_stay(run: store.Run) -> None:
+    gone, stays = run.manifest.faces[0].id, run.manifest.faces[1].id
+    samples = run.samples()
+    images = {face: samples.image[samples.face_id == face].iloc[0] for face in (gone, stays)}
+    labels = {image: {"race": "White"} for image in images.values()}
+    run.write_hand_labels(HandLabels.make("labels.csv", "0" * 64, labels))
+    assert withdraw(run, gone) == DONE
+    assert not holds(run.path.parent, gone, set())
+    kept = store.open_run(run.path).read_hand_labels()
+    assert kept is not None and set(kept.labels) == {images[stays]}
 
 
 def test_samples_of_priors_stay(run: store.Run) -> None:
