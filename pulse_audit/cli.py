@@ -363,7 +363,13 @@ def check(as_json: bool, junit: Path | None, github: bool, **options: Any) -> in
 
 @commands.command()
 @click.argument("run_dir", metavar="RUN", type=PlainPath())
-@click.option("--ids", type=PlainPath(), required=True, metavar="FILE", help="One face id a line.")
+@click.option(
+    "--ids",
+    type=PlainPath(),
+    required=True,
+    metavar="FILE",
+    help="One face id a line, or a folder of them, such as that of a person.",
+)
 @outcome_as_json
 def withdraw(run_dir: Path, ids: Path, as_json: bool) -> int:
     """Drop faces whose consent was withdrawn, with all draws and images, and summarise again."""

@@ -34,8 +34,8 @@ PlainName = Annotated[str, StringConstraints(strict=True, pattern=r"^\w[\w .-]*$
 Column = Annotated[str, StringConstraints(strict=True, min_length=1)]
 # The keys of `layouts.LAYOUTS`.
 LayoutName = Literal[
-    "bundled", "celeba", "fairface", "ffhq-aging", "ffhq-features", "folder", "lfw", "parquet",
-    "race-folders", "utkface",
+    "bundled", "celeba", "fairface", "ffhq-aging", "ffhq-features", "fhibe", "folder", "lfw",
+    "parquet", "race-folders", "utkface",
 ]  # fmt: skip
 Split = Annotated[str, StringConstraints(pattern="^(train|val|test)$")]
 SplitOrAll = Annotated[str, StringConstraints(pattern="^(train|val|test|all)$")]
@@ -162,6 +162,8 @@ class DatasetCard(CardPart):
     terms: Word
     #: Whether the terms let photos appear in a published report.
     may_publish_images: bool
+    #: Whether people may withdraw their consent, so that no copy of a photo may leave the run.
+    revocable: bool = False
     citation: Word
     url: str | None = None
     obtain: Word

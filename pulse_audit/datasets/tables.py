@@ -20,6 +20,8 @@ from pulse_audit.types import InputError
 
 # Larger than any label file: CelebA's list of 40 attributes has 25 MiB.
 MAX_BYTES = 512 * 2**20
+# The outlines of all parts of a face in one cell of FHIBE have 170,000 characters.
+MAX_CELL = 2**24
 # Spreadsheets mark a UTF-8 file by this first character.
 _BOM = "\ufeff"
 
@@ -131,6 +133,44 @@ def parse_csv(path: Path, text: str) -> LabelTable:
                 "correct the row"
             )
     return LabelTable(path, header, rows)
+
+
+def read_columns(path: Path, columns: Collection[str]) -> LabelTable:
+    """Read some columns of a CSV whose other cells are large, without holding those.
+
+    ``rows`` has these columns alone; errors are those of `read_csv`, and a lacking column is one.
+    """
+    try:
+        file = path.open(encoding="utf-8-sig", newline="")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    largest, rows = csv.field_size_limit(MAX_CELL), list[list[str]]()
+    number = 1
+    try:
+        with file:
+            reader = csv.reader(file, strict=True)
+            header = [name.strip() for name in next(reader, [])]
+            lacking = next((name for name in columns if header.count(name) != 1), None)
+            if lacking is not None:
+                raise InputError(
+                    f"{path}, row 1: does not name the column {lacking!r} once; "
+                    "use the unchanged label file"
+                )
+            places = [header.index(name) for name in columns]
+            for number, row in enumerate(reader, start=2):
+                if len(row) != len(header):
+                    raise InputError(
+                        f"{path}, row {number}: has {len(row)} cells where the header has "
+                        f"{len(header)}; get the label file again"
+                    )
+                rows.append([row[place] for place in places])
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise InputError(f"{path}, after row {number}: is not CSV in UTF-8 ({error})") from error
+    finally:
+        csv.field_size_limit(largest)
+    if not rows:
+        raise InputError(f"{path}: holds a header and no rows; get the label file again")
+    return LabelTable(path, list(columns), rows)
 
 
 def original_word(text: str, vocabulary: Collection[str]) -> str | None:

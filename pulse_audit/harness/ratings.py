@@ -98,9 +98,14 @@ def draw_key(manifest: Manifest, samples: pd.DataFrame, options: KitOptions) -> 
     Raises
     ------
     InputError
-        If something is named that the run has not, no image of every arm is kept, or ``items`` is
-        too small for one face.
+        If something is named that the run has not, no image of every arm is kept, ``items`` is too
+        small for one face, or people may withdraw their consent: a kit leaves the run.
     """
+    if manifest.dataset.revocable:
+        raise InputError(
+            f"rate: people in {manifest.dataset.title or manifest.dataset.name} may withdraw their "
+            "consent, and a kit with their photos would be out of reach; no kit is made"
+        )
     arms = _known("--arm", options.arms, list(manifest.arms))
     settings = _known("--condition", options.conditions, manifest.spec.conditions)
     raters = _rater_names(options.raters)

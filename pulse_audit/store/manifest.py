@@ -87,6 +87,7 @@ class DatasetEntry(_Entry):
     labels_from: str | None = None
     crop: str = "as-is"
     may_publish_images: bool = False
+    revocable: bool = False
     vocabulary: dict[str, list[str]]
 
 

@@ -62,8 +62,8 @@ def withdrawn(path: Path, ids: Collection[str]) -> Iterator[Run]:
     path : Path
         Of the run; locked meanwhile.
     ids : collection of str
-        Faces to drop, of the sample or donors of a planted arm: their rows, features, images and
-        labels, and draws that returned their photo.
+        Faces to drop, of the sample or donors of a planted arm, or folders of them: their rows,
+        features, images and labels, and draws that returned their photo.
 
     Yields
     ------
@@ -79,17 +79,13 @@ def withdrawn(path: Path, ids: Collection[str]) -> Iterator[Run]:
     with locked(path, make=False) as run:
         assert run is not None
         known = {face.id for face in run.manifest.faces}
-        others = {face.id for face in run.manifest.skipped} | _donors(run)
-        unknown = sorted(set(ids) - known - others)
-        if unknown:
-            more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-            raise InputError(f"{path}: has no face {unknown[0]!r}{more}; see manifest.json")
-        if known <= set(ids):
+        ids = _faces_named(ids, known | {face.id for face in run.manifest.skipped} | _donors(run))
+        if known <= ids:
             raise InputError(f"{path}: no face would be left; delete the folder instead")
         target = path.resolve()
         staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-withdraw-", dir=target.parent))
         try:
-            yield _copy_without(run, set(ids), staging / "run")
+            yield _copy_without(run, ids, staging / "run")
             # The old run leaves, the new one comes; both are renamed within one folder.
             os.rename(target, staging / "old")
             try:
@@ -99,6 +95,20 @@ def withdrawn(path: Path, ids: Collection[str]) -> Iterator[Run]:
                 raise
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+
+
+def _faces_named(ids: Collection[str], known: set[str]) -> set[str]:
+    """Return faces by their ids, or by a folder of them: all photos of a person."""
+    named, unknown = set[str](), list[str]()
+    for name in sorted(ids):
+        below = {face for face in known if face == name or face.startswith(f"{name.rstrip('/')}/")}
+        named |= below
+        if not below:
+            unknown.append(name)
+    if unknown:
+        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        raise InputError(f"the run has no face {unknown[0]!r}{more}; see its manifest.json")
+    return named
 
 
 def _donors(run: Run) -> set[str]:

@@ -1,5 +1,6 @@
 """A tiny data set in each layout."""
 
+import csv
 import io
 import json
 import pickle
@@ -597,3 +598,93 @@ def test_faces_can_be_sent_to_another_process(
     for face in (*own, *bundled, *hub):
         again = pickle.loads(pickle.dumps(face))
         assert again == face and again.source.read() == face.source.read()
+
+
+# -- FHIBE -----------------------------------------------------------------------------------
+
+FHIBE_ROW = {
+    "image_id": "i0_s0", "filepath": "", "json_path": "x.json", "subject_id": "s0",
+    "consent": "True", "age": "24", "nationality": "['93. Indian']", "ancestry": "['11. Asia']",
+    "pronoun": "['1. He/him/his']", "natural_skin_color": "2. [164, 131, 103]",
+    "apparent_skin_color": "0. [102, 78, 65]", "segments": "[]",
+}  # fmt: skip
+
+
+@pytest.fixture
+def fhibe(tmp_path: Path, photo: Write) -> Callable[..., Path]:
+    """Write a tiny FHIBE of the published layout: one row a mapping of what differs."""
+
+    def write(*rows: dict[str, str], inner: str = ".") -> Path:
+        root = tmp_path / inner
+        labels = root / "data/processed/fhibe_face_crop_align/fhibe_face_crop_align.csv"
+        labels.parent.mkdir(parents=True)
+        with labels.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(FHIBE_ROW))
+            writer.writeheader()
+            for number, changes in enumerate(rows):
+                person = changes.get("subject_id", f"s{number}")
+                name = f"faces_crop_and_align_i{number}_{person}.png"
+                path = f"data/raw/fhibe_downsampled/{person}/i{number}/{name}"
+                writer.writerow({**FHIBE_ROW, "subject_id": person, "filepath": path, **changes})
+                if ".." not in changes.get("filepath", ""):
+                    photo(root / path, number)
+        return tmp_path
+
+    return write
+
+
+def test_fhibe_s_numbered_lists_become_words(
+    registry: Registry, fhibe: Callable[..., Path]
+) -> None:
+    several = {
+        "ancestry": "['0. Africa', '4. Southern Africa']", "age": "70",
+        "pronoun": "['0. She/her/hers', '2. They/them/their']", "segments": "x" * 200_000,
+    }  # fmt: skip
+    mixed = {
+        "ancestry": "['0. Africa', '1. Northern Africa', '17. Europe']", "age": "18",
+        "pronoun": "['5. Prefer not to say']", "natural_skin_color": "5. [198, 180, 157]",
+    }  # fmt: skip
+    root = fhibe({}, several, mixed, inner="fhibe.20250716.u.x_downsampled_public")
+    index = read_faces(registry.get("fhibe"), root)
+    columns = ("pronoun", "ancestry", "age_group", "natural_skin_color", "apparent_skin_color")
+    assert [[face.labels[c] for c in columns] for face in index.faces] == [
+        ["He/him/his", "Asia", "20-29", "Tan (IV)", "Dark (VI)"],
+        ["more than one", "Africa", "more than 70", "Tan (IV)", "Dark (VI)"],
+        ["Prefer not to say", "more than one", "10-19", "Very light (I)", "Dark (VI)"],
+    ]
+    assert index.faces[0].source.read() and index.card.revocable
+
+
+def test_fhibe_has_one_photo_a_person_and_none_without_consent(
+    registry: Registry, fhibe: Callable[..., Path]
+) -> None:
+    rows = [{"subject_id": "a"}, {"subject_id": "b", "consent": "False"}, {"subject_id": "a"},
+            {"subject_id": "c"}]  # fmt: skip
+    index = read_faces(registry.get("fhibe"), fhibe(*rows))
+    assert [face.id.split("/")[3] for face in index.faces] == ["a", "c"]
+    (problem,) = index.problems
+    assert problem.kind == "no_consent" and "row 3" in problem.where
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ancestry": "[]"}, r"unknown ancestry '\[\]'"),
+        ({"pronoun": "['9. Somebody']"}, "unknown pronoun 'Somebody'"),
+        ({"natural_skin_color": "9. [0, 0, 0]"}, "unknown natural_skin_color"),
+        ({"age": "old"}, "unknown age_group 'old'"),
+        ({"filepath": "../../etc/passwd.png"}, "leaves the data folder"),
+    ],
+)
+def test_what_fhibe_does_not_say_is_refused(
+    registry: Registry, fhibe: Callable[..., Path], changes: dict[str, str], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        read_faces(registry.get("fhibe"), fhibe({}, changes))
+
+
+def test_a_folder_without_fhibe_s_labels_says_how_to_get_them(
+    registry: Registry, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=r"fhibe_face_crop_align.csv.*fairnessbenchmark"):
+        read_faces(registry.get("fhibe"), tmp_path)

@@ -11,6 +11,7 @@ from pulse_audit.cli import BAD_INPUT, DONE, outcome
 from pulse_audit.store.hand_labels import HandLabels
 from pulse_audit.store.manifest import SourcesEntry
 from pulse_audit.store.priors import PriorTable
+from pulse_audit.store.withdraw import _faces_named
 from pulse_audit.types import InputError
 
 
@@ -140,6 +141,16 @@ def test_what_cannot_be_withdrawn_changes_nothing(
     assert "names no face" in capsys.readouterr().err
     assert (run.path / "manifest.json").read_bytes() == before
     assert os.listdir(run.path.parent) == ["out"]
+
+
+def test_a_folder_names_all_photos_of_a_person(run: store.Run) -> None:
+    """As FHIBE's, whose photos lie in a folder a person;"""
+    faces = [face.id for face in run.manifest.faces]
+    named = _faces_named(["val"], {*faces, "train/1.jpg", "valid/1.jpg"})
+    assert named == set(faces)
+    assert _faces_named([faces[0], f"{faces[1]}"], set(faces)) == set(faces[:2])
+    with pytest.raises(InputError, match="has no face 'va'"):
+        _faces_named(["va"], set(faces))
 
 
 def test_an_interruption_leaves_the_old_run(run: store.Run) -> None:

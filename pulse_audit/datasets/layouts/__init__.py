@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from pulse_audit.datasets.layouts import ffhq, folders, label_tables, parquet
+from pulse_audit.datasets.layouts import ffhq, fhibe, folders, label_tables, parquet
 from pulse_audit.datasets.registry import DatasetCard, LayoutName
 from pulse_audit.datasets.scan import Scan
 
@@ -22,6 +22,7 @@ LAYOUTS: dict[LayoutName, Layout] = {
     "fairface": label_tables.scan_fairface,
     "ffhq-aging": ffhq.scan_aging,
     "ffhq-features": ffhq.scan_features,
+    "fhibe": fhibe.scan_fhibe,
     "folder": label_tables.scan_folder,
     "lfw": folders.scan_lfw,
     "parquet": parquet.scan_parquet,
