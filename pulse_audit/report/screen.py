@@ -30,7 +30,7 @@ class Matrix:
 def matrices(
     manifest: Manifest, summary: Summary, setting: tuple[str, int], group_by: str
 ) -> list[Matrix]:
-    """Shift matrices of the arms on trial, corrected where that is possible, and the originals'."""
+    """Shift matrices of the arms on trial and of the originals; corrected where that is usable."""
     rows = [
         r
         for r in summary.estimates
@@ -41,11 +41,14 @@ def matrices(
     for arm in arms[:MAX_MATRICES]:
         of_arm = [r for r in rows if r.arm == arm]
         corrected = [r for r in of_arm if r.correction == "corrected" and r.value is not None]
-        if corrected:
-            made.append(_matrix(arm, "corrected", corrected))
+        # A weak correction supports no claim, and its matrix would be read as one.
+        if corrected and all((r.detail or {}).get("grade") == "usable" for r in corrected):
+            note = "corrected, each cell for itself: rows need not sum to 100"
+            made.append(_matrix(arm, note, corrected))
         else:
             raw = [r for r in of_arm if r.correction == "raw"]
-            made.append(_matrix(arm, "as classified; the errors cannot be corrected here", raw))
+            note = "as classified: too few faces to correct the classifier's errors"
+            made.append(_matrix(arm, note, raw))
     if arms:
         key = (arms[0], "original_baseline")
         originals = [r for r in rows if (r.arm, r.correction) == key]

@@ -4,6 +4,7 @@ import pandas as pd
 
 from pulse_audit import store
 from pulse_audit.report.content import Stems, agreement_tables, flattened, left_out
+from pulse_audit.report.screen import matrices
 from pulse_audit.summary.schema import SubsetKey, Summary, make_row
 from pulse_audit.types import Estimate
 
@@ -85,3 +86,28 @@ def test_agreement_of_the_models_is_a_table_a_group() -> None:
     (table,) = agreement_tables(Summary(schema=3, estimates=rows, unavailable={}, findings=[]))
     assert table.title == "pulse:a, race, clean, x8"
     assert table.lines == [("A", "75 [50, 90]", "0.50 [–, –]")]
+
+
+def shifts(grade):
+    """A shift matrix of two groups, raw and corrected, and that of the originals."""
+    rows = []
+    for correction, values in (("raw", (0.6, 0.4)), ("corrected", (0.9, 0.2)),
+                               ("original_baseline", (0.8, 0.2))):  # fmt: skip
+        for group in ("White", "Black"):
+            for to_group, value in zip(("White", "Black"), values, strict=True):
+                key = SubsetKey("pulse:g", "clean", 8)
+                estimate = Estimate(value, 0.0, 1.0, 9, 9, "")
+                detail = {"grade": grade} if correction == "corrected" else None
+                made = make_row(key, "shift", "race", group, estimate, detail=detail)
+                rows.append(made.model_copy(update={"to_group": to_group,
+                                                    "correction": correction}))  # fmt: skip
+    return Summary(schema=3, estimates=rows, unavailable={}, findings=[])
+
+
+def test_a_matrix_is_corrected_only_where_the_correction_supports_claims():
+    run = manifest(arms={"pulse:g": {"kind": "pulse"}})
+    usable, originals = matrices(run, shifts("usable"), ("clean", 8), "race")
+    assert usable.note.startswith("corrected") and usable.cells[0] == [90, 20]
+    weak, _ = matrices(run, shifts("weak"), ("clean", 8), "race")
+    assert weak.note.startswith("as classified") and weak.cells[0] == [60, 40]
+    assert originals.title == "originals" and originals.cells[0] == [80, 20]
