@@ -9,7 +9,7 @@ UV     := $(BIN)/python -m uv pip
 export MALLOC_MMAP_MAX_ ?= 0
 export MALLOC_TRIM_THRESHOLD_ ?= 100000000000
 
-.PHONY: install run test lint bench report reports docs dist lock clean
+.PHONY: install run test lint gate bench report reports docs dist lock clean
 
 install: $(VENV)/.installed
 
@@ -31,6 +31,16 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The shipped twins against the published default audit: the balanced one must not fail (3 is
+# inconclusive, where another processor rounds otherwise), the skewed one must.
+gate: install
+	$(BIN)/pulse-audit run default --out runs/gate --quiet > /dev/null
+	$(BIN)/pulse-audit check runs/gate --rules reports/gate/rules.yaml \
+	  --baseline reports/gate/baseline.json --arm pulse:faces-balanced || test $$? -eq 3
+	$(BIN)/pulse-audit check runs/gate --rules reports/gate/rules.yaml \
+	  --baseline reports/gate/baseline.json --arm pulse:faces-skewed \
+	  --baseline-arm pulse:faces-balanced; test $$? -eq 1
 
 bench: install
 	$(BIN)/python -m benchmarks

@@ -92,7 +92,7 @@ def test_workflows_run_the_make_targets_on_every_python() -> None:
     assert jobs["tests"]["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13"]
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     runs = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
-    assert {"make test", "make docs", "make dist"} <= set(runs)
+    assert {"make test", "make docs", "make dist", "make gate"} <= set(runs)
     assert {run.split()[1] for run in runs if run.startswith("make ")} <= targets
 
 

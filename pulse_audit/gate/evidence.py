@@ -13,24 +13,25 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pulse_audit.fairness.confusion import NONE
-from pulse_audit.fairness.correction import CorrectedShift, corrected_shifts
+from pulse_audit.fairness.correction import corrected_shifts
 from pulse_audit.fairness.shift import Draws
 from pulse_audit.gate.baseline import Pairing
-from pulse_audit.gate.record import GroupingRecord, Outputs, Record, Trial
-from pulse_audit.gate.rules import ATTRIBUTE_RATES, CORRECTED, Rule, higher_is_better
+from pulse_audit.gate.record import AttributeRecord, GroupingRecord, Record, Trial
+from pulse_audit.gate.rules import ATTRIBUTE_RATES, CORRECTED, SHARES, Rule, higher_is_better
 from pulse_audit.gate.sides import (
     Sides,
     both_sides,
     chosen_groups,
+    corrected_sample,
+    draws_by_face,
     draws_of,
     renumbered,
+    shares_of,
     totals,
 )
 from pulse_audit.metrics.definition import MetricDefinition
 from pulse_audit.seeding import fingerprint
 from pulse_audit.stats import against, gaps
-from pulse_audit.stats.against import Sampled
 from pulse_audit.stats.gaps import Gap, GroupStatistic
 from pulse_audit.stats.intervals import Groups, IntArray, correlation_of_totals
 from pulse_audit.stats.paired import IDENTICAL
@@ -59,17 +60,20 @@ class Evidence:
     """A worst case with its bounds, and what it is of.
 
     ``groups`` are the names of those that give the value; ``faces`` the number in the smallest
-    group; ``left_out`` faces without a value; ``design`` what a drop is detected with, where the
-    rule is about a rate against a baseline; ``no_pass`` why a pass cannot be given.
+    group; ``comparisons`` of groups or pairs that a fail holds for together; ``left_out`` faces
+    without a value; ``design`` what a drop is detected with, where the rule is about a rate
+    against a baseline; ``no_pass`` and ``no_fail`` why that cannot be said, whatever the bounds.
     """
 
     gap: Gap
     metric: str
     groups: tuple[str, ...]
     faces: int
+    comparisons: int = 1
     left_out: int = 0
     design: DropDesign | None = None
     no_pass: str = ""
+    no_fail: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +98,8 @@ class Judge:
         assert grouping is not None
         if metric.name in ATTRIBUTE_RATES and grouping.attribute is None:
             return Unavailable(self.trial.record.why_not(metric.name))
+        if metric.name == SHARES:
+            return self._shares(case, str(grouping.attribute))
         if metric.name == CORRECTED or (metric.name in ATTRIBUTE_RATES and case.baseline is None):
             if metric.name not in (CORRECTED, "retention"):
                 return Unavailable(
@@ -169,6 +175,35 @@ class Judge:
         gap = against.worst_of_sampled(statistic, one, two, alpha=self.level)
         return found(gap, metric.name, names, sides)
 
+    def _shares(self, case: Case, attribute: str) -> Evidence | Unavailable:
+        """Evidence on the rise of each apparent group's share of all draws."""
+        assert self.baseline is not None and self.pairing is not None and case.baseline is not None
+        labels, other = (side.attribute(attribute) for side in (self.trial.record, self.baseline))
+        shown = self.trial.record.outputs(case.key, attribute)
+        before = self.baseline.outputs(case.baseline, attribute)
+        if labels is None or shown is None:
+            return Unavailable(f"no output has a group of {attribute}")
+        if other is None or before is None or other.groups != labels.groups:
+            raise InputError(
+                f"the baseline holds no outputs by {attribute} in these groups; write it again "
+                "with these rules"
+            )
+        k, positions = len(labels.groups), (self.pairing.trial, self.pairing.baseline)
+        one, two = (
+            shares_of(outputs, place, k)
+            for outputs, place in zip((shown, before), positions, strict=True)
+        )
+        gap = against.largest_drop(
+            one,
+            two,
+            paired=self.pairing.paired,
+            proportion=True,
+            higher_is_better=False,
+            alpha=self.level,
+            other_faces=False,
+        )
+        return found(gap, SHARES, labels.groups, Sides(one, 0, two))
+
     def _absolute(self, rule: Rule, metric: MetricDefinition, sample: Groups, seed: int) -> Gap:
         """Bounds of a statistic by itself, from the draws that the totals of faces stand for."""
         proportion = metric.kind == "proportion"
@@ -189,37 +224,23 @@ class Judge:
 
     def _corrected(self, case: Case, grouping: GroupingRecord) -> Evidence | Unavailable:
         """Evidence on retention corrected for the attribute model's errors."""
-        record, rule = self.trial.record, case.rule
-        labels = record.attribute(str(grouping.attribute))
+        rule = case.rule
+        labels = self.trial.record.attribute(str(grouping.attribute))
         assert labels is not None
         if grouping.name not in (ALL, labels.name):
             return Unavailable(
                 f"retention of {labels.name} is corrected by {labels.name} alone, not by "
                 f"{grouping.name}"
             )
+        sides = self._draws(case, labels)
+        if isinstance(sides, Unavailable):
+            return sides
         confusion = self.trial.confusions[labels.name]
         if isinstance(confusion, Unavailable):
             return confusion
-        sides = [(record, case.key)]
-        if case.baseline is not None:
-            assert self.baseline is not None
-            sides.append((self.baseline, case.baseline))
-        draws, outputs = [], []
-        for number, (side, key) in enumerate(sides):
-            theirs, shown = side.attribute(labels.name), side.outputs(key, labels.name)
-            if theirs is None or shown is None or theirs.groups != labels.groups:
-                raise InputError(
-                    f"the baseline holds no outputs by {labels.name} in these groups; write it "
-                    "again with these rules"
-                )
-            used, numbers = self._numbered(number, len(side.faces))
-            outputs.append([shown.predicted[face] for face in used.tolist()])
-            each = draws_by_face(shown, theirs.truth, used, numbers, len(labels.groups))
-            if each is None:
-                return Unavailable(f"no face has a group of {labels.name}")
-            draws.append(each)
+        # one correction of both sides, whose replicates are of the same faces
         shifts = corrected_shifts(
-            draws,
+            sides,
             confusion,
             labels_from=labels.labels_from,
             replicates=min(max(REPLICATES, math.ceil(20 / self.level)), MOST_REPLICATES),
@@ -228,35 +249,56 @@ class Judge:
         for shift in shifts:
             if shift.grade != "usable":
                 return Unavailable(f"the correction is {shift.grade}: {shift.reason}")
-        # groups that have faces, or the whole sample
-        present = np.flatnonzero(np.all([shift.faces > 0 for shift in shifts], axis=0))
+
+        # the groups that have faces, one of them, or the whole sample
+        present = np.flatnonzero(shifts[0].faces)
         if rule.group is not None:
             present = present[[labels.groups[group] == rule.group for group in present]]
-            if not len(present):
-                return Unavailable(f"group {rule.group} has no face")
+        empty = [labels.groups[group] for group in present if shifts[-1].faces[group] == 0]
+        if empty or not len(present):
+            named = empty[0] if empty else str(rule.group)
+            return Unavailable(f"no face of {named} has a value on both sides")
         whole = rule.statistic == "mean" and rule.group is None
         sampled = [corrected_sample(shift, present, whole) for shift in shifts]
         names = [ALL] if whole else [labels.groups[group] for group in present]
-        paired = self.pairing is not None and self.pairing.paired
-        better, statistic = (
-            higher_is_better(rule, self.trial.metrics[rule.metric]),
-            statistic_of(rule),
+        better = higher_is_better(rule, self.trial.metrics[rule.metric])
+        statistic = statistic_of(rule)
+        gap = against.worst_of_sampled(
+            statistic, *sampled, higher_is_better=better, alpha=self.level
         )
-        if len(outputs) == 2 and paired and outputs[0] == outputs[1]:
+        if case.baseline is None and statistic in ("max_gap", "max_abs"):
+            # distances and shares have a range, which joint errors do not know
+            ends = max(gap.fail_bound, 0.0), min(gap.pass_bound, 1.0)
+            gap = replace(gap, fail_bound=ends[0], pass_bound=ends[1])
+        if len(sides) == 2 and alike(*sides):
             gap = no_change(rule, Groups([], [], sampled[0].faces, sampled[0].draws))
-        else:
-            gap = against.worst_of_sampled(
-                statistic, *sampled, higher_is_better=better, alpha=self.level
-            )
-        evidence = Evidence(
-            gap,
-            CORRECTED,
-            tuple(names[group] for group in gap.groups),
-            int(sampled[0].faces.min()),
-        )
+        groups = tuple(names[group] for group in gap.groups)
+        fewest = int(sampled[0].faces.min())
+        evidence = Evidence(gap, CORRECTED, groups, fewest, compared(gap, len(names)))
         if labels.labels_from == "model" and case.baseline is None:
-            return self._of_model_labels(evidence, case, draws[0], better)
+            return self._of_model_labels(evidence, case, sides[0], better)
         return evidence
+
+    def _draws(self, case: Case, labels: AttributeRecord) -> list[Draws] | Unavailable:
+        """Draws of the trial and of the baseline, if any, by the labels of an attribute."""
+        sides = [(self.trial.record, case.key)]
+        if case.baseline is not None:
+            assert self.baseline is not None
+            sides.append((self.baseline, case.baseline))
+        draws = []
+        for number, (side, key) in enumerate(sides):
+            theirs, shown = side.attribute(labels.name), side.outputs(key, labels.name)
+            if theirs is None or shown is None or theirs.groups != labels.groups:
+                raise InputError(
+                    f"the baseline holds no outputs by {labels.name} in these groups; write it "
+                    "again with these rules"
+                )
+            used, numbers = self._numbered(number, len(side.faces))
+            each = draws_by_face(shown, theirs.truth, used, numbers, len(labels.groups))
+            if each is None:
+                return Unavailable(f"no face has a group of {labels.name}")
+            draws.append(each)
+        return draws
 
     def _numbered(self, number: int, n: int) -> tuple[IntArray, IntArray]:
         """Faces of a side that are used, and their numbers: shared faces have one number."""
@@ -277,10 +319,9 @@ class Judge:
         """
         rule = case.rule
         if rule.statistic in ("worst_group", "mean", "max_abs"):
-            if better:
-                reason = "a model gave the labels, which makes corrected retention look higher"
-                return replace(evidence, no_pass=reason)
-            return evidence
+            reason = "a model gave the labels, which makes corrected retention look higher"
+            no_pass, no_fail = (reason, "") if better else ("", reason)
+            return replace(evidence, no_pass=no_pass, no_fail=no_fail)
         present = np.unique(draws.truth, return_inverse=True)[1]
         data = draws.retained, draws.faces, present
         raw = (
@@ -298,7 +339,21 @@ class Judge:
 def found(gap: Gap, metric: str, names: Sequence[str], sides: Sides) -> Evidence:
     """Make the evidence of a gap."""
     groups = tuple(names[group] for group in gap.groups)
-    return Evidence(gap, metric, groups, int(sides.trial.n_faces.min()), sides.left_out)
+    fewest = int(sides.trial.n_faces.min())
+    return Evidence(gap, metric, groups, fewest, compared(gap, len(names)), sides.left_out)
+
+
+def compared(gap: Gap, k: int) -> int:
+    """Count the groups, or the pairs of them, that a statistic is the worst of."""
+    return max(k * (k - 1) // 2, 1) if gap.statistic in ("max_gap", "min_ratio") else k
+
+
+def alike(one: Draws, other: Draws) -> bool:
+    """Whether two sides have the same faces, and outputs of the same groups, draw for draw."""
+    return all(
+        np.array_equal(getattr(one, part), getattr(other, part))
+        for part in ("faces", "truth", "predicted")
+    )
 
 
 def statistic_of(rule: Rule) -> GroupStatistic:
@@ -311,45 +366,6 @@ def no_change(rule: Rule, sample: Groups) -> Gap:
     numbers = int(sample.n_faces.sum()), int(sample.n_draws.sum())
     method = f"paired by face; {IDENTICAL}"
     return Gap(statistic_of(rule), 0.0, 0.0, 0.0, True, (0,), None, *numbers, method)
-
-
-def draws_by_face(
-    shown: Outputs, truth: Sequence[int], used: IntArray, names: IntArray, k: int
-) -> Draws | None:
-    """Draws of the faces that are used and have a group."""
-    faces, labels, predicted = [], [], []
-    for face, name in zip(used.tolist(), names.tolist(), strict=True):
-        if truth[face] != NONE:
-            answers = shown.predicted[face]
-            faces += [name] * len(answers)
-            labels += [truth[face]] * len(answers)
-            predicted += answers
-    if not faces:
-        return None
-    return Draws(np.array(faces), np.array(labels), np.array(predicted), k)
-
-
-def corrected_sample(shift: CorrectedShift, present: IntArray, whole: bool) -> Sampled:
-    """Corrected retention of groups, or of the whole sample, with replicates.
-
-    Where a model gave the labels, retention may come out above 1 and is clipped first. A standard
-    error is at least that of a share which one face of n + 2 does not have.
-    """
-    size = shift.faces[present]
-    reach = np.ptp(np.linalg.inv(shift.confusion.shares), axis=0)[present]
-    least = np.sqrt((size + 1.0) / size) / (size + 2.0) * reach
-    if whole:
-        weights = shift.draws[present] / shift.draws[present].sum()
-        value = shift.joint[present, present].sum()
-        drawn = shift.joint_replicates[:, present, present].sum(axis=1)
-        numbers = np.array([size.sum()]), np.array([shift.draws[present].sum()])
-        error = np.array([np.linalg.norm(weights * least)])
-        return Sampled(np.array([value]), drawn[:, None], error, *numbers)
-    values = shift.values[present, present]
-    if shift.labels_from == "model":
-        values = np.minimum(values, 1.0)
-    drawn = shift.replicates[:, present, present]
-    return Sampled(values, drawn, least, size, shift.draws[present])
 
 
 def drop_design(sides: Sides, judge: Judge, margin: float, better: bool) -> DropDesign | None:

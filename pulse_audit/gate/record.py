@@ -15,7 +15,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pulse_audit.fairness.confusion import Confusion
-from pulse_audit.gate.rules import ATTRIBUTE_RATES, CORRECTED, Rule, metric_of
+from pulse_audit.gate.rules import ATTRIBUTE_RATES, CORRECTED, SHARES, Rule, metric_of
 from pulse_audit.metrics.definition import MetricDefinition
 from pulse_audit.metrics.group_metrics import OUTCOME_METRICS
 from pulse_audit.names import nearest
@@ -234,7 +234,9 @@ def measure(manifest: Manifest, samples: pd.DataFrame, rules: Sequence[Rule], wh
         values = [
             _by_face(subset, metrics, name, labels, len(ids))
             for name, labels in (
-                (metric, of) for (metric, _), of in needed.items() if metric != CORRECTED
+                (metric, of)
+                for (metric, _), of in needed.items()
+                if metric not in (CORRECTED, SHARES)
             )
         ]
         outputs = [_outputs(subset, labels, len(ids)) for labels in attributes.values()]

@@ -21,8 +21,10 @@ from pulse_audit.types import InputError
 RuleStatistic: TypeAlias = Literal["max_gap", "min_ratio", "worst_group", "max_abs", "mean"]
 #: Retention after correction for the attribute model's errors.
 CORRECTED = "retention_corrected"
+#: Share of outputs with each apparent group.
+SHARES = "output_share"
 #: Metrics of apparent groups: by themselves they say as much of the attribute model as of the arm.
-ATTRIBUTE_RATES = (CORRECTED, *(metric.name for metric in OUTCOME_METRICS))
+ATTRIBUTE_RATES = (CORRECTED, SHARES, *(metric.name for metric in OUTCOME_METRICS))
 MOST_RULES = 200
 #: Rules that are shipped, explained in their comments.
 SHIPPED = Path(__file__).resolve().parents[1] / "rules"
@@ -195,14 +197,14 @@ def metric_of(rule: Rule, recorded: Mapping[str, RecordedMetric], where: str) ->
         If it is unknown, has no value a draw, or the rule cannot be about it.
     """
     known = {metric.name: metric for metric in (*OUTCOME_METRICS, *metrics_of_run(recorded))}
-    known[CORRECTED] = BY_NAME[CORRECTED]
+    known |= {name: BY_NAME[name] for name in (CORRECTED, SHARES)}
     metric = known.get(rule.metric) or BY_NAME.get(rule.metric)
     if metric is None:
         raise InputError(f"{where}: unknown metric {rule.metric!r}{nearest(rule.metric, [*known])}")
     if (
         metric.kind == "column"
         or metric.statistic is not None
-        or (metric.kind == "derived" and metric.name != CORRECTED)
+        or (metric.kind == "derived" and metric.name not in (CORRECTED, SHARES))
     ):
         raise InputError(
             f"{where}: {metric.name} has no value a draw, so that no rule can be judged on it; "
@@ -222,6 +224,11 @@ def higher_is_better(rule: Rule, metric: MetricDefinition) -> bool:
 
 def _check_direction(rule: Rule, metric: MetricDefinition, where: str) -> None:
     """Refuse rules that ask for what the metric has not: InputError."""
+    if metric.name == SHARES and not (rule.statistic == "max_abs" and rule.against_baseline):
+        raise InputError(
+            f"{where}: {SHARES} takes max_abs with no_worse_than_baseline_by: the largest rise of "
+            "an apparent group's share"
+        )
     directed = metric.direction in ("higher", "lower")
     if rule.statistic in ("worst_group", "mean") and rule.against_baseline and not directed:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Totals of faces by group, of a trial alone or beside a baseline."""
+"""What the bounds are made of: totals of faces by group, apparent groups, corrected estimates."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from pulse_audit.fairness.confusion import NONE
+from pulse_audit.fairness.correction import CorrectedShift
+from pulse_audit.fairness.shift import Draws
 from pulse_audit.gate.baseline import Pairing
-from pulse_audit.gate.record import FaceValues, GroupingRecord
+from pulse_audit.gate.record import FaceValues, GroupingRecord, Outputs
 from pulse_audit.gate.rules import Rule
+from pulse_audit.stats.against import Sampled
 from pulse_audit.stats.intervals import FloatArray, Groups, IntArray
 from pulse_audit.summary.schema import ALL
 from pulse_audit.types import InputError, Unavailable
@@ -127,3 +130,53 @@ def draws_of(sample: Groups, proportion: bool) -> tuple[FloatArray, IntArray, In
         place = np.arange(len(faces)) - np.repeat(np.cumsum(counts) - counts, counts)
         return (place < sums[faces]).astype(np.float64), faces, of_face[faces]
     return (sums / counts)[faces], faces, of_face[faces]
+
+
+def shares_of(outputs: Outputs, positions: IntArray, k: int) -> Groups:
+    """Totals by apparent group: of every face, how many of its draws show it."""
+    predicted = [outputs.predicted[face] for face in positions.tolist() if outputs.predicted[face]]
+    counts = np.array([len(each) for each in predicted], dtype=np.float64)
+    sums = [
+        np.array([each.count(group) for each in predicted], dtype=np.float64) for group in range(k)
+    ]
+    n, draws = np.full(k, len(counts)), np.full(k, int(counts.sum()))
+    return Groups(sums, [counts] * k, n, draws)
+
+
+def draws_by_face(
+    shown: Outputs, truth: Sequence[int], used: IntArray, names: IntArray, k: int
+) -> Draws | None:
+    """Draws of the faces that are used and have a group."""
+    faces, labels, predicted = [], [], []
+    for face, name in zip(used.tolist(), names.tolist(), strict=True):
+        if truth[face] != NONE:
+            answers = shown.predicted[face]
+            faces += [name] * len(answers)
+            labels += [truth[face]] * len(answers)
+            predicted += answers
+    if not faces:
+        return None
+    return Draws(np.array(faces), np.array(labels), np.array(predicted), k)
+
+
+def corrected_sample(shift: CorrectedShift, present: IntArray, whole: bool) -> Sampled:
+    """Corrected retention of groups, or of the whole sample, with replicates.
+
+    Where a model gave the labels, retention may come out above 1 and is clipped first. A standard
+    error is at least that of a share which one face of n + 2 does not have.
+    """
+    size = shift.faces[present]
+    reach = np.ptp(np.linalg.inv(shift.confusion.shares), axis=0)[present]
+    least = np.sqrt((size + 1.0) / size) / (size + 2.0) * reach
+    if whole:
+        weights = shift.draws[present] / shift.draws[present].sum()
+        value = shift.joint[present, present].sum()
+        drawn = shift.joint_replicates[:, present, present].sum(axis=1)
+        numbers = np.array([size.sum()]), np.array([shift.draws[present].sum()])
+        error = np.array([np.linalg.norm(weights * least)])
+        return Sampled(np.array([value]), drawn[:, None], error, *numbers)
+    values = shift.values[present, present]
+    if shift.labels_from == "model":
+        values = np.minimum(values, 1.0)
+    drawn = shift.replicates[:, present, present]
+    return Sampled(values, drawn, least, size, shift.draws[present])

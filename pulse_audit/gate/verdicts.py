@@ -205,7 +205,8 @@ def decide(case: Case, evidence: Evidence | Unavailable, level: float) -> Verdic
     gap = evidence.gap
     outcome: Outcome = gap.decide(rule.limit)
     needed, detectable = settling(evidence, rule.limit, level), None
-    if outcome == "pass" and evidence.no_pass:
+    held_back = {"pass": evidence.no_pass, "fail": evidence.no_fail}.get(outcome, "")
+    if held_back:
         outcome, needed = "inconclusive", None
     bounds = {
         "pass": f"shown to be within {rule.limit:g} (bound {gap.pass_bound:.3g})",
@@ -214,8 +215,8 @@ def decide(case: Case, evidence: Evidence | Unavailable, level: float) -> Verdic
     }
     sentences = [bounds[outcome]]
     if outcome == "inconclusive":
-        if evidence.no_pass:
-            sentences.append(evidence.no_pass)
+        if held_back:
+            sentences = [f"a {gap.decide(rule.limit)} cannot be shown: {held_back}"]
         elif needed is None:
             sentences.append("the estimate is so near the limit that no number of faces is advice")
         else:
@@ -229,8 +230,9 @@ def decide(case: Case, evidence: Evidence | Unavailable, level: float) -> Verdic
             least = faces_for_drop(wanted, evidence.design, POWER)
             if evidence.faces < least:
                 sentences.append(below_table(evidence, least, wanted, detectable, _each(rule)))
-    else:
-        detectable = shown_distance(evidence, level)
+    elif (detectable := shown_distance(evidence, level)) is not None:
+        beyond = f"{detectable:.2g} beyond the limit"
+        sentences.append(f"{beyond} would be shown with {100 * POWER:.0f} % power")
     if evidence.left_out:
         sentences.append(f"{evidence.left_out:,} faces have no value and are left out")
     ends = (_finite(gap.value), _finite(gap.pass_bound), _finite(gap.fail_bound), rule.limit)
@@ -279,11 +281,14 @@ def settling(evidence: Evidence, limit: float, level: float) -> int | None:
 
 
 def shown_distance(evidence: Evidence, level: float) -> float | None:
-    """Distance beyond the limit that a sample of this size shows to be broken, with 90 % power."""
+    """Distance beyond the limit that a sample of this size shows to be broken, with 90 % power.
+
+    None where nothing varies, as between identical runs.
+    """
     gap = evidence.gap
     half = max(abs(bound - gap.value) for bound in (gap.pass_bound, gap.fail_bound))
-    factor = 1 + float(ndtri(POWER) / ndtri(1 - level))
-    return half * factor if math.isfinite(half) else None
+    factor = 1 + float(ndtri(POWER) / ndtri(1 - level / evidence.comparisons))
+    return half * factor if 0 < half < math.inf else None
 
 
 def _each(rule: Rule) -> str:

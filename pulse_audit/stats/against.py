@@ -62,6 +62,7 @@ def largest_drop(
     higher_is_better: bool,
     alpha: float,
     seed: int = 0,
+    other_faces: bool = True,
 ) -> Gap:
     """Largest worsening of a group's mean from the baseline to the trial, over groups.
 
@@ -77,6 +78,9 @@ def largest_drop(
         Level of either claim.
     seed : int
         Of the bootstrap of means.
+    other_faces : bool
+        Whether groups have different faces, as groups of people do, so that Sidak's level holds;
+        else Bonferroni's, for shares of the same draws.
 
     Returns
     -------
@@ -89,7 +93,8 @@ def largest_drop(
     if (np.minimum(trial.n_faces, baseline.n_faces) == 0).any():
         return nothing("worst_group", trial, larger_is_worse=True)
     # level of each group, of which all hold together
-    sidak = 1 - (1 - alpha) ** (1 / k)
+    each_level = 1 - (1 - alpha) ** (1 / k) if other_faces else alpha / k
+    joint_name = "Sidak's level" if other_faces else "Bonferroni's level"
     if paired:
         drops = [
             sign * (b / m - t / n)
@@ -101,11 +106,11 @@ def largest_drop(
             return _gap("worst_group", 0.0, 0.0, 0.0, (0,), trial, f"paired by face; {IDENTICAL}")
         if proportion:
             alone = [paired_proportions(drop, 1 - 2 * alpha) for drop in drops]
-            joint = [paired_proportions(drop, 1 - 2 * sidak) for drop in drops]
+            joint = [paired_proportions(drop, 1 - 2 * each_level) for drop in drops]
             values = np.array([each.value for each in alone])
             high = np.array([each.high for each in alone])
             all_low = np.array([each.low for each in joint])
-            method = "paired by face; Tango's score interval, fail by Sidak's level"
+            method = f"paired by face; Tango's score interval, fail by {joint_name}"
         else:
             ones = [np.ones(len(drop)) for drop in drops]
             sample = Groups(drops, ones, trial.n_faces, trial.n_faces)
@@ -121,10 +126,10 @@ def largest_drop(
             second.means(),
             second.effective_sizes(),
         )
-        critical = np.array([[ndtri(1 - alpha)], [ndtri(1 - sidak)]], dtype=np.float64)
+        critical = np.array([[ndtri(1 - alpha)], [ndtri(1 - each_level)]], dtype=np.float64)
         lows, highs = difference_interval(p, n, q, m, critical)
         values, high, all_low = p - q, highs[0], lows[1]
-        method = "two samples; score interval at effective sample sizes, fail by Sidak's level"
+        method = f"two samples; score interval at effective sizes, fail by {joint_name}"
     else:
         first, second = (baseline, trial) if higher_is_better else (trial, baseline)
         bounds = contrasts.mean_differences(first, second, alpha, seed, replicates_at(alpha))

@@ -22,6 +22,10 @@ def draw_outcomes(rates, faces, draws, icc=0.5, seed=0):
     return usual < np.array(rates)[:, None, None]
 
 
+def lighter(shade):
+    return None if np.isnan(shade) else 50.0 + shade
+
+
 def make_run(path: Path, outcomes: dict, lightness=0.0, prefix="", **changes):
     """A run whose arms retain the group of (groups, faces, draws) as ``outcomes`` says.
 
@@ -61,7 +65,7 @@ def make_run(path: Path, outcomes: dict, lightness=0.0, prefix="", **changes):
     path.mkdir()
     run = store.create_run(path, store.check_manifest(manifest))
     rng = np.random.default_rng(9)
-    shades = rng.normal(0, 1, (k, n, draws))
+    shades = rng.normal(0, 1, (k, n, draws)) + lightness
     for unit, (arm, kept) in zip(units, outcomes.items(), strict=True):
         run.write_unit(
             unit["id"],
@@ -72,7 +76,7 @@ def make_run(path: Path, outcomes: dict, lightness=0.0, prefix="", **changes):
                     "label_race": GROUPS[g], "label_gender": ["Male", "Female"][i % 2],
                     "hr_race": GROUPS[g],
                     "sr_race": GROUPS[g if kept[g, i, draw] else (g + 1) % k],
-                    "hr_lightness": 50.0, "sr_lightness": 50.0 + lightness + shades[g, i, draw],
+                    "hr_lightness": 50.0, "sr_lightness": lighter(shades[g, i, draw]),
                 }
                 for name, g, i in faces
                 for draw in range(draws)

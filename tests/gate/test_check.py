@@ -104,6 +104,7 @@ def test_an_absolute_rule_on_retention_is_judged_on_corrected_estimates(run_of, 
     rule = {"metric": "retention", "group_by": "race", "statistic": "max_gap", "at_most": 0.2}
     verdict = only(check(run, rules_of(rule)))
     assert (verdict.metric, verdict.outcome) == ("retention_corrected", "fail")
+    assert verdict.pass_bound <= 1
     # more is lost than an imperfect attribute model shows
     raw = kept.mean(axis=(1, 2))
     assert verdict.value > raw.max() - raw.min()
@@ -294,3 +295,75 @@ def test_verdicts_do_not_depend_on_the_order_of_rows(run_of, rules_of, outcomes)
             "at_least": 0.3}  # fmt: skip
     made = [only(check(run, rules_of(rule))) for run in (one, two)]
     assert made[0] == made[1]
+
+
+def test_a_rise_of_an_apparent_group_s_share_fails(run_of, rules_of, outcomes):
+    before = outcomes([0.9, 0.9, 0.9], 60, 2)
+    after = before.copy()
+    # what is lost of White turns Black
+    after[0, :40] = False
+    base, run = run_of("a", {"pulse:g": before}), run_of("b", {"pulse:g": after})
+    rule = {"metric": "output_share", "group_by": "race", "statistic": "max_abs",
+            "no_worse_than_baseline_by": 0.05}  # fmt: skip
+    verdict = only(check(run, rules_of(rule), base))
+    assert (verdict.outcome, verdict.groups) == ("fail", ("Black",))
+    assert verdict.value == pytest.approx(before[0, :40].mean() * 40 / 180)
+    assert only(check(base, rules_of(rule), base)).outcome == "pass"
+    # the same against a file
+    file = base.parent / "base.json"
+    check(base, rules_of(rule), new_baseline=file)
+    assert only(check(run, rules_of(rule), file)) == verdict
+    with pytest.raises(InputError, match="output_share takes max_abs"):
+        check(run, rules_of({**rule, "statistic": "worst_group"}), base)
+
+
+def test_a_group_without_a_value_is_inconclusive(run_of, rules_of, outcomes):
+    nothing = np.zeros((3, 8, 1))
+    nothing[1] = np.nan
+    run = run_of("a", {"pulse:g": outcomes(RATES, 8, 1)}, lightness=nothing)
+    rule = {"metric": "lightness_shift", "group_by": "race", "statistic": "max_abs",
+            "at_most": 50}  # fmt: skip
+    verdict = only(check(run, rules_of(rule)))
+    assert (verdict.outcome, verdict.judged) == ("inconclusive", False)
+    assert verdict.reason == "no face of Black has a value"
+    # single faces without one are left out, and counted
+    some = np.zeros((3, 8, 1))
+    some[1, :2] = np.nan
+    run = run_of("b", {"pulse:g": outcomes(RATES, 8, 1)}, lightness=some)
+    verdict = only(check(run, rules_of(rule)))
+    assert verdict.judged and "2 faces have no value" in verdict.reason
+
+
+def test_labels_of_a_model_cannot_show_that_retention_is_high(run_of, rules_of, outcomes):
+    kept = outcomes([0.9, 0.9, 0.9], 80, 2)
+    model = {
+        "name": "net", "vocabulary": {"race": ["White", "Black", "Indian"]},
+        "predicted_as": {"race": "race"}, "labels_from": "model",
+        "confusion": {"race": [[970, 15, 15], [15, 970, 15], [15, 15, 970]]},
+    }  # fmt: skip
+    run = run_of("a", {"pulse:g": kept}, attributes=model)
+    by = {"metric": "retention", "group_by": "race"}
+    low = {**by, "statistic": "worst_group", "at_least": 0.2}
+    most = {**by, "statistic": "mean", "at_most": 0.5}
+    gap = {**by, "statistic": "max_gap", "at_most": 0.9}
+    verdicts = check(run, rules_of(low, most, gap)).verdicts
+    assert [verdict.judged for verdict in verdicts] == [True] * 3
+    # retention comes out too high: neither is it shown to be at least, nor to exceed, a limit
+    assert [verdict.outcome for verdict in verdicts] == ["inconclusive", "inconclusive", "pass"]
+    assert "a pass cannot be shown: a model gave the labels" in verdicts[0].reason
+    assert "a fail cannot be shown: a model gave the labels" in verdicts[1].reason
+
+
+def test_corrected_retention_needs_every_group_on_both_sides(run_of, rules_of, outcomes):
+    kept = outcomes([0.9, 0.9, 0.9], 40, 2)
+    run = run_of("a", {"pulse:g": kept})
+    # the baseline has no Indian face
+    other = run_of("b", {"pulse:g": kept[:2]})
+    rule = {"metric": "retention_corrected", "group_by": "race", "statistic": "worst_group",
+            "no_worse_than_baseline_by": 0.5}  # fmt: skip
+    rules = rules_of(rule)
+    with pytest.raises(InputError, match="outputs by race in these groups"):
+        check(run, rules, other, accept_differences=["faces"])
+    raw = rules_of({**rule, "metric": "retention"})
+    verdict = only(check(run, raw, other, accept_differences=["faces"]))
+    assert (verdict.judged, verdict.reason) == (False, "no face of Indian has a value")

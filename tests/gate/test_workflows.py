@@ -1,15 +1,22 @@
 """What runs the gate elsewhere: the GitHub action, GitLab's snippet, the pytest plugin."""
 
+import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
+from pulse_audit import store
 from pulse_audit.cli import commands
+from pulse_audit.gate.baseline import check_match, read_baseline
+from pulse_audit.gate.record import measure
+from pulse_audit.gate.rules import read_rules
+from pulse_audit.gate.verdicts import judge, plan
 from pulse_audit.pytest_plugin import gate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -108,6 +115,37 @@ def test_gitlab_s_snippet_names_files_that_a_check_writes():
     assert job["artifacts"]["reports"]["junit"] == "runs/branch/gate/junit.xml"
     assert job["artifacts"]["when"] == "always"
     assert "pulse-audit check runs/branch" in job["script"][-1]
+
+
+def test_the_project_gates_its_twins():
+    """On the draws of the published default audit; `make gate` does the same on a new run."""
+    rules = read_rules(ROOT / "reports" / "gate" / "rules.yaml")
+    data = ROOT / "reports" / "default" / "data"
+    manifest = store.check_manifest(json.loads((data / "manifest.json").read_text()))
+    trial = measure(manifest, pd.read_parquet(data / "samples.parquet"), rules.rules, "rules")
+    baseline = read_baseline(ROOT / "reports" / "gate" / "baseline.json", rules.rules)
+    check_match(trial.record, baseline, (), "baseline")
+    found = {}
+    for arm in ("pulse:faces-balanced", "pulse:faces-skewed"):
+        cases = plan(
+            rules, trial.record, baseline, where="rules", arm=arm,
+            baseline_arm="pulse:faces-balanced",
+        )  # fmt: skip
+        (found[arm],) = judge(rules, trial, baseline, cases)
+    balanced, skewed = found.values()
+    assert balanced.outcome == "pass" and skewed.outcome == "fail"
+    assert skewed.groups == ("White",)
+    # the planted skew, in the priors and on these faces, exceeds what the gate detects
+    cards = [
+        json.loads((ROOT / "pulse_audit" / "assets" / f"{name}.json").read_text())["card"]
+        for name in ("faces-balanced", "faces-skewed")
+    ]
+    white = [card["measured"]["composition"]["race"]["White"]["share"] for card in cards]
+    detected = skewed.limit + skewed.detectable
+    assert detected < skewed.value < white[1] - white[0]
+    assert "14 beyond" in skewed.reason and detected == pytest.approx(0.19, abs=0.01)
+    # and CI runs it
+    assert "make gate" in (ROOT / ".ci" / "run").read_text()
 
 
 def test_the_fixture_returns_verdicts(sides):
