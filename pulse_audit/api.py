@@ -14,12 +14,15 @@ from pulse_audit import store, summary
 from pulse_audit.generators.adapt import as_generator
 from pulse_audit.harness.run import run_audit
 from pulse_audit.harness.spec import AuditSpec
+from pulse_audit.metrics.registry import DRAW_METRICS
 from pulse_audit.models.generators import load_generator
 from pulse_audit.names import nearest
 from pulse_audit.report import html
 from pulse_audit.report.content import FIGURES
 from pulse_audit.report.drawing import PAGE
+from pulse_audit.report.figures import distribution
 from pulse_audit.search.pulse import Pulse
+from pulse_audit.summary.groups import assign
 from pulse_audit.types import (
     Degradation,
     Generator,
@@ -121,6 +124,53 @@ class AuditRun:
         if figure is None:
             raise InputError(f"figure {name!r}: nothing to draw for this grouping")
         return figure
+
+    def distribution(
+        self, metric: str, *, group_by: str | None = None, width: float = PAGE
+    ) -> Figure:
+        """Draw how a metric is distributed over faces, by group and arm.
+
+        Of the first condition and scale of the run; a face's value is the mean of its draws.
+
+        Parameters
+        ----------
+        metric : str
+            A metric of single draws, such as ``lpips`` or ``psnr``.
+        group_by : str, optional
+            Default: the first grouping.
+        width : float
+            Inches: 6.9, a page, or 3.25, one of its two columns.
+
+        Raises
+        ------
+        InputError
+            If the metric is unknown, or was not measured.
+        """
+        known = {m.name: m for m in DRAW_METRICS if m.kind == "mean"}
+        if metric not in known:
+            raise InputError(f"metric {metric!r} is unknown{nearest(metric, list(known))}")
+        spec, measure = self.run.manifest.spec, known[metric]
+        of_setting = (self.samples["condition"] == spec.conditions[0]) & (
+            self.samples["scale"] == spec.scales[0]
+        )
+        samples = self.samples[of_setting]
+        grouping = group_by or next(iter(spec.group_by), "")
+        try:
+            values = measure.values(samples) * measure.display_scale
+        except KeyError:
+            raise InputError(f"metric {metric!r} was not measured in this run") from None
+        draws = samples.assign(group=assign(samples, grouping.split(",")), value=values).dropna(
+            subset="value"
+        )
+        if draws.empty:
+            reason = self.summary.unavailable.get(metric, "no draw has it")
+            raise InputError(f"metric {metric!r}: nothing to draw, because {reason}")
+        faces = draws.groupby(["arm", "group", "face_id"], sort=False)["value"].mean().reset_index()
+        label = f"{measure.title}, {measure.unit}" if measure.unit else measure.title
+        # In the order of the report, which has every grouping of the run; others as they come.
+        order = [r.group for r in self.summary.estimates if r.group_by == grouping]
+        groups = [g for g in dict.fromkeys([*order, *faces["group"]]) if g in set(faces["group"])]
+        return distribution(faces, groups, label, width)
 
     def _repr_html_(self) -> str:
         """Show the findings and the table of the arms in a notebook."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 
 import pulse_audit as pa
@@ -34,6 +35,16 @@ def test_an_audit_in_python(fairface_root: Path, tiny_generator: str, tmp_path: 
     assert rate.value.item() == pytest.approx(run.samples.feasible.mean())
     assert isinstance(run.figure("feasible-rate"), Figure)
     assert run.figure("feasible-rate", width=3.25).get_figwidth() == 3.25
+    violins = run.distribution("psnr", group_by="race", width=3.25)
+    assert [label.get_text() for label in violins.axes[0].get_yticklabels()][0] == "White"
+    dots = [c for c in violins.axes[0].collections if isinstance(c, PathCollection)]
+    points = [float(x) for c in dots for x in c.get_offsets()[:, 0]]
+    means = run.samples.groupby(["arm", "face_id"]).psnr.mean()
+    assert sorted(points) == pytest.approx(sorted(means))
+    with pytest.raises(pa.InputError, match="lpips"):
+        run.distribution("lpip")
+    with pytest.raises(pa.InputError, match="not measured|nothing to draw"):
+        run.distribution("lpips")
     shown = run._repr_html_()
     assert all(arm in shown for arm in run.run.manifest.arms)
     assert shown.count("<tr>") == shown.count("</tr>") > len(run.run.manifest.arms)

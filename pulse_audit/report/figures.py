@@ -29,6 +29,7 @@ from pulse_audit.report.drawing import (
     beside,
     fitted,
     label_groups,
+    label_lines,
     legend,
     panel_grid,
     panels,
@@ -368,6 +369,48 @@ def compositions(
         figure = panels(list(shares), longest, "share, %", draw_panel, width)
         handles, _ = figure.axes[0].get_legend_handles_labels()
         place_legend(figure, handles)
+    return figure
+
+
+def distribution(
+    faces: pd.DataFrame, groups: Sequence[str], label: str, width: float = PAGE
+) -> Figure:
+    """Means of the faces of every group and arm: a smoothed density, and a point a face.
+
+    Parameters
+    ----------
+    faces : DataFrame
+        Columns ``group``, ``arm`` and ``value``: one row a face and arm.
+    groups : sequence of str
+        In the order in which they are drawn.
+    label : str
+        Of the values.
+    width : float
+        Inches.
+    """
+    import seaborn as sns  # a second to import, and no figure of the report needs it
+
+    arms = list(dict.fromkeys(faces["arm"]))
+    with style():
+        height = len(groups) * (0.08 + 0.16 * len(arms)) + 0.6
+        figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine())
+        axis = figure.subplots()
+        shared = {
+            "data": faces, "x": "value", "y": "group", "hue": "arm", "order": groups,
+            "hue_order": arms, "palette": list(PALETTE[: len(arms)]), "ax": axis, "legend": False,
+        }  # fmt: skip
+        sns.violinplot(
+            cut=0, inner=None, linewidth=0.6, saturation=1, density_norm="width", **shared
+        )
+        shared |= {"palette": [INK] * len(arms)}
+        sns.stripplot(dodge=True, size=1.6, alpha=0.6, jitter=False, **shared)
+        label_lines(axis, "", groups)
+        axis.set_xlabel(label)
+        axis.set_ylabel("")
+        patches = [
+            Patch(facecolor=c, edgecolor=INK, label=a) for a, c in zip(arms, PALETTE, strict=False)
+        ]
+        place_legend(figure, patches)
     return figure
 
 
