@@ -558,6 +558,9 @@ def outcome(arguments: Sequence[str] | None = None) -> int:
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
+    # Read when torch is loaded: threads that wait sleep. Those that spin stall where another
+    # process runs, and a small network waits for its threads thousands of times a second.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # SIGTERM ends a run as Ctrl-C does: in order, resumable.
     signal.signal(signal.SIGTERM, interrupt)
     try:

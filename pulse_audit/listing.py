@@ -298,7 +298,9 @@ def doctor() -> Rows:
     if torch.cuda.is_available():
         device = f"cuda, {torch.cuda.get_device_name()}", "searches run on it"
     else:
-        device = f"cpu, {torch.get_num_threads()} threads", "no GPU: fine for small nets"
+        waiting = "sleep" if os.environ.get("OMP_WAIT_POLICY") == "PASSIVE" else "spin"
+        hint = f"no GPU: fine for small nets; waiting threads {waiting} (OMP_WAIT_POLICY)"
+        device = f"cpu, {torch.get_num_threads()} threads", hint
     data = os.environ.get("PULSE_AUDIT_DATA") or "not set"
     parts += [
         ("device", *device),

@@ -1,11 +1,15 @@
 """Small data sets of nobody, and a small generator, made anew for the tests that need them."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+# As the command line does, before torch is loaded: threads that wait do not spin.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 RACES = (
     "White", "Black", "Latino_Hispanic", "East Asian", "Southeast Asian", "Indian",

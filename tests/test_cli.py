@@ -483,3 +483,14 @@ def test_a_reader_that_goes_away_is_no_fault(words: list[str]) -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait() == DONE
+
+
+def test_waiting_threads_sleep_unless_the_user_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert outcome(["--version"]) == DONE
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    assert outcome(["--version"]) == DONE
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
