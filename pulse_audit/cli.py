@@ -8,7 +8,7 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -30,6 +30,7 @@ from pulse_audit.options import (
     options_of_a_check,
     options_of_a_kit,
     options_of_a_run,
+    options_of_inputs,
     out_folder,
     outcome_as_json,
     own_datasets,
@@ -43,6 +44,7 @@ from pulse_audit.types import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from pulse_audit.harness.spec import AuditSpec
     from pulse_audit.store import Run
 
 #: Exit codes.
@@ -90,22 +92,8 @@ def run(
     """Run an audit, or resume it: the same command continues where it was interrupted."""
     from pulse_audit import terminal
     from pulse_audit.harness.inputs import find_inputs
-    from pulse_audit.harness.spec import make_spec, read_spec
 
-    # Flags overrule the values of the spec; without a data set the default spec is run.
-    values = {
-        key: list(value) if isinstance(value, tuple) else value
-        for key, value in flags.items()
-        if value not in (None, (), [])
-    }
-    # The second --attributes checks the first.
-    if models := values.pop("attributes", None):
-        if len(models) + ("second_attributes" in values) > 2:
-            raise InputError("--attributes: at most two models, the second checks the first")
-        values |= dict(zip(("attributes", "second_attributes"), models, strict=False))
-    name = spec or (None if "dataset" in values else "default")
-    audit = make_spec({**(read_spec(name) if name else {}), **values}, name or "run")
-
+    audit = _specification(spec, flags)
     # Wrong names are answered here, before torch is loaded.
     with terminal.progress("drawing faces", "samples", quiet) as drawing:
         inputs = find_inputs(audit, drawing)
@@ -121,6 +109,27 @@ def run(
     _show_run(finished, finished.path / "report" / "index.html", as_json, verbose)
     _log(finished, loggers)
     return DONE
+
+
+def _specification(spec: str | None, flags: Mapping[str, Any]) -> AuditSpec:
+    """Make a specification of a file or a name and the flags, which overrule it.
+
+    Without a spec and a data set it is the default one.
+    """
+    from pulse_audit.harness.spec import make_spec, read_spec
+
+    values = {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in flags.items()
+        if value not in (None, (), [])
+    }
+    # The second --attributes checks the first.
+    if models := values.pop("attributes", None):
+        if len(models) + ("second_attributes" in values) > 2:
+            raise InputError("--attributes: at most two models, the second checks the first")
+        values |= dict(zip(("attributes", "second_attributes"), models, strict=False))
+    name = spec or (None if "dataset" in values else "default")
+    return make_spec({**(read_spec(name) if name else {}), **values}, name or "run")
 
 
 def _log(run: Run, loggers: tuple[str, ...]) -> None:
@@ -155,6 +164,40 @@ def _show_run(
     terminal.show_summary(summary, verbose)
     statuses = (run.samples() if samples is None else samples)["status"]
     click.echo(terminal.closing_line(statuses.tolist(), run.manifest.seconds, page))
+
+
+@commands.command("export-inputs")
+@click.argument("spec", required=False, metavar="[SPEC.yaml | NAME]")
+@options_of_inputs
+@outcome_as_json
+@quiet_option
+def export_inputs(spec: str | None, out: Path, as_json: bool, quiet: bool, **flags: Any) -> int:
+    """Write the degraded inputs of an audit, for outputs made elsewhere (--arm folder:DIR).
+
+    The same command goes on where it was interrupted.
+    """
+    from pulse_audit import terminal
+    from pulse_audit.harness.inputs import find_inputs
+    from pulse_audit.harness.spec import without_folders
+
+    audit = without_folders(_specification(spec, flags))
+    # Wrong names are answered here, before torch is loaded.
+    with terminal.progress("drawing faces", "samples", quiet) as drawing:
+        inputs = find_inputs(audit, drawing)
+    from pulse_audit.harness import export
+
+    with terminal.progress("degrading", "draws", quiet) as progress:
+        made = export.export_inputs(audit, out, inputs, progress)
+    if as_json:
+        click.echo(json.dumps(made.as_dict(), indent=1))
+        return DONE
+    for note in made.notes:
+        terminal.note(note)
+    sides = ", ".join(f"{side} px at scale {scale}" for scale, side in made.input_sides.items())
+    click.echo(f"inputs: {out} ({made.files} files for {made.draws} draws; {sides})")
+    click.echo(f"outputs have {made.resolution} px and the names of column output in {made.index}")
+    click.echo(f"then: pulse-audit run {made.spec} --arm folder:OUTPUTS")
+    return DONE
 
 
 @commands.command()

@@ -63,6 +63,8 @@ def rows_of(listing: str, datasets_file: Path | None) -> Rows:
     if listing == "weights":
         return [_weights(card) for card in cards().values()]
     if listing == "arms":
+        from pulse_audit.plugins import arm_names
+
         planted = "another real face, its group drawn from a matrix you give: a known bias"
         arms = {
             "pulse": "searches each --generator for faces that downscale to the input",
@@ -71,7 +73,11 @@ def rows_of(listing: str, datasets_file: Path | None) -> Rows:
             "--eps: draws of its posterior, the reference for a search",
             "posterior-pulse:GENERATOR": "the same, of samples of PULSE's own prior",
             "planted:MATRIX.csv": planted,
+            "onnx:FILE": "a network in an ONNX file, small image to large",
+            "folder:DIR": "outputs made elsewhere, for the inputs of export-inputs",
+            'command:"PROG {input} {output}"': "a program that reads an image file and writes one",
             "FILE.py:FACTORY": "your own code that returns an upsampler",
+            **dict.fromkeys(arm_names(), "an entry point of an installed package"),
         }
         return [{"name": name, "what": what} for name, what in arms.items()]
     if listing == "metrics":

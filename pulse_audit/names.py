@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +17,10 @@ from pulse_audit.types import InputError
 #: Arms that are interpolation kernels.
 INTERPOLATION = ("nearest", "bicubic", "lanczos")
 PLANTED = "planted:"
+#: Models and outputs of others: this and a file, a folder or a command line.
+ONNX, FOLDER, COMMAND = "onnx:", "folder:", "command:"
+#: What a command line may name: files of one input and its output, the factor and the draw's seed.
+PLACEHOLDER = re.compile(r"\{(input|output|scale|seed)\}")
 #: Data sets drawn from a generator's prior: this and the generator.
 SAMPLES = "samples:"
 #: Draws of a generator's posterior, given its own prior or PULSE's: this and the generator.
@@ -24,8 +30,16 @@ ARM_FORMS = (
     *INTERPOLATION,
     *(f"{name}:GENERATOR" for name in POSTERIORS),
     f"{PLANTED}MATRIX.csv",
+    f"{ONNX}FILE",
+    f"{FOLDER}DIR",
+    f'{COMMAND}"PROG {{input}} {{output}}"',
     "FILE.py:FACTORY",
 )
+# Programs that run another one, after which an arm is better called.
+_INTERPRETER = re.compile(
+    r"python[\d.]*|pypy[\d.]*|bash|sh|node|Rscript|julia|ruby|perl|uv|env|run"
+)
+
 
 #: The Gaussian that latents are drawn from, and how many there are: PULSE's choice first.
 LatentFit = Literal["diagonal", "full"]
@@ -171,16 +185,30 @@ class ArmReference:
     """An arm as requested."""
 
     name: str
-    #: ``pulse``, ``interpolation``, ``posterior``, ``planted`` or ``factory``.
+    #: ``pulse``, ``interpolation``, ``posterior``, ``planted``, ``onnx``, ``folder``, ``command``,
+    #: ``factory`` or ``plugin``.
     kind: str
-    #: The generator, the interpolation kernel, the matrix file or ``FILE.py:FACTORY``.
+    #: The generator, the interpolation kernel, the file, folder or command line,
+    #: ``FILE.py:FACTORY`` or the name of an entry point.
     reference: str
     #: The parsed generator of a pulse or a posterior arm.
     generator: GeneratorReference | None = None
 
 
-def parse_arm(arm: str) -> ArmReference:
-    """Parse an arm, ``pulse`` without its generators; `InputError` if it has no known form."""
+def parse_arm(arm: str, plugins: Sequence[str] = ()) -> ArmReference:
+    """Parse an arm, ``pulse`` without its generators.
+
+    Parameters
+    ----------
+    arm : str
+    plugins : sequence of str
+        Names of the arms that installed packages offer.
+
+    Raises
+    ------
+    InputError
+        If it has no known form, or lacks a part.
+    """
     if arm == "pulse":
         return ArmReference(arm, "pulse", arm)
     if arm in INTERPOLATION:
@@ -188,6 +216,18 @@ def parse_arm(arm: str) -> ArmReference:
     if arm.startswith(PLANTED):
         matrix = arm.removeprefix(PLANTED)
         return ArmReference(f"{PLANTED}{Path(matrix).stem}", "planted", matrix)
+    for prefix, what in ((ONNX, "FILE"), (FOLDER, "DIR"), (COMMAND, '"PROG {input} {output}"')):
+        if arm.strip() == prefix:
+            raise InputError(f"arm {prefix} wants more: {prefix}{what}")
+    if arm.startswith(ONNX):
+        file = arm.removeprefix(ONNX)
+        return ArmReference(f"{ONNX}{Path(file).stem}", "onnx", file)
+    if arm.startswith(FOLDER):
+        folder = arm.removeprefix(FOLDER)
+        return ArmReference(f"{FOLDER}{Path(os.path.abspath(folder)).name}", "folder", folder)
+    if arm.startswith(COMMAND):
+        command = arm.removeprefix(COMMAND)
+        return ArmReference(f"{COMMAND}{_program(command_words(command))}", "command", command)
     form, _, generator = arm.partition(":")
     if form in POSTERIORS and generator:
         parsed = parse_generator(generator)
@@ -198,7 +238,38 @@ def parse_arm(arm: str) -> ArmReference:
         return ArmReference(f"{form}:{parsed.stem}", "posterior", generator, parsed)
     if is_factory(arm):
         return ArmReference(Path(arm.rpartition(":")[0]).stem, "factory", arm)
-    raise InputError(f"unknown arm {arm!r}{nearest(arm, ARM_FORMS)}")
+    if arm in plugins:
+        return ArmReference(arm, "plugin", arm)
+    raise InputError(f"unknown arm {arm!r}{nearest(arm, [*ARM_FORMS, *plugins])}")
+
+
+def command_words(command: str) -> list[str]:
+    """Split a command line into words as a shell would, without running one.
+
+    Raises
+    ------
+    InputError
+        If a quote is left open, or ``{input}`` or ``{output}`` is missing.
+    """
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise InputError(f"{COMMAND}{command}: {str(error).lower()}") from None
+    named = {match[1] for word in words for match in PLACEHOLDER.finditer(word)}
+    for place in ("input", "output"):
+        if place not in named:
+            raise InputError(
+                f"{COMMAND}{command}: has no {{{place}}}, where the {place} image's file goes; "
+                f'wanted {COMMAND}"PROG {{input}} {{output}}"'
+            )
+    return words
+
+
+def _program(words: Sequence[str]) -> str:
+    """Return the name of the program that a command runs: a script's, not its interpreter's."""
+    stems = [Path(word).stem for word in words if not PLACEHOLDER.search(word) and word[:1] != "-"]
+    named = (stem for stem in stems if not _INTERPRETER.fullmatch(stem))
+    return next(named, stems[0] if stems else "program")
 
 
 @dataclass(frozen=True)

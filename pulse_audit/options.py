@@ -135,6 +135,9 @@ log_option = click.option(
 )
 
 option = click.option
+_OUT_OF_A_RUN = option(
+    "--out", type=PlainPath(), metavar="DIR", help="[default: runs/<dataset>-<fingerprint>]"
+)
 #: In the order of `pulse-audit run --help`.
 _OF_A_RUN: tuple[Callable[[Command], Command], ...] = (
     # The data.
@@ -152,8 +155,12 @@ _OF_A_RUN: tuple[Callable[[Command], Command], ...] = (
     # The upsamplers.
     option(
         "--arm", "arms", multiple=True, metavar="ARM", help="pulse | nearest | bicubic | lanczos | "
-        "posterior:GENERATOR | posterior-pulse:GENERATOR | planted:MATRIX.csv | FILE.py:FACTORY "
-        "(repeatable).",
+        "posterior:GENERATOR | posterior-pulse:GENERATOR | planted:MATRIX.csv | onnx:FILE | "
+        'folder:DIR | command:"PROG {input} {output}" | FILE.py:FACTORY (repeatable).',
+    ),
+    option(
+        "--time-limit", type=float, metavar="SECONDS", help="Of a command: arm for one input "
+        "[default: 600]",
     ),
     option(
         "--generator", "generators", multiple=True, metavar="GEN", help="A name, a checkpoint file "
@@ -242,10 +249,7 @@ _OF_A_RUN: tuple[Callable[[Command], Command], ...] = (
     option("--precision", metavar="auto|fp32|bf16", help="Of the generators [default: fp32]"),
     option("--batch", type=int, metavar="N", help="Draws in a work unit."),
     option("--threads", type=int, metavar="N", help="CPU threads; results depend on them."),
-    option(
-        "--out", type=PlainPath(), metavar="DIR",
-        help="[default: runs/<dataset>-<fingerprint>]",
-    ),
+    _OUT_OF_A_RUN,
 )  # fmt: skip
 
 
@@ -283,6 +287,14 @@ def options_of_a_run(command: Command) -> Command:
     for add in reversed(_OF_A_RUN):
         command = add(command)
     return command
+
+
+def options_of_inputs(command: Command) -> Command:
+    """Add the options that make a specification to a command that makes no run."""
+    out = option("--out", type=PlainPath(), required=True, metavar="DIR")
+    for add in reversed([o for o in _OF_A_RUN if o not in (hand_labels, _OUT_OF_A_RUN)]):
+        command = add(command)
+    return out(command)
 
 
 def options_of_a_kit(command: Command) -> Command:

@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from pulse_audit.metrics.registry import MEASURED
 from pulse_audit.names import is_factory, nearest
 from pulse_audit.seeding import hexdigest, sha256
-from pulse_audit.types import Attributes, InputError, Metric, Unavailable
+from pulse_audit.types import Attributes, InputError, Metric, Unavailable, Upsampler
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 #: Groups of entry points.
 METRICS = "pulse_audit.metrics"
 ATTRIBUTES = "pulse_audit.attributes"
+ARMS = "pulse_audit.arms"
 
 _METRIC_NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")
 
@@ -89,19 +90,52 @@ def entry_point_names(group: str) -> list[str]:
     return sorted({point.name for point in entry_points(group=group)})
 
 
-def _load_entry_point(group: str, name: str) -> tuple[Any, str]:
-    """Run the factory of an entry point; returns its result and the package it is from."""
+def _entry_point(group: str, name: str) -> tuple[EntryPoint, str]:
+    """Find an entry point and the package it is from; none of its code is run."""
     # The name has to be unique; the same entry point may be installed twice.
     points = list(entry_points(group=group, name=name))
+    if not points:
+        raise InputError(f"{name}: no installed package offers it any more")
     if len({point.value for point in points}) > 1:
         owners = sorted({point.dist.name if point.dist else "?" for point in points})
         raise InputError(f"{name}: offered by {' and '.join(owners)}; uninstall one of them")
     point = points[0]
+    return point, f"{point.dist.name} {point.dist.version}" if point.dist else point.value
+
+
+def _load_entry_point(group: str, name: str) -> tuple[Any, str]:
+    """Run the factory of an entry point; returns its result and the package it is from."""
+    point, package = _entry_point(group, name)
     factory = call_plugin(point.load, name)
     if not callable(factory):
         raise InputError(f"{name}: {point.value} is not a function")
-    package = f"{point.dist.name} {point.dist.version}" if point.dist else point.value
     return call_plugin(factory, name), package
+
+
+def arm_names() -> list[str]:
+    """Return the names of the arms that installed packages offer."""
+    return entry_point_names(ARMS)
+
+
+def arm_package(name: str) -> str:
+    """Return the package and version that offer an arm; `InputError` if none does, or two do."""
+    return _entry_point(ARMS, name)[1]
+
+
+def load_arm(reference: str) -> Upsampler:
+    """Load the upsampler of ``FILE.py:FACTORY`` or of an entry point.
+
+    Raises
+    ------
+    InputError
+        If it cannot be loaded, or is no upsampler.
+    """
+    of_a_file = is_factory(reference)
+    arm = load_factory(reference) if of_a_file else _load_entry_point(ARMS, reference)[0]
+    if not (callable(arm) and hasattr(arm, "describe")):
+        raise InputError(f"{reference}: returned no upsampler (see CONTRIBUTING.md)")
+    upsampler: Upsampler = arm
+    return upsampler
 
 
 def load_attribute_plugin(reference: str) -> PluginAttributes:

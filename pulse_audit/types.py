@@ -198,8 +198,9 @@ class Degradation(Protocol):
 class Request:
     """One input to an upsampler: ``lr`` is (3, h, w) in [0, 1].
 
-    ``frame`` is the part of the run's crop that the input shows, where its photo does not fill the
-    crop; an answer shows the same part.
+    ``draw`` is the number of the draw among those of the face, from 0. ``frame`` is the part of the
+    run's crop that the input shows, where its photo does not fill the crop; an answer shows the
+    same part.
     """
 
     lr: Tensor
@@ -207,6 +208,7 @@ class Request:
     labels: Mapping[str, str]
     seed: int
     frame: Frame | None = None
+    draw: int = 0
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Metrics and attribute models from outside: files, entry points, the examples, bad ones."""
+"""Metrics, attribute models and arms from outside: files, entry points, the examples, bad ones."""
 
 import sys
 from collections.abc import Callable
@@ -10,6 +10,9 @@ import torch
 
 from pulse_audit.faces.attribute_net import AttributeNet, save_attribute_net
 from pulse_audit.faces.attributes import checked, is_attribute_model, is_differentiable
+from pulse_audit.harness.inputs import find_inputs
+from pulse_audit.harness.run import run_audit
+from pulse_audit.harness.spec import make_spec
 from pulse_audit.models import shipped
 from pulse_audit.models.attributes import attribute_names, load_attributes
 from pulse_audit.plugins import load_metrics, metric_names
@@ -20,6 +23,26 @@ ROOT = Path(__file__).resolve().parents[1]
 METRIC = ROOT / "examples" / "mean_colour_metric.py"
 EXPOSURE = ROOT / "examples" / "exposure_attributes.py"
 
+ARM = """
+import torch
+from pulse_audit.types import Status, Upsampled
+
+
+class Grey:
+    name, promises_feasibility, resolution = "grey", False, None
+
+    def __call__(self, requests, degradation):
+        side = requests[0].lr.shape[-1] * degradation.scale
+        image = torch.full((3, side, side), 0.5)
+        return [Upsampled(image, 0.25, None, 0, 0.0, Status.OK) for _ in requests]
+
+    def describe(self):
+        return {"kind": "grey"}
+
+
+def build():
+    return Grey()
+"""
 HEAD = """
 import torch
 from pulse_audit.types import AttributeCard, Attributes, Metric, Unavailable
@@ -50,11 +73,13 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
         (info / "entry_points.txt").write_text(
             f"[pulse_audit.metrics]\ncolour = {name}.colour:build\nbroken = {name}.none:build\n"
             f"[pulse_audit.attributes]\nexposure = {name}.exposure:build\n"
+            f"[pulse_audit.arms]\ngrey = {name}.arm:build\nno-arm = {name}.colour:build\n"
         )
         (folder / name).mkdir()
         (folder / name / "__init__.py").touch()
         (folder / name / "colour.py").write_text(METRIC.read_text())
         (folder / name / "exposure.py").write_text(EXPOSURE.read_text())
+        (folder / name / "arm.py").write_text(ARM)
         monkeypatch.syspath_prepend(folder)
 
     return install
@@ -69,6 +94,25 @@ def refusal(call: Callable[[], object]) -> str:
         call()
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def test_an_installed_package_offers_an_arm(
+    package: Callable[[str], None], fairface_root: Path, tmp_path: Path
+) -> None:
+    package("upsampling")
+    values = {
+        "dataset": "fairface", "data_root": fairface_root, "arms": ["grey"], "scales": [4],
+        "resolution": 32, "per_group": 1, "draws": 1, "metrics": ["psnr"], "attributes": "none",
+    }  # fmt: skip
+    run = run_audit(make_spec(values), tmp_path / "out")
+    assert run.manifest.arms["grey"].as_dict()["package"] == "upsampling 1.2"
+    rows = run.samples()
+    # Feasibility is judged by the search's limit, as that of any arm.
+    assert len(rows) == 7 and set(rows.status) == {"ok"} and not rows.feasible.any()
+    with pytest.raises(InputError, match="no-arm: returned no upsampler"):
+        run_audit(make_spec({**values, "arms": ["no-arm"]}), tmp_path / "none")
+    with pytest.raises(InputError, match="did you mean grey"):
+        find_inputs(make_spec({**values, "arms": ["gray"]}))
 
 
 def test_the_example_metric_measures_the_mean_colours_distance() -> None:

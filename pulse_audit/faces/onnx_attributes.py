@@ -30,7 +30,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
@@ -51,7 +50,8 @@ from torch import Tensor
 
 from pulse_audit.documents import parse_json, parse_yaml, read_file
 from pulse_audit.faces.attributes import check_card, checked, normalised, resized
-from pulse_audit.faces.onnx_model import (
+from pulse_audit.onnx_model import (
+    check_installed,
     one_line,
     open_session,
     read_model,
@@ -287,8 +287,7 @@ def load_onnx(path: Path) -> OnnxAttributes:
         In one line: the extra is not installed; a file is missing or damaged; the description does
         not fit the model.
     """
-    if find_spec("onnx") is None or find_spec("onnxruntime") is None:
-        raise InputError(f"{path}: needs onnx and onnxruntime: install pulse-audit[onnx]")
+    check_installed(path)
     data, model = read_model(path)
 
     # Its description: the file beside it, or its own metadata; where both are there they agree.

@@ -17,13 +17,16 @@ from pulse_audit.harness.comparison import arm_notes, find_comparison, frame_arm
 from pulse_audit.harness.inputs import AuditInputs
 from pulse_audit.harness.photos import FacePreparer
 from pulse_audit.harness.spec import AuditSpec
-from pulse_audit.models.arms import arm_sha256, build_arm
+from pulse_audit.models.arms import arm_sha256, build_arm, read_picture
 from pulse_audit.names import ArmReference
+from pulse_audit.plugins import arm_package
 from pulse_audit.search.config import check_coarse, preset
 from pulse_audit.search.upsampler import PulseUpsampler
 from pulse_audit.store.manifest import ArmEntry, Prepared
 from pulse_audit.summary.groups import JOIN
 from pulse_audit.types import InputError, Upsampler
+from pulse_audit.upsamplers.folder import Folder, picture_names
+from pulse_audit.upsamplers.onnx import OnnxUpsampler
 from pulse_audit.upsamplers.planted import Planted, read_matrix
 
 #: The default downscaling factor, and the smallest side in pixels of an input that shows a face.
@@ -44,13 +47,15 @@ def build_arms(
     """
     config = preset(spec.search, spec.eps, coarse=spec.coarse)
     arms = {
-        r.name: build_arm(r, config, spec.bank, device, dtype, spec.trusted_files)
+        r.name: build_arm(r, config, spec.bank, device, dtype, spec.trusted_files, spec.time_limit)
         for r in references
-        if r.kind != "planted"
+        if r.kind not in ("planted", "folder")
     }
-    # Planted arms return prepared faces, so the frame of the others comes first.
+    # Planted arms return prepared faces, and folders pictures of the inputs' size times the scale:
+    # the frame of the others comes first.
     frame = find_comparison(spec, arms, inputs.index.card)
     arms = frame_arms(arms, frame)
+    scales = spec.scales or [default_scale(frame.resolution)]
     preparer = FacePreparer.of(frame, device)
     arms |= planted_arms(
         [r for r in references if r.kind == "planted"],
@@ -59,9 +64,14 @@ def build_arms(
         used,
         preparer.prepare_by_id(inputs.index.faces),
     )
+    settings = list(itertools.product(spec.conditions, scales))
+    names = picture_names([face.id for face in inputs.index.faces])
+    for r in (r for r in references if r.kind == "folder"):
+        folder = Folder(r.name, Path(r.reference), names, settings, read_picture)
+        folder.check_outputs(list(used))
+        arms[r.name] = folder
     # In the order of the specification.
     arms = {r.name: arms[r.name] for r in references}
-    scales = spec.scales or [default_scale(frame.resolution)]
     check_geometry(scales, spec.kernel, arms, frame.resolution)
     return arms, frame, scales
 
@@ -105,6 +115,8 @@ def check_geometry(
         # An arm upsamples the same input to its own size, by another factor.
         lr_size = resolution // scale
         for name, arm in arms.items():
+            if isinstance(arm, OnnxUpsampler):
+                arm.check_scale(scale, lr_size)
             if arm.resolution is None:
                 continue
             if arm.resolution % lr_size:
@@ -187,8 +199,10 @@ def describe_arm(reference: ArmReference, arm: Upsampler, frame: Prepared) -> Ar
     description = {**arm.describe(), "notes": notes}
     if description.get("search", {}).get("stop_at_feasibility"):
         notes.append("search fast: an image is kept at its first feasible step, and not improved")
-    # Weights, matrix or code: the file that defines the arm.
-    if reference.kind != "interpolation":
+    # Weights, matrix, network, pictures or code: what defines the arm.
+    if reference.kind == "plugin":
+        description["package"] = arm_package(reference.reference)
+    elif reference.kind != "interpolation":
         digest = arm_sha256(reference)
         description["file_sha256"] = digest
         generator = description.get("generator")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pulse_audit.datasets.registry import load_registry
 from pulse_audit.harness.spec import SEARCHES, AuditSpec
+from pulse_audit.models.arms import find_arm
 from pulse_audit.models.attributes import find_attributes
 from pulse_audit.models.generators import find_generator
 from pulse_audit.names import (
@@ -25,7 +26,7 @@ from pulse_audit.names import (
     parse_generator,
     sampled_generator,
 )
-from pulse_audit.plugins import factory_file, find_metric
+from pulse_audit.plugins import arm_names, find_metric
 from pulse_audit.types import CROPS, InputError, Progress
 
 if TYPE_CHECKING:
@@ -58,14 +59,9 @@ def find_inputs(spec: AuditSpec, progress: Progress | None = None) -> AuditInput
         One line about the first name that is unknown, or the first file that is missing.
     """
     # Arms and their generators.
-    arms = [parse_arm(arm) for arm in spec.arms]
+    arms = [parse_arm(arm, arm_names()) for arm in spec.arms]
     for arm in arms:
-        if arm.generator is not None:
-            find_generator(arm.generator)
-        if arm.kind == "factory":
-            factory_file(arm.reference)
-        if arm.kind == "planted" and not Path(arm.reference).is_file():
-            raise InputError(f"{arm.reference}: cannot be read (No such file or directory)")
+        find_arm(arm)
     generators = [parse_generator(generator) for generator in spec.generators]
     for generator in generators:
         find_generator(generator)

@@ -150,10 +150,13 @@ class UnitInputs:
 class FacePipeline:
     """The photos of a run: originals, degraded inputs, outputs, and what is kept of them.
 
-    The run receives the images that are kept; ``faces`` are those of the manifest by id.
+    The run receives the images that are kept, None where nothing is; ``faces`` are those of the
+    manifest by id.
     """
 
-    def __init__(self, run: store.Run, manifest: Manifest, faces: Mapping[str, Face]) -> None:
+    def __init__(
+        self, run: store.Run | None, manifest: Manifest, faces: Mapping[str, Face]
+    ) -> None:
         self._run, self._spec, self._faces = run, manifest.spec, faces
         prepared = manifest.prepared
         self.resolution, self.crop = prepared.resolution, prepared.crop
@@ -187,6 +190,7 @@ class FacePipeline:
                 seed,
                 # The arms see the frame that all photos share already.
                 original.frame if self.frames_of_photos and original.frame != WHOLE else None,
+                draw.index,
             )
             for small, draw, seed, original in zip(lr, draws, seeds, originals, strict=True)
         ]
@@ -220,7 +224,7 @@ class FacePipeline:
         str or None
             Path of the output, relative to the run; None where it is not kept.
         """
-        if draw.face_id not in self._kept:
+        if self._run is None or draw.face_id not in self._kept:
             return None
         key = (draw.face_id, draw.condition, draw.scale, draw.index)
         path = store.output_path(arm, *key)

@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from pulse_audit.documents import read_yaml
-from pulse_audit.names import LatentFit, Latents, plain_dataset
+from pulse_audit.names import FOLDER, LatentFit, Latents, plain_dataset
 from pulse_audit.seeding import hexdigest
 from pulse_audit.types import InputError
 
@@ -34,6 +34,7 @@ Faces = Annotated[int, Field(ge=1, le=10_000_000)]
 Eps = Annotated[float, Field(gt=0, le=1)]
 Bank = Annotated[int, Field(ge=100, le=10_000_000)]
 Truncation = Annotated[float, Field(gt=0, le=1)]
+Seconds = Annotated[float, Field(gt=0, le=1_000_000)]
 Threads = Annotated[int, Field(ge=1, le=1024)]
 Batch = Annotated[int, Field(ge=1, le=65_536)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -44,7 +45,7 @@ MAX_TEXT, MAX_ENTRIES = 4096, 1000
 #: Where data lies: not part of the fingerprint.
 PLACES = frozenset({"data_root", "datasets_file"})
 #: Fields that came after the first release.
-LATER = frozenset({"truncation", "eps", "bank", "latent_fit", "latents", "coarse"})
+LATER = frozenset({"truncation", "eps", "bank", "latent_fit", "latents", "coarse", "time_limit"})
 
 
 class AuditSpec(BaseModel):
@@ -59,7 +60,10 @@ class AuditSpec(BaseModel):
         Of ``samples:GENERATOR``, above 0 and at most 1; None means the whole prior, as 1 does.
     arms : list of str
         ``pulse | nearest | bicubic | lanczos | posterior:GENERATOR | posterior-pulse:GENERATOR |
-        planted:MATRIX.csv | FILE.py:FACTORY``.
+        planted:MATRIX.csv | onnx:FILE | folder:DIR | command:"PROG {input} {output}" |
+        FILE.py:FACTORY``, or the name of an entry point of an installed package.
+    time_limit : float or None
+        Seconds that a command may take for one input; None means 600.
     generators : list of str
         ``FILE.py:FACTORY``, a name or a checkpoint file; each makes a pulse arm. The full form is
         ``SOURCE[@RESOLUTION][@UPSAMPLING][#CLASS]``: ``@256`` gives the resolution where the file
@@ -128,6 +132,7 @@ class AuditSpec(BaseModel):
     trusted_files: list[Digest] = []
     search: Search = "official"
     eps: Eps | None = None
+    time_limit: Seconds | None = None
     coarse: str | None = None
     bank: Bank = 60_000
     latent_fit: LatentFit = "diagonal"
@@ -216,6 +221,15 @@ def make_spec(values: Mapping[str, Any], where: str = "the audit") -> AuditSpec:
             hint = f" (known: {', '.join(sorted(AuditSpec.model_fields))})"
         reason = first["msg"].removeprefix("Value error, ")
         raise InputError(f"{where}: {field}: {reason}{hint}") from None
+
+
+def without_folders(spec: AuditSpec) -> AuditSpec:
+    """Return a specification without ``folder:`` arms, whose pictures may still have to be made.
+
+    They take whatever size a run has, as interpolation does, whose place they are given.
+    """
+    arms = ["nearest" if arm.startswith(FOLDER) else arm for arm in spec.arms]
+    return spec.model_copy(update={"arms": list(dict.fromkeys(arms))})
 
 
 def read_spec(text_or_path: str) -> dict[str, Any]:

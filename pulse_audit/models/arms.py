@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pulse_audit.files import file_sha256
 from pulse_audit.models.generators import classes_of, find_generator, load_generator
 from pulse_audit.models.shipped import shipped_generators
 from pulse_audit.names import (
+    COMMAND,
     INTERPOLATION,
     POSTERIORS,
     ArmReference,
     GeneratorReference,
+    command_words,
     parse_arm,
     varied,
 )
-from pulse_audit.plugins import load_factory
+from pulse_audit.plugins import arm_package, factory_file, load_arm
 from pulse_audit.seeding import hexdigest
 from pulse_audit.types import InputError, Upsampler
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
     from pulse_audit.search.config import SearchConfig
 
@@ -80,10 +86,69 @@ def expand_arms(
     return references
 
 
+def find_arm(arm: ArmReference) -> None:
+    """Find what defines an arm; neither torch nor a file is loaded.
+
+    Raises
+    ------
+    InputError
+        If a generator, file, folder or program is missing.
+    """
+    if arm.generator is not None:
+        find_generator(arm.generator)
+    path = Path(arm.reference)
+    if arm.kind == "factory":
+        factory_file(arm.reference)
+    elif arm.kind in ("planted", "onnx") and not path.is_file():
+        raise InputError(f"{path}: cannot be read (No such file or directory)")
+    elif arm.kind == "folder" and not path.is_dir():
+        raise InputError(f"{path}: no such folder")
+    elif arm.kind == "command":
+        program = command_words(arm.reference)[0]
+        if shutil.which(program) is None:
+            raise InputError(f"{COMMAND}{arm.reference}: no program {program!r} is found")
+
+
 def arm_sha256(arm: ArmReference) -> str:
-    """SHA-256 of the file that defines an arm: its generator, matrix or factory."""
+    """SHA-256 of what defines an arm: its generator, matrix, network, factory or command.
+
+    That of a folder is over its pictures, that of a command over its words and the files that they
+    name.
+    """
+    if arm.kind == "command":
+        return hexdigest(*command_words(arm.reference), *sorted(command_files(arm).values()))
+    if arm.kind == "plugin":
+        return hexdigest(arm.reference, arm_package(arm.reference))
+    if arm.kind == "folder":
+        from pulse_audit.upsamplers.folder import folder_sha256
+
+        return folder_sha256(Path(arm.reference))
+    if arm.kind == "onnx":
+        return file_sha256(Path(arm.reference))
     # Matrix files and FILE.py:FACTORY are found as files of generators are.
     return find_generator(arm.generator or arm.reference).sha256
+
+
+def command_files(arm: ArmReference) -> dict[str, str]:
+    """SHA-256 of the program of a command, and of every file that a word of it names."""
+    program, *words = command_words(arm.reference)
+    paths = {program: shutil.which(program) or program, **{word: word for word in words}}
+    return {word: file_sha256(Path(path)) for word, path in paths.items() if Path(path).is_file()}
+
+
+def read_picture(folder: Path, name: str) -> Tensor:
+    """Read an output of a foreign method, (3, H, W) in [0, 1], within the limits of any photo.
+
+    Raises
+    ------
+    UnreadableImage
+        With a short reason; a ValueError.
+    """
+    import torch
+
+    from pulse_audit.datasets.images import FileImage, load
+
+    return torch.from_numpy(load(FileImage(str(folder), name))).permute(2, 0, 1).contiguous()
 
 
 def build_arm(
@@ -93,21 +158,31 @@ def build_arm(
     device: torch.device,
     dtype: torch.dtype,
     trusted: Collection[str] = (),
+    time_limit: float | None = None,
 ) -> Upsampler:
     """Build the upsampler of a reference on a device, generators in a precision.
 
-    ``config`` is that of every search, ``bank`` the samples of a posterior arm.
+    ``config`` is that of every search, ``bank`` the samples of a posterior arm, ``time_limit`` the
+    seconds of a command for one input. Planted arms and folders are over the faces of a run: see
+    `harness.arms`.
     """
     if reference.kind == "interpolation":
         from pulse_audit.degrade.resample import resize
         from pulse_audit.upsamplers.interpolate import Interpolator
 
         return Interpolator(reference.reference, resize)
-    if reference.kind == "factory":
-        upsampler: Upsampler = load_factory(reference.reference)
-        if not (callable(upsampler) and hasattr(upsampler, "describe")):
-            raise InputError(f"{reference.reference}: returned no upsampler (see CONTRIBUTING.md)")
-        return upsampler
+    if reference.kind in ("factory", "plugin"):
+        return load_arm(reference.reference)
+    if reference.kind == "onnx":
+        from pulse_audit.upsamplers.onnx import OnnxUpsampler
+
+        return OnnxUpsampler(reference.name, Path(reference.reference), device)
+    if reference.kind == "command":
+        from pulse_audit.upsamplers.command import TIME_LIMIT, Command
+
+        words, files = command_words(reference.reference), command_files(reference)
+        limit = time_limit or TIME_LIMIT
+        return Command(reference.name, words, files, read_picture, limit)
     # A search on a generator, or draws of its posterior; either may be a variant of PULSE's.
     from pulse_audit.search.posterior import PosteriorBank
     from pulse_audit.search.upsampler import PulseUpsampler

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from pulse_audit.faces import onnx_model
+from pulse_audit import onnx_model
 from pulse_audit.faces.attributes import checked, is_differentiable
 from pulse_audit.faces.onnx_attributes import OutputColumns, load_onnx
 from pulse_audit.seeding import sha256
@@ -328,5 +328,5 @@ def test_a_first_run_ends_at_its_limit_of_time(tmp_path, monkeypatch):
 
 
 def test_a_missing_extra_is_named(write, monkeypatch):
-    monkeypatch.setattr("pulse_audit.faces.onnx_attributes.find_spec", lambda name: None)
+    monkeypatch.setattr("pulse_audit.onnx_model.find_spec", lambda name: None)
     assert "install pulse-audit[onnx]" in refusal(write())

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,9 @@ MAX_MODEL = 2**29
 MAX_NODES = 100_000
 #: Operators that repeat a part of the graph, as often as the model says.
 LOOPS = ("Loop", "Scan", "SequenceMap")
+#: Operators that draw random numbers.
+RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli",
+          "Multinomial")  # fmt: skip
 # Of the first run: address space beyond that of onnxruntime itself and four times the file, seconds
 # of processor time, and of a clock on the wall, which a machine under load needs more of.
 MEMORY, SECONDS, TIMEOUT = 2**30, 10, 120
@@ -98,6 +102,19 @@ def read_model(path: Path) -> tuple[bytes, Any]:
     return data, model
 
 
+def random_operators(model: Any) -> list[str]:
+    """Return the operators of a model that draw random numbers, each once."""
+    parts = [model.graph, *model.functions]
+    found = {node.op_type for part in parts for node in _nodes(part)}
+    return sorted(found & set(RANDOM))
+
+
+def check_installed(path: Path) -> None:
+    """Raise `InputError` unless onnx and onnxruntime are installed."""
+    if find_spec("onnx") is None or find_spec("onnxruntime") is None:
+        raise InputError(f"{path}: needs onnx and onnxruntime: install pulse-audit[onnx]")
+
+
 def _nodes(part: Any) -> Iterator[Any]:
     """Yield the nodes of a graph or a function, and of the graphs inside it."""
     for node in part.node:
@@ -150,7 +167,13 @@ def open_session(path: Path, data: bytes, threads: int, gpu: int | None = None) 
         raise InputError(f"{path}: onnxruntime refuses it: {one_line(error)}") from None
 
 
-def try_model(path: Path, data: bytes, shape: tuple[int, ...]) -> None:
+def try_model(
+    path: Path,
+    data: bytes,
+    shape: tuple[int, ...],
+    seconds: int = SECONDS,
+    memory: int = MEMORY,
+) -> None:
     """Open a model and run it once in another process, within limits on memory and time.
 
     Parameters
@@ -160,31 +183,35 @@ def try_model(path: Path, data: bytes, shape: tuple[int, ...]) -> None:
     data : bytes
     shape : tuple of int
         Of the images where the model leaves it open, (n, 3, R, R) or (n, R, R, 3).
+    seconds, memory : int
+        Of processor time, and bytes of address space beyond those of onnxruntime and the model.
 
     Raises
     ------
     InputError
         If it crashes, fails, or takes more memory or time than the limits.
     """
-    trial = run_module(__name__, data, TIMEOUT, [str(path), json.dumps(shape)])
+    timeout = TIMEOUT * seconds // SECONDS
+    arguments = [str(path), json.dumps([shape, seconds, memory])]
+    trial = run_module(__name__, data, timeout, arguments)
     if trial is None:
-        raise InputError(f"{path}: its first run takes over {TIMEOUT} seconds")
+        raise InputError(f"{path}: its first run takes over {timeout} seconds")
     code, reason = trial
     if code == FAILED and reason:
         raise InputError(reason)
     if code == -signal.SIGXCPU:
-        raise InputError(f"{path}: its first run takes over {SECONDS} seconds of processor time")
+        raise InputError(f"{path}: its first run takes over {seconds} seconds of processor time")
     if code != 0:
         raise InputError(f"{path}: its first run crashed (exit code {code})")
 
 
 def main() -> None:
     """Run the model on standard input on grey images; end with an exit code, print the reason."""
-    path, shape = Path(sys.argv[1]), json.loads(sys.argv[2])
+    path, (shape, seconds, memory) = Path(sys.argv[1]), json.loads(sys.argv[2])
     importlib.import_module("onnxruntime")
     data = sys.stdin.buffer.read()
     # The limits count from here.
-    limit_process(SECONDS, MEMORY + 4 * len(data))
+    limit_process(seconds, memory + 4 * len(data))
     code = 0
     try:
         session = open_session(path, data, 1)
@@ -192,7 +219,7 @@ def main() -> None:
         if images := grey_images(session, shape):
             run_session(path, session, [], images)
     except (InputError, MemoryError) as error:
-        print(str(error) or f"{path}: its first run takes over {MEMORY:,} bytes", flush=True)
+        print(str(error) or f"{path}: its first run takes over {memory:,} bytes", flush=True)
         code = FAILED
     # Without the clean-up of the interpreter, which may crash after a model that misbehaved.
     os._exit(code)
