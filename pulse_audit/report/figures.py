@@ -114,12 +114,16 @@ def retention(
 
     with style():
         figure = panels(list(raw), _longest(raw), "retained draws, %", draw_panel, width)
-        legend(
-            figure,
-            (OUTPUT, "o", "as classified"),
-            (ORIGINAL, "D", "corrected"),
-            (MUTED, "|", "originals"),
-        )
+        # Of skin tone there is no correction, and originals are in their own class.
+        entries = [(OUTPUT, "o", "as classified")]
+        for correction, entry in (
+            ("corrected", (ORIGINAL, "D", "corrected")),
+            ("original_baseline", (MUTED, "|", "originals")),
+        ):
+            key = (condition, scale, group_by, correction)
+            rows = (r for arm in raw for r in summary.select("retention", arm, *key))
+            entries += [entry] if any(r.value is not None for r in rows) else []
+        legend(figure, *entries)
     return figure
 
 
@@ -418,7 +422,10 @@ def _by_arm(
     summary: Summary, metric: str, arms: Sequence[str], condition: str, scale: int, group_by: str
 ) -> dict[str, list[EstimateRow]]:
     """Raw estimates of a metric per arm, for arms with groups and not too many of them."""
-    rows = {arm: summary.select(metric, arm, condition, scale, group_by) for arm in arms}
+    rows = {
+        arm: [r for r in summary.select(metric, arm, condition, scale, group_by) if r.n_faces]
+        for arm in arms
+    }
     return {arm: of_arm for arm, of_arm in rows.items() if 0 < len(of_arm) <= MAX_GROUPS}
 
 

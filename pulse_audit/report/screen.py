@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pulse_audit.store import Manifest
 from pulse_audit.summary.findings import on_trial
+from pulse_audit.summary.groups import TONES
 from pulse_audit.summary.schema import EstimateRow, Summary
 
 #: Arms whose matrices stand on the first screen, at most.
@@ -47,14 +48,22 @@ def matrices(
             made.append(_matrix(arm, note, corrected))
         else:
             raw = [r for r in of_arm if r.correction == "raw"]
-            note = "as classified: too few faces to correct the classifier's errors"
-            made.append(_matrix(arm, note, raw))
+            made.append(_matrix(arm, _uncorrected(group_by, bool(corrected)), raw))
     if arms:
         key = (arms[0], "original_baseline")
         originals = [r for r in rows if (r.arm, r.correction) == key]
         note = "as classified: the original baseline"
         made += [_matrix("originals", note, originals)] if originals else []
     return made
+
+
+def _uncorrected(group_by: str, is_weak: bool) -> str:
+    """Say what the cells of a matrix are that is not corrected."""
+    if {*group_by.split(",")} <= {*TONES}:
+        return "as measured on the pixels"
+    if is_weak:
+        return "as classified: too few faces to correct the classifier's errors"
+    return "as classified: the classifier's errors cannot be corrected here"
 
 
 def _matrix(title: str, note: str, rows: Sequence[EstimateRow]) -> Matrix:

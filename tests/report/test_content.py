@@ -110,4 +110,9 @@ def test_a_matrix_is_corrected_only_where_the_correction_supports_claims():
     assert usable.note.startswith("corrected") and usable.cells[0] == [90, 20]
     weak, _ = matrices(run, shifts("weak"), ("clean", 8), "race")
     assert weak.note.startswith("as classified") and weak.cells[0] == [60, 40]
+    tones = shifts("weak").estimates
+    tones = [r.model_copy(update={"group_by": "skin_tone"}) for r in tones if r.correction == "raw"]
+    measured = shifts("weak").model_copy(update={"estimates": tones})
+    (tone,) = matrices(run, measured, ("clean", 8), "skin_tone")
+    assert tone.note == "as measured on the pixels"
     assert originals.title == "originals" and originals.cells[0] == [80, 20]

@@ -165,6 +165,28 @@ def test_retention_shows_raw_corrected_and_what_the_originals_score():
     assert_allclose(sorted(baselines)[-2:], [70, 90])
 
 
+def test_the_legend_names_what_is_drawn():
+    def names(content):
+        figure = figures.retention(content, ["pulse:g"], "clean", 8, "race")
+        return [text.get_text() for text in figure.legends[0].get_texts()]
+
+    assert names(apparent()) == ["as classified", "corrected", "originals"]
+    raw = [row for row in apparent().estimates if row.correction == "raw"]
+    only = apparent().model_copy(update={"estimates": raw})
+    assert names(only) == ["as classified"]
+
+
+def test_a_group_without_faces_has_no_line():
+    rows = [
+        row("retention", None, None, None, "not measured"),
+        row("retention", 0.5, 0.3, 0.7, "x"),
+    ]
+    rows[0] = rows[0].model_copy(update={"n_faces": 0})
+    content = Summary(schema=3, estimates=rows, unavailable={}, findings=[])
+    figure = figures.retention(content, ["pulse:g"], "clean", 8, "race")
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["x (10)"]
+
+
 def test_the_shift_matrix_has_a_cell_for_each_pair():
     figure = figures.shift_matrix(apparent(), ["pulse:g"], "clean", 8, "race")
     assert [t.get_text() for t in figure.axes[0].texts] == ["40", "60", "40", "60"]
