@@ -25,6 +25,7 @@ from pulse_audit.gate.sides import (
     corrected_sample,
     draws_by_face,
     draws_of,
+    drop_design,
     renumbered,
     shares_of,
     totals,
@@ -33,7 +34,7 @@ from pulse_audit.metrics.definition import MetricDefinition
 from pulse_audit.seeding import fingerprint
 from pulse_audit.stats import against, gaps
 from pulse_audit.stats.gaps import Gap, GroupStatistic
-from pulse_audit.stats.intervals import Groups, IntArray, correlation_of_totals
+from pulse_audit.stats.intervals import Groups, IntArray
 from pulse_audit.stats.paired import IDENTICAL
 from pulse_audit.stats.power import DropDesign
 from pulse_audit.summary.schema import ALL, SubsetKey
@@ -158,7 +159,9 @@ class Judge:
             )
             design = None
             if proportion:
-                design = drop_design(sides, self, case.rule.limit, better)
+                design = drop_design(
+                    sides, self.pairing.paired, better, self.verdicts, case.rule.limit, self.alpha
+                )
             return replace(found(gap, metric.name, names, sides), design=design)
         if sides.identical:
             return found(no_change(case.rule, sides.trial), metric.name, names, sides)
@@ -189,10 +192,17 @@ class Judge:
                 "with these rules"
             )
         k, positions = len(labels.groups), (self.pairing.trial, self.pairing.baseline)
+        if self.pairing.paired:
+            # faces that have draws on both sides
+            both = zip(*(place.tolist() for place in positions), strict=True)
+            has_draws = [bool(shown.predicted[i] and before.predicted[j]) for i, j in both]
+            positions = (positions[0][has_draws], positions[1][has_draws])
         one, two = (
             shares_of(outputs, place, k)
             for outputs, place in zip((shown, before), positions, strict=True)
         )
+        if not one.n_faces.all() or not two.n_faces.all():
+            return Unavailable("no face has a draw on both sides")
         gap = against.largest_drop(
             one,
             two,
@@ -293,21 +303,27 @@ class Judge:
                     f"the baseline holds no outputs by {labels.name} in these groups; write it "
                     "again with these rules"
                 )
-            used, numbers = self._numbered(number, len(side.faces))
+            used, numbers = self._numbered(number, len(side.faces), labels)
             each = draws_by_face(shown, theirs.truth, used, numbers, len(labels.groups))
             if each is None:
                 return Unavailable(f"no face has a group of {labels.name}")
             draws.append(each)
         return draws
 
-    def _numbered(self, number: int, n: int) -> tuple[IntArray, IntArray]:
+    def _numbered(self, number: int, n: int, labels: AttributeRecord) -> tuple[IntArray, IntArray]:
         """Faces of a side that are used, and their numbers: shared faces have one number."""
-        if self.pairing is None:
+        if self.pairing is None or self.baseline is None:
             return np.arange(n), np.arange(n)
-        used = (self.pairing.trial, self.pairing.baseline)[number]
-        if number == 0 or self.pairing.paired:
-            return used, self.pairing.trial
-        return used, len(self.trial.record.faces) + used
+        positions = self.pairing.trial, self.pairing.baseline
+        if self.pairing.paired:
+            # faces that both sides label alike
+            theirs = self.baseline.attribute(labels.name)
+            truth = np.array(labels.truth)[positions[0]]
+            is_alike = truth == np.array(theirs.truth if theirs else labels.truth)[positions[1]]
+            return positions[number][is_alike], positions[0][is_alike]
+        if number == 0:
+            return positions[0], positions[0]
+        return positions[1], len(self.trial.record.faces) + positions[1]
 
     def _of_model_labels(
         self, evidence: Evidence, case: Case, draws: Draws, better: bool
@@ -366,33 +382,3 @@ def no_change(rule: Rule, sample: Groups) -> Gap:
     numbers = int(sample.n_faces.sum()), int(sample.n_draws.sum())
     method = f"paired by face; {IDENTICAL}"
     return Gap(statistic_of(rule), 0.0, 0.0, 0.0, True, (0,), None, *numbers, method)
-
-
-def drop_design(sides: Sides, judge: Judge, margin: float, better: bool) -> DropDesign | None:
-    """Describe the comparison as the table of sample sizes does, from the data of both sides."""
-    assert sides.baseline is not None
-    draws = int(round(sides.trial.n_draws.sum() / sides.trial.n_faces.sum()))
-    pairs = list(zip(sides.baseline.sums, sides.baseline.counts, strict=True))
-    icc = correlation_of_totals(pairs)
-    rate = float(sides.baseline.means().mean())
-    base = min(max(rate if better else 1 - rate, 0.02), 0.98)
-    correlation = None
-    if judge.pairing is not None and judge.pairing.paired:
-        # of both sides' means of a face, within groups
-        means = [
-            np.concatenate([s / n - (s / n).mean() for s, n in zip(g.sums, g.counts, strict=True)])
-            for g in (sides.trial, sides.baseline)
-        ]
-        spread = math.sqrt(float((means[0] ** 2).sum() * (means[1] ** 2).sum()))
-        shared = float((means[0] * means[1]).sum()) / spread if spread > 0 else 0.0
-        correlation = min(max(shared, 0.0), 0.99)
-    return DropDesign(
-        base,
-        max(draws, 1),
-        1.0 if icc is None else icc,
-        correlation,
-        len(sides.trial.sums),
-        judge.verdicts,
-        margin,
-        judge.alpha,
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,8 @@ from pulse_audit.gate.baseline import Pairing
 from pulse_audit.gate.record import FaceValues, GroupingRecord, Outputs
 from pulse_audit.gate.rules import Rule
 from pulse_audit.stats.against import Sampled
-from pulse_audit.stats.intervals import FloatArray, Groups, IntArray
+from pulse_audit.stats.intervals import FloatArray, Groups, IntArray, correlation_of_totals
+from pulse_audit.stats.power import DropDesign
 from pulse_audit.summary.schema import ALL
 from pulse_audit.types import InputError, Unavailable
 
@@ -180,3 +182,35 @@ def corrected_sample(shift: CorrectedShift, present: IntArray, whole: bool) -> S
         values = np.minimum(values, 1.0)
     drawn = shift.replicates[:, present, present]
     return Sampled(values, drawn, least, size, shift.draws[present])
+
+
+def drop_design(
+    sides: Sides, paired: bool, better: bool, verdicts: int, margin: float, alpha: float
+) -> DropDesign:
+    """Describe the comparison as the table of sample sizes does, from the data of both sides."""
+    assert sides.baseline is not None
+    draws = int(round(sides.trial.n_draws.sum() / sides.trial.n_faces.sum()))
+    pairs = list(zip(sides.baseline.sums, sides.baseline.counts, strict=True))
+    icc = correlation_of_totals(pairs)
+    rate = float(sides.baseline.means().mean())
+    base = min(max(rate if better else 1 - rate, 0.02), 0.98)
+    correlation = None
+    if paired:
+        # of both sides' means of a face, within groups
+        means = [
+            np.concatenate([s / n - (s / n).mean() for s, n in zip(g.sums, g.counts, strict=True)])
+            for g in (sides.trial, sides.baseline)
+        ]
+        spread = math.sqrt(float((means[0] ** 2).sum() * (means[1] ** 2).sum()))
+        shared = float((means[0] * means[1]).sum()) / spread if spread > 0 else 0.0
+        correlation = min(max(shared, 0.0), 0.99)
+    return DropDesign(
+        base,
+        max(draws, 1),
+        1.0 if icc is None else icc,
+        correlation,
+        len(sides.trial.sums),
+        verdicts,
+        margin,
+        alpha,
+    )

@@ -367,3 +367,26 @@ def test_corrected_retention_needs_every_group_on_both_sides(run_of, rules_of, o
     raw = rules_of({**rule, "metric": "retention"})
     verdict = only(check(run, raw, other, accept_differences=["faces"]))
     assert (verdict.judged, verdict.reason) == (False, "no face of Indian has a value")
+
+
+def test_a_baseline_that_labels_or_draws_some_faces_otherwise(run_of, rules_of, outcomes):
+    kept = outcomes([0.9, 0.9, 0.9], 40, 2)
+    run = run_of("a", {"pulse:g": kept})
+    by = {"group_by": "race", "no_worse_than_baseline_by": 0.2}
+    rules = rules_of(
+        {"metric": "retention_corrected", "statistic": "worst_group", **by},
+        {"metric": "output_share", "statistic": "max_abs", **by},
+        {"metric": "retention", "statistic": "worst_group", **by},
+    )
+    file = run.parent / "base.json"
+    check(run, rules, new_baseline=file)
+    content = json.loads(file.read_text())
+    # one face has another label there, another no draw
+    content["attributes"][0]["truth"][0] = 1
+    content["settings"][0]["outputs"][0]["predicted"][1] = []
+    file.write_text(json.dumps(content))
+    verdicts = check(run, rules, file).verdicts
+    assert [verdict.judged for verdict in verdicts] == [True] * 3
+    # a face that has no draw on one side is on neither; so is one of two labels
+    assert [verdict.faces for verdict in verdicts] == [39, 119, 40]
+    assert verdicts[1].value == 0
