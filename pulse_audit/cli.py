@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import select
+import shlex
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -196,7 +197,11 @@ def export_inputs(spec: str | None, out: Path, as_json: bool, quiet: bool, **fla
     sides = ", ".join(f"{side} px at scale {scale}" for scale, side in made.input_sides.items())
     click.echo(f"inputs: {out} ({made.files} files for {made.draws} draws; {sides})")
     click.echo(f"outputs have {made.resolution} px and the names of column output in {made.index}")
-    click.echo(f"then: pulse-audit run {made.spec} --arm folder:OUTPUTS")
+    places = (("--datasets", audit.datasets_file), ("--data-root", audit.data_root))
+    options = [word for name, path in places if path is not None for word in (name, str(path))]
+    click.echo(
+        f"then: {shlex.join(['pulse-audit', 'run', str(made.spec), *options])} --arm folder:OUTPUTS"
+    )
     return DONE
 
 

@@ -93,6 +93,7 @@ def export_inputs(
     total = sum(len(unit.draws) for unit in units)
     rows: list[Row] = []
     done = restored = 0
+    progress(done, total, restored)
     for unit in units:
         own = _rows(unit, spec, names)
         wanted = dict.fromkeys(str(row["input"]) for row in own)

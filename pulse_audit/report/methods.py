@@ -26,6 +26,12 @@ SKIN: Mapping[str, Any] = {
     "chroma": 2.5,
     "lightness": (6.0, 98.5),
 }
+#: Arms whose outputs others' code made, by kind.
+FOREIGN = {
+    "onnx": "an ONNX network",
+    "command": "a program that was run once for every draw, on 8-bit inputs",
+    "folder": "outputs that were made elsewhere, of 8-bit inputs",
+}
 _SPECIAL = re.compile(r"([\\`*\[\]|~$])")
 
 
@@ -140,11 +146,14 @@ def _frame(manifest: Manifest) -> str:
 
 
 def _searches(manifest: Manifest) -> list[str]:
-    """One sentence per arm with a search: generator, loss, steps, eps, fit and latents."""
+    """One sentence per arm with a search or of others: generator, loss, steps, eps, latents."""
     latents, sentences = latents_of_searches(manifest), []
     for name, arm in manifest.arms.items():
         recorded = arm.as_dict()
         search, generator = recorded.get("search"), recorded.get("generator")
+        digest = str(recorded.get("file_sha256") or "")[:12]
+        if arm.kind in FOREIGN:
+            sentences.append(f"{name}: {FOREIGN[arm.kind]} (SHA-256 {digest}).")
         if name in INTERPOLATION or not isinstance(search, Mapping):
             continue
         words = [f"{name}: {manifest.spec.search} search of PULSE"]
@@ -169,7 +178,6 @@ def _searches(manifest: Manifest) -> list[str]:
             settings.append("stopped at the first feasible image")
         if name in latents:
             settings.append(f"latents {latents[name]}")
-        digest = str(recorded.get("file_sha256") or "")[:12]
         settings += [f"weights SHA-256 {digest}"] if digest else []
         sentences.append(f"{', '.join(words)}; {', '.join(settings)}.")
     return sentences

@@ -146,8 +146,8 @@ class Folder:
                 continue
             if stem in found:
                 raise InputError(
-                    f"{self.name}: {found[stem]} and {entry.name} in {self._folder / place} have "
-                    "one name; keep one of them"
+                    f"{self.name}: {found[stem]!r} and {entry.name!r} in {self._folder / place} "
+                    "have one name; keep one of them"
                 )
             found[stem] = entry.name
         return found

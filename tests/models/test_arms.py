@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pulse_audit.models import shipped
-from pulse_audit.models.arms import expand_arms
+from pulse_audit.models.arms import arm_sha256, expand_arms
 from pulse_audit.names import ArmReference, parse_arm, parse_generator
 from pulse_audit.types import InputError
 
@@ -54,6 +54,55 @@ def test_equal_stems_get_their_file_s_digest(tmp_path: Path) -> None:
 def test_two_factories_of_one_file_stay_distinct(tmp_path: Path) -> None:
     (tmp_path / "gan.py").write_text("1")
     assert len(set(names([], [f"{tmp_path}/gan.py:a", f"{tmp_path}/gan.py:b"]))) == 2
+
+
+@pytest.mark.parametrize(
+    ("arm", "name"),
+    [
+        ("onnx:nets/x4.v2.onnx", "onnx:x4.v2"),
+        ("folder:made/out/", "folder:out"),
+        ("command:realesrgan -i {input} -o {output} -s {scale}", "command:realesrgan"),
+        ("command:/usr/bin/python3.12 -u 'my tools/restore.py' {input} {output}",
+         "command:restore"),
+        ("command:python -m gfpgan.main {input} {output}", "command:gfpgan"),
+        ("command:sh {input} {output}", "command:sh"),
+    ],
+)  # fmt: skip
+def test_arms_of_others_are_called_after_their_file(arm: str, name: str) -> None:
+    assert names([arm], []) == [name]
+
+
+@pytest.mark.parametrize(
+    ("arm", "reason"),
+    [
+        ("onnx:", "wants more: onnx:FILE"),
+        ("command:prog {input}", r"has no \{output\}"),
+        ("command:prog '{input} {output}", "no closing quotation"),
+    ],
+)
+def test_half_an_arm_is_refused(arm: str, reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        references([arm], [])
+
+
+def test_an_arm_is_known_by_what_makes_its_outputs(tmp_path: Path) -> None:
+    script, pictures = tmp_path / "run.py", tmp_path / "out"
+    script.write_text("1")
+    pictures.mkdir()
+    (pictures / "a.png").write_text("1")
+    arms = [
+        parse_arm(f"command:python {script} {{input}} {{output}}"),
+        parse_arm(f"folder:{pictures}"),
+    ]
+    before = [arm_sha256(arm) for arm in arms]
+    assert before == [arm_sha256(arm) for arm in arms]
+    script.write_text("2")
+    (pictures / "a.png").write_text("2")
+    after = [arm_sha256(arm) for arm in arms]
+    assert before[0] != after[0] and before[1] != after[1]
+    # Two commands of one program are two arms.
+    twice = [f"command:python {script} {{input}} {{output}} {k}" for k in (1, 2)]
+    assert len(set(names(twice, []))) == 2
 
 
 def test_an_unknown_arm_gets_the_nearest() -> None:

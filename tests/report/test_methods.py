@@ -6,6 +6,7 @@ from pulse_audit.faces import skin
 from pulse_audit.metrics import fidelity
 from pulse_audit.report import methods as module
 from pulse_audit.report.methods import SKIN, SSIM, markdown, methods, references
+from pulse_audit.store.manifest import ArmEntry
 from pulse_audit.summary import summarise_run
 
 
@@ -47,6 +48,15 @@ def test_every_citation_has_a_complete_entry(text):
         for field in ("author", "title", "year", venue):
             assert re.search(rf"^  {field} +=", body, re.M), (key, field)
         assert body.count("{") == body.count("}") + 1
+
+
+def test_methods_of_others_are_named_with_their_digest(write_run, tmp_path):
+    run = write_run(tmp_path / "run", per_group=3)
+    entry = ArmEntry.model_validate({"kind": "folder", "file_sha256": "ab" * 32})
+    arms = dict.fromkeys(run.manifest.arms, entry)
+    manifest = run.manifest.model_copy(update={"arms": arms})
+    text = methods(manifest, run.samples(), summarise_run(run))
+    assert "outputs that were made elsewhere, of 8-bit inputs (SHA-256 abababababab)." in text
 
 
 def test_untrusted_text_is_no_markup():

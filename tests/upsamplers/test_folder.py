@@ -87,7 +87,7 @@ def test_a_folder_of_other_faces_is_refused(tmp_path: Path) -> None:
 def test_two_pictures_of_one_name_are_refused(tmp_path: Path) -> None:
     paint(tmp_path / "val-0.png", 10)
     paint(tmp_path / "val-0.bmp", 10)
-    with pytest.raises(InputError, match=r"val-0\.bmp and val-0\.png .* keep one of them"):
+    with pytest.raises(InputError, match=r"'val-0\.bmp' and 'val-0\.png' .* keep one of them"):
         folder(tmp_path)
 
 
