@@ -18,9 +18,9 @@ from pulse_audit.metrics.registry import DRAW_METRICS
 from pulse_audit.models.generators import load_generator
 from pulse_audit.names import nearest
 from pulse_audit.report import html
-from pulse_audit.report.content import FIGURES
-from pulse_audit.report.drawing import PAGE
-from pulse_audit.report.figures import distribution
+from pulse_audit.report.drawings import PAGE
+from pulse_audit.report.figures import FIGURES
+from pulse_audit.report.plots import distribution
 from pulse_audit.search.pulse import Pulse
 from pulse_audit.summary.groups import assign
 from pulse_audit.types import (
@@ -99,7 +99,7 @@ class AuditRun:
         Parameters
         ----------
         name : str
-            One of `pulse_audit.report.content.FIGURES`, such as ``retention`` or ``shift-matrix``.
+            One of `pulse_audit.report.figures.FIGURES`, such as ``retention`` or ``shift-matrix``.
         arms, condition, scale, group_by : optional
             Default: all arms, and the first condition, scale and grouping of the run.
         width : float

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from pulse_audit.files import atomic_write
 from pulse_audit.report import cards
 from pulse_audit.report.content import Stems
-from pulse_audit.report.drawing import COLUMN, PAGE, Drawing, Drawings
+from pulse_audit.report.drawings import COLUMN, PAGE, Drawing, Drawings
 from pulse_audit.report.forests import (
     Forest,
     across_settings,
-    draw_forests,
     forests,
     of_priors,
     pages,
@@ -25,6 +26,9 @@ from pulse_audit.report.tables import paper_table, to_csv
 from pulse_audit.store import Manifest
 from pulse_audit.summary.findings import on_trial
 from pulse_audit.summary.schema import Summary
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 #: Folders that are written into, none of which may be a link.
 FOLDERS = ("tables", "figures", "data", ".eval_results")
@@ -87,9 +91,16 @@ def write_plots(folder: Path, manifest: Manifest, summary: Summary, drawn: Drawi
         for width, suffix in ((PAGE, ()), (COLUMN, ("column",))):
             for number, panels in enumerate(pages(of_words, width), start=1):
                 stem = stems.make(*words, number, *suffix)
-                drawing = drawn.drawing(stem, partial(draw_forests, panels, width))
+                drawing = drawn.drawing(stem, partial(_draw, panels, width))
                 if drawing is not None:
                     write_drawing(folder, stem, drawing)
+
+
+def _draw(panels: Sequence[Forest], width: float) -> Figure:
+    """Draw forest plots; only those that were not drawn before need matplotlib."""
+    from pulse_audit.report.plots import draw_forests
+
+    return draw_forests(panels, width)
 
 
 def _paper_tables(manifest: Manifest, summary: Summary) -> dict[str, str]:

@@ -8,13 +8,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from pulse_audit.report import figures
-from pulse_audit.report.drawing import COLUMN, Drawing, Drawings
+from pulse_audit.report.drawings import COLUMN, PAGE, Drawing, Drawings
 from pulse_audit.report.forests import Forest, forests
 from pulse_audit.report.ratings import rating_tables
 from pulse_audit.report.screen import Matrix, matrices
@@ -24,15 +23,9 @@ from pulse_audit.summary.findings import on_trial
 from pulse_audit.summary.groups import DRAW_KEYS
 from pulse_audit.summary.schema import Summary
 
-#: Figures of a grouping, by name.
-FIGURES = {
-    "retention": figures.retention,
-    "shift-matrix": figures.shift_matrix,
-    "sources": figures.sources,
-    "compositions": figures.compositions,
-    "feasible-rate": figures.feasibility,
-    "skin-tone": figures.skin_tone,
-}
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 #: Figures that show every arm; the others leave out plain interpolation.
 OF_EVERY_ARM = ("retention", "feasible-rate")
 CAPTIONS = {
@@ -178,14 +171,21 @@ def _figures(
     trial = on_trial(manifest, every_arm)
     for kind, caption in CAPTIONS.items():
         arms = every_arm if kind in OF_EVERY_ARM else trial
-        make = partial(FIGURES[kind], summary, arms, condition, scale, group_by)
+        make = partial(_figure, kind, summary, arms, condition, scale, group_by)
         stem = stems.make(kind, condition, f"x{scale}", group_by)
-        drawing = drawn.drawing(stem, make)
+        drawing = drawn.drawing(stem, partial(make, PAGE))
         narrow = drawn.drawing(f"{stem}_column", partial(make, COLUMN))
         if drawing is not None and narrow is not None:
             alt = f"{kind.replace('-', ' ')} by {by}, one panel for each of {', '.join(arms)}"
             text = f"{alt}; the numbers are in the tables"
             yield NamedFigure(stem, drawing, narrow, caption.format(by=by), text)
+
+
+def _figure(kind: str, *settings: Any) -> Figure | None:
+    """Make a figure; only those that were not drawn before need matplotlib."""
+    from pulse_audit.report.figures import FIGURES
+
+    return FIGURES[kind](*settings)
 
 
 def left_out(manifest: Manifest, samples: pd.DataFrame) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""How figures of the report are drawn: widths, colours, style, panels, and every format of a file.
+"""How figures of the report are drawn: style, panels, legends, and every format of a file.
 
 Drawn without pyplot's global state. Colours are those of seaborn's colour-blind safe palette, and
 shape carries what colour does. Equal input gives equal bytes. A figure is drawn at the two widths
@@ -8,53 +8,24 @@ side, not smaller letters.
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import io
-import re
-import shutil
 import textwrap
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any, Literal
 
 import matplotlib
-import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
-from pulse_audit.files import as_json, atomic_write, cache_folder
-from pulse_audit.summary.schema import EstimateRow, Summary
-
-#: Inches: one column of a two-column page, and the page.
-COLUMN, PAGE = 3.25, 6.9
-#: Summaries whose drawings stay in the cache, some 4 MB each.
-KEPT = 24
-#: Inches of a line of a panel, and of what stands above and below its lines.
-LINE, MARGIN = 0.17, 0.46
-
-#: Seaborn's "colorblind" palette (Okabe and Ito's colours); a test compares them.
-PALETTE = (
-    "#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc",
-    "#ca9161", "#fbafe4", "#949494", "#ece133", "#56b4e9",
-)  # fmt: skip
-INK, MUTED, GRID = "#1c2430", "#5b6675", "#dde2e8"
-OUTPUT, ORIGINAL = PALETTE[:2]
-
-#: Colours of the dark page; it needs a lighter blue to keep its contrast.
-DARK = {
-    INK: "#e6eaf0",
-    MUTED: "#9aa6b5",
-    GRID: "#323b48",
-    OUTPUT: "#56b4e9",
-    "fill: #ffffff": "fill: #161b22",
-}
-PAGE_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', Arial, sans-serif"
+from pulse_audit.report.drawings import GRID, INK, LINE, MARGIN, MUTED, PAGE, Drawing
+from pulse_audit.summary.schema import EstimateRow
 
 _STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
@@ -96,35 +67,8 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """A finished figure as bytes."""
-
-    svg: bytes
-    png: bytes
-    pdf: bytes
-
-    @property
-    def page(self) -> bytes:
-        """The SVG in the reader's own font, as the page is."""
-        return re.sub(r"'DejaVu Sans'(, [^;\"]*)?", PAGE_FONT, self.svg.decode()).encode()
-
-    @property
-    def page_dark(self) -> bytes:
-        """The page's SVG in the colours of the dark page."""
-        dark = self.page.decode()
-        for colour, dark_colour in DARK.items():
-            dark = dark.replace(colour, dark_colour)
-        return dark.encode()
-
-
 def draw(figure: Figure) -> Drawing:
     """Render a figure to every format, without dates."""
-    # Half a second to import, and needed for new drawings alone.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.backends.backend_pdf import FigureCanvasPdf
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-
     svg, png, pdf = io.BytesIO(), io.BytesIO(), io.BytesIO()
     with style():
         # Laid out once; each backend then draws once (`Figure.savefig` draws twice).
@@ -141,50 +85,6 @@ def draw(figure: Figure) -> Drawing:
         canvas = FigureCanvasSVG(figure)
         canvas.print_svg(svg, metadata={"Date": None, "Creator": None})
     return Drawing(svg.getvalue(), png.getvalue(), pdf.getvalue())
-
-
-class Drawings:
-    """Drawings of one summary; what this code drew of it before is taken from the cache.
-
-    Figures are most of the time that a report takes, and a report is often rendered again.
-
-    Parameters
-    ----------
-    summary : Summary
-    *others : object
-        What else the figures depend on; anything with a ``repr`` that says all of it.
-    """
-
-    def __init__(self, summary: Summary, *others: object) -> None:
-        key = hashlib.sha256(as_json(summary.as_json()))
-        key.update(repr((others, matplotlib.__version__, np.__version__)).encode())
-        for module in sorted(files("pulse_audit.report").iterdir(), key=lambda each: each.name):
-            if module.name.endswith(".py"):
-                key.update(module.read_bytes())
-        self._folder = cache_folder() / "figures" / key.hexdigest()[:32]
-
-    def drawing(self, stem: str, make: Callable[[], Figure | None]) -> Drawing | None:
-        """Return the drawing of a figure; None where there is nothing to draw."""
-        paths = [self._folder / f"{stem}.{kind}" for kind in ("svg", "png", "pdf")]
-        with contextlib.suppress(OSError):
-            return Drawing(*(path.read_bytes() for path in paths))
-        figure = make()
-        if figure is None:
-            return None
-        drawing = draw(figure)
-        # A cache that cannot be written costs time at the next report, and nothing else.
-        with contextlib.suppress(OSError):
-            for path, content in zip(paths, (drawing.svg, drawing.png, drawing.pdf), strict=True):
-                atomic_write(path, content)
-        return drawing
-
-    def forget_older(self) -> None:
-        """Remove the drawings of all but the latest `KEPT` summaries."""
-        with contextlib.suppress(OSError):
-            self._folder.touch()
-            folders = sorted(self._folder.parent.iterdir(), key=lambda each: each.stat().st_mtime)
-            for folder in folders[:-KEPT]:
-                shutil.rmtree(folder, ignore_errors=True)
 
 
 def style() -> AbstractContextManager[None]:

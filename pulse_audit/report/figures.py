@@ -18,18 +18,9 @@ from matplotlib.patches import Patch
 
 from pulse_audit.names import INTERPOLATION
 from pulse_audit.report.drawing import (
-    GRID,
-    INK,
-    LINE,
-    MUTED,
-    ORIGINAL,
-    OUTPUT,
-    PAGE,
-    PALETTE,
     beside,
     fitted,
     label_groups,
-    label_lines,
     legend,
     panel_grid,
     panels,
@@ -37,6 +28,7 @@ from pulse_audit.report.drawing import (
     set_title,
     style,
 )
+from pulse_audit.report.drawings import GRID, INK, LINE, MUTED, ORIGINAL, OUTPUT, PAGE, PALETTE
 from pulse_audit.summary.schema import EstimateRow, Summary
 
 #: Groups in a panel, and classes on a side of a shift matrix, at most.
@@ -376,48 +368,6 @@ def compositions(
     return figure
 
 
-def distribution(
-    faces: pd.DataFrame, groups: Sequence[str], label: str, width: float = PAGE
-) -> Figure:
-    """Means of the faces of every group and arm: a smoothed density, and a point a face.
-
-    Parameters
-    ----------
-    faces : DataFrame
-        Columns ``group``, ``arm`` and ``value``: one row a face and arm.
-    groups : sequence of str
-        In the order in which they are drawn.
-    label : str
-        Of the values.
-    width : float
-        Inches.
-    """
-    import seaborn as sns  # a second to import, and no figure of the report needs it
-
-    arms = list(dict.fromkeys(faces["arm"]))
-    with style():
-        height = len(groups) * (0.08 + 0.16 * len(arms)) + 0.6
-        figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine())
-        axis = figure.subplots()
-        shared = {
-            "data": faces, "x": "value", "y": "group", "hue": "arm", "order": groups,
-            "hue_order": arms, "palette": list(PALETTE[: len(arms)]), "ax": axis, "legend": False,
-        }  # fmt: skip
-        sns.violinplot(
-            cut=0, inner=None, linewidth=0.6, saturation=1, density_norm="width", **shared
-        )
-        shared |= {"palette": [INK] * len(arms)}
-        sns.stripplot(dodge=True, size=1.6, alpha=0.6, jitter=False, **shared)
-        label_lines(axis, "", groups)
-        axis.set_xlabel(label)
-        axis.set_ylabel("")
-        patches = [
-            Patch(facecolor=c, edgecolor=INK, label=a) for a, c in zip(arms, PALETTE, strict=False)
-        ]
-        place_legend(figure, patches)
-    return figure
-
-
 def _by_arm(
     summary: Summary, metric: str, arms: Sequence[str], condition: str, scale: int, group_by: str
 ) -> dict[str, list[EstimateRow]]:
@@ -463,3 +413,14 @@ def _points(
 
 def _number(value: float | None) -> float:
     return np.nan if value is None else value
+
+
+#: Figures of a grouping, by name.
+FIGURES = {
+    "retention": retention,
+    "shift-matrix": shift_matrix,
+    "sources": sources,
+    "compositions": compositions,
+    "feasible-rate": feasibility,
+    "skin-tone": skin_tone,
+}

@@ -1,27 +1,13 @@
-"""Forest plots: estimates with their intervals, as plain data for the page and as figures."""
+"""Forest plots: estimates with their intervals, as plain data."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
 from pulse_audit.metrics.definition import MetricDefinition
 from pulse_audit.metrics.registry import BY_NAME
-from pulse_audit.report.drawing import (
-    COLUMN,
-    INK,
-    LINE,
-    MARGIN,
-    PAGE,
-    PALETTE,
-    label_lines,
-    legend,
-    panel_grid,
-    style,
-)
+from pulse_audit.report.drawings import COLUMN, LINE, MARGIN
 from pulse_audit.report.tables import SHOWN, display_name
 from pulse_audit.store import Manifest
 from pulse_audit.summary.findings import on_trial
@@ -29,8 +15,6 @@ from pulse_audit.summary.schema import ALL, EstimateRow, Summary
 
 #: Series in a plot and lines in one, at most.
 MAX_SERIES, MAX_LINES = 6, 30
-#: Of the series in a figure.
-COLOURS, MARKERS = (*PALETTE[:4], INK, PALETTE[4]), "oDs^vp"
 #: Inches that a page leaves for a figure and its caption.
 HEIGHT = 8.2
 
@@ -162,72 +146,18 @@ def pages(plots: Sequence[Forest], width: float) -> list[Sequence[Forest]]:
     """Split plots into those that one figure of a width, in inches, has room for."""
     if not plots:
         return []
-    rows = max(1, int((HEIGHT - 0.5) / (LINE * _lines(plots) + MARGIN)))
-    most = rows * _columns(width)
+    rows = max(1, int((HEIGHT - 0.5) / (LINE * line_heights(plots) + MARGIN)))
+    most = rows * columns_at(width)
     return [plots[first : first + most] for first in range(0, len(plots), most)]
 
 
-def draw_forests(plots: Sequence[Forest], width: float = PAGE) -> Figure:
-    """Draw plots as panels under one legend.
-
-    Parameters
-    ----------
-    plots : sequence of Forest
-        Not empty. A figure of `pages` is at most `HEIGHT` high, unless one panel is higher.
-    width : float
-        Inches.
-    """
-    # Series keep colour and marker in all panels.
-    series = list(dict.fromkeys(name for plot in plots for name in plot.series))
-    labels = list(dict.fromkeys(label for plot in plots for label, _ in plot.lines))
-    columns = min(len(plots), _columns(width))
-    with style():
-        rows = -(-len(plots) // columns)
-        figure, axes = panel_grid(rows, columns, _lines(plots), width, share_x="none")
-        for axis, plot in zip(axes, plots, strict=False):
-            _draw_panel(axis, plot, series, labels)
-        for axis in axes[len(plots) :]:
-            axis.remove()
-        legend(figure, *((COLOURS[i], MARKERS[i], name) for i, name in enumerate(series)))
-    return figure
-
-
-def _columns(width: float) -> int:
+def columns_at(width: float) -> int:
+    """Count the panels of a figure that stand side by side."""
     return 2 if width == COLUMN else 3
 
 
-def _lines(plots: Sequence[Forest]) -> float:
+def line_heights(plots: Sequence[Forest]) -> float:
     """Heights of a line that a panel takes; series of one line stand below each other."""
     series = {name for plot in plots for name in plot.series}
     labels = {label for plot in plots for label, _ in plot.lines}
     return len(labels) * max(1.0, 0.3 + 0.35 * len(series))
-
-
-def _draw_panel(axis: Axes, plot: Forest, series: Sequence[str], labels: Sequence[str]) -> None:
-    """Draw the intervals of a plot, every series in its colour, marker and place in the line."""
-    for own, name in enumerate(plot.series):
-        rank = series.index(name)
-        offset = 0.7 * ((rank + 0.5) / len(series) - 0.5)
-        points = [
-            (labels.index(label) + offset, point)
-            for label, of_line in plot.lines
-            for point in of_line
-            if point.series == own
-        ]
-        for place, point in points:
-            if point.low is not None and point.high is not None:
-                axis.plot((point.low, point.high), (place, place), color=COLOURS[rank], lw=1)
-        axis.plot(
-            [point.value for _, point in points],
-            [place for place, _ in points],
-            MARKERS[rank],
-            color=COLOURS[rank],
-            markersize=3.4,
-            markerfacecolor="white" if MARKERS[rank] == "D" else None,
-        )
-    title = f"{plot.title}, {plot.unit}" if plot.unit else plot.title
-    label_lines(axis, title, labels)
-    # Ends and middle of the axis; the page has room for quarters.
-    ticks = plot.ticks[::2]
-    axis.set_xlim(-0.05, 1.05)
-    axis.set_xticks([place for place, _ in ticks], [text for _, text in ticks])

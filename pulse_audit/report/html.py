@@ -35,7 +35,7 @@ from pulse_audit.report.content import (
     sections,
     templates,
 )
-from pulse_audit.report.drawing import Drawings
+from pulse_audit.report.drawings import Drawings
 from pulse_audit.report.forests import across_settings, of_priors
 from pulse_audit.report.gallery import cards, first_faces, viewer_note, write_parts
 from pulse_audit.report.latex import to_latex

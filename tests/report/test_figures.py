@@ -9,10 +9,12 @@ from matplotlib.text import Text
 from numpy.testing import assert_allclose
 from skimage.color import rgb2lab
 
-from pulse_audit.report import drawing as drawing_module
+from pulse_audit.report import drawings as drawing_module
 from pulse_audit.report import figures
-from pulse_audit.report.drawing import COLUMN, PAGE, Drawings, draw
-from pulse_audit.report.forests import Forest, Point, draw_forests, forests, pages
+from pulse_audit.report.drawing import draw, style
+from pulse_audit.report.drawings import COLUMN, PAGE, Drawings
+from pulse_audit.report.forests import Forest, Point, forests, pages
+from pulse_audit.report.plots import draw_forests
 from pulse_audit.summary import EstimateRow, Summary
 
 GROUPS = ("White", "Black", "cost $x$ & <b>")
@@ -287,7 +289,7 @@ def test_a_figure_has_the_width_of_a_paper_and_type_of_seven_points(name, width)
     sizes = [float(re.search(r"([\d.]+)px", style)[1]) for style in styles]
     assert len(sizes) > 3 and min(sizes) >= 7
     # Every text lies within the figure.
-    with drawing_module.style():
+    with style():
         box = figure.bbox.padded(0.5)
         for text in figure.findobj(Text):
             if text.get_text() and text.get_visible() and text.axes is not None:

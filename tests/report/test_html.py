@@ -7,7 +7,7 @@ from importlib import resources
 import pytest
 
 from pulse_audit import store
-from pulse_audit.report import drawing
+from pulse_audit.report import drawings
 from pulse_audit.report.html import render, unbroken
 from pulse_audit.summary import Summary
 from pulse_audit.types import InputError
@@ -66,8 +66,8 @@ def page(text):
 @pytest.fixture
 def undrawn(monkeypatch):
     """Leave the drawing of figures to the tests that look at them."""
-    blank = drawing.Drawing(b"<svg/>", b"png", b"pdf")
-    monkeypatch.setattr(drawing.Drawings, "drawing", lambda self, stem, make: blank)
+    blank = drawings.Drawing(b"<svg/>", b"png", b"pdf")
+    monkeypatch.setattr(drawings.Drawings, "drawing", lambda self, stem, make: blank)
 
 
 def test_every_tag_is_closed_and_every_id_is_one(page):

@@ -9,7 +9,7 @@ import pytest
 from pulse_audit import store
 from pulse_audit.report.beside import write_beside
 from pulse_audit.report.content import sections
-from pulse_audit.report.drawing import Drawing, Drawings
+from pulse_audit.report.drawings import Drawing, Drawings
 from pulse_audit.report.html import render, write_tables
 from pulse_audit.report.tables import estimates_csv
 from pulse_audit.summary import read, summarise
