@@ -92,18 +92,21 @@ class Drawings:
     def drawing(self, stem: str, make: Callable[[], Figure | None]) -> Drawing | None:
         """Return the drawing of a figure; None where there is nothing to draw."""
         paths = [self._folder / f"{stem}.{kind}" for kind in ("svg", "png", "pdf")]
+        nothing = self._folder / f"{stem}.none"
         with contextlib.suppress(OSError):
-            return Drawing(*(path.read_bytes() for path in paths))
+            return None if nothing.exists() else Drawing(*(path.read_bytes() for path in paths))
         from pulse_audit.report.drawing import draw
 
         figure = make()
-        if figure is None:
-            return None
-        drawing = draw(figure)
+        drawing = None if figure is None else draw(figure)
         # A cache that cannot be written costs time at the next report, and nothing else.
         with contextlib.suppress(OSError):
-            for path, content in zip(paths, (drawing.svg, drawing.png, drawing.pdf), strict=True):
-                atomic_write(path, content)
+            if drawing is None:
+                atomic_write(nothing, b"")
+            else:
+                contents = (drawing.svg, drawing.png, drawing.pdf)
+                for path, content in zip(paths, contents, strict=True):
+                    atomic_write(path, content)
         return drawing
 
     def forget_older(self) -> None:

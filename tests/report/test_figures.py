@@ -369,7 +369,9 @@ def test_a_figure_drawn_before_is_not_drawn_again(tmp_path, monkeypatch):
     Drawings(summary(GROUPS[:2]), "arms").drawing("feasible", make)
     Drawings(summary(), "other arms").drawing("feasible", make)
     assert len(calls) == 3
+    # That there is nothing to draw is kept, too.
     assert Drawings(summary()).drawing("none", lambda: None) is None
+    assert Drawings(summary()).drawing("none", make) is None and len(calls) == 3
 
 
 def test_the_cache_keeps_the_latest_drawings_and_may_be_missing(tmp_path, monkeypatch):
