@@ -234,15 +234,23 @@ def _show_groups(grouping: str, setting: str, estimates: Sequence[Mapping[str, A
     _show_fitting(f"retained % by {grouping}: {setting}", (grouping, groups), columns, least=1)
 
 
-def closing_line(statuses: Sequence[str], seconds: float, report: Path) -> str:
+def closing_line(
+    statuses: Sequence[str], seconds: float, report: Path, reasons: Sequence[str] = ()
+) -> str:
     """Say what became of the draws of a run, how long it took, and where the report is.
 
-    ``statuses`` has one entry a draw; ``seconds`` are 0 while the run is unfinished.
+    ``statuses`` has one entry a draw, ``reasons`` one an error; ``seconds`` are 0 while the run is
+    unfinished.
     """
     counts, draws = Counter(statuses), len(statuses)
     parts = [f"{counts['no_face']:,} without a face", f"{counts['infeasible']:,} infeasible"]
     if errors := counts["error"]:
-        parts.append(f"{errors:,} error{'s' if errors > 1 else ''}")
+        # Reasons are text of others, shortened and without codes for the terminal.
+        often = "".join(
+            c for (r, _) in Counter(reasons).most_common(1) for c in r if c.isprintable()
+        )
+        often = f" (most often: {often[:160]})" if often else ""
+        parts.append(f"{errors:,} error{'s' if errors > 1 else ''}{often}")
     took = f"; {duration(seconds)}" if seconds else ""
     drawn = f"{draws:,} draw{'' if draws == 1 else 's'}"
     return f"{drawn}: {', '.join(parts)}{took}; report: {report}"

@@ -130,3 +130,6 @@ def test_the_closing_line_counts_what_became_of_the_draws() -> None:
     assert line == "1,004 draws: 3 without a face, 1 infeasible; 1:02:03; report: r/index.html"
     line = terminal.closing_line(["error"], 0, Path("r"))
     assert line == "1 draw: 0 without a face, 0 infeasible, 1 error; report: r"
+    reasons = ["exit\x1b code 1", "is missing", "exit\x1b code 1"]
+    line = terminal.closing_line(["error"] * 3, 0, Path("r"), reasons)
+    assert "3 errors (most often: exit code 1); report" in line
