@@ -38,7 +38,7 @@ ALLOWED = {
     "summary": LOWEST | {"metrics", "store", "stats", "fairness"},
     "calibration": LOWEST | {"store", "stats", "fairness", "summary"},
     "gate": LOWEST | {"metrics", "store", "stats", "fairness", "summary"},
-    "report": LOWEST | {"metrics", "store", "stats", "fairness", "summary"},
+    "report": LOWEST | {"metrics", "store", "stats", "fairness", "summary", "gate"},
     "loggers": LOWEST | {"store", "summary", "report"},
 }
 TOP = {

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
+
 from pulse_audit import store
+from pulse_audit.documents import read_json
 from pulse_audit.files import as_json, atomic_write, refuse_links
 from pulse_audit.gate import outputs
 from pulse_audit.gate.baseline import (
@@ -36,7 +39,7 @@ class GateResult:
     """All verdicts of a check.
 
     ``notes`` say what a reader has to know beside them, such as a summary that was edited;
-    ``missing_draws`` of an unfinished run, which has no verdict.
+    ``missing_draws`` of an unfinished run, which has no verdict; ``samples_sha256`` those judged.
     """
 
     run: Path
@@ -46,6 +49,7 @@ class GateResult:
     verdicts: Sequence[Verdict]
     notes: Sequence[str] = ()
     missing_draws: int = 0
+    samples_sha256: str = ""
 
     @property
     def outcome(self) -> Outcome:
@@ -70,6 +74,7 @@ class GateResult:
             "alpha": self.alpha,
             "outcome": self.outcome,
             "exit_code": self.exit_code,
+            "samples_sha256": self.samples_sha256,
             "notes": list(self.notes),
             "verdicts": [verdict.as_dict() for verdict in self.verdicts],
         }
@@ -142,7 +147,8 @@ def check(
         baseline_arm=baseline_arm,
         can_wait=new_baseline is not None,
     )
-    return GateResult(run, rules, where, held_to.alpha, judge(held_to, trial, other, cases), notes)
+    verdicts, digest = judge(held_to, trial, other, cases), stored.samples_sha256
+    return GateResult(run, rules, where, held_to.alpha, verdicts, notes, samples_sha256=digest)
 
 
 def _missing(run: store.Run) -> int:
@@ -174,6 +180,20 @@ def edited_summary(run: store.Run) -> list[str]:
                 detail = "something else than the samples"
             return [f"summary.json was edited or is of another version: it says of {what} {detail}"]
     return ["summary.json was edited or is of another version: its samples give another one"]
+
+
+def stored_result(run: store.Run) -> GateResult | None:
+    """Read what a check of these samples said; None where there is none, or only of others."""
+    try:
+        content = read_json(run.path / FOLDER / "verdicts.json")
+        if content["samples_sha256"] != run.samples_sha256:
+            return None
+        verdicts = TypeAdapter(list[Verdict]).validate_python(content["verdicts"])
+        rules, alpha = Path(str(content["rules"])), float(content["alpha"])
+    except (FileNotFoundError, InputError, LookupError, TypeError, ValueError):
+        # Of a file from outside that is no record of verdicts nothing is shown.
+        return None
+    return GateResult(run.path, rules, None, alpha, verdicts)
 
 
 def publish(result: GateResult, junit: Path | None = None, github: bool = False) -> list[str]:

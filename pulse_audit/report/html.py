@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -22,6 +23,7 @@ from markupsafe import Markup
 from pulse_audit import store
 from pulse_audit.fairness.prior import PRIORS
 from pulse_audit.files import as_json, atomic_write, refuse_links
+from pulse_audit.gate.check import GateResult, stored_result
 from pulse_audit.metrics.registry import METRICS
 from pulse_audit.report.beside import FOLDERS, write_beside, write_drawing, write_plots
 from pulse_audit.report.content import (
@@ -139,7 +141,16 @@ def render(
     # For papers, hubs and reviewers.
     write_beside(folder, run.manifest, samples, summary, labelled=images_shown)
     write_parts(folder / "data", run, made, images_shown)
-    text = page_text(run.manifest, samples, summary, pages, made, shown, images_shown=images_shown)
+    text = page_text(
+        run.manifest,
+        samples,
+        summary,
+        pages,
+        made,
+        shown,
+        images_shown=images_shown,
+        gate=stored_result(run),
+    )
     atomic_write(folder / PAGE, text.encode())
     return folder / PAGE
 
@@ -162,6 +173,7 @@ def page_text(
     made: Sequence[Mapping[str, Any]],
     shown: Sequence[Mapping[str, Any]],
     images_shown: bool,
+    gate: GateResult | None = None,
 ) -> str:
     """Fill the template; ``shown`` are the cards of the first screen, with pictures."""
     # Numbers of the first screen.
@@ -193,6 +205,8 @@ def page_text(
         summary=summary,
         script=Markup(script),
         script_digest=f"sha256-{digest}",
+        gate=gate,
+        outcomes=Counter(verdict.outcome for verdict in gate.verdicts) if gate else {},
         claimed=any(finding.claims for finding in summary.headline),
         described=[each for each in summary.findings if each not in summary.headline],
         first_faces=shown,

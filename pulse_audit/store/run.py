@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -68,6 +69,15 @@ class Run:
     def missing_units(self) -> list[str]:
         """Work units without a shard."""
         return [u.id for u in self.manifest.units if not self._shard(u.id).exists()]
+
+    @property
+    def samples_sha256(self) -> str:
+        """Digest of the checksums of all shards: another one for other samples."""
+        digest = hashlib.sha256()
+        for unit in self._units_with_shard():
+            with contextlib.suppress(FileNotFoundError):
+                digest.update(read_file(self._checksum(unit.id)))
+        return digest.hexdigest()
 
     def samples(self) -> pd.DataFrame:
         """All rows of the finished units, in the order of the plan.

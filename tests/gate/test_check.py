@@ -1,12 +1,15 @@
 """Whole checks of runs on disk: outcomes, exit codes, refusals, what is written."""
 
+import html
 import json
 
 import numpy as np
 import pytest
 
+from pulse_audit import store
 from pulse_audit.cli import outcome
-from pulse_audit.gate.check import check
+from pulse_audit.gate.check import check, publish, stored_result
+from pulse_audit.report.html import render
 from pulse_audit.types import InputError
 
 DROP = {
@@ -390,3 +393,35 @@ def test_a_baseline_that_labels_or_draws_some_faces_otherwise(run_of, rules_of, 
     # a face that has no draw on one side is on neither; so is one of two labels
     assert [verdict.faces for verdict in verdicts] == [39, 119, 40]
     assert verdicts[1].value == 0
+
+
+def test_the_report_shows_the_verdicts_of_its_samples_and_of_no_others(run_of, rules_of, outcomes):
+    run = run_of("a", {"pulse:g": outcomes(RATES, 6, 2)})
+    rules = rules_of({"metric": "feasible_rate", "statistic": "mean", "at_least": 0.1})
+    assert stored_result(store.open_run(run)) is None
+    result = check(run, rules)
+    publish(result)
+    stored = stored_result(store.open_run(run))
+    assert stored.verdicts == list(result.verdicts) and stored.outcome == result.outcome
+    page = render(store.open_run(run)).read_text("utf-8")
+    assert f"Rules of {rules.name}: {result.outcome}." in page
+    assert result.verdicts[0].reason in html.unescape(page)
+    # Of other samples, and of files that are no verdicts, nothing is shown.
+    path = run / "gate" / "verdicts.json"
+    for damage in ({"samples_sha256": "0"}, {"verdicts": [{"rule": 1}]}, {"alpha": None}):
+        path.write_text(json.dumps(result.as_dict() | damage), "utf-8")
+        assert stored_result(store.open_run(run)) is None
+    path.write_text("[]")
+    assert stored_result(store.open_run(run)) is None
+
+
+def test_a_rule_s_words_are_text_on_the_page(run_of, rules_of, outcomes):
+    run = run_of("a", {"pulse:g": outcomes(RATES, 6, 2)})
+    rules = rules_of({"metric": "feasible_rate", "statistic": "mean", "at_least": 0.1})
+    content = check(run, rules).as_dict()
+    content["verdicts"][0] |= {"text": "<script>alert(1)</script>", "reason": "<img src=x>"}
+    (run / "gate").mkdir()
+    (run / "gate" / "verdicts.json").write_text(json.dumps(content), "utf-8")
+    page = render(store.open_run(run)).read_text("utf-8")
+    assert "<script>alert" not in page and "<img src=x>" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page

@@ -1,6 +1,13 @@
 "use strict";
 (() => {
   const $ = (id) => document.getElementById(id);
+  // A link opens the fold that it leads to.
+  const unfold = () => {
+    const target = $(decodeURIComponent(location.hash.slice(1)));
+    if (target && target.matches("details:not(#viewer)")) target.open = true;
+  };
+  addEventListener("hashchange", unfold);
+  unfold();
   const root = $("viewer");
   if (!root) return;
   const parts = new Map(), waiting = new Map();
