@@ -22,6 +22,7 @@ from functools import lru_cache
 import numpy as np
 from scipy.special import ndtr, ndtri, stdtrit
 
+from pulse_audit.stats import studentised
 from pulse_audit.stats.intervals import FloatArray, Groups, IntArray, clopper_pearson
 from pulse_audit.stats.score import difference_interval, ratio_interval
 
@@ -254,9 +255,7 @@ def tukey(k: int, df: float, alpha: float) -> float:
         half = 1 - alpha / 2
         return float(ndtri(half) if math.isinf(df) else stdtrit(df, half))
     # the studentised range is in errors of one mean, a difference has sqrt(2) of it
-    from scipy.stats import studentized_range  # a second to import
-
-    return float(studentized_range.ppf(1 - alpha, k, df)) / math.sqrt(2)
+    return studentised.quantile(1 - alpha, k, df) / math.sqrt(2)
 
 
 def tukeys(k: int, df: IntArray, alpha: float) -> FloatArray:
