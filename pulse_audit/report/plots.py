@@ -28,8 +28,8 @@ def draw_forests(plots: Sequence[Forest], width: float = PAGE) -> Figure:
     width : float
         Inches.
     """
-    # Series keep colour and marker in all panels.
-    series = list(dict.fromkeys(name for plot in plots for name in plot.series))
+    # Series keep colour and marker in all panels; where one is missing, another may come up.
+    series = list(dict.fromkeys(name for plot in plots for name in plot.series))[: len(MARKERS)]
     labels = list(dict.fromkeys(label for plot in plots for label, _ in plot.lines))
     columns = min(len(plots), columns_at(width))
     with style():
@@ -88,6 +88,8 @@ def distribution(
 def _draw_panel(axis: Axes, plot: Forest, series: Sequence[str], labels: Sequence[str]) -> None:
     """Draw the intervals of a plot, every series in its colour, marker and place in the line."""
     for own, name in enumerate(plot.series):
+        if name not in series:
+            continue
         rank = series.index(name)
         offset = 0.7 * ((rank + 0.5) / len(series) - 0.5)
         points = [

@@ -344,6 +344,15 @@ def test_a_forest_s_intervals_stand_where_its_points_are():
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["one", "two"]
 
 
+def test_panels_of_different_series_share_those_that_a_figure_can_tell_apart():
+    first = forest("first", series=tuple("abcdef"))
+    second = forest("second", series=tuple("abcdgh"))
+    figure = draw_forests([first, second])
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == list("abcdef")
+    points = [line for line in figure.axes[1].lines if line.get_marker() != "None"]
+    assert len(points) == 4
+
+
 @pytest.mark.parametrize(("width", "panels"), [(COLUMN, 2), (PAGE, 3)])
 def test_panels_that_a_page_has_no_room_for_go_to_the_next_figure(width, panels):
     labels = [f"g{i}" for i in range(20)]
