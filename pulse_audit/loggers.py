@@ -27,7 +27,7 @@ PROJECT = "pulse-audit"
 
 
 @dataclass(frozen=True)
-class Record:
+class TrackedRun:
     """What a tracker is told: a name, texts, numbers, and a folder of files."""
 
     name: str
@@ -57,7 +57,7 @@ def log_run(name: str, run: Run, summary: Summary) -> None:
         files = Path(folder)
         (files / "summary.json").write_bytes(as_json(summary.as_json()))
         (files / "estimates.csv").write_text(estimates_csv(summary), "utf-8")
-        record = Record(
+        record = TrackedRun(
             name=f"{run.manifest.dataset.name}-{run.manifest.fingerprint[:8]}",
             parameters={
                 "pulse_audit": run.manifest.package_version,
@@ -98,7 +98,7 @@ def metrics_of(summary: Summary) -> dict[str, float]:
     return found
 
 
-def _mlflow(record: Record) -> None:
+def _mlflow(record: TrackedRun) -> None:
     """Make a run of the experiment `PROJECT`, where ``MLFLOW_TRACKING_URI`` says."""
     mlflow = importlib.import_module("mlflow")
     mlflow.set_experiment(PROJECT)
@@ -112,7 +112,7 @@ def _mlflow(record: Record) -> None:
         mlflow.log_artifacts(str(record.files))
 
 
-def _wandb(record: Record) -> None:
+def _wandb(record: TrackedRun) -> None:
     """Make a run of the project `PROJECT`, with its files as an artifact."""
     wandb = importlib.import_module("wandb")
     with wandb.init(project=PROJECT, name=record.name, config=dict(record.parameters)) as logged:
@@ -122,7 +122,7 @@ def _wandb(record: Record) -> None:
         logged.log_artifact(artifact)
 
 
-def _trackio(record: Record) -> None:
+def _trackio(record: TrackedRun) -> None:
     """Make a run of the project `PROJECT`; it keeps no files."""
     trackio = importlib.import_module("trackio")
     trackio.init(project=PROJECT, name=record.name, config=dict(record.parameters))
@@ -137,7 +137,7 @@ def _parts(mapping: Mapping[str, Any], size: int) -> list[dict[str, Any]]:
 
 
 #: By the name of the package, as in `pulse_audit.options.TRACKERS`.
-LOGGERS: Mapping[str, Callable[[Record], None]] = {
+LOGGERS: Mapping[str, Callable[[TrackedRun], None]] = {
     "mlflow": _mlflow,
     "trackio": _trackio,
     "wandb": _wandb,

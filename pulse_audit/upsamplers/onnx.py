@@ -61,7 +61,7 @@ def _rising(values: tuple[float, float]) -> tuple[float, float]:
 Range = Annotated[tuple[FiniteFloat, FiniteFloat], AfterValidator(_rising)]
 
 
-class OnnxDescription(BaseModel):
+class OnnxUpsamplerDescription(BaseModel):
     """Content of the file beside a model: ranges of its values, order of channels, and its card."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -208,7 +208,7 @@ class OnnxUpsampler:
         return ((images - low) / (high - low)).clamp(0, 1)
 
 
-def read_description(path: Path) -> OnnxDescription:
+def read_description(path: Path) -> OnnxUpsamplerDescription:
     """Read the file beside a model; without one, everything is as usual.
 
     Raises
@@ -219,11 +219,11 @@ def read_description(path: Path) -> OnnxDescription:
     try:
         content = read_yaml(path)
     except FileNotFoundError:
-        return OnnxDescription()
+        return OnnxUpsamplerDescription()
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise InputError(f"{path}: holds no keys with values")
     try:
-        return OnnxDescription(**content)
+        return OnnxUpsamplerDescription(**content)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])
