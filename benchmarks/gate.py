@@ -16,7 +16,7 @@ returns its originals. *Power*: one of seven groups, each in turn, drops by ten 
 tabulated number of faces at least 437 of 500 repeats have to fail.
 
 Finished repeats are kept in ``--out``, and the same command goes on. The page is written to
-``benchmarks/results/gate.md``.
+``benchmarks/results/gate.md``, whose last section ``benchmarks.sequential`` writes.
 """
 
 import argparse
@@ -33,6 +33,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.__main__ import RESULTS
+from benchmarks.sequential import section_of
 from pulse_audit import store, terminal
 from pulse_audit.calibration.audits import AuditDesign, held_out, simulated_audit
 from pulse_audit.files import as_json, atomic_write
@@ -493,7 +494,8 @@ def main() -> None:
             found.append((scenario, rows))
             cells, holds = line(scenario, rows)
             print(" | ".join(cells), flush=True)
-    atomic_write(asked.page, page(found, asked.repeats, asked.seed).encode())
+    text = page(found, asked.repeats, asked.seed)
+    atomic_write(asked.page, (text + section_of(asked.page)).encode())
     print(f"page: {asked.page}")
     sys.exit(0 if all(line(*each)[1] for each in found) else 1)
 
