@@ -45,6 +45,7 @@ from pulse_audit.types import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from pulse_audit.gate.check import GateResult
     from pulse_audit.harness.spec import AuditSpec
     from pulse_audit.store import Run
 
@@ -93,8 +94,11 @@ def run(
     """Run an audit, or resume it: the same command continues where it was interrupted."""
     from pulse_audit import terminal
     from pulse_audit.harness.inputs import find_inputs
+    from pulse_audit.harness.rounds import until_decided
 
+    decided_by = [flags.pop(name) for name in ("rules", "budget", "baseline")]
     audit = _specification(spec, flags)
+    until = until_decided(audit, *decided_by)
     # Wrong names are answered here, before torch is loaded.
     with terminal.progress("drawing faces", "samples", quiet) as drawing:
         inputs = find_inputs(audit, drawing)
@@ -106,10 +110,11 @@ def run(
     with terminal.progress(*work, quiet) as progress:
         announce = None if quiet else terminal.note
         where = out or audit.default_out
-        finished = run_audit(audit, where, progress, inputs, announce, hand_labels)
-    _show_run(finished, finished.path / "report" / "index.html", as_json, verbose)
+        finished = run_audit(audit, where, progress, inputs, announce, hand_labels, until)
+    gate = until.result if until else None
+    _show_run(finished, finished.path / "report" / "index.html", as_json, verbose, gate=gate)
     _log(finished, loggers)
-    return DONE
+    return gate.exit_code if gate else DONE
 
 
 def _specification(spec: str | None, flags: Mapping[str, Any]) -> AuditSpec:
@@ -149,6 +154,7 @@ def _show_run(
     as_json: bool,
     verbose: bool = False,
     samples: pd.DataFrame | None = None,
+    gate: GateResult | None = None,
 ) -> None:
     """Print a run's summary and what became of its draws, as tables or as JSON.
 
@@ -160,6 +166,7 @@ def _show_run(
     # The stored summary is shown as it is, so that both forms agree with the report.
     summary = read_json(run.path / "summary.json")
     if as_json:
+        summary |= {"gate": gate.as_dict()} if gate else {}
         click.echo(json.dumps({"run": str(run.path), "report": str(page), **summary}, indent=1))
         return
     terminal.show_summary(summary, verbose)
@@ -167,6 +174,8 @@ def _show_run(
     reasons = rows.loc[rows["status"] == "error", "reason"].dropna().tolist()
     outcomes = rows["status"].tolist()
     click.echo(terminal.closing_line(outcomes, run.manifest.seconds, page, reasons))
+    if gate:
+        terminal.show_verdicts(gate.as_dict())
 
 
 @commands.command("export-inputs")

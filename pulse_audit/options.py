@@ -135,6 +135,21 @@ log_option = click.option(
 )
 
 option = click.option
+#: What lets rules decide the number of faces.
+_UNTIL_DECIDED: tuple[Callable[[Command], Command], ...] = (
+    option(
+        "--until-decided", "rules", type=PlainPath(), metavar="RULES.yaml", help="Add rounds of "
+        "--per-group faces of each group until every rule is decided; exit code as of `check`.",
+    ),
+    option(
+        "--budget", type=click.IntRange(1, 1_000_000), metavar="N",
+        help="Of --until-decided: faces of each group, at most.",
+    ),
+    option(
+        "--baseline", type=PlainPath(), metavar="RUN|FILE",
+        help="Of --until-decided, for rules against one; holds all faces of the budget.",
+    ),
+)  # fmt: skip
 _OUT_OF_A_RUN = option(
     "--out", type=PlainPath(), metavar="DIR", help="[default: runs/<dataset>-<fingerprint>]"
 )
@@ -224,6 +239,7 @@ _OF_A_RUN: tuple[Callable[[Command], Command], ...] = (
     option("--draws", type=int, metavar="N", help="Seeds for each face [default: 2]"),
     option("--limit", type=int, metavar="N", help="Stop after N faces (a trial run)."),
     option("--seed", type=int, metavar="N", help="[default: 0]"),
+    *_UNTIL_DECIDED,
     # The measurements.
     option(
         "--sources", is_flag=True, default=None,
@@ -292,7 +308,8 @@ def options_of_a_run(command: Command) -> Command:
 def options_of_inputs(command: Command) -> Command:
     """Add the options that make a specification to a command that makes no run."""
     out = option("--out", type=PlainPath(), required=True, metavar="DIR")
-    for add in reversed([o for o in _OF_A_RUN if o not in (hand_labels, _OUT_OF_A_RUN)]):
+    of_runs_alone = (hand_labels, _OUT_OF_A_RUN, *_UNTIL_DECIDED)
+    for add in reversed([each for each in _OF_A_RUN if each not in of_runs_alone]):
         command = add(command)
     return out(command)
 

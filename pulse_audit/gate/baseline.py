@@ -40,13 +40,19 @@ def open_finished(path: Path) -> store.Run:
     Raises
     ------
     InputError
-        If it is no run, or a trial made with ``--limit``.
+        If it is no run, a trial made with ``--limit``, or one whose rules decided its size.
     """
     run = store.open_run(path)
     if run.manifest.spec.limit is not None:
         raise InputError(
             f"{path}: was made with --limit {run.manifest.spec.limit}, a trial whose groups are "
             "not balanced; run it without"
+        )
+    rounds = run.manifest.rounds
+    if rounds is not None and rounds.faces < rounds.budget:
+        raise InputError(
+            f"{path}: its rules decided its size (run --until-decided), which bounds of a fixed "
+            f"size do not allow for; its own verdicts are in {path / 'gate'}"
         )
     return run
 

@@ -63,7 +63,8 @@ class Evidence:
     ``groups`` are the names of those that give the value; ``faces`` the number in the smallest
     group; ``comparisons`` of groups or pairs that a fail holds for together; ``left_out`` faces
     without a value; ``design`` what a drop is detected with, where the rule is about a rate
-    against a baseline; ``no_pass`` and ``no_fail`` why that cannot be said, whatever the bounds.
+    against a baseline; ``no_pass`` and ``no_fail`` why that cannot be said, whatever the bounds;
+    ``every_look`` whether the bounds hold at every look.
     """
 
     gap: Gap
@@ -75,6 +76,7 @@ class Evidence:
     design: DropDesign | None = None
     no_pass: str = ""
     no_fail: str = ""
+    every_look: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -230,7 +230,7 @@ def decide(case: Case, evidence: Evidence | Unavailable, level: float) -> Verdic
             least = faces_for_drop(wanted, evidence.design, POWER)
             if evidence.faces < least:
                 sentences.append(below_table(evidence, least, wanted, detectable, _each(rule)))
-    elif (detectable := shown_distance(evidence, level)) is not None:
+    elif not evidence.every_look and (detectable := shown_distance(evidence, level)) is not None:
         beyond = f"{detectable:.2g} beyond the limit"
         sentences.append(f"{beyond} would be shown with {100 * POWER:.0f} % power")
     if evidence.left_out:

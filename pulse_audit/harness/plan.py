@@ -33,6 +33,7 @@ from pulse_audit.store.manifest import (
     Execution,
     FaceEntry,
     RecordedSpec,
+    RoundsEntry,
     SkippedEntry,
     WorkUnit,
 )
@@ -61,8 +62,9 @@ def plan_audit(
     spec: AuditSpec,
     earlier: Manifest | None = None,
     inputs: AuditInputs | None = None,
+    budget: int | None = None,
 ) -> Plan:
-    """Plan an audit; deterministic in the spec and the data.
+    """Plan an audit; deterministic in the spec, the budget and the data.
 
     Parameters
     ----------
@@ -72,6 +74,9 @@ def plan_audit(
         threads and batch are taken over, and its metrics. None resolves the spec's.
     inputs : AuditInputs, optional
         Result of `find_inputs` for the spec; None looks it up here.
+    budget : int, optional
+        Faces of each group that rounds of ``per_group`` may add up to; all of them are planned,
+        and `harness.rounds.first_rounds` takes those that a run begins with. None: one round.
 
     Raises
     ------
@@ -88,7 +93,9 @@ def plan_audit(
         latent_fit=spec.latent_fit,
         latents=spec.latents,
     )
-    chosen, skipped = choose_faces(spec, index, groupings)
+    per_group = budget or spec.per_group
+    drawn = spec.model_copy(update={"per_group": per_group})
+    chosen, skipped = choose_faces(drawn, index, groupings)
     execution = resumed(earlier.execution, spec) if earlier else resolve_execution(spec)
     device, dtype = check_device(execution.device), DTYPES[execution.precision]
     torch.set_num_threads(execution.threads)
@@ -100,6 +107,10 @@ def plan_audit(
 
     # The manifest: what is planned, with what. It lists every draw.
     faces = [face for face, _ in chosen]
+    ids = [face.id for face in faces]
+    # faces that a round adds, of all groups
+    width = len(ids) if budget is None else spec.per_group * (len(ids) // budget)
+    rounds = [ids[start : start + width] for start in range(0, len(ids), width or 1)]
     draws = len(faces) * spec.draws * len(spec.conditions) * len(scales) * len(arms)
     if draws > MAX_DRAWS:
         raise InputError(
@@ -134,7 +145,7 @@ def plan_audit(
             for skip in skipped
         ],
         arms={r.name: describe_arm(r, arms[r.name], frame) for r in references},
-        units=cut_units([face.id for face in faces], list(arms), scales, spec, execution.batch),
+        units=cut_units(rounds, list(arms), scales, spec, execution.batch),
         notes=[*index.notes, *copy_notes(skipped), *input_notes(scales, frame.resolution)],
         **suite.entries(index.card.labels_from),
     )
@@ -149,6 +160,9 @@ def plan_audit(
     manifest.notes += photo_notes(spec, frame, index.card)
     manifest.notes += suite.notes(frame.crop)
     manifest.notes += training_photo_notes(models, manifest)
+    if budget is not None:
+        manifest.rounds = RoundsEntry(per_round=spec.per_group, budget=budget, planned=len(rounds))
+        manifest.notes.append(round_note(budget))
     # As it will be read back, so that a resumed run compares equal entries.
     manifest = store.check_manifest(manifest.as_dict())
     searched = {r.name: r.generator for r in references if r.kind == "pulse" and r.generator}
@@ -210,6 +224,15 @@ def sample_notes(index: FaceIndex, manifest: Manifest) -> list[str]:
     ]
 
 
+def round_note(budget: int) -> str:
+    """Say what a size that was not fixed beforehand means for the report."""
+    return (
+        f"faces are added until rules are decided, at most {budget} of each group: the verdicts "
+        "hold at every look; intervals, tests and statements of the report assume a size that was "
+        "fixed beforehand, and where an early stop ended the run they overstate what was found"
+    )
+
+
 def describe_dataset(index: FaceIndex) -> DatasetEntry:
     """Entry of the data set in the manifest."""
     card = index.card
@@ -229,7 +252,7 @@ def describe_dataset(index: FaceIndex) -> DatasetEntry:
 
 
 def cut_units(
-    face_ids: Sequence[str],
+    rounds: Sequence[Sequence[str]],
     arms: Sequence[str],
     scales: Sequence[int],
     spec: AuditSpec,
@@ -238,12 +261,13 @@ def cut_units(
     """Cut the work into units of at most ``batch`` draws (one face's draws stay together).
 
     Faces come in balanced random order and every arm sees a face before the next face starts,
-    so what is finished at any time is balanced.
+    so what is finished at any time is balanced. No unit has faces of two ``rounds``.
     """
     # Faces per unit.
     width = max(1, batch // spec.draws)
     cells = [
         (face_ids[start : start + width], condition, scale, arm)
+        for face_ids in rounds
         for start in range(0, len(face_ids), width)
         for condition in spec.conditions
         for scale in scales

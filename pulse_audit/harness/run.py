@@ -5,16 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 import torch
 
 from pulse_audit import store
 from pulse_audit.degrade.degradation import DegradationModel
+from pulse_audit.gate.until import UntilDecided
 from pulse_audit.harness.hand_labels import hand_labels_of, keep_hand_labels
 from pulse_audit.harness.inputs import AuditInputs
 from pulse_audit.harness.plan import Plan, plan_audit
 from pulse_audit.harness.prior import run_priors
+from pulse_audit.harness.rounds import check_rounds, check_same_budget, first_rounds
 from pulse_audit.harness.source_models import resolve_sources
 from pulse_audit.harness.sources import run_sources
 from pulse_audit.harness.spec import AuditSpec
@@ -35,6 +38,7 @@ def run_audit(
     inputs: AuditInputs | None = None,
     announce: Callable[[str], None] | None = None,
     hand_labels: Path | None = None,
+    until: UntilDecided | None = None,
 ) -> store.Run:
     """Run an audit into a directory, or resume the one that is there after any interruption.
 
@@ -51,6 +55,9 @@ def run_audit(
         Called with each note of the plan before the work begins.
     hand_labels : Path, optional
         CSV of people's labels of outputs, as ``--hand-labels`` takes it; no part of the spec.
+    until : UntilDecided, optional
+        Rules that rounds of ``per_group`` faces are added for until they are decided; no part of
+        the spec. Its verdicts are in ``gate/``.
 
     Returns
     -------
@@ -63,24 +70,42 @@ def run_audit(
         If the spec, its data, the labels or the directory cannot be used.
     """
     progress = progress or (lambda done, total, restored: None)
+    budget = None if until is None else until.budget
+    if budget is not None:
+        check_rounds(spec, budget)
     with store.locked(out) as existing:
-        if existing is not None:
-            check_same_spec(existing.manifest, spec, out)
-        plan = plan_audit(spec, existing.manifest if existing else None, inputs)
+        before = existing.manifest if existing else None
+        if before is not None:
+            check_same_spec(before, spec, out)
+            check_same_budget(before, budget, out)
+        plan = plan_audit(spec, before, inputs, budget)
+        planned, remarks = plan.manifest, list[str]()
+        if until is not None:
+            # Rules and baseline are checked against all rounds; those that were begun go on.
+            remarks = until.check_plan(plan.manifest)
+            begun = before.rounds.planned if before and before.rounds else 1
+            planned = first_rounds(plan.manifest, begun)
         models = resolve_sources(plan) if spec.sources else None
         if hand_labels is not None:
-            hand_labels_of(hand_labels, plan.manifest)
+            hand_labels_of(hand_labels, planned)
         # Nothing is written before the whole plan is known to work.
         if existing is None:
-            run = store.create_run(out, plan.manifest)
+            run = store.create_run(out, planned)
         else:
             run = existing
-            check_same_plan(run.manifest, plan.manifest, out)
-            move(run, plan.manifest.execution)
+            check_same_plan(run.manifest, planned, out)
+            move(run, planned.execution)
         if announce is not None:
-            for note in run.manifest.notes:
+            for note in [*run.manifest.notes, *remarks]:
                 announce(note)
-        run_units(run, plan, progress)
+        runner = cache(lambda: UnitRunner(plan, run))
+        run_units(run, plan, runner, progress)
+        # Another round, as long as the rules ask for one.
+        while until is not None and not until.is_decided(run):
+            begun += 1
+            planned = first_rounds(plan.manifest, begun)
+            run.write_manifest(faces=planned.faces, units=planned.units, rounds=planned.rounds)
+            run_units(run, plan, runner, progress)
         # The sources of the shifts, once all units are finished.
         if models is not None:
             run_sources(run, plan, models, progress)
@@ -94,6 +119,8 @@ def run_audit(
             finished=run.manifest.finished or _now(),
             unavailable=reasons_of_run(samples, run.manifest),
         )
+        if until is not None:
+            until.publish(run)
         html.publish(run, samples)
         return run
 
@@ -112,7 +139,9 @@ def move(run: store.Run, execution: Execution) -> None:
     run.write_manifest(execution=execution, notes=[*run.manifest.notes, note])
 
 
-def run_units(run: store.Run, plan: Plan, progress: Progress) -> None:
+def run_units(
+    run: store.Run, plan: Plan, make_runner: Callable[[], UnitRunner], progress: Progress
+) -> None:
     """Carry out every unit that is not finished."""
     units = run.manifest.units
     total = run.manifest.planned_draws
@@ -126,7 +155,7 @@ def run_units(run: store.Run, plan: Plan, progress: Progress) -> None:
     done = restored = total - sum(len(unit.draws) for unit in waiting)
     prepare_arms(plan, progress)
     keep_freed_memory()
-    runner = UnitRunner(plan, run)
+    runner = make_runner()
     started = time.monotonic()
     run.write_manifest(status="running", started=run.manifest.started or _now())
     progress(done, total, restored)

@@ -131,13 +131,13 @@ class UnitRunner:
         return self._originals[face_id]
 
     def features_of_originals(self) -> dict[str, store.Features]:
-        """Features of every original, in the order of the plan.
+        """Features of every original so far, in the order of the plan.
 
         Those of faces that only an earlier process measured are computed again.
         """
         vectors = {
-            face_id: self.original_measurements(face_id).set_features
-            for face_id in self._plan.faces
+            face.id: self.original_measurements(face.id).set_features
+            for face in self._run.manifest.faces
         }
         return {face_id: vector for face_id, vector in vectors.items() if vector is not None}
 
@@ -155,7 +155,7 @@ class UnitRunner:
         patch = next((record["patch"] for record in metrics.values() if "patch" in record), None)
         verify = "verified" in metrics
         # Originals are read again only where a metric needs them.
-        faces = self._run.manifest.faces if patch or verify else []
+        faces = self._plan.manifest.faces if patch or verify else []
         columns = [column for grouping in self._spec.groupings[:1] for column in grouping]
         groups = [" x ".join(str(face.labels.get(c)) for c in columns) for face in faces]
         originals = (

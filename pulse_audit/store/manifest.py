@@ -236,13 +236,30 @@ class SourcesEntry(_Entry):
     training: dict[str, dict[str, dict[str, Count]]] = {}
 
 
+class RoundsEntry(_Entry):
+    """How a run adds faces until rules are decided.
+
+    Each round adds ``per_round`` faces of every group, up to ``budget``; ``planned`` rounds are in
+    ``faces`` and ``units``. All of it follows from the seed: a round is the next part of the draw.
+    """
+
+    per_round: Annotated[int, Field(ge=1, le=10**7)]
+    budget: Annotated[int, Field(ge=1, le=10**7)]
+    planned: Annotated[int, Field(ge=1, le=10**7)]
+
+    @property
+    def faces(self) -> int:
+        """Faces of each group that are planned."""
+        return min(self.planned * self.per_round, self.budget)
+
+
 class Manifest(_Entry):
     """Everything a run records about itself, beside its samples.
 
     ``second_attributes`` is the model that checks the first, in the same words. ``unavailable``
     maps columns without a value to the reason. ``references`` holds what was fitted
-    on all originals, ``sources`` the settings of the tables in ``sources/``; None where there are
-    none.
+    on all originals, ``sources`` the settings of the tables in ``sources/``, ``rounds`` how faces
+    are added; None where there are none.
     """
 
     schema_version: Literal[1] = Field(SCHEMA_VERSION, alias="schema")
@@ -268,6 +285,7 @@ class Manifest(_Entry):
     started: str | None = None
     references: ReferencesEntry | None = None
     sources: SourcesEntry | None = None
+    rounds: RoundsEntry | None = None
     seconds: float = 0.0
     finished: str | None = None
 
