@@ -67,7 +67,16 @@ def read_pixels() -> Callable[[Path], np.ndarray]:
 @pytest.fixture
 def fairface_root(tmp_path: Path) -> Path:
     """A FairFace root in the official layout: 7 groups x 4 synthetic validation faces."""
-    root = tmp_path / "fairface"
+    return write_fairface(tmp_path / "fairface")
+
+
+@pytest.fixture(scope="session")
+def fairface_kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same root for tests that leave it as it is."""
+    return write_fairface(tmp_path_factory.mktemp("data") / "fairface")
+
+
+def write_fairface(root: Path) -> Path:
     (root / "val").mkdir(parents=True)
     rows = ["file,age,gender,race,service_test"]
     for number in range(28):
