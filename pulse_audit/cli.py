@@ -18,11 +18,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import pulse_audit
-from pulse_audit.names import LATENT_FITS, LATENTS, SAMPLES, nearest, parse_generator, varied
+from pulse_audit.names import SAMPLES, nearest, parse_generator, varied
 from pulse_audit.options import (
-    COARSE_HELP,
-    FIT_HELP,
-    LATENTS_HELP,
     SEED,
     PlainPath,
     data_root,
@@ -32,6 +29,7 @@ from pulse_audit.options import (
     options_of_a_kit,
     options_of_a_run,
     options_of_inputs,
+    options_of_photos,
     out_folder,
     outcome_as_json,
     own_datasets,
@@ -217,64 +215,34 @@ def export_inputs(spec: str | None, out: Path, as_json: bool, quiet: bool, **fla
 
 
 @commands.command()
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE...", type=PlainPath())
-@click.option(
-    "--generator",
-    default="faces-balanced",
-    show_default=True,
-    metavar="GEN",
-    help="A name, a checkpoint or FILE.py:FACTORY: SOURCE[@RESOLUTION][@UPSAMPLING][@full][@tied]"
-    "[#CLASS]. GEN@256: its pictures shrunk to 256 px; FILE#3: class 3; StyleGAN 1 files of "
-    "genforce need FILE@auto, FILE@fused or FILE@separate.",
-)
-@trust_file
-@click.option(
-    "--scale",
-    type=click.IntRange(1, 1024),
-    metavar="N",
-    help="Downscaling factor.  [default: 8, or less where the input would fall under 8 px]",
-)
-@click.option("--draws", type=click.IntRange(1, 10_000), default=1, show_default=True)
-@click.option("--seed", type=SEED, default=0, show_default=True)
-@click.option("--search", default="official", show_default=True, metavar="official|paper|fast")
-@click.option("--coarse", metavar="STEPS@RESOLUTION", help=COARSE_HELP)
-@click.option("--latent-fit", default=LATENT_FITS[0], metavar="|".join(LATENT_FITS), help=FIT_HELP)
-@click.option("--latents", default=LATENTS[0], metavar="|".join(LATENTS), help=LATENTS_HELP)
-@click.option(
-    "--align/--no-align",
-    default=None,
-    help="Align the face to the generator's crop first.  [default: where its crop is known]",
-)
-@click.option("--is-lr", is_flag=True, help="The images are low-resolution inputs already.")
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:i]")
-@out_folder("upsampled")
-@outcome_as_json
-@quiet_option
+@options_of_photos
 def upsample(images: tuple[Path, ...], as_json: bool, quiet: bool, **options: Any) -> int:
-    """Upsample photos with PULSE. The outputs cannot identify the person in the photo."""
+    """Upsample every face of photos, and of folders of photos, with PULSE.
+
+    The outputs cannot identify the person in the photo. A photo without a face is named, and the
+    others go on; the exit code is 2 where no photo can be used.
+    """
     from pulse_audit import terminal
-    from pulse_audit.harness.inputs import check_search
+    from pulse_audit.harness.inputs import check_search, listed_photos
 
     # Wrong names are answered here, before torch is loaded.
     variants = options.pop("latent_fit"), options.pop("latents")
     options["generator"] = str(varied(parse_generator(options["generator"]), *variants))
-    check_search(images, *(options[n] for n in ("generator", "search", "coarse", "device")))
+    photos = listed_photos(images, options["out"])
+    check_search(photos, *(options[n] for n in ("generator", "search", "coarse", "device")))
     from pulse_audit.harness.single import upsample_photos
 
-    with terminal.progress("searching", "steps", quiet) as progress:
-        rows = upsample_photos(images, progress=progress, **options)
+    with (
+        terminal.progress("finding faces", "photos", quiet) as reading,
+        terminal.progress("searching", "steps", quiet) as progress,
+    ):
+        rows = upsample_photos(
+            photos, progress=progress, reading=reading, announce=terminal.note, **options
+        )
     if as_json:
         click.echo(json.dumps(rows, indent=1))
     else:
-        errors = ["-" if e is None else f"{e:.2e}" for e in (r["downscale_error"] for r in rows)]
-        terminal.table(
-            "PULSE: generated faces that downscale to the input; none is the person in the photo",
-            ("photo", "seed", "status", "downscale error", "steps", "written"),
-            [
-                [r["photo"], str(r["seed"]), r["status"], e, str(r["steps"]), r["image"] or "-"]
-                for r, e in zip(rows, errors, strict=True)
-            ],
-        )
+        terminal.show_upsampled(rows)
     return DONE
 
 

@@ -297,6 +297,42 @@ _OF_A_KIT: tuple[Callable[[Command], Command], ...] = (
     ),
 )  # fmt: skip
 
+#: In the order of `pulse-audit upsample --help`.
+_OF_PHOTOS: tuple[Callable[[Command], Command], ...] = (
+    click.argument("images", nargs=-1, required=True, metavar="PHOTO|FOLDER...", type=PlainPath()),
+    option(
+        "--generator", default="faces-balanced", show_default=True, metavar="GEN", help="A name, "
+        "a checkpoint or FILE.py:FACTORY: SOURCE[@RESOLUTION][@UPSAMPLING][@full][@tied][#CLASS]. "
+        "GEN@256: its pictures shrunk to 256 px; FILE#3: class 3; StyleGAN 1 files of genforce "
+        "need FILE@auto, FILE@fused or FILE@separate.",
+    ),
+    trust_file,
+    option(
+        "--scale", type=click.IntRange(1, 1024), metavar="N", help="Downscaling factor.  "
+        "[default: 8, or less where the input would fall under 8 px]",
+    ),
+    option("--draws", type=click.IntRange(1, 10_000), default=1, show_default=True, metavar="N"),
+    option(
+        "--seed", type=SEED, default=0, show_default=True, metavar="N",
+        help="Of a face's first draw; the next has N + 1.",
+    ),
+    option("--search", default="official", show_default=True, metavar="official|paper|fast"),
+    option("--coarse", metavar="STEPS@RESOLUTION", help=COARSE_HELP),
+    option("--latent-fit", default=LATENT_FITS[0], metavar="|".join(LATENT_FITS), help=FIT_HELP),
+    option("--latents", default=LATENTS[0], metavar="|".join(LATENTS), help=LATENTS_HELP),
+    option(
+        "--align/--no-align", default=None, help="Find the faces and align each to the "
+        "generator's crop; else the photo's centre is taken.  [default: where its crop is known]",
+    ),
+    option("--is-lr", is_flag=True, help="The photos are low-resolution inputs already."),
+    option("--paste", is_flag=True, help="Set the outputs into the photo, too."),
+    option("--gif", is_flag=True, help="Draw each search, every fourth step of it, too."),
+    option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:i]"),
+    out_folder("upsampled"),
+    outcome_as_json,
+    quiet_option,
+)  # fmt: skip
+
 
 def options_of_a_run(command: Command) -> Command:
     """Add the options that make a specification to a command."""
@@ -312,6 +348,13 @@ def options_of_inputs(command: Command) -> Command:
     for add in reversed([each for each in _OF_A_RUN if each not in of_runs_alone]):
         command = add(command)
     return out(command)
+
+
+def options_of_photos(command: Command) -> Command:
+    """Add the options of `pulse-audit upsample` to a command."""
+    for add in reversed(_OF_PHOTOS):
+        command = add(command)
+    return command
 
 
 def options_of_a_kit(command: Command) -> Command:

@@ -71,7 +71,8 @@ def progress(activity: str, unit: str, quiet: bool = False) -> Iterator[Report]:
             rate, left = pace(done, total, restored, clock().seconds(done))
             shown = f"{unit}, {rate}/s, ETA {left}"
             bar.update(task, completed=done, total=total, pace=shown)
-            bar.start()
+            # A bar that is full makes room for the next.
+            (bar.start if done < total else bar.stop)()
 
         try:
             yield update_bar
@@ -131,12 +132,30 @@ def table(
     for number, name in enumerate(header):
         # The first column names the rows: other columns give way to it.
         justify: Literal["left", "right"] = "right" if figures and number else "left"
-        grid.add_column(Text(name), justify=justify, no_wrap=figures or number == 0)
+        whole = figures or number == 0
+        overflow: Literal["ellipsis", "fold"] = "ellipsis" if whole else "fold"
+        grid.add_column(Text(name), justify=justify, no_wrap=whole, overflow=overflow)
     for row in rows:
         grid.add_row(*(Text(cell) for cell in row))
     # In a file or a pipe, lines are 120 characters wide, those of a table of figures 100.
     width = None if sys.stdout.isatty() else WIDTH if figures else 120
     Console(width=width).print(grid)
+
+
+def show_upsampled(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print what became of every face of photos by hand, and of every draw."""
+    cells = []
+    for row in rows:
+        error, written = row["downscale_error"], row["image"] or row["reason"]
+        number = {key: "-" if row[key] is None else str(row[key]) for key in ("face", "seed")}
+        error = "-" if error is None else f"{error:.2e}"
+        steps = str(row["steps"])
+        cells.append([row["photo"], *number.values(), row["status"], error, steps, written or "-"])
+    table(
+        "PULSE: generated faces that downscale to the input; none is the person in the photo",
+        ("photo", "face", "seed", "status", "downscale error", "steps", "written"),
+        cells,
+    )
 
 
 def listing(title: str, rows: Sequence[Mapping[str, str]], without: Sequence[str] = ()) -> None:

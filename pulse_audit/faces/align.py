@@ -3,11 +3,12 @@
 MTCNN (Zhang et al. 2016, as in facenet-pytorch, whose wheel carries the weights) gives five
 landmarks: the eyes, the nose and the corners of the mouth. A crop is a square in the photo,
 placed by those landmarks; the photo is sampled over it with antialiasing, and mirrored where the
-square leaves the photo.
+square leaves the photo. `paste` is the way back.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
@@ -36,6 +37,9 @@ Photo = NDArray[Any]
 LARGE_FACE = 1 / 6
 SMALL_FACE = 1 / 24
 
+#: Least probability, by the detector, of a face beside the first of a photo.
+FURTHER_FACE = 0.95
+
 #: The photo is resized so that the smallest face looked for has this many pixels: MTCNN rounds its
 #: boxes to whole pixels, which in a 32 px photo moves all landmarks by 1 % of the side.
 FACE_PIXELS = 43
@@ -51,6 +55,9 @@ LEAST_PIXELS = 20
 #: a margin in 605.
 MARGIN = 0.5
 
+#: Soft edge of a pasted picture, as a share of half its side.
+EDGE = 0.3
+
 #: Smallest face looked for in prepared faces, by crop: their place in the frame is known.
 SMALLEST_PREPARED = {"fairface-1.25": LARGE_FACE, "as-is": LARGE_FACE}
 
@@ -60,11 +67,23 @@ class FoundFace:
     """A detected face, in pixels of its photo (x, y).
 
     ``landmarks`` (5, 2) are the eyes (left in the picture first), the nose and the corners of the
-    mouth; ``box`` (4,) is left, top, right, bottom, and may leave the photo.
+    mouth; ``box`` (4,) is left, top, right, bottom, and may leave the photo. ``probability`` is
+    the detector's.
     """
 
     landmarks: Points
     box: Points
+    probability: float
+
+    @property
+    def centre(self) -> Points:
+        """The middle of the box, (x, y)."""
+        return (self.box[:2] + self.box[2:]) / 2
+
+    def meets(self, other: FoundFace) -> bool:
+        """Whether the centre of one of two faces lies in the box of the other."""
+        pairs = ((self, other.centre), (other, self.centre))
+        return any(((f.box[:2] <= c) & (c <= f.box[2:])).all() for f, c in pairs)
 
 
 def centre_square(photo: Photo, size: int, frame: Frame = WHOLE) -> Tensor:
@@ -132,6 +151,64 @@ def cut(photo: Photo, square: Square, size: int) -> Tensor:
     return torch.from_numpy(averaged.astype(np.float32)).permute(2, 0, 1).clamp(0, 1).contiguous()
 
 
+def paste(photo: Photo, faces: Sequence[tuple[Square, Photo]]) -> Photo:
+    """Set pictures into a photo, each over its square; the inverse of `cut`, with soft edges.
+
+    With x and y from -1 to 1 in a square, a pixel at r = (x^4 + y^4)^(1/4) shows the picture up to
+    r = 1 - `EDGE`, the photo from r = 1, and a mixture between. Where squares overlap, the
+    picture whose 1 - r is larger prevails, by its fourth power.
+
+    Parameters
+    ----------
+    photo : array, (H, W, 3)
+        float in [0, 1], or uint8.
+    faces : sequence of (Square, array)
+        Square pictures (n, n, 3), float in [0, 1] or uint8, and where they belong in the photo.
+
+    Returns
+    -------
+    array, (H, W, 3)
+        float32 in [0, 1]; the photo's own values outside the squares.
+    """
+    photo = _as_float(photo)
+    height, width = photo.shape[:2]
+    cover, weight = np.zeros((2, height, width, 1), np.float32)
+    colour = np.zeros_like(photo)
+    for square, picture in faces:
+        # The photo's pixels around the square.
+        corners = square.to_photo(np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]))
+        left, top = np.floor(corners.min(0)).clip(0).astype(int)
+        right, bottom = np.ceil(corners.max(0)).clip(0, (width, height)).astype(int)
+        if right <= left or bottom <= top:
+            continue
+
+        # From one of these pixels to the picture's, several samples a pixel where it shrinks.
+        size = len(picture)
+        finer = max(1, ceil(size / square.side))
+        points = np.array([left, top]) + (np.array([[0, 0], [1, 0], [0, 1]]) + 0.5) / finer
+        start, across, down = size * square.to_unit(points) - 0.5
+        matrix = np.eye(3)
+        matrix[:2] = np.stack([across - start, down - start, start], axis=1)
+        shape = (bottom - top, right - left)
+        fine = (shape[0] * finer, shape[1] * finer)
+        sampled = warp(_as_float(picture), matrix, output_shape=fine, order=3, mode="edge")
+        pixels = sampled.reshape(shape[0], finer, shape[1], finer, 3).mean(axis=(1, 3))
+
+        # How far from the square's centre each pixel lies: (h, w, 1).
+        y, x = np.mgrid[top:bottom, left:right] + 0.5
+        unit = square.to_unit(np.stack([x.ravel(), y.ravel()], axis=1))
+        radius = ((2 * unit - 1) ** 4).sum(axis=1) ** 0.25
+        inside = (1 - radius).clip(0).reshape(*shape, 1)
+        edge = (inside / EDGE).clip(0, 1)
+        place = np.s_[top:bottom, left:right]
+        cover[place] = np.maximum(cover[place], edge * edge * (3 - 2 * edge))
+        weight[place] += inside**4
+        colour[place] += inside**4 * pixels
+    mixed = colour / np.maximum(weight, np.finfo(np.float32).tiny)
+    pasted: Photo = np.where(weight > 0, photo + cover * (mixed - photo), photo).clip(0, 1)
+    return pasted
+
+
 class FaceAligner:
     """Finds faces and cuts crops around them.
 
@@ -183,6 +260,25 @@ class FaceAligner:
         smallest : float
             As for `find`.
         """
+        return [faces[0] if faces else None for faces in self._detect(images, smallest)]
+
+    def find_every(self, photo: Photo) -> list[FoundFace]:
+        """Find all faces of a photo, from left to right: the one of `square`, and others apart.
+
+        Another face is none that `FoundFace.meets` one found before, and has a probability of at
+        least `FURTHER_FACE`. Small ones are looked for beside large ones.
+        """
+        pixels = np.ascontiguousarray(_as_float(photo).transpose(2, 0, 1))
+        found: list[FoundFace] = []
+        for smallest in (LARGE_FACE, SMALL_FACE):
+            for face in self._detect(torch.from_numpy(pixels)[None], smallest)[0]:
+                apart = not any(face.meets(other) for other in found)
+                if not found or (apart and face.probability >= FURTHER_FACE):
+                    found.append(face)
+        return sorted(found, key=lambda face: float(face.centre[0]))
+
+    def _detect(self, images: Tensor, smallest: float) -> list[list[FoundFace]]:
+        """Find the faces of each image whose centre lies within it, the largest first."""
         height, width = images.shape[-2:]
         shorter, longer = sorted((height, width))
         # Resize, so that the smallest face looked for has enough pixels for the detector.
@@ -203,22 +299,19 @@ class FaceAligner:
         # Detect: boxes (m, 4) and landmarks (m, 5, 2) of each image, None where there is no face.
         self._detector.min_face_size = max(LEAST_PIXELS, smallest * shorter * scale)
         with torch.no_grad():
-            all_boxes, _, all_landmarks = self._detector.detect(pixels, landmarks=True)
-        faces: list[FoundFace | None] = []
-        for boxes, landmarks in zip(all_boxes, all_landmarks, strict=True):
-            if boxes is None:
-                faces.append(None)
-                continue
-            # Back to pixels of the image.
-            boxes = (np.asarray(boxes, np.float64) - margin) / scale
-            landmarks = (np.asarray(landmarks, np.float64) - margin) / scale
-            # The largest face whose centre lies within the image.
-            centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-            inside = ((centres >= 0) & (centres <= (width, height))).all(axis=1)
-            areas = np.where(inside, np.prod(boxes[:, 2:] - boxes[:, :2], axis=1), -1.0)
-            largest = int(areas.argmax())
-            faces.append(FoundFace(landmarks[largest], boxes[largest]) if inside.any() else None)
-        return faces
+            detected = self._detector.detect(pixels, landmarks=True)
+        found: list[list[FoundFace]] = []
+        for boxes, probabilities, landmarks in zip(*detected, strict=True):
+            faces: list[FoundFace] = []
+            if boxes is not None:
+                # Back to pixels of the image.
+                boxes = (np.asarray(boxes, np.float64) - margin) / scale
+                landmarks = (np.asarray(landmarks, np.float64) - margin) / scale
+                each = zip(landmarks, boxes, probabilities, strict=True)
+                faces = [FoundFace(*face) for face in each]
+            within = [f for f in faces if ((f.centre >= 0) & (f.centre <= (width, height))).all()]
+            found.append(sorted(within, key=lambda f: -float(np.prod(f.box[2:] - f.box[:2]))))
+        return found
 
     def find_prepared(self, images: Tensor, crop: str) -> list[FoundFace | None]:
         """Find the face of each prepared image (n, 3, R, R): an original or an output in a crop."""
@@ -250,6 +343,10 @@ class FaceAligner:
         if landmarks is None:  # a face that does not fill the photo
             landmarks = self.landmarks(photo, SMALL_FACE)
         return None if landmarks is None else SQUARES[crop](landmarks)
+
+    def squares(self, photo: Photo, crop: str) -> list[Square]:
+        """Place a crop, one of `CROPS`, around every face; see `find_every`."""
+        return [SQUARES[crop](face.landmarks) for face in self.find_every(photo)]
 
     def align(self, photo: Photo, crop: str, size: int) -> Tensor | None:
         """Cut a crop around the largest face, see `square`: (3, size, size), None without a face.

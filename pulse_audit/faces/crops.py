@@ -71,10 +71,24 @@ class Square:
         points: Points = self.centre + offsets[:, :1] * self.right + offsets[:, 1:] * down
         return points
 
+    def to_unit(self, points: Points) -> Points:
+        """Map points (n, 2) of the photo to the unit square; the inverse of `to_photo`."""
+        down = np.array([-self.right[1], self.right[0]])
+        axes = np.stack([self.right, down], axis=1) / np.dot(self.right, self.right)
+        unit: Points = ((points - self.centre) @ axes + 1) / 2
+        return unit
+
     def part(self, frame: Frame) -> Square:
         """Return a part of the square."""
         middle = np.array([[frame.left, frame.top]]) + frame.side / 2
         return Square(self.to_photo(middle)[0], frame.side * self.right)
+
+
+def largest_square(height: int, width: int) -> Square:
+    """Return the centred square of a photo, on whole pixels."""
+    side = min(height, width)
+    corner = np.array([(width - side) // 2, (height - side) // 2], float)
+    return Square(corner + side / 2, np.array([side / 2, 0.0]))
 
 
 def ffhq_square(landmarks: Points) -> Square:

@@ -153,6 +153,33 @@ def check_prior(generators: Sequence[str], attributes: str | None, device: str) 
     find_attributes(attributes)
 
 
+def listed_photos(given: Sequence[Path], out: Path) -> list[Path]:
+    """Replace folders by the photos in them, by name; subfolders and hidden files are left out.
+
+    `InputError` for a folder without photos, and for one that the outputs would go into.
+    """
+    photos: list[Path] = []
+    for path in given:
+        if not path.is_dir():
+            photos.append(path)
+            continue
+        from pulse_audit.datasets.scan import IMAGE_SUFFIXES  # loads numpy: wrong names come first
+
+        if path.resolve() == out.resolve():
+            raise InputError(f"--out {out}: the folder of the photos; choose another")
+        try:
+            entries = sorted(path.iterdir())
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+        entries = [entry for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES]
+        found = [entry for entry in entries if entry.is_file() and entry.name[0] != "."]
+        if not found:
+            raise InputError(f"{path}: no photos in this folder ({', '.join(IMAGE_SUFFIXES)})")
+        photos += found
+    # A photo may be given by itself and in its folder.
+    return list(dict.fromkeys(photos))
+
+
 def check_search(
     photos: Sequence[Path], generator: str, search: str, coarse: str | None, device: str
 ) -> None:

@@ -108,9 +108,23 @@ class FacePreparer:
         if self._aligner is None:
             image = centre_square(photo, self._resolution, self._frame)
             return PreparedFace(image, None, self._frame)
-        square, frame = self._aligner.square(photo, self._crop), WHOLE
+        square = self._aligner.square(photo, self._crop)
         if square is None:
             return PreparedFace(centre_square(photo, self._resolution), False)
+        return self._cut(photo, square)
+
+    def prepare_every(self, photo: NDArray[np.float32]) -> list[PreparedFace]:
+        """Prepare every face of a decoded photo, from left to right; the photo where not to align.
+
+        Without a detectable face the list is empty.
+        """
+        if self._aligner is None:
+            return [self.prepare(photo)]
+        return [self._cut(photo, square) for square in self._aligner.squares(photo, self._crop)]
+
+    def _cut(self, photo: NDArray[np.float32], square: Square) -> PreparedFace:
+        """Cut the part of a crop that the photo shows."""
+        frame = WHOLE
         if not self._mirror:
             # The centre of a detected face lies in the photo, so that the photo has a part of it.
             frame = visible_frame(square, *photo.shape[:2]) or WHOLE

@@ -1,6 +1,6 @@
-"""A few photos by hand: degrade, search, write; no data set and no statistics.
+"""Photos by hand: degrade, search, write; no data set and no statistics.
 
-Of every photo there are its input, an output a draw, a contact sheet, and a record of how they were
+Of every face there are its input, an output a draw, a contact sheet, and a record of how they were
 made. Draws are written as they are found, so that an interrupted command goes on with the next.
 """
 
@@ -9,72 +9,40 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
-from torch import Tensor
 
 from pulse_audit import __version__
-from pulse_audit.datasets.images import UnreadableImage, decode
 from pulse_audit.degrade.degradation import DegradationModel
-from pulse_audit.degrade.resample import check_factor
 from pulse_audit.documents import read_json
-from pulse_audit.faces.align import centre_square
 from pulse_audit.files import atomic_write
-from pulse_audit.frames import WHOLE, Frame
-from pulse_audit.harness.arms import default_scale
-from pulse_audit.harness.inputs import check_search
-from pulse_audit.harness.photos import (
-    FacePreparer,
-    PreparedFace,
-    encode_png,
-    synthetic_marks,
-    to_bytes,
+from pulse_audit.harness.given import (
+    GivenFace,
+    UnusablePhotoError,
+    check_outputs,
+    read_faces,
+    read_photo,
 )
+from pulse_audit.harness.inputs import check_search, listed_photos
+from pulse_audit.harness.photos import encode_png, synthetic_marks
+from pulse_audit.harness.pictures import FRAMES_EVERY, WARNING, pasted, search_gif, sheet
 from pulse_audit.harness.plan import check_device
-from pulse_audit.harness.sheet import MOST, Tile, contact_sheet
 from pulse_audit.models.generators import load_generator
 from pulse_audit.names import parse_generator
 from pulse_audit.search.config import check_coarse, preset
-from pulse_audit.search.engine import Iterate
+from pulse_audit.search.engine import Iterate, SearchResult
 from pulse_audit.search.memory import LARGEST_BATCH, images_at_once, keep_freed_memory
 from pulse_audit.search.upsampler import PulseUpsampler
-from pulse_audit.types import Draw, Generator, InputError, Progress, Request, Upsampled
+from pulse_audit.types import GeneratorCard, InputError, Progress, Request, Upsampled
 
-WARNING = (
-    "Outputs are synthetic faces, not photos. Each is one of many that downscale to the same few "
-    "pixels; none is the person in the photo, and none is evidence of anyone's identity."
-)
 #: Changes whenever the same settings would give other draws.
-VERSION = 1
-
-
-@dataclass
-class Photo:
-    """A photo by hand: its file, what is searched for, and what is known of its draws.
-
-    ``lr`` is the input (3, h, w). ``face`` is the prepared original, None where the photo is an
-    input already. ``rows`` are the finished draws by their number.
-    """
-
-    path: Path
-    sha256: str
-    pixels: NDArray[np.float32]
-    lr: Tensor
-    face: PreparedFace | None
-    settings: dict[str, Any]
-    rows: dict[int, dict[str, Any]] = field(default_factory=dict)
-
-    @property
-    def frame(self) -> Frame | None:
-        """The part of the generator's crop that the photo shows; None for all of it."""
-        return None if self.face is None or self.face.frame == WHOLE else self.face.frame
+VERSION = 2
+#: Photos that cannot be used whose reasons are given where none can.
+REASONS = 3
 
 
 def upsample_photos(
@@ -88,31 +56,59 @@ def upsample_photos(
     coarse: str | None = None,
     align: bool | None,
     is_lr: bool,
+    paste: bool = False,
+    gif: bool = False,
     device: str,
     out: Path,
     progress: Progress,
+    reading: Progress = lambda done, total, restored: None,
+    announce: Callable[[str], None] = lambda note: None,
     trusted_files: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
-    """Search images that downscale to each photo's low-resolution version.
+    """Search images that downscale to the low-resolution version of each face of each photo.
 
-    ``scale`` None means that of `pulse_audit.harness.arms.default_scale`. Draws that ``out`` holds
-    with the same settings are kept; their files are checked by SHA-256.
+    Draw k has seed ``seed`` + k, the same start for every face. Draws that ``out`` holds with the
+    same settings are kept; their files are checked by SHA-256. Photos that cannot be used are
+    set aside, and the others go on.
+
+    Parameters
+    ----------
+    photos : sequence of Path
+        Files, and folders of them.
+    scale : int, optional
+        Downscaling factor; default that of `pulse_audit.harness.arms.default_scale`.
+    draws, seed : int
+        Outputs for each face, and the seed of the first.
+    align : bool, optional
+        Whether faces are found and aligned to the generator's crop; default: where it is known.
+    is_lr : bool
+        Whether the photos are inputs already.
+    paste, gif : bool
+        Whether outputs are set into the photo, and searches drawn.
+    progress, reading : callable
+        Count steps of all draws, and photos that are read before.
+    announce : callable, optional
+        Called before the search with sentences that have to be known.
 
     Returns
     -------
     list of dict
-        One per output: photo, seed, status, downscale_error, steps, seconds, frame (the part of the
-        generator's crop that photo and output show, None for all of it), image (the file written).
+        One per output: photo, face (its number from the left), seed, status, reason,
+        downscale_error, steps, seconds, frame (the part of the generator's crop that photo and
+        output show, None for all of it), photo_px and output_px (sides of the face in the photo
+        and of the output), image, gif and pasted (files). Then one per photo that cannot be used,
+        with status no_face or error and the reason.
 
     Raises
     ------
     InputError
-        If a photo, the generator or the scale cannot be used; nothing is written then.
+        If the generator or the scale or none of the photos can be used; nothing is written then.
     """
     # Everything is read and checked before the first search.
+    photos = listed_photos(photos, out)
     check_search(photos, generator, search, coarse, device)
-    check_outputs(photos, draws, out)
-    contents = [_read(photo) for photo in photos]
+    if paste and is_lr:
+        raise InputError("--paste: an input has no photo to paste into; leave --is-lr out")
     on = check_device(device)
     keep_freed_memory()
     reference = parse_generator(generator)
@@ -125,14 +121,21 @@ def upsample_photos(
         "seed": seed,
         "device": on.type,
     }
-    work = _prepared(photos, contents, loaded, scale, align, is_lr, on, settings)
-    for photo in work:
-        check_coarse(config, photo.lr.shape[-1])
-        photo.rows = finished_draws(photo, draws, out)
+    faces, unusable = read_faces(
+        photos, loaded, scale=scale, align=align, is_lr=is_lr, device=on, settings=settings,
+        progress=reading,
+    )  # fmt: skip
+    _check_photos(faces, unusable)
+    check_outputs(faces, photos, draws, out)
+    for face in faces:
+        check_coarse(config, face.lr.shape[-1])
+        face.rows = finished_draws(face, draws, out, gif)
+    for note in _notes(faces, unusable, loaded.card):
+        announce(note)
 
     # Progress counts the steps of every draw; those of an earlier process are restored.
-    steps, kept = config.steps, sum(len(photo.rows) for photo in work)
-    total, restored = len(work) * draws * steps, kept * steps
+    steps, kept = config.steps, sum(len(face.rows) for face in faces)
+    total, restored = len(faces) * draws * steps, kept * steps
     done = restored
 
     def observe(iterate: Iterate) -> None:
@@ -140,114 +143,70 @@ def upsample_photos(
         left = (len(indices) - len(iterate.rows)) * steps
         progress(done + left + len(iterate.rows) * (iterate.step + 1), total, restored)
 
-    # One photo after the other, as many of its draws together as memory allows.
-    arm = PulseUpsampler(loaded, config, name="pulse", observe=observe)
-    fit = images_at_once(loaded, on) if kept < len(work) * draws else None
+    # One face after the other, as many of its draws together as memory allows.
+    every = FRAMES_EVERY if gif else None
+    arm = PulseUpsampler(loaded, config, name="pulse", observe=observe, frames_every=every)
+    fit = images_at_once(loaded, on) if kept < len(faces) * draws else None
     batch = min(LARGEST_BATCH, fit or LARGEST_BATCH)
     progress(done, total, restored)
-    for photo in work:
-        _write(out / f"{photo.path.stem}_lr.png", encode_png(photo.lr))
-        missing = [index for index in range(draws) if index not in photo.rows]
-        for start in range(0, len(missing), batch):
-            indices = missing[start : start + batch]
-            _search(arm, photo, indices, seed, out)
-            done += len(indices) * steps
-            progress(done, total, restored)
-            _record(photo, out, {"images_at_once": batch})
-        _write_sheet(photo, draws, loaded, out)
-    return [photo.rows[index] for photo in work for index in range(draws)]
+    for path, of_photo in groupby(faces, key=lambda face: face.photo):
+        group = list(of_photo)
+        for face in group:
+            _write(out / f"{face.stem}_lr.png", encode_png(face.lr))
+            missing = [index for index in range(draws) if index not in face.rows]
+            for start in range(0, len(missing), batch):
+                indices = missing[start : start + batch]
+                _search(arm, face, indices, seed, out, gif)
+                done += len(indices) * steps
+                progress(done, total, restored)
+                _record(face, out, {"images_at_once": batch})
+        _write_pictures(path, group, draws, paste, loaded.card, out)
+    rows = [face.rows[index] for face in faces for index in range(draws)]
+    return [*rows, *(error.row() for error in unusable)]
 
 
-def check_outputs(photos: Sequence[Path], draws: int, out: Path) -> None:
-    """Refuse photos whose outputs would overwrite each other's, or a photo; `InputError`."""
-    stems: dict[str, Path] = {}
-    for photo in photos:
-        if photo.stem in stems:
-            raise InputError(
-                f"{photo}: outputs would have the names of those for {stems[photo.stem]}; rename "
-                "one, or give each a command and --out of its own"
-            )
-        stems[photo.stem] = photo
-    given = {photo.resolve() for photo in photos}
-    for stem in stems:
-        names = [f"{stem}_lr.png", f"{stem}_sheet.png", f"{stem}.json"]
-        for name in [*names, *(f"{stem}_{index}.png" for index in range(draws))]:
-            if (out / name).resolve() in given:
-                raise InputError(f"--out {out}: {name} there is one of the photos; choose another")
+def _check_photos(faces: Sequence[GivenFace], unusable: Sequence[UnusablePhotoError]) -> None:
+    """Refuse a command that has no face to search."""
+    if faces:
+        return
+    if len(unusable) == 1:
+        raise unusable[0]
+    reasons = "; ".join(str(error) for error in unusable[:REASONS])
+    more = f"; {len(unusable) - REASONS} more" if len(unusable) > REASONS else ""
+    raise InputError(f"none of {len(unusable)} photos can be used: {reasons}{more}")
 
 
-def _read(photo: Path) -> tuple[str, NDArray[np.float32]]:
-    """Return the SHA-256 of a photo and its pixels (H, W, 3)."""
-    try:
-        content = photo.read_bytes()
-        return hashlib.sha256(content).hexdigest(), decode(content)
-    except OSError as error:
-        raise InputError(f"{photo}: cannot be read ({error.strerror})") from None
-    except UnreadableImage as error:
-        raise InputError(f"{photo}: {error}") from None
+def _notes(
+    faces: Sequence[GivenFace], unusable: Sequence[UnusablePhotoError], card: GeneratorCard
+) -> list[str]:
+    """Say which photos are left out, and where outputs are smaller than the photo."""
+    notes = [f"{error}; the other photos go on" for error in unusable]
+    sides = [face.square.side for face in faces if face.square is not None]
+    smaller = [side for side in sides if side > card.resolution]
+    if smaller:
+        notes.append(
+            f"outputs have {card.resolution} px a side, fewer than {len(smaller)} of "
+            f"{len(faces)} faces have in the photo (up to {max(smaller):.0f} px); "
+            "`pulse-audit list generators` shows larger generators"
+        )
+    return notes
 
 
-def _prepared(
-    photos: Sequence[Path],
-    contents: Sequence[tuple[str, NDArray[np.float32]]],
-    generator: Generator,
-    scale: int | None,
-    align: bool | None,
-    is_lr: bool,
-    device: torch.device,
-    settings: Mapping[str, Any],
-) -> list[Photo]:
-    """Return the inputs: the photos themselves, or their faces cut, resized and degraded."""
-    size, crop = generator.card.resolution, generator.card.crop
-    align = crop != "as-is" if align is None else align
-    preparer = FacePreparer(size, crop, align, device)
-    work = []
-    for photo, (digest, pixels) in zip(photos, contents, strict=True):
-        face = None
-        if is_lr:
-            height, width = pixels.shape[:2]
-            if height != width or size % width:
-                raise InputError(
-                    f"{photo}: {width} x {height} px is no input for a {size} px generator; "
-                    "--is-lr takes a square whose side divides it"
-                )
-            lr = centre_square(pixels, width)
-        else:
-            scale = scale or default_scale(size)
-            check_factor(size, scale, "pulse")
-            face = preparer.prepare(pixels)
-            if face.aligned is False:
-                raise InputError(
-                    f"{photo}: no face found to align; --no-align takes its centre as it is"
-                )
-            lr = DegradationModel("clean", scale)(face.image[None], [0])[0]
-        frame = None if face is None else face.frame.as_dict()
-        own = {
-            "photo": {"name": photo.name, "sha256": digest},
-            "input": "the photo itself" if face is None else "the photo, downscaled",
-            "aligned": None if face is None else face.aligned,
-            "frame": frame,
-            "input_sha256": hashlib.sha256(lr.numpy().tobytes()).hexdigest(),
-            "scale": size // lr.shape[-1],
-        }
-        work.append(Photo(photo, digest, pixels, lr.to(device), face, {**settings, **own}))
-    return work
-
-
-def finished_draws(photo: Photo, draws: int, out: Path) -> dict[int, dict[str, Any]]:
+def finished_draws(face: GivenFace, draws: int, out: Path, gif: bool) -> dict[int, dict[str, Any]]:
     """Return the draws of an earlier command with the same settings, whose files are whole."""
-    record = out / f"{photo.path.stem}.json"
+    record = out / f"{face.stem}.json"
     try:
         content = read_json(record)
-        if content["settings"] != json.loads(json.dumps(photo.settings)):
+        if content["settings"] != json.loads(json.dumps(face.settings)):
             return {}
         rows = {int(index): row for index, row in content["draws"].items()}
         kept = {}
         for index in range(draws):
-            image = out / f"{photo.path.stem}_{index}.png"
-            digest = rows[index]["sha256"] if index in rows else None
-            if digest and hashlib.sha256(image.read_bytes()).hexdigest() == digest:
-                kept[index] = rows[index]
+            image, row = out / f"{face.stem}_{index}.png", rows.get(index, {})
+            digest = row.get("sha256")
+            whole = digest and hashlib.sha256(image.read_bytes()).hexdigest() == digest
+            if whole and (not gif or Path(row["gif"]).is_file()):
+                kept[index] = row
         return kept
     # No record, or one of something else: everything is searched anew.
     except (InputError, OSError, LookupError, TypeError, ValueError, AttributeError):
@@ -255,44 +214,69 @@ def finished_draws(photo: Photo, draws: int, out: Path) -> dict[int, dict[str, A
 
 
 def _search(
-    arm: PulseUpsampler, photo: Photo, indices: Sequence[int], seed: int, out: Path
+    arm: PulseUpsampler, face: GivenFace, indices: Sequence[int], seed: int, out: Path, gif: bool
 ) -> None:
     """Search some draws of one input as one batch, and write every output."""
-    # Seeds as in an audit: a fingerprint of the photo's name, the factor and the draw.
-    factor = (arm.resolution or 0) // photo.lr.shape[-1]
-    name = photo.path.name
-    seeds = [Draw(name, "clean", factor, index).seed(seed) for index in indices]
-    requests = [Request(photo.lr, name, {}, s, photo.frame) for s in seeds]
-    results: list[Upsampled] = arm(requests, DegradationModel("clean", factor))
+    size = arm.generator.card.resolution
+    degradation = DegradationModel("clean", size // face.lr.shape[-1])
+    seeds = [seed + index for index in indices]
+    requests = [Request(face.lr, face.photo.name, {}, s, face.frame) for s in seeds]
+    results: list[Upsampled] = arm(requests, degradation)
     for index, draw_seed, result in zip(indices, seeds, results, strict=True):
-        path, digest = out / f"{photo.path.stem}_{index}.png", None
+        path, digest, drawn = out / f"{face.stem}_{index}.png", None, None
         if result.image is not None:
+            # The picture of the search comes first: the record counts on both.
+            if gif and isinstance(result, SearchResult):
+                drawn = path.with_suffix(".gif")
+                downscaled = degradation.downscale(result.image[None])[0]
+                _write(drawn, search_gif(face.lr, result, result.image, downscaled))
             png = encode_png(result.image, synthetic_marks(arm.generator.card.name, draw_seed))
             _write(path, png)
             digest = hashlib.sha256(png).hexdigest()
-        photo.rows[index] = {
-            "photo": str(photo.path),
+        face.rows[index] = {
+            "photo": str(face.photo),
+            "face": face.number,
             "seed": draw_seed,
             "status": str(result.status),
+            "reason": result.reason,
             "downscale_error": result.downscale_error,
             "steps": result.steps,
             "seconds": round(result.seconds, 2),
-            "frame": None if photo.frame is None else photo.frame.as_dict(),
+            "frame": None if face.frame is None else face.frame.as_dict(),
+            "photo_px": None if face.square is None else round(face.square.side, 1),
+            "output_px": size,
             "image": str(path) if digest else None,
             "sha256": digest,
+            "gif": None if drawn is None else str(drawn),
         }
 
 
-def _record(photo: Photo, out: Path, memory: Mapping[str, Any]) -> None:
-    """Write how the outputs of a photo were made."""
+def _write_pictures(
+    photo: Path, faces: Sequence[GivenFace], draws: int, paste: bool, card: GeneratorCard, out: Path
+) -> None:
+    """Write the pictures that show a photo too, whose pixels are read once more."""
+    pixels = read_photo(photo, faces[0].sha256)[1]
+    for face in faces:
+        _write(out / f"{face.stem}_sheet.png", sheet(face, pixels, draws, card))
+    for index in range(draws):
+        target = out / f"{photo.stem}_pasted_{index}.png"
+        picture = pasted(faces, pixels, index, card) if paste else None
+        if picture is not None:
+            _write(target, picture)
+        for face in faces:
+            face.rows[index]["pasted"] = None if picture is None else str(target)
+
+
+def _record(face: GivenFace, out: Path, memory: Mapping[str, Any]) -> None:
+    """Write how the outputs of a face were made."""
     content = {
         "warning": WARNING,
         "software": f"pulse-audit {__version__}",
-        "settings": photo.settings,
+        "settings": face.settings,
         "memory": {**memory, "peak_of_process_bytes": peak_memory()},
-        "draws": {str(index): photo.rows[index] for index in sorted(photo.rows)},
+        "draws": {str(index): face.rows[index] for index in sorted(face.rows)},
     }
-    _write(out / f"{photo.path.stem}.json", json.dumps(content, indent=1).encode())
+    _write(out / f"{face.stem}.json", json.dumps(content, indent=1).encode())
 
 
 def peak_memory() -> int | None:
@@ -304,38 +288,6 @@ def peak_memory() -> int | None:
     # Kilobytes, on macOS bytes.
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _write_sheet(photo: Photo, draws: int, generator: Generator, out: Path) -> None:
-    """Write the contact sheet of a photo; it holds the photo, so it is not marked synthetic."""
-    tiles, card = [], generator.card
-    if photo.face is not None:
-        square, outline = photo.face.square, None
-        if square is not None:
-            corners = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
-            outline = square.to_photo(corners)
-        pixels = (photo.pixels * 255).round().clip(0, 255).astype(np.uint8)
-        part = "all of the crop" if photo.frame is None else f"{photo.frame.side:.0%} of its side"
-        tiles = [
-            Tile(pixels, ("photo", "what is compared in red" if square else ""), outline),
-            Tile(to_bytes(photo.face.image), ("original, as compared", f"{card.crop}: {part}")),
-        ]
-    side = photo.lr.shape[-1]
-    tiles.append(Tile(to_bytes(photo.lr), (f"input, {side} x {side} px",), magnified=True))
-    shown = [index for index in range(draws) if photo.rows[index]["image"]][:MOST]
-    for index in shown:
-        row = photo.rows[index]
-        feasible = "feasible" if row["status"] == "ok" else "infeasible"
-        with Image.open(row["image"], formats=("PNG",)) as opened:
-            pixels = np.asarray(opened.convert("RGB"))
-        lines = (f"draw {index}: {feasible}", f"error {row['downscale_error']:.2e}")
-        tiles.append(Tile(pixels, lines))
-    title = f"PULSE with {card.name}: {len(shown)} of {draws} draws"
-    eps = photo.settings["search"]["eps"]
-    below = f"Feasible: the output downscales to the input within eps {eps:g}. {WARNING}"
-    texts = {"Software": f"pulse-audit {__version__}", "Description": f"Contact sheet. {WARNING}"}
-    sheet = contact_sheet(tiles, title, below)
-    _write(out / f"{photo.path.stem}_sheet.png", encode_png(sheet, texts))
 
 
 def _write(path: Path, content: bytes) -> None:

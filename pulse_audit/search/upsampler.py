@@ -33,6 +33,8 @@ class PulseUpsampler:
         Name of the arm; default ``pulse:<generator>``.
     observe : callable, optional
         Called with every `Iterate` of every batch.
+    frames_every : int, optional
+        As of `BatchSearch`.
 
     Attributes
     ----------
@@ -51,8 +53,10 @@ class PulseUpsampler:
         *,
         name: str | None = None,
         observe: Observer | None = None,
+        frames_every: int | None = None,
     ) -> None:
         self.generator, self.config, self._observe = generator, config, observe
+        self._frames_every = frames_every
         self.name = name or f"pulse:{generator.card.name}"
         self.resolution: int | None = generator.card.resolution
         self.crop = generator.card.crop
@@ -68,7 +72,13 @@ class PulseUpsampler:
     def framed(self, frame: Frame, resolution: int, crop: str) -> PulseUpsampler:
         """Return the same search of the pictures within a frame; see `FramedGenerator`."""
         generator = FramedGenerator(self.generator, frame, resolution, crop, cut_to_frame)
-        return PulseUpsampler(generator, self.config, name=self.name, observe=self._observe)
+        return PulseUpsampler(
+            generator,
+            self.config,
+            name=self.name,
+            observe=self._observe,
+            frames_every=self._frames_every,
+        )
 
     def for_frame(self, frame: Frame | None) -> PulseUpsampler:
         """Return the search for the requests with a frame; see `Request`.
@@ -130,6 +140,7 @@ class PulseUpsampler:
             lambda images: degradation.downscale(images, scale=images.shape[-1] // width),
             self.config,
             observe=self._observe,
+            frames_every=self._frames_every,
         )
         return search.run()
 

@@ -10,7 +10,7 @@ from skimage.data import astronaut
 from skimage.transform import SimilarityTransform, warp
 
 from pulse_audit.degrade.resample import cut_to_frame
-from pulse_audit.faces.align import SMALL_FACE, FaceAligner, centre_square, cut
+from pulse_audit.faces.align import EDGE, SMALL_FACE, FaceAligner, centre_square, cut, paste
 from pulse_audit.faces.crops import (
     CELEBA,
     CROPS,
@@ -331,3 +331,67 @@ def test_a_frame_of_the_centre_square_is_that_part_of_it(portrait):
     found = centre_square(wide, 60, Frame(0.1, 0.2, 0.4))
     expected = wide[60:180, 136:256].reshape(60, 2, 60, 2, 3).mean(axis=(1, 3))
     np.testing.assert_allclose(as_photo(found), expected, atol=0.02)
+
+
+def test_every_face_is_found_from_left_to_right_and_once(aligner, portrait):
+    # a large face to the right, a small one to the left, and texture between
+    both = np.full((512, 812, 3), 0.4, np.float32)
+    small = np.asarray(Image.fromarray(astronaut()).resize((160, 160)), np.float32) / 255
+    both[:160, :160], both[:, 300:] = small, portrait
+    both[300:, :300] = np.random.default_rng(0).random((212, 300, 3))
+    found = aligner.find_every(both)
+    assert [face.box[0] < 160 for face in found] == [True, False]
+    whole = aligner.landmarks(portrait)
+    np.testing.assert_allclose(found[0].landmarks, whole * 160 / 512, atol=2)
+    np.testing.assert_array_equal(found[1].landmarks, aligner.landmarks(both))
+    assert len(aligner.find_every(portrait)) == 1
+    assert aligner.find_every(both[300:, :290]) == []
+
+
+def test_photos_of_one_face_have_one(aligner):
+    photos = fairface(30)
+    counts = [len(aligner.find_every(photo)) for photo in photos]
+    assert counts == [aligner.landmarks(photo) is not None for photo in photos]
+
+
+def waves(height, width):
+    """A smooth photo, which survives resampling."""
+    y, x = np.mgrid[:height, :width] / 25
+    channels = [np.sin(x + 0.3 * y), np.cos(y), np.sin(x - y)]
+    return (0.5 + 0.3 * np.stack(channels, axis=-1)).astype(np.float32)
+
+
+@pytest.mark.parametrize("size", [24, 60, 240])
+def test_pasting_is_the_inverse_of_cutting(size):
+    photo = waves(200, 260)
+    square = Square(np.array([120.0, 90.0]), np.array([38.0, 14.0]))
+    picture = as_photo(cut(photo, square, size))
+    changed = np.clip(photo + 0.15, 0, 1)
+    pasted = paste(changed, [(square, picture)])
+    y, x = np.mgrid[:200, :260] + 0.5
+    unit = square.to_unit(np.stack([x.ravel(), y.ravel()], axis=1))
+    radius = (((2 * unit - 1) ** 4).sum(axis=1) ** 0.25).reshape(200, 260)
+    # The picture inside, the photo's own values outside, and between them a mixture.
+    assert np.abs(pasted - photo)[radius < 1 - EDGE].max() < (0.02 if size == 24 else 0.005)
+    np.testing.assert_array_equal(pasted[radius > 1], changed[radius > 1])
+    middle = (radius > 0.96 - EDGE / 2) & (radius < 1.04 - EDGE / 2)
+    assert np.abs((pasted - photo)[middle] - 0.075).max() < 0.035
+
+
+def test_pasted_pictures_that_overlap_do_not_depend_on_their_order():
+    photo = np.full((80, 140, 3), 0.5, np.float32)
+    faces = [
+        (Square(np.array([x, 40.0]), np.array([36.0, 0.0])), np.full((8, 8, 3), level, np.uint8))
+        for x, level in ((45.0, 0), (95.0, 255))
+    ]
+    pasted = paste(photo, faces)
+    np.testing.assert_allclose(pasted, paste(photo, faces[::-1]), atol=1e-6)
+    # Each keeps its middle, and half way between they are equal.
+    assert pasted[40, 45].max() < 1e-3 and pasted[40, 94].min() > 1 - 1e-3
+    assert pasted[40, 69:71].mean() == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_square_outside_the_photo_pastes_nothing():
+    photo = waves(20, 20)
+    beyond = Square(np.array([-50.0, 10.0]), np.array([8.0, 0.0]))
+    np.testing.assert_array_equal(paste(photo, [(beyond, np.zeros((4, 4, 3)))]), photo)

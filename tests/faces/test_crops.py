@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from pulse_audit.faces.crops import FAIRFACE_025, SQUARES, Square, frame_in_ffhq, visible_frame
+from pulse_audit.faces.crops import (
+    FAIRFACE_025,
+    SQUARES,
+    Square,
+    frame_in_ffhq,
+    largest_square,
+    visible_frame,
+)
 from pulse_audit.frames import WHOLE, Frame, common_square
 
 CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
@@ -83,3 +90,17 @@ def test_a_part_of_a_square_lies_where_its_frame_says() -> None:
     frame = Frame(0.2, 0.5, 0.3)
     within = np.array([0.2, 0.5]) + 0.3 * CORNERS
     np.testing.assert_allclose(square.part(frame).to_photo(CORNERS), square.to_photo(within))
+
+
+def test_a_square_maps_there_and_back() -> None:
+    square, _, _ = random_case(3)
+    points = np.random.default_rng(3).uniform(-1, 2, (20, 2))
+    np.testing.assert_allclose(square.to_unit(square.to_photo(points)), points, atol=1e-12)
+
+
+@pytest.mark.parametrize(("height", "width"), [(40, 40), (41, 60), (60, 41)])
+def test_the_largest_square_lies_on_whole_pixels_of_the_photo(height: int, width: int) -> None:
+    square = largest_square(height, width)
+    corners = square.to_photo(CORNERS)
+    assert square.side == min(height, width) and (corners == corners.round()).all()
+    assert lies_within(square, WHOLE, height, width, 0)

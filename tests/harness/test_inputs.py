@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pulse_audit.harness.inputs import find_inputs
+from pulse_audit.harness.inputs import find_inputs, listed_photos
 from pulse_audit.harness.spec import make_spec
 from pulse_audit.models import shipped
 from pulse_audit.names import ArmReference, parse_arm, parse_device
@@ -118,3 +118,18 @@ def test_arms_are_parsed_into_their_kinds() -> None:
 @pytest.mark.parametrize("name", ["auto", "cpu", "cuda", "cuda:3"])
 def test_devices_are_known_by_their_form(name: str) -> None:
     assert parse_device(name) == name
+
+
+def test_a_folder_stands_for_its_photos_by_name(tmp_path: Path) -> None:
+    for name in ("b.JPG", "a.png", ".hidden.png", "notes.txt", "below/c.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    named = [tmp_path / "a.png", tmp_path / "b.JPG"]
+    assert listed_photos([tmp_path, tmp_path / "a.png"], tmp_path / "out") == named
+    # What is no folder is looked up later.
+    assert listed_photos([tmp_path / "no.png"], tmp_path) == [tmp_path / "no.png"]
+    with pytest.raises(InputError, match="the folder of the photos"):
+        listed_photos([tmp_path], tmp_path / "below" / "..")
+    (tmp_path / "below" / "c.png").unlink()
+    with pytest.raises(InputError, match="no photos in this folder"):
+        listed_photos([tmp_path / "below"], tmp_path)
