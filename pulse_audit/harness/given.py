@@ -72,7 +72,12 @@ class UnusablePhotoError(InputError):
         """Return what `upsample_photos` says of the photo."""
         known = {"photo": str(self.photo), "status": str(self.status), "reason": self.reason}
         unknown = ("face", "seed", "downscale_error", "frame", "photo_px", "output_px", "image")
-        return {**known, **dict.fromkeys((*unknown, "sha256", "gif", "pasted")), "steps": 0}
+        return {
+            **known,
+            **dict.fromkeys((*unknown, "sha256", "gif", "pasted")),
+            "steps": 0,
+            "seconds": 0.0,
+        }
 
 
 def read_photo(photo: Path, sha256: str | None = None) -> tuple[str, NDArray[np.float32]]:

@@ -203,10 +203,12 @@ def finished_draws(face: GivenFace, draws: int, out: Path, gif: bool) -> dict[in
         kept = {}
         for index in range(draws):
             image, row = out / f"{face.stem}_{index}.png", rows.get(index, {})
-            digest = row.get("sha256")
+            drawn, digest = image.with_suffix(".gif"), row.get("sha256")
             whole = digest and hashlib.sha256(image.read_bytes()).hexdigest() == digest
-            if whole and (not gif or Path(row["gif"]).is_file()):
-                kept[index] = row
+            if whole and (not gif or (row["gif"] and drawn.is_file())):
+                # The folders may have moved since.
+                here = {"photo": str(face.photo), "image": str(image)}
+                kept[index] = {**row, **here, "gif": str(drawn) if row["gif"] else None}
         return kept
     # No record, or one of something else: everything is searched anew.
     except (InputError, OSError, LookupError, TypeError, ValueError, AttributeError):

@@ -228,6 +228,7 @@ def test_every_face_of_every_photo_is_searched_and_the_others_are_named(
         ("noise.png", "no_face"), ("torn.png", "error"),
     ]  # fmt: skip
     assert all(row["reason"] and row["image"] is None for row in failed)
+    assert len({frozenset(row) for row in rows}) == 1
     assert printed.err.count("the other photos go on") == 2
     assert "outputs have 32 px a side, fewer than 3 of 3 faces" in printed.err
     # The photo is upright: its square is that of the same face beside, moved.
@@ -300,6 +301,13 @@ def test_a_search_is_drawn_the_same_twice_and_added_to_draws_without(
     reports = Reports()
     upsampled(photo, tiny_generator, reports, gif=True)
     assert reports[0] == (100, 200, 100) and Path(rows[1]["gif"]).is_file()
+    # Folders may move.
+    moved = (photo.parent / "up").rename(photo.parent / "moved")
+    reports = Reports()
+    rows = upsampled(photo, tiny_generator, reports, gif=True, paste=True, out=moved)
+    assert reports == [(200, 200, 200)]
+    for row in rows:
+        assert all(Path(row[kind]).parent == moved for kind in ("image", "gif", "pasted"))
 
 
 def test_an_input_has_no_photo_to_paste_into(photo: Path, tiny_generator: str) -> None:
