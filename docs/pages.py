@@ -147,6 +147,7 @@ def datasets() -> str:
                 f"{name} (from {derived.source})": ", ".join(
                     f"{group}: {' + '.join(members)}" for group, members in derived.groups.items()
                 )
+                + (f", no group: {' + '.join(derived.no_group)}" if derived.no_group else "")
                 for name, derived in card.derived.items()
             },
         }

@@ -21,6 +21,8 @@ from pulse_audit.types import Face, InputError
 
 #: One word for each column of the grouping; ``()`` is the only cell of no grouping.
 CellKey = tuple[str, ...]
+#: The word of a face without a label.
+NO_LABEL = "no label"
 SkipKind: TypeAlias = Literal["unreadable", "duplicate", "contradictory"]
 
 
@@ -241,8 +243,8 @@ def _left_out(same: Sequence[Face], columns: Sequence[str], draw: BalancedDraw) 
 
 
 def cell_of(face: Face, group_by: Sequence[str]) -> CellKey:
-    """Return the cell of a face."""
-    return tuple(face.labels[column] for column in group_by)
+    """Return the cell of a face; a derived grouping may have no group for it."""
+    return tuple(face.labels.get(column, NO_LABEL) for column in group_by)
 
 
 def cell_name(cell: CellKey, group_by: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,8 +48,21 @@ class FaceIndex:
     def counts(self) -> dict[str, dict[str, int]]:
         """Count the faces of each word of each label column."""
         # The words of the vocabulary without faces are counted as 0.
-        tallies = {c: Counter(face.labels[c] for face in self.faces) for c in self.vocabulary}
+        tallies = {c: Counter(face.labels.get(c) for face in self.faces) for c in self.vocabulary}
         return {c: {w: tallies[c][w] for w in words} for c, words in self.vocabulary.items()}
+
+    def within(self, columns: Collection[str]) -> FaceIndex:
+        """Return the index without derived columns other than these."""
+        gone = set(self.derived) - set(columns)
+        if not gone:
+            return self
+        faces = [
+            replace(face, labels={c: word for c, word in face.labels.items() if c not in gone})
+            for face in self.faces
+        ]
+        vocabulary = {c: words for c, words in self.vocabulary.items() if c not in gone}
+        derived = {c: mapping for c, mapping in self.derived.items() if c not in gone}
+        return replace(self, faces=faces, vocabulary=vocabulary, derived=derived)
 
 
 def read_faces(card: DatasetCard, root: Path | None, split: str = "val") -> FaceIndex:
@@ -156,7 +169,7 @@ def index(
             groups = {
                 name: group_of[face.labels[source]]
                 for name, (source, group_of) in derived.items()
-                if source in face.labels
+                if face.labels.get(source) in group_of
             }
             faces.append(replace(face, labels={**face.labels, **groups}))
     for name, (_, group_of) in derived.items():

@@ -91,11 +91,13 @@ class DerivedGrouping(CardPart):
     source: Column = Field(alias="from")
     #: Group -> the words it is made of; words that are in none stay as they are.
     groups: dict[Word, tuple[Word, ...]] = Field(min_length=1)
+    #: Words whose faces have no group: they are not drawn where a sample is balanced over this.
+    no_group: tuple[Word, ...] = ()
 
     def group_of(self, words: Sequence[str]) -> dict[str, str]:
-        """Map each word of the column to its group, in the order of the words."""
+        """Map each word of the column that has a group to it, in the order of the words."""
         grouped = {word: group for group, members in self.groups.items() for word in members}
-        return {word: grouped.get(word, word) for word in words}
+        return {word: grouped.get(word, word) for word in words if word not in self.no_group}
 
     def check(self, name: str, words: Sequence[str]) -> None:
         """Raise ValueError unless the groups share out the column's words and two or more remain.
@@ -109,6 +111,7 @@ class DerivedGrouping(CardPart):
         """
         # Every word belongs to the column, and to one group at most.
         grouped = [word for members in self.groups.values() for word in members]
+        grouped += self.no_group
         for word in grouped:
             if word not in words:
                 raise ValueError(f"derived {name!r} names {word!r}{nearest(word, words)}")

@@ -267,13 +267,13 @@ def columns(
             continue
         # A group with a word that no model predicts cannot be told from the others.
         lost = set(labels[source]) - set(sources[source].words)
-        if mixed := sorted(group for word in lost if (group := group_of[word]) not in lost):
+        if mixed := sorted({group_of.get(word, word) for word in lost} - lost):
             unavailable[name] = f"{mixed[0]} has a word of {source} that the model does not predict"
             continue
         groups: dict[str, tuple[int, ...]]
         groups = {group: () for group in labels[name] if group not in lost}
         for word, indices in zip(sources[source].words, sources[source].members, strict=True):
-            # A word without a group, which no face has, stays as it is.
+            # A word without a group, with which no face is labelled here, stays as it is.
             group = group_of.get(word, word)
             groups[group] = groups.get(group, ()) + indices
         attribute, classes = sources[source].attribute, tuple(groups.values())

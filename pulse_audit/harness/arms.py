@@ -173,8 +173,10 @@ def planted_arms(
     groups = [JOIN.join(cell) for cell in itertools.product(*words)]
     pool: dict[str, list[str]] = {group: [] for group in groups}
     for face in index.faces:
-        if face.id not in used:
-            pool[JOIN.join(cell_of(face, columns))].append(face.id)
+        # Faces of no group are never returned.
+        group = JOIN.join(cell_of(face, columns))
+        if face.id not in used and group in pool:
+            pool[group].append(face.id)
 
     def group_of(labels: Mapping[str, str]) -> str:
         return JOIN.join(labels[column] for column in columns)

@@ -6,7 +6,7 @@ import contextlib
 import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
@@ -86,6 +86,10 @@ def plan_audit(
     # The faces, and how the work is carried out; a resumed run keeps its execution.
     inputs = inputs or find_inputs(spec)
     index, groupings = inputs.index, inputs.groupings
+    # Groupings that datasets.yaml has gained since are no columns of a run that was begun before.
+    if earlier is not None:
+        index = index.within(earlier.dataset.vocabulary)
+        inputs = replace(inputs, index=index)
     references = expand_arms(
         inputs.arms,
         inputs.generators,
@@ -146,7 +150,12 @@ def plan_audit(
         ],
         arms={r.name: describe_arm(r, arms[r.name], frame) for r in references},
         units=cut_units(rounds, list(arms), scales, spec, execution.batch),
-        notes=[*index.notes, *copy_notes(skipped), *input_notes(scales, frame.resolution)],
+        notes=[
+            *index.notes,
+            *group_notes(index, groupings, faces),
+            *copy_notes(skipped),
+            *input_notes(scales, frame.resolution),
+        ],
         **suite.entries(index.card.labels_from),
     )
     # Notes on the attribute model's crop, and on shipped models that were trained on these photos.
@@ -179,7 +188,10 @@ def choose_faces(
     # Balanced over the first grouping of labels alone: skin tone is measured later.
     balanced = next((g for g in groupings if not set(g) & set(MEASURED_GROUPS)), [])
     fewer = index.samples is not None
-    draw = balanced_draw(index.faces, balanced, spec.per_group, spec.seed, index.vocabulary, fewer)
+    # A derived grouping may have no group for some faces: these are not drawn.
+    derived = [column for column in balanced if column in index.derived]
+    faces = [face for face in index.faces if all(column in face.labels for column in derived)]
+    draw = balanced_draw(faces, balanced, spec.per_group, spec.seed, index.vocabulary, fewer)
     digests: dict[str, str] = {}
 
     def verify(face: Face) -> None:
@@ -189,8 +201,27 @@ def choose_faces(
 
     # Faces of one photo must agree in every label that the run groups by.
     columns = [column for g in groupings for column in g if column not in MEASURED_GROUPS]
-    faces, skipped = replace_unusable(draw, verify, Copies(index.faces), columns)
-    return [(face, digests[face.id]) for face in faces[: spec.limit]], skipped
+    chosen, skipped = replace_unusable(draw, verify, Copies(index.faces), columns)
+    return [(face, digests[face.id]) for face in chosen[: spec.limit]], skipped
+
+
+def group_notes(
+    index: FaceIndex, groupings: Sequence[Sequence[str]], faces: Sequence[Face]
+) -> list[str]:
+    """Say how many faces a derived grouping of the run has no group for, and which."""
+    notes = []
+    for column in dict.fromkeys(c for g in groupings for c in g if c in index.derived):
+        source = index.derived[column][0]
+        for these, sentence in (
+            (index.faces, "of the data have no group"),
+            (faces, "of this run have no group"),
+        ):
+            count = Counter(face.labels[source] for face in these if column not in face.labels)
+            words = [f"{word} {count[word]:,}" for word in index.vocabulary[source] if count[word]]
+            if words:
+                named = f"{source}: {', '.join(words)}"
+                notes.append(f"{column}: {count.total():,} faces {sentence} ({named})")
+    return notes
 
 
 def copy_notes(skipped: Sequence[Skipped]) -> list[str]:

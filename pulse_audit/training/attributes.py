@@ -249,7 +249,7 @@ def fairface_columns(vocabulary: Mapping[str, tuple[str, ...]]) -> list[Column]:
     derived = {
         name: (grouping.source, grouping.group_of(vocabulary[grouping.source]))
         for name, grouping in load_registry().get("fairface").derived.items()
-        if grouping.source in vocabulary
+        if grouping.source in vocabulary and not grouping.no_group
     }
     words = {name: tuple(dict.fromkeys(groups.values())) for name, (_, groups) in derived.items()}
     return columns(vocabulary, {**vocabulary, **words}, derived)[0]

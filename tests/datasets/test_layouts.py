@@ -140,7 +140,7 @@ def test_utkface_labels_are_the_file_name(registry: Registry, tmp_path: Path, ph
     photo(tmp_path / "UTKFace/9_0_4_20170116184024663.jpg.chip.jpg")
     index = read_faces(registry.get("utkface"), tmp_path)
     assert [dict(face.labels) for face in index.faces] == [
-        {"race": "Asian", "gender": "Female", "age_group": "20-29", "age": "26"},
+        {"race": "Asian", "gender": "Female", "age_group": "20-29", "age": "26", "race4": "Asian"},
         {"race": "Others", "gender": "Male", "age_group": "3-9", "age": "9"},
     ]
     assert index.faces[0].id == "26_1_2_20170116184024662.jpg.chip.jpg"
@@ -646,11 +646,13 @@ def test_fhibe_s_numbered_lists_become_words(
     }  # fmt: skip
     root = fhibe({}, several, mixed, inner="fhibe.20250716.u.x_downsampled_public")
     index = read_faces(registry.get("fhibe"), root)
-    columns = ("pronoun", "ancestry", "age_group", "natural_skin_color", "apparent_skin_color")
+    columns = (
+        "pronoun", "ancestry", "age_group", "age5", "natural_skin_color", "apparent_skin_color",
+    )  # fmt: skip
     assert [[face.labels[c] for c in columns] for face in index.faces] == [
-        ["He/him/his", "Asia", "20-29", "Tan (IV)", "Dark (VI)"],
-        ["more than one", "Africa", "more than 70", "Tan (IV)", "Dark (VI)"],
-        ["Prefer not to say", "more than one", "10-19", "Very light (I)", "Dark (VI)"],
+        ["He/him/his", "Asia", "20-29", "18-29", "Tan (IV)", "Dark (VI)"],
+        ["more than one", "Africa", "more than 70", "60 or older", "Tan (IV)", "Dark (VI)"],
+        ["Prefer not to say", "more than one", "10-19", "18-29", "Very light (I)", "Dark (VI)"],
     ]
     assert index.faces[0].source.read() and index.card.revocable
 

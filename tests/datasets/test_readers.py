@@ -44,6 +44,7 @@ def test_a_face_has_the_data_sets_own_name_and_words(registry: Registry, fairfac
         "service_test": "True",
         "race6": "White",
         "race_coarse": "White or Latino or Middle Eastern",
+        "race4": "Caucasian",
     }
     assert load(face.source).shape == (8, 8, 3)
     assert index.split == "val" and index.problems == () and index.notes == ()
@@ -69,7 +70,7 @@ def test_the_vocabulary_names_words_without_faces(registry: Registry, fairface: 
 def test_service_test_may_be_lacking(registry: Registry, fairface: Write) -> None:
     root = fairface("val/1.jpg,20-29,Male,White", header="file,age,gender,race")
     index = read(registry, root)
-    assert set(index.vocabulary) == {"race", "gender", "age", "race6", "race_coarse"}
+    assert set(index.vocabulary) == {"race", "gender", "age", "race6", "race_coarse", "race4"}
 
 
 def test_columns_in_another_order_and_further_ones(registry: Registry, fairface: Write) -> None:
@@ -94,6 +95,29 @@ def test_derived_groupings_are_label_columns(registry: Registry, fairface: Write
     assert index.counts()["race_coarse"]["Asian"] == 2
     source, group_of = index.derived["race6"]
     assert (source, group_of["Southeast Asian"], group_of["Black"]) == ("race", "Asian", "Black")
+
+
+def test_faces_of_no_group_have_no_label_in_a_derived_grouping(
+    registry: Registry, fairface: Write
+) -> None:
+    races = ["East Asian", "Black", "Latino_Hispanic", "Middle Eastern", "Middle Eastern"]
+    rows = [f"val/{i}.jpg,20-29,Male,{race},True" for i, race in enumerate(races)]
+    index = read(registry, fairface(*rows))
+    assert [face.labels.get("race4") for face in index.faces] == [
+        "Asian", "African", None, None, None,
+    ]  # fmt: skip
+    assert index.counts()["race4"] == {"Caucasian": 0, "African": 1, "Asian": 1, "Indian": 0}
+    # The groups are those of the data set that they are compared with.
+    assert set(index.vocabulary["race4"]) == set(registry.get("rfw").vocabulary["race"])
+
+
+def test_an_index_without_some_derived_groupings(registry: Registry, fairface: Write) -> None:
+    index = read(registry, fairface(GOOD))
+    assert index.within(index.vocabulary) is index
+    fewer = index.within([name for name in index.vocabulary if name != "race4"])
+    assert set(index.vocabulary) - set(fewer.vocabulary) == {"race4"}
+    assert "race4" not in fewer.derived and "race4" not in fewer.faces[0].labels
+    assert fewer.faces[0].labels["race6"] == "White"
 
 
 def test_faces_can_be_balanced_over_a_derived_grouping(registry: Registry, fairface: Write) -> None:

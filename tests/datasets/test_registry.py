@@ -187,11 +187,22 @@ def derived(**groups: list[str]) -> dict[str, object]:
     return {"vocabulary": vocabulary, "derived": {"wide": {"from": "race", "groups": groups}}}
 
 
+def without(words: list[str], **groups: list[str]) -> dict[str, object]:
+    grouping = {"from": "race", "groups": groups, "no_group": words}
+    return {**derived(**groups), "derived": {"wide": grouping}}
+
+
 def test_words_in_no_group_stay_as_they_are(tmp_path: Path) -> None:
     entry = {**MINIMAL, **derived(AC=["C", "A"]), "group_by": ["wide"]}
     card = load_registry(user_file(tmp_path, {"mine": entry})).get("mine")
     group_of = card.derived["wide"].group_of(card.vocabulary["race"])
     assert list(group_of.items()) == [("A", "AC"), ("B", "B"), ("C", "AC")]
+
+
+def test_words_of_no_group_have_none(tmp_path: Path) -> None:
+    entry = {**MINIMAL, **without(["B"], A=["A"])}
+    card = load_registry(user_file(tmp_path, {"mine": entry})).get("mine")
+    assert card.derived["wide"].group_of(card.vocabulary["race"]) == {"A": "A", "C": "C"}
 
 
 def test_utkface_says_what_models_call_its_groups(registry: Registry) -> None:
@@ -225,6 +236,9 @@ def test_words_of_models_that_do_not_fit_are_refused(
         (derived(A=["B", "C"]), "'A' is a word outside the group of that name"),
         (derived(X=["A", "B", "C"]), "leaves one group alone"),
         (derived(), "derived.wide.groups"),
+        (without(["Z"], X=["A"]), "derived 'wide' names 'Z'"),
+        (without(["A"], X=["A"]), "derived 'wide' names 'A' twice"),
+        (without(["B", "C"], X=["A"]), "leaves one group alone"),
         ({"derived": {"race": {"from": "race", "groups": {"X": ["A"]}}}}, "another grouping"),
         ({"derived": {"monk": {"from": "race", "groups": {"X": ["A"]}}}}, "another grouping"),
         ({"derived": {"wide": {"from": "hair", "groups": {"X": ["A"]}}}}, "no words in vocabulary"),

@@ -201,6 +201,17 @@ def test_groupings_of_a_mapped_column_are_sums_too_unless_a_word_in_them_is_not_
     assert unavailable == {"rest": "Rest has a word of race that the model does not predict"}
 
 
+def test_classes_of_words_without_a_group_stay_words_of_their_own():
+    labels = {"race": RACES, "two": ("Asian", "White")}
+    of_word = {"East Asian": "Asian", "Southeast Asian": "Asian", "White": "White"}
+    found, unavailable = columns({"race": SHUFFLED}, labels, {"two": ("race", of_word)})
+    two = only(found, "two")
+    assert (two.words, unavailable) == (("Asian", "White", "Black"), {})
+    assert [sorted(SHUFFLED[i] for i in classes) for classes in two.members] == [
+        ["East Asian", "Southeast Asian"], ["White"], ["Black"],
+    ]  # fmt: skip
+
+
 def test_the_confusion_of_mapped_words_is_the_cards_grouping_of_the_same_words():
     counts = ((5, 1, 2), (0, 9, 1), (3, 0, 8))
     grouping = {"Black": ("Black",), "EA": ("Southeast Asian", "East Asian"), "W": ("White",)}

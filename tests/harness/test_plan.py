@@ -1,5 +1,6 @@
 """What a plan takes from its arms: crop and precision."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +8,11 @@ import pytest
 from PIL import Image
 
 from pulse_audit import store
+from pulse_audit.harness.inputs import find_inputs
 from pulse_audit.harness.plan import plan_audit
-from pulse_audit.harness.run import run_audit
+from pulse_audit.harness.run import check_same_plan, run_audit
 from pulse_audit.harness.spec import make_spec
+from pulse_audit.summary import read
 from pulse_audit.types import InputError
 
 
@@ -140,3 +143,74 @@ def test_a_smaller_input_is_made_when_asked_for_and_noted(
     assert manifest.spec.scales == [4, 8]
     (note,) = manifest.notes
     assert note.startswith("scale 8 makes inputs of 4 px, under 8") and "no-face rate" in note
+
+
+#: Groups of RFW, of which Latino_Hispanic and Middle Eastern faces have none.
+RACE4 = {"African", "Asian", "Caucasian", "Indian"}
+
+
+def grouped(root: Path, *group_by: str, **changes: object) -> dict[str, object]:
+    return {
+        "dataset": "fairface", "data_root": root, "arms": ["bicubic"], "scales": [4],
+        "resolution": 32, "per_group": 2, "draws": 1, "threads": 1, "device": "cpu",
+        "metrics": ["psnr"], "group_by": list(group_by),
+    } | changes  # fmt: skip
+
+
+def test_a_sample_balanced_over_a_derived_grouping_has_no_face_without_a_group(
+    fairface_root: Path, tmp_path: Path
+) -> None:
+    # Four faces of each of seven races; one photo is there under two of them.
+    (fairface_root / "val/3.jpg").write_bytes((fairface_root / "val/1.jpg").read_bytes())
+    groups = ("Caucasian", "African", "Asian", "Indian")
+    matrix = tmp_path / "indian.csv"
+    rows = [[g, *("1" if h == "Indian" else "0" for h in groups)] for g in groups]
+    matrix.write_text("\n".join(",".join(row) for row in [["", *groups], *rows]) + "\n")
+    spec = grouped(fairface_root, "race4", arms=["bicubic", f"planted:{matrix}"], per_group=3)
+    run = run_audit(make_spec(spec), tmp_path / "run")
+    labels = [face.labels["race4"] for face in run.manifest.faces]
+    assert {group: labels.count(group) for group in labels} == dict.fromkeys(RACE4, 3)
+    assert "val/1.jpg" not in {face.id for face in run.manifest.faces}
+    said = [note for note in run.manifest.notes if note.startswith("race4")]
+    assert said == [
+        "race4: 8 faces of the data have no group (race: Latino_Hispanic 4, Middle Eastern 4)"
+    ]
+    rows = run.samples()
+    planted = rows[rows.arm == "planted:indian"]
+    assert set(planted.planted_group) == {"Indian"}
+    # Predictions keep the words that no face of the grouping is labelled with.
+    assert run.manifest.attributes is not None
+    words = run.manifest.attributes.vocabulary["race4"]
+    assert set(words) == RACE4 | {"Latino_Hispanic", "Middle Eastern"}
+    retained = [row for row in read(run.path).estimates if row.metric == "retention"
+                and row.group_by == "race4" and row.statistic == "value"
+                and row.arm == "planted:indian" and row.correction == "raw"]  # fmt: skip
+    assert {row.group for row in retained} == RACE4
+
+
+def test_faces_without_a_group_are_counted_and_compared_with_none(
+    fairface_root: Path, tmp_path: Path
+) -> None:
+    spec = make_spec(grouped(fairface_root, "race", "race4", attributes="none"))
+    run = run_audit(spec, tmp_path / "run")
+    notes = [note for note in run.manifest.notes if note.startswith("race4")]
+    assert notes[1] == (
+        "race4: 4 faces of this run have no group (race: Latino_Hispanic 2, Middle Eastern 2)"
+    )
+    psnr = [row for row in read(run.path).estimates
+            if row.metric == "psnr" and row.group_by == "race4"]  # fmt: skip
+    counts = {row.group: row.n_faces for row in psnr if row.statistic == "value"}
+    assert counts == {"Caucasian": 2, "African": 2, "Asian": 4, "Indian": 2, "no label": 4}
+    assert all("no label" not in str(row.detail) for row in psnr if row.statistic != "value")
+
+
+def test_a_run_from_before_a_derived_grouping_is_resumed_without_it(fairface_root: Path) -> None:
+    spec = make_spec(grouped(fairface_root, "race"))
+    inputs = find_inputs(spec)
+    older = inputs.index.within(set(inputs.index.vocabulary) - {"race4"})
+    before = plan_audit(spec, inputs=replace(inputs, index=older)).manifest
+    assert "race4" not in before.dataset.vocabulary
+    assert before.attributes is not None and "race4" not in before.attributes.vocabulary
+    after = plan_audit(spec, before).manifest
+    check_same_plan(before, after, Path("run"))
+    assert after.dataset == before.dataset
