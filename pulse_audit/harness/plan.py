@@ -275,6 +275,8 @@ def describe_dataset(index: FaceIndex) -> DatasetEntry:
         "vocabulary": {column: list(words) for column, words in index.vocabulary.items()},
         "label_files": {file.name: file.sha256 for file in index.source_files},
     }
+    if card.url:
+        content["url"] = card.url
     if card.revocable:
         content["revocable"] = True
     if index.samples is not None:

@@ -8,6 +8,7 @@ with the RAI vocabulary 1.0 (MLCommons).
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -15,7 +16,13 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from pulse_audit.report.methods import labels_sentence, markdown, per_face, text_templates
+from pulse_audit.report.methods import (
+    labelled_by,
+    labels_sentence,
+    markdown,
+    per_face,
+    text_templates,
+)
 from pulse_audit.report.tables import EstimateTable, paper_table, rows_csv
 from pulse_audit.seeding import sha256
 from pulse_audit.store import Manifest
@@ -35,45 +42,35 @@ METRICS = {
 #: Metrics of ``.eval_results``: those that an audit is made for.
 RESULTS = ("retention", "feasible_rate", "no_face_rate")
 
-#: The JSON-LD context of Croissant 1.1, of the terms used here.
+#: A licence of Creative Commons by its name, of which Croissant wants the address.
+_CREATIVE_COMMONS = re.compile(r"CC (BY(?:-[A-Z]{2})*) (\d\.\d)")
+
+#: The JSON-LD context that mlcroissant takes as standard for Croissant 1.1, and W3C's PROV.
 CONTEXT: Mapping[str, Any] = {
     "@language": "en",
     "@vocab": "https://schema.org/",
-    "citeAs": "cr:citeAs",
-    "column": "cr:column",
-    "conformsTo": "dct:conformsTo",
     "cr": "http://mlcommons.org/croissant/",
+    "dct": "http://purl.org/dc/terms/",
+    "prov": "http://www.w3.org/ns/prov#",
     "rai": "http://mlcommons.org/croissant/RAI/",
+    "sc": "https://schema.org/",
+    "conformsTo": "dct:conformsTo",
     "data": {"@id": "cr:data", "@type": "@json"},
     "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
-    "dct": "http://purl.org/dc/terms/",
-    "equivalentProperty": "cr:equivalentProperty",
+    "description": {"@container": "@language"},
     "examples": {"@id": "cr:examples", "@type": "@json"},
-    "extract": "cr:extract",
-    "field": "cr:field",
-    "fileObject": "cr:fileObject",
-    "fileProperty": "cr:fileProperty",
-    "fileSet": "cr:fileSet",
-    "format": "cr:format",
-    "includes": "cr:includes",
-    "isLiveDataset": "cr:isLiveDataset",
-    "jsonPath": "cr:jsonPath",
-    "key": "cr:key",
-    "md5": "cr:md5",
-    "parentField": "cr:parentField",
-    "path": "cr:path",
-    "recordSet": "cr:recordSet",
-    "references": "cr:references",
-    "regex": "cr:regex",
-    "repeated": "cr:repeated",
-    "replace": "cr:replace",
-    "samplingRate": "cr:samplingRate",
-    "sc": "https://schema.org/",
-    "separator": "cr:separator",
-    "source": "cr:source",
-    "subField": "cr:subField",
-    "transform": "cr:transform",
-}
+    "name": {"@container": "@language"},
+    **{
+        term: f"cr:{term}"
+        for term in (
+            "arrayShape", "citeAs", "column", "containedIn", "equivalentProperty", "extract",
+            "field", "fileObject", "fileProperty", "fileSet", "format", "includes", "isArray",
+            "isLiveDataset", "jsonPath", "key", "md5", "parentField", "path", "recordSet",
+            "references", "regex", "repeated", "replace", "samplingRate", "separator", "source",
+            "subField", "transform",
+        )
+    },
+}  # fmt: skip
 
 
 def whole_sample(
@@ -113,7 +110,6 @@ def model_card(manifest: Manifest, samples: pd.DataFrame, summary: Summary) -> s
         if results:
             index.append({"name": arm, "results": results})
     front = {
-        "library_name": "pulse-audit",
         "pipeline_tag": "image-to-image",
         "tags": ["super-resolution", "fairness", "bias", "faces", "audit"],
         "model-index": index,
@@ -156,19 +152,17 @@ def _interval(row: EstimateRow) -> str:
 def eval_results(manifest: Manifest, summary: Summary) -> dict[str, str]:
     """Make ``.eval_results/*.yaml`` of the arms on trial: file name -> text, one an arm."""
     dataset, files = manifest.dataset, {}
-    hub = dataset.as_dict().get("hub")
     head = (
-        ""
-        if hub
-        else "# The Hub reads results of data sets that are registered there as benchmarks. None\n"
-        "# is recorded for this one: put its id in place of OWNER.\n"
+        "# The Hub reads results of data sets that are registered there as benchmarks. None\n"
+        "# is recorded for this one: put its id in place of OWNER, and the ids of the tasks in\n"
+        "# its eval.yaml in place of these.\n"
     )
     for number, arm in enumerate(on_trial(manifest, list(manifest.arms)), start=1):
         entries = []
         for name, row in whole_sample(summary, arm, RESULTS):
             entry: dict[str, Any] = {
                 "dataset": {
-                    "id": str(hub or f"OWNER/{dataset.name or 'faces'}"),
+                    "id": f"OWNER/{dataset.name or 'faces'}",
                     "task_id": f"{name}-{row.condition}-x{row.scale}".replace(":", "-"),
                 },
                 "value": row.value,
@@ -203,6 +197,7 @@ def croissant(manifest: Manifest, faces: str, labelled: bool = True) -> str:
     """Describe the evaluation set in Croissant 1.1, with RAI fields; ``faces`` is `faces_csv`."""
     dataset = manifest.dataset.as_dict()
     title, name = dataset.get("title") or dataset.get("name") or "faces", dataset.get("name")
+    url = dataset.get("url")
     columns = ["face_id", *(_label_columns(manifest) if labelled else []), "sha256"]
     fields = [
         {
@@ -237,7 +232,8 @@ def croissant(manifest: Manifest, faces: str, labelled: bool = True) -> str:
         f"used: file names, labels, SHA-256. The photos are not part of it.",
         "version": "1.0.0",
         **({"datePublished": dated[:10]} if (dated := manifest.finished) else {}),
-        "license": str(dataset.get("licence") or manifest.dataset.terms or "not recorded"),
+        **({"url": url, "prov:wasDerivedFrom": {"@id": url}} if url else {}),
+        "license": _licence_address(dataset.get("licence") or manifest.dataset.terms),
         "citeAs": str(dataset.get("citation") or title),
         "creator": {"@type": "Organization", "name": "the makers of " + str(title)},
         "isLiveDataset": False,
@@ -262,24 +258,34 @@ def croissant(manifest: Manifest, faces: str, labelled: bool = True) -> str:
         ],
         "rai:dataCollection": f"Drawn from {title} with the run seed {manifest.spec.seed}; "
         f"{len(manifest.skipped)} photos were left out (unreadable, duplicate or contradictory).",
+        "rai:dataCollectionType": "Secondary Data analysis",
         "rai:dataPreprocessingProtocol": f"Prepared at {manifest.prepared.resolution} px in the "
         f"crop {manifest.prepared.crop}; faces "
         f"{'were' if manifest.prepared.aligned else 'were not'} aligned.",
         "rai:dataAnnotationProtocol": labels_sentence(manifest),
         "rai:dataBiases": f"Composition: {counts or 'not labelled'}. The sample stands for no "
         "population.",
-        "rai:dataLimitations": "Labels are apparent groups and no identities; small groups have "
-        "wide intervals.",
+        "rai:dataLimitations": "Labels are the data set's own words and no identities; small "
+        "groups have wide intervals.",
         "rai:dataUseCases": "Measuring how a face upsampler treats apparent groups. Not for "
         "training, and not for identifying anyone.",
         "rai:dataSocialImpact": "Shows whom an upsampler turns into someone of another apparent "
         "group; labels of apparent race can themselves be taken for facts about persons.",
-        "rai:personalSensitiveInformation": "File names of photos of faces, with apparent "
-        f"{', '.join(manifest.dataset.vocabulary) or 'labels'}.",
+        "rai:personalSensitiveInformation": "File names of photos of faces"
+        + (f", with labels of {', '.join(columns[1:-1])}." if columns[1:-1] else "."),
         "rai:dataReleaseMaintenancePlan": "Faces whose consent is withdrawn are dropped by "
         "`pulse-audit withdraw`, and this file is written again.",
     }
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
+def _licence_address(licence: object) -> str:
+    """Return the address of a licence of Creative Commons, any other as it is recorded."""
+    text = str(licence or "not recorded")
+    match = _CREATIVE_COMMONS.fullmatch(text)
+    if match is None:
+        return text
+    return f"https://creativecommons.org/licenses/{match[1].lower()}/{match[2]}/"
 
 
 def bias_examination(manifest: Manifest, samples: pd.DataFrame, summary: Summary) -> str:
@@ -318,7 +324,7 @@ def bias_examination(manifest: Manifest, samples: pd.DataFrame, summary: Summary
             training=training,
             dataset=manifest.dataset.as_dict(),
             labels=labels_sentence(manifest),
-            seen_by=manifest.dataset.labels_from or "a source that is not recorded",
+            seen_by=labelled_by(manifest),
             draws=per_face(samples),
             conditions=manifest.spec.conditions,
             scales=manifest.spec.scales,

@@ -123,14 +123,17 @@ def per_face(samples: pd.DataFrame) -> str:
     return f"{least} to {most} draws a face"
 
 
-def labels_sentence(manifest: Manifest) -> str:
-    """Say who gave the labels of the faces."""
-    dataset = manifest.dataset.as_dict()
-    source = {"people": "people", "model": "an attribute model"}.get(
+def labelled_by(manifest: Manifest) -> str:
+    """Say who gave the labels of the faces, in a word or few."""
+    return {"people": "people", "model": "an attribute model"}.get(
         str(manifest.dataset.labels_from), "a source that is not recorded"
     )
-    note = str(dataset.get("labels_note") or "").rstrip(".")
-    return f"The labels were given by {source}{f' ({note})' if note else ''}."
+
+
+def labels_sentence(manifest: Manifest) -> str:
+    """Say who gave the labels of the faces, and how."""
+    note = str(manifest.dataset.as_dict().get("labels_note") or "").rstrip(".")
+    return f"The labels were given by {labelled_by(manifest)}{f' ({note})' if note else ''}."
 
 
 def _frame(manifest: Manifest) -> str:

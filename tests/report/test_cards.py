@@ -71,14 +71,48 @@ def test_croissant_describes_the_list_of_faces(folder, run):
     header, *lines = csv.reader(io.StringIO(data.decode()))
     assert [f["name"] for f in document["recordSet"][0]["field"]] == header
     assert [line[0] for line in lines] == [face.id for face in run.manifest.faces]
+    # FairFace's licence is one of Creative Commons; this run has no address of its data set.
+    assert document["license"] == "https://creativecommons.org/licenses/by/4.0/"
+    assert "url" not in document
     for name in ("dataCollection", "dataBiases", "dataLimitations", "personalSensitiveInformation"):
         assert document[f"rai:{name}"]
 
 
-def test_croissant_is_valid(folder):
+def test_croissant_is_valid(folder, run):
     croissant = pytest.importorskip("mlcroissant", reason="mlcroissant is not installed")
-    read = croissant.Dataset(str(folder / "croissant.json"))
+    dataset = run.manifest.dataset.model_copy(update={"url": "https://example.org/faces"})
+    manifest = run.manifest.model_copy(update={"dataset": dataset})
+    addressed = folder / "croissant-with-url.json"
+    addressed.write_text(cards.croissant(manifest, (folder / "data/faces.csv").read_text()))
+    for path in (folder / "croissant.json", addressed):
+        read = croissant.Dataset(str(path))
+        assert not read.metadata.ctx.issues.errors and not read.metadata.ctx.issues.warnings
     assert len(list(read.records("faces"))) == 9
+
+
+def test_the_hub_s_own_library_reads_card_and_results(folder, summary):
+    hub = pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
+    (path,) = (folder / ".eval_results").iterdir()
+    entries = hub.parse_eval_result_entries(yaml.safe_load(path.read_text()))
+    assert {entry.dataset_id for entry in entries} == {"OWNER/fairface"}
+    card = hub.ModelCard((folder / "model-card.md").read_text())
+    assert card.data.model_name == "pulse:celeba-dcgan32"
+    assert {each.task_type for each in card.data.eval_results} == {"image-to-image"}
+
+
+def test_the_address_of_the_data_set_and_its_licence_are_given(run):
+    dataset = run.manifest.dataset.model_copy(update={"url": "https://example.org/faces"})
+    manifest = run.manifest.model_copy(update={"dataset": dataset})
+    document = json.loads(cards.croissant(manifest, cards.faces_csv(manifest)))
+    assert document["url"] == document["prov:wasDerivedFrom"]["@id"] == "https://example.org/faces"
+    for licence, address in (
+        ("CC BY-NC-SA 4.0", "https://creativecommons.org/licenses/by-nc-sa/4.0/"),
+        ("CC BY-NC-SA 4.0 (the set)", "CC BY-NC-SA 4.0 (the set)"),
+        ("by agreement", "by agreement"),
+    ):
+        changed = dataset.model_copy(update={"licence": licence})
+        manifest = run.manifest.model_copy(update={"dataset": changed})
+        assert json.loads(cards.croissant(manifest, ""))["license"] == address
 
 
 def test_labels_that_may_not_be_published_are_left_out(run):

@@ -1,7 +1,9 @@
 import re
+from importlib import resources
 
 import pytest
 
+from pulse_audit import report
 from pulse_audit.faces import skin
 from pulse_audit.metrics import fidelity
 from pulse_audit.report import methods as module
@@ -41,7 +43,10 @@ def test_every_citation_has_a_complete_entry(text):
     entries = dict(re.findall(r"@(\w+){(\w+),", bib)[::-1]) and re.findall(r"@(\w+){(\w+),", bib)
     keys = {key for _, key in entries}
     assert len(keys) == len(entries)
-    assert set(re.findall(r"@([a-z]+\d{4}[a-z]*)", text)) <= keys
+    # Everything that any run's methods cite, and nothing else.
+    template = (resources.files(report) / "templates" / "methods.md.j2").read_text("utf-8")
+    assert set(re.findall(r"@([a-z]+\d{4}[a-z0-9]*)", template)) == keys
+    assert set(re.findall(r"@([a-z]+\d{4}[a-z0-9]*)", text)) <= keys
     for kind, key in entries:
         body = bib[bib.index(f"{{{key},") :].split("\n}\n")[0]
         venue = {"inproceedings": "booktitle", "article": "journal", "book": "publisher"}[kind]
