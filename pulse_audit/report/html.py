@@ -91,7 +91,8 @@ def render(
     out_dir : Path, optional
         Default ``report/`` in the run. Files of the same name are replaced, others are left.
     public : bool
-        Leaves out every photo of a data set whose terms do not allow publishing them.
+        Leaves out every photo, and every row of single faces and their labels, of a data set whose
+        terms do not allow publishing them.
     summary : Summary, optional
         Of these samples, where it is at hand; else it is computed.
     samples : DataFrame, optional
@@ -118,18 +119,21 @@ def render(
     images_shown = run.manifest.dataset.may_publish_images or not public
     drawn = Drawings(summary, list(run.manifest.arms), run.manifest.spec.groupings)
     pages = sections(run.manifest, summary, drawn)
-    made = cards(run.manifest, samples)
-    shown = first_faces(run.manifest, run.path, made) if images_shown else []
+    made = cards(run.manifest, samples) if images_shown else []
+    shown = first_faces(run.manifest, run.path, made)
 
     # Every estimate, as JSON and as CSV.
     atomic_write(folder / "data" / "summary.json", as_json(summary.as_json()))
     atomic_write(folder / "data" / "estimates.csv", estimates_csv(summary).encode())
 
-    # What they are made of, where labels of faces may be shown.
+    # What they are made of, where labels of faces may be shown; else not that of an earlier report.
     if images_shown:
         rows = pa.Table.from_pandas(samples, run.schema, preserve_index=False)
         atomic_write(folder / "data" / "samples.parquet", store.as_parquet(rows))
         atomic_write(folder / "data" / "manifest.json", as_json(run.manifest.as_dict()))
+    else:
+        for name in ("samples.parquet", "manifest.json"):
+            (folder / "data" / name).unlink(missing_ok=True)
 
     # Tables and figures of every condition and scale; the page itself comes last.
     write_tables(folder, pages)

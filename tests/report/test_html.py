@@ -212,6 +212,16 @@ def test_the_public_edition_shows_no_face_under_terms(write_run, tmp_path, undra
     assert [part.name for part in parts] == ["part-000.js"]
     assert "data:image" not in parts[0].read_text()
     assert not [i for i in page.all("img") if i["src"].startswith("data:image/png")]
+    # Nor is there a label or a row of a single face, of this report or of the one before.
+    assert "Faces, one by one" not in page.text
+    named = [
+        path.relative_to(tmp_path / "report").as_posix()
+        for path in (tmp_path / "report").rglob("*")
+        if path.is_file() and b"val/1.jpg" in path.read_bytes()
+    ]
+    assert named == ["data/faces.csv"]
+    assert (tmp_path / "report/data/faces.csv").read_text().startswith("face_id,sha256\n")
+    assert not (tmp_path / "report/data/samples.parquet").exists()
 
 
 def test_an_unfinished_run_says_so(write_run, tmp_path, undrawn):
