@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import math
 import os
 import re
@@ -332,32 +333,71 @@ CONDITION_KINDS: Mapping[str, ConditionKind] = {
 CONDITIONS: Mapping[str, str] = {
     "clean": "downscaling alone",
     **{kind.form: kind.meaning for kind in CONDITION_KINDS.values()},
+    "FORM+FORM": "several in the order written, motion before downscaling and so first: "
+    "motion:100+gaussian:25",
 }
+#: Corruptions in a condition, at most.
+MAX_CORRUPTIONS = 8
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """One step of a condition: a kind of corruption, and its number."""
+
+    kind: ConditionKind
+    amount: float
 
 
 @dataclass(frozen=True)
 class Condition:
-    """A parsed condition; ``kind`` is None for ``clean``."""
+    """A parsed condition: its corruptions in the order of their application, none for ``clean``."""
 
-    kind: ConditionKind | None
-    amount: float
+    steps: tuple[Corruption, ...]
+
+    @property
+    def before(self) -> tuple[Corruption, ...]:
+        """Those of the face, before it is downscaled."""
+        return tuple(step for step in self.steps if step.kind.before_downscaling)
+
+    @property
+    def after(self) -> tuple[Corruption, ...]:
+        """Those of the small image."""
+        return self.steps[len(self.before) :]
 
 
 def parse_condition(text: str) -> Condition:
-    """Parse ``clean | gaussian:SIGMA | saltpepper:P | motion:LENGTH | jpeg:Q``.
+    """Parse ``clean | gaussian:SIGMA | saltpepper:P | motion:LENGTH | jpeg:Q``, or several with +.
 
     Raises
     ------
     InputError
-        With the known forms if the name is unknown, or with the allowed numbers.
+        With the known forms if a name is unknown, with the allowed numbers, or if a corruption
+        before downscaling stands behind one after it.
     """
     if text == "clean":
-        return Condition(None, 0.0)
-    name, _, number = text.partition(":")
+        return Condition(())
+    parts = text.split("+")
+    if len(parts) > MAX_CORRUPTIONS:
+        raise InputError(f"condition {text[:80]!r}: at most {MAX_CORRUPTIONS} corruptions")
+    steps = tuple(_parse_corruption(part, text) for part in parts)
+    for one, following in itertools.pairwise(steps):
+        if following.kind.before_downscaling and not one.kind.before_downscaling:
+            raise InputError(
+                f"condition {text!r}: {following.kind.name} comes before downscaling and "
+                f"{one.kind.name} after it; write {following.kind.name} first"
+            )
+    return Condition(steps)
+
+
+def _parse_corruption(part: str, condition: str) -> Corruption:
+    """Parse one corruption of a condition."""
+    name, _, number = part.partition(":")
     kind = CONDITION_KINDS.get(name)
+    if kind is None and name == "clean" and part != condition:
+        raise InputError(f"condition {condition!r}: clean has no corruptions; leave it out")
     if kind is None:
         hint = nearest(name, ["clean", *CONDITION_KINDS])
-        raise InputError(f"unknown condition {text!r}{hint} (forms: {', '.join(CONDITIONS)})")
+        raise InputError(f"unknown condition {condition!r}{hint} (forms: {', '.join(CONDITIONS)})")
     try:
         amount = float(number)
     except ValueError:
@@ -366,9 +406,9 @@ def parse_condition(text: str) -> Condition:
     if not low <= amount <= high or (kind.whole and amount % 1):
         numbers = "whole number" if kind.whole else "number"
         raise InputError(
-            f"condition {text!r}: {kind.form} takes a {numbers} from {low:g} to {high:g}"
+            f"condition {condition!r}: {kind.form} takes a {numbers} from {low:g} to {high:g}"
         )
-    return Condition(kind, amount)
+    return Corruption(kind, amount)
 
 
 def parse_device(name: str) -> str:

@@ -216,7 +216,8 @@ _OF_A_RUN: tuple[Callable[[Command], Command], ...] = (
     ),
     option(
         "--condition", "conditions", multiple=True, metavar="C",
-        help="clean | gaussian:SIGMA | saltpepper:P | motion:LENGTH | jpeg:Q (repeatable).",
+        help="clean | gaussian:SIGMA | saltpepper:P | motion:LENGTH | jpeg:Q, or several joined by "
+        "+ and applied in that order (repeatable).",
     ),
     option(
         "--kernel", metavar="NAME",

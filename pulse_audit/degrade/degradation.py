@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -9,13 +10,14 @@ from torch import Tensor
 
 from pulse_audit.degrade.corrupt import CORRUPTIONS
 from pulse_audit.degrade.resample import KERNELS, check_kernel, downscale
-from pulse_audit.names import Condition, parse_condition
+from pulse_audit.names import Condition, Corruption, parse_condition
+from pulse_audit.seeding import fingerprint
 from pulse_audit.types import InputError
 
 
 @dataclass
 class DegradationModel:
-    """HR -> motion blur -> downscaling -> noise or JPEG -> clamp to [0, 1].
+    """HR -> motion blur -> downscaling -> noise and JPEG -> clamp to [0, 1].
 
     The order is that of the robustness experiments of Menon et al. 2020. Motion blur's length is
     in pixels of the run's resolution: the paper's 100 pixels at 1024 are 6 at 64.
@@ -23,7 +25,8 @@ class DegradationModel:
     Parameters
     ----------
     condition : str
-        ``clean | gaussian:SIGMA | saltpepper:P | motion:LENGTH | jpeg:Q``.
+        ``clean | gaussian:SIGMA | saltpepper:P | motion:LENGTH | jpeg:Q``, or several joined by
+        ``+``, applied in the order written.
     scale : int
         Downscaling factor.
     kernel : str
@@ -72,21 +75,31 @@ class DegradationModel:
         """
         if len(seeds) != len(images):
             raise ValueError(f"{len(images)} images need as many seeds, not {len(seeds)}")
-        kind, amount = self._parsed.kind, self._parsed.amount
-        if kind is None:
+        if not self._parsed.steps:
             return self.downscale(images).clamp(0, 1)
-        corrupt = CORRUPTIONS[kind.name]
-        if kind.before_downscaling:
-            return self.downscale(corrupt(images, amount, seeds)).clamp(0, 1)
-        # The corruption is that of an image, so it starts from values an image can hold.
-        return corrupt(self.downscale(images).clamp(0, 1), amount, seeds).clamp(0, 1)
+        # A corruption by itself has the face's own seed, several have one each.
+        alone, numbered = len(self._parsed.steps) == 1, itertools.count()
+
+        def corrupt(images: Tensor, step: Corruption) -> Tensor:
+            place = next(numbered)
+            own = list(seeds) if alone else [fingerprint(seed, place) for seed in seeds]
+            return CORRUPTIONS[step.kind.name](images, step.amount, own)
+
+        for step in self._parsed.before:
+            images = corrupt(images, step)
+        # Each corruption is that of an image, so it starts from values that an image can hold.
+        small = self.downscale(images).clamp(0, 1)
+        for step in self._parsed.after:
+            small = corrupt(small, step).clamp(0, 1)
+        return small
 
     def describe(self) -> str:
         """Say in one sentence what is done to a face, in order."""
-        steps = [f"{KERNELS[self.kernel]} by a factor of {self.scale}"]
-        kind = self._parsed.kind
-        if kind is not None:
-            corruption = kind.description.format(self._parsed.amount)
-            steps.insert(0 if kind.before_downscaling else 1, corruption)
-        text = ", then ".join(steps)
+        before, after = (
+            [step.kind.description.format(step.amount) for step in steps]
+            for steps in (self._parsed.before, self._parsed.after)
+        )
+        text = ", then ".join(
+            [*before, f"{KERNELS[self.kernel]} by a factor of {self.scale}", *after]
+        )
         return f"{text[0].upper()}{text[1:]}."

@@ -90,7 +90,8 @@ class AuditSpec(BaseModel):
     scales : list of int or None
         Downscaling factors; None means 8, or less where the input would fall under 8 px.
     conditions : list of str
-        ``clean | gaussian:SIGMA | saltpepper:P | motion:LENGTH | jpeg:Q``.
+        ``clean | gaussian:SIGMA | saltpepper:P | motion:LENGTH | jpeg:Q``, or several joined by
+        ``+``.
     kernel : str
         The downscaling operator DS; ``pulse`` is the bicubic of the official code.
     resolution, crop : int, str or None

@@ -139,7 +139,7 @@ def test_jpeg_of_a_flat_image_is_itself():
 
 @pytest.mark.parametrize("text", ["gaussian:25", "saltpepper:0.05", "motion:9", "jpeg:40"])
 def test_an_image_is_corrupted_alike_alone_and_in_a_batch(text):
-    parsed = parse_condition(text)
+    (parsed,) = parse_condition(text).steps
     x = random_images(4, 3, 32, 32).float()
     together = CORRUPTIONS[parsed.kind.name](x, parsed.amount, [3, 1, 4, 1])
     alone = CORRUPTIONS[parsed.kind.name](x[2:3], parsed.amount, [4])
@@ -148,7 +148,7 @@ def test_an_image_is_corrupted_alike_alone_and_in_a_batch(text):
 
 @pytest.mark.parametrize("text", ["gaussian:25", "saltpepper:0.5", "motion:15"])
 def test_the_seed_decides(text):
-    parsed = parse_condition(text)
+    (parsed,) = parse_condition(text).steps
     x = random_images(1, 3, 32, 32).expand(3, -1, -1, -1)
     first, second, third = CORRUPTIONS[parsed.kind.name](x, parsed.amount, [1, 1, 2])
     assert torch.equal(first, second)
@@ -156,14 +156,21 @@ def test_the_seed_decides(text):
 
 
 def test_clean_has_no_corruption():
-    assert parse_condition("clean").kind is None
+    assert parse_condition("clean").steps == ()
 
 
-@pytest.mark.parametrize("form", list(CONDITIONS))
+@pytest.mark.parametrize("form", [form for form in CONDITIONS if form != "FORM+FORM"])
 def test_every_listed_form_parses(form):
     number = {"SIGMA": "25", "P": "0.05", "LENGTH": "12", "Q": "30"}
     name, _, letter = form.partition(":")
-    assert parse_condition(f"{name}:{number[letter]}" if letter else name).amount >= 0
+    steps = parse_condition(f"{name}:{number[letter]}" if letter else name).steps
+    assert [step.kind.name for step in steps] == ([name] if letter else [])
+
+
+def test_several_are_parsed_in_their_order():
+    parsed = parse_condition("motion:6+saltpepper:0.05+gaussian:25+jpeg:40")
+    assert [step.kind.name for step in parsed.before] == ["motion"]
+    assert [step.amount for step in parsed.after] == [0.05, 25, 40]
 
 
 @pytest.mark.parametrize(
@@ -181,6 +188,11 @@ def test_every_listed_form_parses(form):
         ("motion:0", "motion:LENGTH takes a number from 1 to"),
         ("jpeg:12.5", "jpeg:Q takes a whole number from 1 to 100"),
         ("jpeg:0", "jpeg:Q takes a whole number from 1 to 100"),
+        ("gaussian:25+fog", r"unknown condition 'gaussian:25\+fog'"),
+        ("gaussian:25+", r"unknown condition 'gaussian:25\+'"),
+        ("clean+gaussian:25", "clean has no corruptions; leave it out"),
+        ("gaussian:25+motion:6", "motion comes before downscaling.*write motion first"),
+        ("jpeg:9" + "+jpeg:9" * 8, "at most 8 corruptions"),
     ],
 )
 def test_what_is_no_condition_is_refused_in_one_line(text, message):

@@ -1,12 +1,16 @@
 import pytest
 import torch
 
-from pulse_audit.degrade.corrupt import add_gaussian_noise, blur_by_motion
+from pulse_audit.degrade.corrupt import add_gaussian_noise, add_salt_and_pepper, blur_by_motion
 from pulse_audit.degrade.degradation import DegradationModel
 from pulse_audit.degrade.resample import downscale
+from pulse_audit.seeding import fingerprint
 from pulse_audit.types import InputError
 
-CONDITIONS = ["clean", "gaussian:50", "saltpepper:0.05", "motion:12", "jpeg:30"]
+CONDITIONS = [
+    "clean", "gaussian:50", "saltpepper:0.05", "motion:12", "jpeg:30",
+    "motion:12+gaussian:25+saltpepper:0.05+jpeg:40",
+]  # fmt: skip
 
 
 def faces(n=3, size=64):
@@ -45,9 +49,32 @@ def test_motion_comes_before_downscaling():
     assert torch.equal(DegradationModel("motion:20", 8)(x, [1, 2, 3]), expected)
 
 
-def test_the_operator_to_invert_has_no_noise_and_no_clamp():
+def test_several_corruptions_are_applied_in_the_order_written():
+    x = faces()
+    blurred = blur_by_motion(x, 20, own([1, 2, 3], 0))
+    noisy = add_gaussian_noise(downscale(blurred, 8).clamp(0, 1), 25, own([1, 2, 3], 1))
+    expected = add_salt_and_pepper(noisy.clamp(0, 1), 0.1, own([1, 2, 3], 2))
+    found = DegradationModel("motion:20+gaussian:25+saltpepper:0.1", 8)(x, [1, 2, 3])
+    assert torch.equal(found, expected)
+    other = DegradationModel("motion:20+saltpepper:0.1+gaussian:25", 8)(x, [1, 2, 3])
+    assert not torch.equal(found, other)
+
+
+def own(seeds, place):
+    return [fingerprint(seed, place) for seed in seeds]
+
+
+def test_corruptions_of_one_face_are_independent():
+    """With one seed for both, two noises of one kind would be one noise twice as strong."""
+    flat = torch.full((1, 3, 512, 512), 0.5)
+    noise = DegradationModel("gaussian:10+gaussian:10", 2)(flat, [1]) - 0.5
+    assert float(noise.std()) * 255 == pytest.approx(10 * 2**0.5, rel=0.01)
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_the_search_inverts_downscaling_alone(condition):
     x = hard_edges()
-    assert torch.equal(DegradationModel("gaussian:50", 8).downscale(x), downscale(x, 8))
+    assert torch.equal(DegradationModel(condition, 8).downscale(x), downscale(x, 8))
 
 
 def test_the_operator_takes_another_scale_for_a_generator_of_another_size():
@@ -85,6 +112,14 @@ def test_a_face_is_degraded_alike_alone_and_in_a_batch(condition):
             "nearest",
             "Motion blur over 100 pixels in a random direction, "
             "then keeping the pixel nearest to each block's centre by a factor of 8.",
+        ),
+        (
+            "motion:6+gaussian:25+jpeg:40",
+            "area",
+            "Motion blur over 6 pixels in a random direction, "
+            "then averaging over blocks of pixels by a factor of 8, "
+            "then Gaussian noise of standard deviation 25 (0-255 scale), "
+            "then JPEG compression of quality 40.",
         ),
     ],
 )
