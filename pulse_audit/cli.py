@@ -536,7 +536,8 @@ def calibrate(quick: bool, out: Path, seed: int, as_json: bool, quiet: bool) -> 
 
 @commands.command("list")
 @click.argument(
-    "name", metavar="datasets|generators|weights|arms|metrics|attributes|conditions|specs|rules"
+    "name",
+    metavar="datasets|generators|weights|arms|metrics|attributes|conditions|settings|specs|rules",
 )
 @click.argument("files", nargs=-1, metavar="[FILE...]")
 @own_datasets

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
+from pulse_audit.conditions import CONDITIONS
 from pulse_audit.documents import read_json
 from pulse_audit.files import cache_folder
 from pulse_audit.models import published
@@ -17,14 +18,15 @@ from pulse_audit.models.attributes import attribute_names, load_attributes
 from pulse_audit.models.generators import describe_generator
 from pulse_audit.models.published import WeightCard, cards, file_state, hash_state
 from pulse_audit.models.shipped import ATTRIBUTES, shipped_file, shipped_generators
-from pulse_audit.names import CONDITIONS, INTERPOLATION, nearest
+from pulse_audit.names import INTERPOLATION, nearest
+from pulse_audit.sweeps import SETTINGS
 from pulse_audit.types import InputError
 
 Rows = list[dict[str, str]]
 
 LISTINGS = (
-    "datasets", "generators", "weights", "arms", "metrics", "attributes", "conditions", "specs",
-    "rules",
+    "datasets", "generators", "weights", "arms", "metrics", "attributes", "conditions", "settings",
+    "specs", "rules",
 )  # fmt: skip
 #: Columns a terminal has no room for; ``--json`` prints them.
 ONLY_IN_JSON = {
@@ -86,6 +88,16 @@ def rows_of(listing: str, datasets_file: Path | None) -> Rows:
         return _attributes()
     if listing == "conditions":
         return [{"form": form, "what": meaning} for form, meaning in CONDITIONS.items()]
+    if listing == "settings":
+        return [
+            {
+                "name": setting.name,
+                "values": setting.form,
+                "arms": ", ".join(setting.kinds),
+                "what": setting.meaning,
+            }
+            for setting in SETTINGS.values()
+        ]
     if listing == "specs":
         from pulse_audit.harness.spec import shipped_specs
 

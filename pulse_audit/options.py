@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from pulse_audit.names import LATENT_FITS, LATENTS, nearest
+from pulse_audit.sweeps import parse_sweep
 from pulse_audit.types import InputError
 
 Command = Callable[..., Any]
@@ -44,6 +45,13 @@ def _digests(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
 def _names(ctx: click.Context, param: click.Parameter, text: str | None) -> list[str] | None:
     """Split a list at its commas."""
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _settings(
+    ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]
+) -> dict[str, Any] | None:
+    """Read the settings of a sweep."""
+    return parse_sweep(texts) if texts else None
 
 
 def out_folder(default: str) -> Callable[[Command], Command]:
@@ -203,6 +211,11 @@ _OF_A_RUN: tuple[Callable[[Command], Command], ...] = (
     option(
         "--latents", metavar="|".join(LATENTS), help=f"{LATENTS_HELP}; GEN@tied: of one arm "
         f"[default: {LATENTS[0]}]",
+    ),
+    option(
+        "--sweep", multiple=True, metavar="SETTING=V,V", callback=_settings, help="A grid: each "
+        "combination of values is a variant of every arm that has the setting, such as "
+        "--sweep eps=0.001,0.002 --sweep steps=50,100 (repeatable; `list settings`).",
     ),
     option(
         "--bank", type=int, metavar="N", help="Samples from which posterior:GENERATOR draws "

@@ -198,9 +198,9 @@ class Degradation(Protocol):
 class Request:
     """One input to an upsampler: ``lr`` is (3, h, w) in [0, 1].
 
-    ``draw`` is the number of the draw among those of the face, from 0. ``frame`` is the part of the
-    run's crop that the input shows, where its photo does not fill the crop; an answer shows the
-    same part.
+    ``draw`` is the number of the draw among those of the face, from 0, and ``first_seed`` the seed
+    of the first of them, None where it is not known. ``frame`` is the part of the run's crop that
+    the input shows, where its photo does not fill the crop; an answer shows the same part.
     """
 
     lr: Tensor
@@ -209,6 +209,7 @@ class Request:
     seed: int
     frame: Frame | None = None
     draw: int = 0
+    first_seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -218,7 +219,9 @@ class Upsampled:
     ``image`` is (3, H, W) in [0, 1] or None; ``downscale_error`` is the MSE between DS(image) and
     the LR input on the [0, 1] scale; ``steps`` counts optimisation steps, ``seconds`` is the
     image's share of the wall time. Planted arms say whose photo the image is: ``planted_from`` is
-    the face, ``planted_group`` its labelled group; other arms leave both None.
+    the face, ``planted_group`` its labelled group; other arms leave both None. Searches say how
+    long their latent vectors ended: ``latent_radius`` is the mean norm over sqrt(d), the radius of
+    the prior's sphere.
     """
 
     image: Tensor | None
@@ -230,6 +233,7 @@ class Upsampled:
     reason: str | None = None
     planted_from: str | None = None
     planted_group: str | None = None
+    latent_radius: float | None = None
 
 
 class Upsampler(Protocol):

@@ -68,3 +68,10 @@ class Model:
 def test_other_lists_take_no_files() -> None:
     with pytest.raises(InputError, match="list metrics: takes no further names"):
         listing.model_cards("metrics", ["x"], ())
+
+
+def test_the_settings_of_sweeps_are_listed_with_what_they_take() -> None:
+    found = rows("settings")
+    assert found["eps"]["values"] == "a number above 0 to 1"
+    assert found["eps"]["arms"] == "pulse, posterior"
+    assert found["prior"]["values"] == "one of sphere, none, nll, nll:WEIGHT"

@@ -122,7 +122,7 @@ def compress_jpeg(images: Tensor, quality: float, seeds: Sequence[int]) -> Tenso
     return torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).to(images) / 255
 
 
-#: How each kind of condition is applied, by its name in `pulse_audit.names.CONDITION_KINDS`.
+#: How each kind of condition is applied, by its name in `pulse_audit.conditions.CONDITION_KINDS`.
 CORRUPTIONS: Mapping[str, Callable[[Tensor, float, Sequence[int]], Tensor]] = {
     "gaussian": add_gaussian_noise,
     "saltpepper": add_salt_and_pepper,

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from pulse_audit.conditions import Condition, Corruption, parse_condition
 from pulse_audit.degrade.corrupt import CORRUPTIONS
 from pulse_audit.degrade.resample import KERNELS, check_kernel, downscale
-from pulse_audit.names import Condition, Corruption, parse_condition
 from pulse_audit.seeding import fingerprint
 from pulse_audit.types import InputError
 
@@ -20,7 +20,8 @@ class DegradationModel:
     """HR -> motion blur -> downscaling -> noise and JPEG -> clamp to [0, 1].
 
     The order is that of the robustness experiments of Menon et al. 2020. Motion blur's length is
-    in pixels of the run's resolution: the paper's 100 pixels at 1024 are 6 at 64.
+    in pixels of the run's resolution, or in per cent of the side: the paper's 100 pixels at 1024
+    are 6 at 64, or 9.8 %.
 
     Parameters
     ----------
@@ -83,7 +84,7 @@ class DegradationModel:
         def corrupt(images: Tensor, step: Corruption) -> Tensor:
             place = next(numbered)
             own = list(seeds) if alone else [fingerprint(seed, place) for seed in seeds]
-            return CORRUPTIONS[step.kind.name](images, step.amount, own)
+            return CORRUPTIONS[step.kind.name](images, step.amount(images.shape[-1]), own)
 
         for step in self._parsed.before:
             images = corrupt(images, step)
@@ -96,7 +97,7 @@ class DegradationModel:
     def describe(self) -> str:
         """Say in one sentence what is done to a face, in order."""
         before, after = (
-            [step.kind.description.format(step.amount) for step in steps]
+            [step.describe() for step in steps]
             for steps in (self._parsed.before, self._parsed.after)
         )
         text = ", then ".join(

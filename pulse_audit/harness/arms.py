@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -18,13 +19,14 @@ from pulse_audit.harness.inputs import AuditInputs
 from pulse_audit.harness.photos import FacePreparer
 from pulse_audit.harness.spec import AuditSpec
 from pulse_audit.models.arms import arm_sha256, build_arm, read_picture
-from pulse_audit.names import ArmReference
+from pulse_audit.models.generators import load_generator
+from pulse_audit.names import ArmReference, GeneratorReference
 from pulse_audit.plugins import arm_package
 from pulse_audit.search.config import check_coarse, preset
 from pulse_audit.search.upsampler import PulseUpsampler
 from pulse_audit.store.manifest import ArmEntry, Prepared
 from pulse_audit.summary.groups import JOIN
-from pulse_audit.types import InputError, Upsampler
+from pulse_audit.types import Generator, InputError, Upsampler
 from pulse_audit.upsamplers.folder import Folder, picture_names
 from pulse_audit.upsamplers.onnx import OnnxUpsampler
 from pulse_audit.upsamplers.planted import Planted, read_matrix
@@ -46,8 +48,14 @@ def build_arms(
     ``used`` are the ids of the run's own faces; errors as of the functions below.
     """
     config = preset(spec.search, spec.eps, coarse=spec.coarse)
+
+    # The variants of a sweep share their generator.
+    @cache
+    def load(reference: GeneratorReference | str) -> Generator:
+        return load_generator(reference, spec.trusted_files).to(device, dtype)
+
     arms = {
-        r.name: build_arm(r, config, spec.bank, device, dtype, spec.trusted_files, spec.time_limit)
+        r.name: build_arm(r, config, spec.bank, device, load, spec.time_limit)
         for r in references
         if r.kind not in ("planted", "folder")
     }
@@ -199,6 +207,8 @@ def describe_arm(reference: ArmReference, arm: Upsampler, frame: Prepared) -> Ar
     notes = arm_notes(arm, frame)
     notes.extend(getattr(arm, "caveats", ()))
     description = {**arm.describe(), "notes": notes}
+    if reference.settings:
+        description["settings"] = dict(reference.settings)
     if description.get("search", {}).get("stop_at_feasibility"):
         notes.append("search fast: an image is kept at its first feasible step, and not improved")
     # Weights, matrix, network, pictures or code: what defines the arm.

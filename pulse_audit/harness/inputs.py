@@ -5,11 +5,12 @@ Everything is looked up before torch is loaded, so that a wrong name is answered
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pulse_audit.conditions import parse_condition
 from pulse_audit.datasets.registry import load_registry
 from pulse_audit.harness.spec import SEARCHES, AuditSpec
 from pulse_audit.models.arms import find_arm
@@ -21,12 +22,12 @@ from pulse_audit.names import (
     nearest,
     parse_arm,
     parse_coarse,
-    parse_condition,
     parse_device,
     parse_generator,
     sampled_generator,
 )
 from pulse_audit.plugins import arm_names, find_metric
+from pulse_audit.sweeps import SETTINGS
 from pulse_audit.types import CROPS, InputError, Progress
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def find_inputs(spec: AuditSpec, progress: Progress | None = None) -> AuditInput
         parse_coarse(spec.coarse)
         if spec.sources:
             raise InputError("--coarse: the searches of --sources are whole; leave one of them out")
+    check_sweep(spec, {arm.kind for arm in arms})
     # Inputs and execution.
     for condition in spec.conditions:
         parse_condition(condition)
@@ -132,6 +134,27 @@ def _read_dataset(
     if columns is None and spec.group_by is not None:
         columns = []
     return samples_of(spec, generator, columns, check_device(spec.device), progress)
+
+
+def check_sweep(spec: AuditSpec, kinds: Collection[str]) -> None:
+    """Refuse a sweep that would change nothing; ``kinds`` are those of the arms that are named.
+
+    Raises
+    ------
+    InputError
+        If no arm has one of its settings, the run sets it for all, or there is one draw a face
+        where draws are to differ.
+    """
+    # A generator makes a pulse arm, and so does a run that names no arm.
+    searched = {"pulse"} if spec.generators or not spec.arms else set[str]()
+    for name, values in spec.sweep.items():
+        of = SETTINGS[name].kinds
+        if not {*kinds, *searched} & {*of}:
+            raise InputError(f"sweep: no arm of this run has {name}; {' and '.join(of)} arms do")
+        if name == "eps" and spec.eps is not None:
+            raise InputError("sweep: eps is set for the whole run, too; leave one of them out")
+        if name == "vary" and "noise" in values and spec.draws < 2:
+            raise InputError("sweep: vary=noise is about the draws of a face; give two --draws")
 
 
 def check_prior(generators: Sequence[str], attributes: str | None, device: str) -> None:

@@ -10,7 +10,7 @@ import io
 import re
 import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -205,6 +205,7 @@ class FacePipeline:
                 # The arms see the frame that all photos share already.
                 original.frame if self.frames_of_photos and original.frame != WHOLE else None,
                 draw.index,
+                replace(draw, index=0).seed(self._spec.seed),
             )
             for small, draw, seed, original in zip(lr, draws, seeds, originals, strict=True)
         ]

@@ -96,6 +96,7 @@ def plan_audit(
         spec.trusted_files,
         latent_fit=spec.latent_fit,
         latents=spec.latents,
+        sweep=spec.sweep,
     )
     per_group = budget or spec.per_group
     drawn = spec.model_copy(update={"per_group": per_group})

@@ -45,7 +45,7 @@ from pulse_audit.harness.guidance import WEIGHT, Guided, guided_search
 from pulse_audit.harness.photos import FacePipeline, to_numpy
 from pulse_audit.harness.plan import Plan
 from pulse_audit.harness.source_models import SourceModels
-from pulse_audit.search.sphere import Start, draw_start
+from pulse_audit.search.sphere import Start
 from pulse_audit.search.upsampler import PulseUpsampler
 from pulse_audit.seeding import fingerprint, hexdigest
 from pulse_audit.store import SEARCHES, SOURCE_COLUMNS
@@ -282,7 +282,7 @@ class SourceWork:
             )
             for place, column in enumerate(columns)
         }
-        start = draw_start(arm.generator, inputs.seeds, arm.config)
+        start = arm.start(inputs.requests)
         # The search inverts DS at the generator's own resolution.
         factor = arm.generator.card.resolution // inputs.lr.shape[-1]
         began, results = time.perf_counter(), dict[int, Guided]()

@@ -19,6 +19,7 @@ from pydantic import (
 from pulse_audit.documents import read_yaml
 from pulse_audit.names import FOLDER, LatentFit, Latents, plain_dataset
 from pulse_audit.seeding import hexdigest
+from pulse_audit.sweeps import Value, read_sweep
 from pulse_audit.types import InputError
 
 Search = Literal["official", "paper", "fast"]
@@ -45,7 +46,9 @@ MAX_TEXT, MAX_ENTRIES = 4096, 1000
 #: Where data lies: not part of the fingerprint.
 PLACES = frozenset({"data_root", "datasets_file"})
 #: Fields that came after the first release.
-LATER = frozenset({"truncation", "eps", "bank", "latent_fit", "latents", "coarse", "time_limit"})
+LATER = frozenset(
+    {"truncation", "eps", "bank", "latent_fit", "latents", "coarse", "time_limit", "sweep"}
+)
 
 
 class AuditSpec(BaseModel):
@@ -87,11 +90,14 @@ class AuditSpec(BaseModel):
         Variants of every pulse arm: latents drawn from a Gaussian of the ``full`` covariance of
         the mapped latents, where PULSE's is ``diagonal``, and one ``tied`` latent for all layers,
         where PULSE has one ``per-layer``. ``GENERATOR@full@tied`` chooses them for one arm.
+    sweep : dict of str to list
+        Settings of arms and the values of each, see `pulse_audit.sweeps`: every combination is a
+        variant of every arm that has them, ``pulse:faces-balanced~eps=0.001,steps=50``.
     scales : list of int or None
         Downscaling factors; None means 8, or less where the input would fall under 8 px.
     conditions : list of str
         ``clean | gaussian:SIGMA | saltpepper:P | motion:LENGTH | jpeg:Q``, or several joined by
-        ``+``.
+        ``+``, as ``motion:9.8%+gaussian:25``.
     kernel : str
         The downscaling operator DS; ``pulse`` is the bicubic of the official code.
     resolution, crop : int, str or None
@@ -138,6 +144,7 @@ class AuditSpec(BaseModel):
     bank: Bank = 60_000
     latent_fit: LatentFit = "diagonal"
     latents: Latents = "per-layer"
+    sweep: dict[str, list[Value]] = {}
     scales: Annotated[list[Scale], Field(min_length=1)] | None = None
     conditions: Annotated[list[str], Field(min_length=1)] = ["clean"]
     kernel: Kernel = "pulse"
@@ -181,6 +188,16 @@ class AuditSpec(BaseModel):
     @classmethod
     def _lower_case(cls, value: Any) -> Any:
         return [str(v).lower() for v in value] if isinstance(value, list) else value
+
+    @field_validator("sweep", mode="before")
+    @classmethod
+    def _known_settings(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        try:
+            return read_sweep(value)
+        except InputError as error:
+            raise ValueError(str(error)) from None
 
     @field_validator(
         "arms", "generators", "trusted_files", "scales", "conditions", "group_by", "metrics"

@@ -26,9 +26,10 @@ from pulse_audit.harness.measure import (
 )
 from pulse_audit.harness.photos import FacePipeline
 from pulse_audit.harness.plan import Plan
+from pulse_audit.metrics.fidelity import spread
 from pulse_audit.search.config import preset
 from pulse_audit.store.manifest import WorkUnit
-from pulse_audit.types import Degradation, Request, Status, Upsampled, Upsampler
+from pulse_audit.types import Degradation, Draw, Request, Status, Upsampled, Upsampler
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ class UnitRunner:
         ]
         frames = [self.photos.original(draw.face_id).frame for draw in inputs.draws]
         measured, pair_values = self._measure_outputs(outputs, originals, inputs.hr, frames)
+        feasible = [self._feasible(result) for result in results]
+        of_draws = self._measure_draws(inputs.draws, results, outputs, feasible)
 
         # One row per draw, whatever became of it.
         rows: list[dict[str, Any]] = []
@@ -77,10 +80,6 @@ class UnitRunner:
             zip(inputs.draws, results, outputs, strict=True)
         ):
             sr = measured[i]
-            # Arms that do not judge feasibility themselves are judged by the eps of the search.
-            feasible = result.feasible
-            if feasible is None and result.downscale_error is not None:
-                feasible = result.downscale_error <= self._eps
             image = None
             if output is not None:
                 image = self.photos.keep(unit.arm, draw, output, inputs.lr[i])
@@ -95,7 +94,7 @@ class UnitRunner:
                     "draw": draw.index,
                     "seed": inputs.seeds[i],
                     "status": str(status(result, sr)),
-                    "feasible": bool(feasible),
+                    "feasible": feasible[i],
                     "downscale_error": result.downscale_error,
                     "steps": result.steps,
                     "seconds": result.seconds,
@@ -109,6 +108,7 @@ class UnitRunner:
                     **(sr.columns("sr", self._suite.columns) if sr is not None else {}),
                     **{f"label_{attribute}": word for attribute, word in labels.items()},
                     **pair_values[i],
+                    **{name: values[i] for name, values in of_draws.items()},
                 }
             )
 
@@ -166,6 +166,33 @@ class UnitRunner:
         self._run.write_references(self._references.as_json())
         self._run.write_manifest(references=self._references.summary())
         return self._references
+
+    def _feasible(self, result: Upsampled) -> bool:
+        """Whether an output fits its input, by the eps of the search where its arm does not say."""
+        if result.feasible is None and result.downscale_error is not None:
+            return result.downscale_error <= self._eps
+        return bool(result.feasible)
+
+    def _measure_draws(
+        self,
+        draws: Sequence[Draw],
+        results: Sequence[Upsampled],
+        outputs: Sequence[Tensor | None],
+        feasible: Sequence[bool],
+    ) -> dict[str, list[float | None]]:
+        """Measure what is of the search itself, and of all feasible draws of a face together."""
+        columns: dict[str, list[float | None]] = {}
+        if "latent_radius" in self._suite.metrics:
+            columns["latent_radius"] = [result.latent_radius for result in results]
+        if "spread" in self._suite.metrics:
+            columns["spread"] = [None] * len(draws)
+            kept = [i for i, out in enumerate(outputs) if out is not None and feasible[i]]
+            if kept:
+                images = torch.stack([out for i in kept if (out := outputs[i]) is not None])
+                values = spread(images, [draws[i].face_id for i in kept]).tolist()
+                for i, value in zip(kept, values, strict=True):
+                    columns["spread"][i] = value if math.isfinite(value) else None
+        return columns
 
     def _measure_outputs(
         self,

@@ -22,7 +22,14 @@ FloatArray = NDArray[np.float64]
 NOT_MEASURED = "no draw has a value"
 ColumnType = Literal["float", "flag"]
 Source = Literal[
-    "images", "patches", "attribute features", "face embedding", "detector", "set features"
+    "images",
+    "patches",
+    "attribute features",
+    "face embedding",
+    "detector",
+    "set features",
+    "draws",
+    "search",
 ]
 #: From the sums of the values over resampled draws and the numbers of draws to the estimates.
 Statistic: TypeAlias = Callable[[FloatArray, FloatArray], FloatArray]
@@ -78,7 +85,8 @@ class MetricDefinition:
 
     #: What it is computed from where it is measured on images: ``images`` (outputs beside
     #: originals), ``patches`` (by a model fitted on those of the originals), the ``attribute
-    #: features`` or ``face embedding`` of both, the ``detector``, or the ``set features`` of all.
+    #: features`` or ``face embedding`` of both, the ``detector``, the ``set features`` of all, all
+    #: ``draws`` of a face, or what the ``search`` itself says.
     measured_from: Source | None = None
     #: ``module:function``, imported when it is first used: ``compute(sr, hr)`` as of
     #: `pulse_audit.types.Metric`; with ``weights`` a function of ``path``, ``device`` and

@@ -7,6 +7,7 @@ float32, and an image's score must not depend on its batch mates.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +46,30 @@ def mse(sr: Tensor, hr: Tensor) -> Tensor:
     """
     _check_shapes(sr, hr)
     return (sr.double() - hr.double()).square().flatten(1).mean(1)
+
+
+def spread(images: Tensor, faces: Sequence[str]) -> Tensor:
+    """Root mean square difference of a pixel between an image and the others of its face.
+
+    Parameters
+    ----------
+    images : Tensor, (n, c, h, w)
+        In [0, 1].
+    faces : sequence of str
+        Whose they are.
+
+    Returns
+    -------
+    Tensor, (n,)
+        In 8-bit levels, float64; NaN for the only image of a face.
+    """
+    # (n, n): mean squared differences of all pairs, of which those of one face count.
+    flat = images.double().flatten(1)
+    distances = torch.cdist(flat, flat, compute_mode="donot_use_mm_for_euclid_dist")
+    squared = distances.square() / flat.shape[1]
+    same = torch.tensor([[a == b for b in faces] for a in faces], device=images.device)
+    same.fill_diagonal_(False)
+    return 255 * (squared.where(same, 0).sum(1) / same.sum(1)).sqrt()
 
 
 def psnr(sr: Tensor, hr: Tensor) -> Tensor:

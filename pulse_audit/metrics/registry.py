@@ -268,6 +268,32 @@ DRAW_METRICS: Sequence[MetricDefinition] = (
         "lpips_squeeze", "LPIPS, SqueezeNet", "squeeze", "lpips-squeezenet", 17, on_request=True
     ),
     _niqe("niqe_small", "NIQE, small patches", 32, replaced=("niqe", 192)),
+    measured(
+        "spread",
+        "Spread of draws",
+        "root mean square difference of a pixel between two feasible draws of one face",
+        "neither",
+        "pulse_audit.metrics.fidelity:spread",
+        unit="/ 255",
+        decimals=1,
+        measured_from="draws",
+        on_request=True,
+        if_empty="no face has two feasible draws",
+        lower_bound=0.0,
+        upper_bound=255.0,
+    ),
+    measured(
+        "latent_radius",
+        "Latent radius",
+        "mean norm of the latent vectors of an output over the square root of their length: 1 is "
+        "the sphere on which PULSE searches",
+        "neither",
+        "pulse_audit.search.sphere:latent_radius",
+        measured_from="search",
+        on_request=True,
+        if_empty="no arm searches latents",
+        lower_bound=0.0,
+    ),
 )
 
 #: Fills the columns that ``no_face_rate`` is taken from.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pulse_audit.files import file_sha256
-from pulse_audit.models.generators import classes_of, find_generator, load_generator
+from pulse_audit.models.generators import classes_of, find_generator
 from pulse_audit.models.shipped import shipped_generators
 from pulse_audit.names import (
     COMMAND,
@@ -23,7 +23,8 @@ from pulse_audit.names import (
 )
 from pulse_audit.plugins import arm_package, factory_file, load_arm
 from pulse_audit.seeding import hexdigest
-from pulse_audit.types import InputError, Upsampler
+from pulse_audit.sweeps import Value, points, variant_name
+from pulse_audit.types import Generator, InputError, Upsampler
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +40,7 @@ def expand_arms(
     *,
     latent_fit: str = "diagonal",
     latents: str = "per-layer",
+    sweep: Mapping[str, Sequence[Value]] | None = None,
 ) -> list[ArmReference]:
     """Turn ``--arm`` and ``--generator`` into the arms of a run, with their defaults.
 
@@ -51,6 +53,8 @@ def expand_arms(
         SHA-256 of trusted files, see `load_generator`.
     latent_fit, latents : str
         Variants of every pulse arm, see `varied`.
+    sweep : mapping of str to sequence, optional
+        Settings and their values: arms that have them become one arm a combination.
 
     Raises
     ------
@@ -83,7 +87,12 @@ def expand_arms(
             else arm
             for arm in references
         ]
-    return references
+    # The variants of a sweep stand in the place of their arm.
+    return [
+        replace(arm, name=variant_name(arm.name, point), settings=point)
+        for arm in references
+        for point in points(sweep or {}, arm.kind)
+    ]
 
 
 def find_arm(arm: ArmReference) -> None:
@@ -156,15 +165,14 @@ def build_arm(
     config: SearchConfig,
     bank: int,
     device: torch.device,
-    dtype: torch.dtype,
-    trusted: Collection[str] = (),
+    load: Callable[[GeneratorReference | str], Generator],
     time_limit: float | None = None,
 ) -> Upsampler:
-    """Build the upsampler of a reference on a device, generators in a precision.
+    """Build the upsampler of a reference on a device.
 
-    ``config`` is that of every search, ``bank`` the samples of a posterior arm, ``time_limit`` the
-    seconds of a command for one input. Planted arms and folders are over the faces of a run: see
-    `harness.arms`.
+    ``config`` is that of every search, but for the settings of a variant, ``bank`` the samples of
+    a posterior arm, ``load`` makes its generator ready, ``time_limit`` are the seconds of a command
+    for one input. Planted arms and folders are over the faces of a run: see `harness.arms`.
     """
     if reference.kind == "interpolation":
         from pulse_audit.degrade.resample import resize
@@ -184,12 +192,12 @@ def build_arm(
         limit = time_limit or TIME_LIMIT
         return Command(reference.name, words, files, read_picture, limit)
     # A search on a generator, or draws of its posterior; either may be a variant of PULSE's.
+    from pulse_audit.search.config import tuned
     from pulse_audit.search.posterior import PosteriorBank
     from pulse_audit.search.upsampler import PulseUpsampler
 
-    generator = load_generator(reference.generator or reference.reference, trusted).to(
-        device, dtype
-    )
+    generator = load(reference.generator or reference.reference)
+    config = tuned(config, reference.settings)
     if reference.generator is not None and reference.generator.tied:
         config = replace(config, tied_latent=True)
     if reference.kind == "posterior":

@@ -161,10 +161,10 @@ def label_lines(axis: Axes, title: str, labels: Sequence[str]) -> None:
     axis.grid(visible=False, axis="y")
 
 
-def set_title(axis: Axes, title: str) -> None:
-    """Set the title of a panel, as wide as its column of the figure at most."""
+def set_title(axis: Axes, title: str, whole: bool = False) -> None:
+    """Set the title of a panel, as wide as its column of the figure, or the ``whole``, at most."""
     place, figure = axis.get_subplotspec(), axis.get_figure(root=True)
-    columns = 1 if place is None else place.get_gridspec().ncols
+    columns = 1 if place is None or whole else place.get_gridspec().ncols
     width = PAGE if figure is None else figure.get_figwidth()
     # Labels of lines take about 1.1 inches, a letter of 7.5 points 0.062.
     axis.set_title(fitted(title, int((width - 1.1) / columns / 0.062)), loc="left")

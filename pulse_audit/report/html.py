@@ -28,6 +28,7 @@ from pulse_audit.metrics.registry import METRICS
 from pulse_audit.report.beside import FOLDERS, write_beside, write_drawing, write_plots
 from pulse_audit.report.content import (
     ConditionSection,
+    NamedFigure,
     agreement_tables,
     confusion_tables,
     flattened,
@@ -43,6 +44,7 @@ from pulse_audit.report.gallery import cards, first_faces, viewer_note, write_pa
 from pulse_audit.report.latex import to_latex
 from pulse_audit.report.prior import views
 from pulse_audit.report.screen import matrices
+from pulse_audit.report.settings import setting_figures
 from pulse_audit.report.tables import arm_table, arrow, estimates_csv, to_csv
 from pulse_audit.store import Manifest
 from pulse_audit.store.manifest import CardEntry
@@ -119,6 +121,7 @@ def render(
     images_shown = run.manifest.dataset.may_publish_images or not public
     drawn = Drawings(summary, list(run.manifest.arms), run.manifest.spec.groupings)
     pages = sections(run.manifest, summary, drawn)
+    varied = setting_figures(run.manifest, summary, samples, drawn)
     made = cards(run.manifest, samples) if images_shown else []
     shown = first_faces(run.manifest, run.path, made)
 
@@ -137,7 +140,8 @@ def render(
 
     # Tables and figures of every condition and scale; the page itself comes last.
     write_tables(folder, pages)
-    for figure in (each for page in pages for part in page.parts for each in part.figures):
+    of_parts = (each for page in pages for part in page.parts for each in part.figures)
+    for figure in (*varied, *of_parts):
         write_drawing(folder, figure.stem, figure.drawing)
         write_drawing(folder, f"{figure.stem}_column", figure.narrow)
     write_plots(folder, run.manifest, summary, drawn)
@@ -152,6 +156,7 @@ def render(
         pages,
         made,
         shown,
+        varied,
         images_shown=images_shown,
         gate=stored_result(run),
     )
@@ -176,10 +181,15 @@ def page_text(
     pages: Sequence[ConditionSection],
     made: Sequence[Mapping[str, Any]],
     shown: Sequence[Mapping[str, Any]],
+    varied: Sequence[NamedFigure],
     images_shown: bool,
     gate: GateResult | None = None,
 ) -> str:
-    """Fill the template; ``shown`` are the cards of the first screen, with pictures."""
+    """Fill the template.
+
+    ``shown`` are the cards of the first screen, with pictures, ``varied`` the figures of what the
+    run varies.
+    """
     # Numbers of the first screen.
     draws = samples.groupby(["face_id", "arm", "condition", "scale"]).size()
     facts = [
@@ -222,6 +232,7 @@ def page_text(
             for columns in manifest.spec.groupings
             for plot in across_settings(manifest, summary, ",".join(columns))
         ],
+        varied=varied,
         settings=pages,
         facts=facts,
         missing_work=missing_work(manifest, samples),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from pulse_audit.names import parse_coarse
 from pulse_audit.search.losses import parse_loss
+from pulse_audit.sweeps import Point
 from pulse_audit.types import InputError
 
 #: For each schedule, corners (progress, factor) joined by straight lines.
@@ -23,6 +24,7 @@ CHOICES = {
     "schedule": tuple(SCHEDULES),
     "noise": ("zero", "fixed", "trainable"),
     "prior": ("sphere", "none", "nll"),
+    "vary": ("start", "noise"),
 }
 
 
@@ -63,6 +65,12 @@ class SearchConfig:
     #: With the default the term starts out about as large as ``0.05*GEOCROSS`` does for the 18
     #: vectors of a 1024 px StyleGAN.
     nll_weight: float = 1e-3
+    #: Radius of the spheres of the latents over that of PULSE, the norm of what is drawn: the
+    #: truncation trick in the space of the search.
+    truncation: float = 1.0
+    #: What differs between the draws of a face: the whole ``start``, or the ``noise`` maps alone,
+    #: whose latents are those of its first draw.
+    vary: str = "start"
     #: Whether an image leaves the search at its first feasible iterate.
     stop_at_feasibility: bool = False
     #: How many of the first steps render pictures of ``coarse_resolution`` px, of a generator that
@@ -92,17 +100,19 @@ class SearchConfig:
                 f"search: {self.coarse_steps} coarse steps at {self.coarse_resolution} px; wanted "
                 f"fewer than its {self.steps} steps, and a resolution with them"
             )
-        for name in ("eps", "learning_rate"):
+        for name in ("eps", "learning_rate", "truncation"):
             value = getattr(self, name)
             if not 0 < value < math.inf:
                 raise InputError(f"search: {name} is {value}, it must be above 0")
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the settings as plain JSON values; the coarse steps only where there are any."""
-        settings = asdict(self)
-        if not self.coarse_steps:
-            del settings["coarse_steps"], settings["coarse_resolution"]
-        return settings
+        """Return the settings as plain JSON values; those that came later only where they are set.
+
+        Runs of an earlier release are resumed by equal values.
+        """
+        later = ("coarse_steps", "coarse_resolution", "truncation", "vary")
+        usual = {field.name: field.default for field in fields(self) if field.name in later}
+        return {k: v for k, v in asdict(self).items() if k not in usual or v != usual[k]}
 
     def silenced_layers(self) -> frozenset[int]:
         """Numbers of the layers in ``bad_noise_layers``."""
@@ -136,6 +146,21 @@ def preset(
         return found
     steps, resolution = parse_coarse(coarse)
     return replace(found, coarse_steps=steps, coarse_resolution=resolution)
+
+
+def tuned(config: SearchConfig, point: Point) -> SearchConfig:
+    """Return a search with the settings of a variant in a sweep; see `pulse_audit.sweeps`.
+
+    Raises
+    ------
+    InputError
+        If they do not fit the search, such as fewer steps than its coarse ones.
+    """
+    changes: dict[str, Any] = dict(point)
+    prior, _, weight = str(changes.get("prior", config.prior)).partition(":")
+    if weight:
+        changes["nll_weight"] = float(weight)
+    return replace(config, **{**changes, "prior": prior})
 
 
 def check_coarse(config: SearchConfig, side: int) -> None:

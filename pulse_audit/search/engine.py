@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pulse_audit.search.config import SearchConfig, learning_rate_factor
 from pulse_audit.search.losses import loss_terms, negative_log_prior, parse_loss
-from pulse_audit.search.sphere import SphericalOptimizer, Start
+from pulse_audit.search.sphere import SphericalOptimizer, Start, latent_radius
 from pulse_audit.types import Generator, InputError, Status, Upsampled, smaller
 
 
@@ -210,6 +210,7 @@ class BatchSearch:
                     status=Status.OK if feasible else Status.INFEASIBLE,
                     reason=None if feasible else f"no iterate reached eps {self._config.eps:g}",
                     latents=best.latents[row].clone(),
+                    latent_radius=latent_radius(best.latents[row]),
                     loss=float(best.total[row]),
                     frames=frames,
                 )

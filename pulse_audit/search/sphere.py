@@ -54,7 +54,12 @@ class Start:
             raise InputError(f"start: latents and noise have shapes {shapes}, wanted {expected}")
 
 
-def draw_start(generator: Generator, seeds: Sequence[int], config: SearchConfig) -> Start:
+def draw_start(
+    generator: Generator,
+    seeds: Sequence[int],
+    config: SearchConfig,
+    latent_seeds: Sequence[int] | None = None,
+) -> Start:
     """Draw latents and noise from the standard normal distribution.
 
     Drawn on the CPU in float32, for each image from its own seed: the same whatever the device,
@@ -67,15 +72,20 @@ def draw_start(generator: Generator, seeds: Sequence[int], config: SearchConfig)
     seeds : sequence of int
         One an image; 0 is a seed like any other.
     config : SearchConfig
-        For ``tied_latent`` and ``noise``.
+        For ``tied_latent``, ``noise`` and ``truncation``, the factor of the latents' norms.
+    latent_seeds : sequence of int, optional
+        One an image, of the latents alone; default: ``seeds``.
     """
     card = generator.card
     shape = (1 if config.tied_latent else card.n_latents, card.latent_dim)
     latents, maps = [], []
-    for seed in seeds:
+    for seed, of_latents in zip(seeds, latent_seeds or seeds, strict=True):
         source = torch.Generator().manual_seed(seed)
         # Latents are drawn first, so that they do not depend on the setting of the noise.
-        latents.append(torch.randn(shape, generator=source))
+        vectors = torch.randn(shape, generator=source)
+        if of_latents != seed:
+            vectors = torch.randn(shape, generator=torch.Generator().manual_seed(of_latents))
+        latents.append(vectors * config.truncation)
         maps.append(
             [
                 torch.zeros(1, *size)
@@ -136,6 +146,11 @@ def slice_norms(tensor: Tensor) -> Tensor:
     """
     dims = tuple(range(2, tensor.dim()))
     return (tensor.square().sum(dim=dims, keepdim=True) + NORM_FLOOR).sqrt()
+
+
+def latent_radius(latents: Tensor) -> float:
+    """Mean norm of the vectors (L, D) of an image over sqrt(D): about 1 for draws of the prior."""
+    return float(latents.norm(dim=-1).mean()) / math.sqrt(latents.shape[-1])
 
 
 class SphericalOptimizer:

@@ -13,7 +13,7 @@ from pulse_audit.generators.framed import FramedGenerator
 from pulse_audit.search.config import PRESETS, SearchConfig, check_coarse
 from pulse_audit.search.engine import BatchSearch, Observer
 from pulse_audit.search.memory import images_at_once
-from pulse_audit.search.sphere import draw_start
+from pulse_audit.search.sphere import Start, draw_start
 from pulse_audit.types import Degradation, Generator, InputError, Request, Upsampled, smaller
 
 
@@ -136,13 +136,22 @@ class PulseUpsampler:
         search = BatchSearch(
             self.generator,
             lr,
-            draw_start(self.generator, [request.seed for request in requests], self.config),
+            self.start(requests),
             lambda images: degradation.downscale(images, scale=images.shape[-1] // width),
             self.config,
             observe=self._observe,
             frames_every=self._frames_every,
         )
         return search.run()
+
+    def start(self, requests: Sequence[Request]) -> Start:
+        """Draw where the searches of requests begin; see ``vary`` of `SearchConfig`."""
+        seeds, latent_seeds = [request.seed for request in requests], None
+        if self.config.vary == "noise":
+            firsts = [request.first_seed for request in requests]
+            pairs = zip(firsts, seeds, strict=True)
+            latent_seeds = [seed if first is None else first for first, seed in pairs]
+        return draw_start(self.generator, seeds, self.config, latent_seeds)
 
     def describe(self) -> dict[str, Any]:
         """Return the generator's card, the settings and the caveats, as plain JSON values."""

@@ -157,6 +157,8 @@ class ArmEntry(_Entry):
     promises_feasibility: bool | None = None
     caveats: list[str] | None = None
     notes: list[str] = []
+    #: Of a variant in a sweep; see `pulse_audit.sweeps`.
+    settings: dict[str, float | str] = {}
 
     @property
     def truth(self) -> PlantedTruth | None:

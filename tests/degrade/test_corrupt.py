@@ -6,6 +6,7 @@ import torch
 from scipy import ndimage, stats
 from skimage.data import astronaut
 
+from pulse_audit.conditions import CONDITIONS, parse_condition
 from pulse_audit.degrade.corrupt import (
     CORRUPTIONS,
     add_gaussian_noise,
@@ -14,7 +15,6 @@ from pulse_audit.degrade.corrupt import (
     compress_jpeg,
     motion_kernel,
 )
-from pulse_audit.names import CONDITIONS, parse_condition
 from pulse_audit.types import InputError
 
 GREY = torch.full((2, 3, 200, 200), 0.5)
@@ -141,8 +141,8 @@ def test_jpeg_of_a_flat_image_is_itself():
 def test_an_image_is_corrupted_alike_alone_and_in_a_batch(text):
     (parsed,) = parse_condition(text).steps
     x = random_images(4, 3, 32, 32).float()
-    together = CORRUPTIONS[parsed.kind.name](x, parsed.amount, [3, 1, 4, 1])
-    alone = CORRUPTIONS[parsed.kind.name](x[2:3], parsed.amount, [4])
+    together = CORRUPTIONS[parsed.kind.name](x, parsed.number, [3, 1, 4, 1])
+    alone = CORRUPTIONS[parsed.kind.name](x[2:3], parsed.number, [4])
     torch.testing.assert_close(together[2:3], alone, rtol=0, atol=1e-6)
 
 
@@ -150,7 +150,7 @@ def test_an_image_is_corrupted_alike_alone_and_in_a_batch(text):
 def test_the_seed_decides(text):
     (parsed,) = parse_condition(text).steps
     x = random_images(1, 3, 32, 32).expand(3, -1, -1, -1)
-    first, second, third = CORRUPTIONS[parsed.kind.name](x, parsed.amount, [1, 1, 2])
+    first, second, third = CORRUPTIONS[parsed.kind.name](x, parsed.number, [1, 1, 2])
     assert torch.equal(first, second)
     assert not torch.equal(first, third)
 
@@ -167,10 +167,15 @@ def test_every_listed_form_parses(form):
     assert [step.kind.name for step in steps] == ([name] if letter else [])
 
 
+def test_a_blur_in_per_cent_of_the_side_has_that_length_at_any_size():
+    (step,) = parse_condition("motion:9.765625%").steps
+    assert [step.amount(side) for side in (1024, 256, 8)] == [100, 25, 1]
+
+
 def test_several_are_parsed_in_their_order():
     parsed = parse_condition("motion:6+saltpepper:0.05+gaussian:25+jpeg:40")
     assert [step.kind.name for step in parsed.before] == ["motion"]
-    assert [step.amount for step in parsed.after] == [0.05, 25, 40]
+    assert [step.number for step in parsed.after] == [0.05, 25, 40]
 
 
 @pytest.mark.parametrize(
@@ -188,6 +193,10 @@ def test_several_are_parsed_in_their_order():
         ("motion:0", "motion:LENGTH takes a number from 1 to"),
         ("jpeg:12.5", "jpeg:Q takes a whole number from 1 to 100"),
         ("jpeg:0", "jpeg:Q takes a whole number from 1 to 100"),
+        ("motion:0%", "motion takes 0 to 100 % of the side"),
+        ("motion:101%", "motion takes 0 to 100 % of the side"),
+        ("motion:%", "motion takes 0 to 100 % of the side"),
+        ("gaussian:25%", "gaussian:SIGMA takes a number from 0 to 255"),
         ("gaussian:25+fog", r"unknown condition 'gaussian:25\+fog'"),
         ("gaussian:25+", r"unknown condition 'gaussian:25\+'"),
         ("clean+gaussian:25", "clean has no corruptions; leave it out"),

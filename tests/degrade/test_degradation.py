@@ -114,9 +114,9 @@ def test_a_face_is_degraded_alike_alone_and_in_a_batch(condition):
             "then keeping the pixel nearest to each block's centre by a factor of 8.",
         ),
         (
-            "motion:6+gaussian:25+jpeg:40",
+            "motion:9.8%+gaussian:25+jpeg:40",
             "area",
-            "Motion blur over 6 pixels in a random direction, "
+            "Motion blur over 9.8 % of the side in a random direction, "
             "then averaging over blocks of pixels by a factor of 8, "
             "then Gaussian noise of standard deviation 25 (0-255 scale), "
             "then JPEG compression of quality 40.",

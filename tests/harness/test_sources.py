@@ -390,6 +390,7 @@ def test_the_priors_of_the_searches_are_kept_and_summarised(finished, toy):
         pages=[],
         made=[],
         shown=[],
+        varied=[],
         images_shown=False,
     )
     assert "Priors: whom a search shows before any input" in page

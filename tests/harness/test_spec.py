@@ -40,6 +40,7 @@ def test_what_came_later_is_in_the_fingerprint_only_where_it_is_set() -> None:
         "latent_fit": "full",
         "latents": "tied",
         "coarse": "9@8",
+        "sweep": {"steps": [5, 9]},
     }
     for name, value in later.items():
         assert name not in plain.requested()
@@ -72,6 +73,10 @@ def test_what_came_later_is_in_the_fingerprint_only_where_it_is_set() -> None:
         ({"dataset": "x", "data_root": Path("a\0b")}, "data_root"),
         ({"dataset": "x", "datasets_file": ""}, "datasets_file"),
         ({"dataset": "x" * 5000}, "dataset"),
+        ({"dataset": "x", "sweep": {"stepz": [5]}}, "sweep: unknown setting 'stepz'; did you mean"),
+        ({"dataset": "x", "sweep": {"eps": [0]}}, "sweep: eps: 0 is not a number above 0 to 1"),
+        ({"dataset": "x", "sweep": {"steps": [True]}}, "sweep: steps: True is not a whole number"),
+        ({"dataset": "x", "sweep": ["eps"]}, "sweep: Input should be a valid dictionary"),
     ],
 )
 def test_what_is_wrong_is_named(values: dict[str, object], named: str) -> None:

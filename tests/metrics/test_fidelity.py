@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import correlate, correlate1d
 from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
 
-from pulse_audit.metrics.fidelity import ms_ssim, mse, psnr, ssim
+from pulse_audit.metrics.fidelity import ms_ssim, mse, psnr, spread, ssim
 from pulse_audit.metrics.registry import MEASURED
 from pulse_audit.types import Unavailable
 
@@ -190,3 +190,13 @@ def test_half_precision_inputs_are_measured_in_double():
 def test_shapes_that_differ_are_refused(metric):
     with pytest.raises(ValueError, match="must be batches of one shape"):
         metric(torch.zeros(1, 3, 16, 16), torch.zeros(2, 3, 16, 16))
+
+
+def test_spread_is_the_distance_to_the_other_draws_of_a_face():
+    images, _ = pair(4, 8)
+    found = spread(images, ["a", "b", "a", "a"])
+    numbers = images.double().numpy()
+    others = [np.square(numbers[0] - numbers[j]).mean() for j in (2, 3)]
+    assert float(found[0]) == pytest.approx(255 * np.mean(others) ** 0.5)
+    assert math.isnan(float(found[1]))
+    assert float(spread(images[[0, 0]], ["a", "a"])[0]) == 0

@@ -143,3 +143,17 @@ def test_those_that_stay_go_on_as_if_the_others_had_never_been(name):
         many.step((together - 1).pow(4).sum(), 0.01)
         few.step((alone - 1).pow(4).sum(), 0.01)
     assert torch.equal(together.detach(), alone.detach())
+
+
+def test_truncation_is_the_radius_of_the_spheres(style_generator):
+    whole = draw_start(style_generator, [3], CONFIG)
+    half = draw_start(style_generator, [3], SearchConfig(truncation=0.5))
+    assert torch.equal(half.latents, whole.latents / 2)
+    assert all(torch.equal(a, b) for a, b in zip(half.noise, whole.noise, strict=True))
+
+
+def test_latents_may_have_a_seed_of_their_own(style_generator):
+    first, second = (draw_start(style_generator, [seed], CONFIG) for seed in (3, 4))
+    mixed = draw_start(style_generator, [4], CONFIG, [3])
+    assert torch.equal(mixed.latents, first.latents)
+    assert all(torch.equal(a, b) for a, b in zip(mixed.noise, second.noise, strict=True))
