@@ -95,6 +95,7 @@ def run(
     from pulse_audit.harness.rounds import until_decided
 
     decided_by = [flags.pop(name) for name in ("rules", "budget", "baseline")]
+    shard = flags.pop("shard")
     audit = _specification(spec, flags)
     until = until_decided(audit, *decided_by)
     # Wrong names are answered here, before torch is loaded.
@@ -107,8 +108,11 @@ def run(
     work = ("auditing", "pieces of work") if further else ("upsampling", "draws")
     with terminal.progress(*work, quiet) as progress:
         announce = None if quiet else terminal.note
-        where = out or audit.default_out
-        finished = run_audit(audit, where, progress, inputs, announce, hand_labels, until)
+        where = out or audit.default_out_of(shard)
+        finished = run_audit(audit, where, progress, inputs, announce, hand_labels, until, shard)
+    if shard is not None:
+        _show_shard(finished, as_json)
+        return DONE
     gate = until.result if until else None
     _show_run(finished, finished.path / "report" / "index.html", as_json, verbose, gate=gate)
     _log(finished, loggers)
@@ -174,6 +178,55 @@ def _show_run(
     click.echo(terminal.closing_line(outcomes, run.manifest.seconds, page, reasons))
     if gate:
         terminal.show_verdicts(gate.as_dict())
+
+
+def _show_shard(run: Run, as_json: bool) -> None:
+    """Print what a finished shard holds."""
+    units = run.manifest.own_units
+    draws = sum(len(unit.draws) for unit in units)
+    shard = str(run.manifest.shard)
+    if as_json:
+        content = {"run": str(run.path), "shard": shard, "units": len(units), "draws": draws}
+        click.echo(json.dumps(content, indent=1))
+        return
+    click.echo(
+        f"shard {shard}: all {draws:,} draws of its {len(units):,} work units are in {run.path}\n"
+        "then, when all shards are done: pulse-audit merge SHARD... --out DIR"
+    )
+
+
+@commands.command()
+@click.argument("shards", nargs=-1, required=True, metavar="RUN...", type=PlainPath())
+@click.option("--out", type=PlainPath(), required=True, metavar="DIR")
+@log_option
+@outcome_as_json
+@verbose_option
+@quiet_option
+def merge(
+    shards: tuple[Path, ...],
+    out: Path,
+    loggers: tuple[str, ...],
+    as_json: bool,
+    verbose: bool,
+    quiet: bool,
+) -> int:
+    """Join the shards of an audit (run --shard I/N) into one run, and summarise it.
+
+    Shards are left as they are. Where work is missing the exit code is 3: the same command joins
+    what is finished later, and the audit's own run command, with this --out and without --shard,
+    makes the rest.
+    """
+    from pulse_audit import terminal
+    from pulse_audit.harness.merge import merge_runs
+
+    with terminal.progress("joining", "work units", quiet) as progress:
+        merged = merge_runs(shards, out, progress, None if quiet else terminal.note)
+    if merged.problem is not None:
+        click.echo(f"pulse-audit: {merged.run.path} is unfinished: {merged.problem}", err=True)
+        return INCOMPLETE
+    _show_run(merged.run, merged.run.path / "report" / "index.html", as_json, verbose)
+    _log(merged.run, loggers)
+    return DONE
 
 
 @commands.command("export-inputs")

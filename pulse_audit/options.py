@@ -142,7 +142,27 @@ log_option = click.option(
     "(repeatable).",
 )
 
+
+def _shard(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[int, int] | None:
+    """Read ``I/N``."""
+    if text is None:
+        return None
+    index, of = map(int, found.groups()) if (found := re.fullmatch(SHARD, text)) else (0, 0)
+    if not 1 <= index <= of:
+        raise InputError(f"--shard {text}: wanted I/N, such as 2/8; I counts from 1 to N")
+    return index, of
+
+
 option = click.option
+#: A part of a plan: two numbers of at most five digits.
+SHARD = re.compile(r"([0-9]{1,5})/([0-9]{1,5})")
+#: How the work of a run is shared out; none of it is part of the specification.
+_SHARED_OUT: tuple[Callable[[Command], Command], ...] = (
+    option(
+        "--shard", metavar="I/N", callback=_shard, help="Only part I of N of the audit, for job "
+        "arrays; `merge` joins the parts.",
+    ),
+)  # fmt: skip
 #: What lets rules decide the number of faces.
 _UNTIL_DECIDED: tuple[Callable[[Command], Command], ...] = (
     option(
@@ -159,7 +179,10 @@ _UNTIL_DECIDED: tuple[Callable[[Command], Command], ...] = (
     ),
 )  # fmt: skip
 _OUT_OF_A_RUN = option(
-    "--out", type=PlainPath(), metavar="DIR", help="[default: runs/<dataset>-<fingerprint>]"
+    "--out",
+    type=PlainPath(),
+    metavar="DIR",
+    help="[default: runs/<dataset>-<fingerprint>; of a shard that and -shard-I-of-N]",
 )
 #: In the order of `pulse-audit run --help`.
 _OF_A_RUN: tuple[Callable[[Command], Command], ...] = (
@@ -279,6 +302,7 @@ _OF_A_RUN: tuple[Callable[[Command], Command], ...] = (
     option("--precision", metavar="auto|fp32|bf16", help="Of the generators [default: fp32]"),
     option("--batch", type=int, metavar="N", help="Draws in a work unit."),
     option("--threads", type=int, metavar="N", help="CPU threads; results depend on them."),
+    *_SHARED_OUT,
     _OUT_OF_A_RUN,
 )  # fmt: skip
 
@@ -358,7 +382,7 @@ def options_of_a_run(command: Command) -> Command:
 def options_of_inputs(command: Command) -> Command:
     """Add the options that make a specification to a command that makes no run."""
     out = option("--out", type=PlainPath(), required=True, metavar="DIR")
-    of_runs_alone = (hand_labels, _OUT_OF_A_RUN, *_UNTIL_DECIDED)
+    of_runs_alone = (hand_labels, _OUT_OF_A_RUN, *_UNTIL_DECIDED, *_SHARED_OUT)
     for add in reversed([each for each in _OF_A_RUN if each not in of_runs_alone]):
         command = add(command)
     return out(command)

@@ -27,7 +27,7 @@ from pulse_audit.report import html
 from pulse_audit.search.memory import keep_freed_memory
 from pulse_audit.search.posterior import PosteriorBank
 from pulse_audit.store import Manifest
-from pulse_audit.store.manifest import Execution
+from pulse_audit.store.manifest import Execution, ShardEntry
 from pulse_audit.types import InputError, Progress
 
 
@@ -39,6 +39,7 @@ def run_audit(
     announce: Callable[[str], None] | None = None,
     hand_labels: Path | None = None,
     until: UntilDecided | None = None,
+    shard: tuple[int, int] | None = None,
 ) -> store.Run:
     """Run an audit into a directory, or resume the one that is there after any interruption.
 
@@ -58,11 +59,14 @@ def run_audit(
     until : UntilDecided, optional
         Rules that rounds of ``per_group`` faces are added for until they are decided; no part of
         the spec. Its verdicts are in ``gate/``.
+    shard : tuple of int, optional
+        ``(index, of)``, counted from 1: only this part of the plan's units is carried out, and
+        nothing is summarised; `harness.merge.merge_runs` joins the shards.
 
     Returns
     -------
     store.Run
-        Complete, with ``summary.json`` and ``report/``.
+        Complete, with ``summary.json`` and ``report/``; of a shard, with all units of the shard.
 
     Raises
     ------
@@ -73,11 +77,15 @@ def run_audit(
     budget = None if until is None else until.budget
     if budget is not None:
         check_rounds(spec, budget)
+    if shard is not None and (until is not None or hand_labels is not None):
+        option = "--hand-labels" if until is None else "--until-decided"
+        raise InputError(f"--shard does not go with {option}, which is about a whole run")
     with store.locked(out) as existing:
         before = existing.manifest if existing else None
         if before is not None:
             check_same_spec(before, spec, out)
             check_same_budget(before, budget, out)
+            check_same_shard(before, shard, out)
         plan = plan_audit(spec, before, inputs, budget)
         planned, remarks = plan.manifest, list[str]()
         if until is not None:
@@ -85,7 +93,10 @@ def run_audit(
             remarks = until.check_plan(plan.manifest)
             begun = before.rounds.planned if before and before.rounds else 1
             planned = first_rounds(plan.manifest, begun)
-        models = resolve_sources(plan) if spec.sources else None
+        if shard is not None:
+            entry = ShardEntry(index=shard[0], of=shard[1])
+            planned = planned.model_copy(update={"shard": entry})
+        models = resolve_sources(plan) if spec.sources and shard is None else None
         if hand_labels is not None:
             hand_labels_of(hand_labels, planned)
         # Nothing is written before the whole plan is known to work.
@@ -100,6 +111,8 @@ def run_audit(
                 announce(note)
         runner = cache(lambda: UnitRunner(plan, run))
         run_units(run, plan, runner, progress)
+        if shard is not None:
+            return run
         # Another round, as long as the rules ask for one.
         while until is not None and not until.is_decided(run):
             begun += 1
@@ -127,12 +140,13 @@ def run_audit(
 
 def move(run: store.Run, execution: Execution) -> None:
     """Record that a run goes on on another device, where it does and units are missing."""
-    before, missing = run.manifest.execution.device, run.missing_units
+    before, units = run.manifest.execution.device, run.manifest.own_units
+    missing = {*run.missing_units} & {unit.id for unit in units}
     if execution.device == before or not missing:
         return
-    done = len(run.manifest.units) - len(missing)
+    done = len(units) - len(missing)
     note = (
-        f"{done} of {len(run.manifest.units)} work units were made on {before}, the others on "
+        f"{done} of {len(units)} work units were made on {before}, the others on "
         f"{execution.device}: results of two devices agree up to rounding, which a search of many "
         "steps can magnify"
     )
@@ -142,9 +156,9 @@ def move(run: store.Run, execution: Execution) -> None:
 def run_units(
     run: store.Run, plan: Plan, make_runner: Callable[[], UnitRunner], progress: Progress
 ) -> None:
-    """Carry out every unit that is not finished."""
-    units = run.manifest.units
-    total = run.manifest.planned_draws
+    """Carry out every unit of the run's own that is not finished."""
+    units = run.manifest.own_units
+    total = sum(len(unit.draws) for unit in units)
     # A unit whose shard or images are damaged or missing is made again.
     checked: dict[str, bool] = {}
     waiting = [
@@ -203,8 +217,27 @@ def check_same_spec(manifest: Manifest, spec: AuditSpec, out: Path) -> None:
     )
 
 
+def check_same_shard(manifest: Manifest, shard: tuple[int, int] | None, out: Path) -> None:
+    """Refuse to go on with another part of the plan than the one that was begun."""
+    names = [
+        "the whole audit" if part is None else "shard {}/{}".format(*part)
+        for part in (manifest.shard and (manifest.shard.index, manifest.shard.of), shard)
+    ]
+    if names[0] != names[1]:
+        raise InputError(f"{out}: holds {names[0]}, not {names[1]}; choose another --out")
+
+
 def check_same_plan(before: Manifest, after: Manifest, out: Path) -> None:
     """Refuse to resume where faces, weights or units are no longer those of the manifest."""
+    if (found := plan_difference(before, after)) is not None:
+        subject, change = found
+        raise InputError(
+            f"{out}: {subject} changed since this run was planned ({change}); choose another --out"
+        )
+
+
+def plan_difference(before: Manifest, after: Manifest) -> tuple[str, str] | None:
+    """Say in what two plans of one specification differ first, and where; None where they agree."""
     for key, subject in (
         ("faces", "the faces on disk"),
         ("skipped", "the faces left out"),
@@ -221,14 +254,11 @@ def check_same_plan(before: Manifest, after: Manifest, out: Path) -> None:
         # Name what changed: the first entry of a list, or the keys of a mapping.
         if isinstance(old, list):
             ids = [b.id for b, a in zip(old, new, strict=False) if b != a]
-            change = ids[0] if ids else f"{len(old)} -> {len(new)}"
-        else:
-            old, new = dict(old or {}), dict(new or {})
-            changed = [name for name in {*old, *new} if old.get(name) != new.get(name)]
-            change = ", ".join(sorted(changed))
-        raise InputError(
-            f"{out}: {subject} changed since this run was planned ({change}); choose another --out"
-        )
+            return subject, ids[0] if ids else f"{len(old)} -> {len(new)}"
+        old, new = dict(old or {}), dict(new or {})
+        changed = [name for name in {*old, *new} if old.get(name) != new.get(name)]
+        return subject, ", ".join(sorted(changed))
+    return None
 
 
 def _now() -> str:

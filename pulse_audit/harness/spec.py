@@ -223,7 +223,12 @@ class AuditSpec(BaseModel):
     @property
     def default_out(self) -> Path:
         """Where the run goes without ``--out``, so that the same command resumes."""
-        return Path("runs") / f"{plain_dataset(self.dataset)}-{self.fingerprint[:8]}"
+        return self.default_out_of(None)
+
+    def default_out_of(self, shard: tuple[int, int] | None) -> Path:
+        """Return where a shard goes without ``--out``, or the whole run."""
+        name = f"{plain_dataset(self.dataset)}-{self.fingerprint[:8]}"
+        return Path("runs") / (name if shard is None else "{}-shard-{}-of-{}".format(name, *shard))
 
 
 def make_spec(values: Mapping[str, Any], where: str = "the audit") -> AuditSpec:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,11 @@ from pulse_audit.metrics.fidelity import spread
 from pulse_audit.search.config import preset
 from pulse_audit.store.manifest import WorkUnit
 from pulse_audit.types import Degradation, Draw, Request, Status, Upsampled, Upsampler
+
+#: Originals whose measurements are kept in memory, and most of those that references are fitted on:
+#: the first of the plan, which are balanced. More would not change a model of patches or a rate of
+#: pairs, and every shard fits them.
+KEPT_ORIGINALS, REFERENCE_FACES = 4000, 2000
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,9 @@ class UnitRunner:
         self._measurer = Measurer(self._suite, self.photos.crop, device)
         self._pair_metrics = [*self._suite.images, *load_networks(self._suite, device)]
         self._references: References | None = None
-        self._originals: dict[str, ImageMeasurements] = {}
+        self.original_measurements = lru_cache(maxsize=KEPT_ORIGINALS)(self._measure_original)
+        #: Features of the originals measured so far, by face.
+        self._original_features: dict[str, store.Features] = {}
 
     def run(self, unit: WorkUnit) -> UnitResult:
         """Carry out a unit: one row per draw, failures included."""
@@ -119,30 +127,31 @@ class UnitRunner:
         vectors = [None if sr is None else sr.set_features for sr in measured]
         return UnitResult(rows, np.stack([missing if v is None else v for v in vectors]))
 
-    def original_measurements(self, face_id: str) -> ImageMeasurements:
-        """Measure an original once.
-
-        By itself, never in a batch, so that its values are the same for every arm, unit and resume.
-        """
-        if face_id not in self._originals:
-            original = self.photos.original(face_id)
-            image = original.image[None].to(self.photos.device)
-            self._originals[face_id] = self._measurer.measure(image, [original.frame])[0]
-        return self._originals[face_id]
+    def _measure_original(self, face_id: str) -> ImageMeasurements:
+        """Measure an original: by itself, so that its values are the same for every unit."""
+        original = self.photos.original(face_id)
+        image = original.image[None].to(self.photos.device)
+        measurements = self._measurer.measure(image, [original.frame])[0]
+        if measurements.set_features is not None:
+            self._original_features[face_id] = measurements.set_features
+        return measurements
 
     def features_of_originals(self) -> dict[str, store.Features]:
-        """Features of every original so far, in the order of the plan.
+        """Features of every original of this run's units, in the order of the plan.
 
         Those of faces that only an earlier process measured are computed again.
         """
-        vectors = {
-            face.id: self.original_measurements(face.id).set_features
-            for face in self._run.manifest.faces
-        }
-        return {face_id: vector for face_id, vector in vectors.items() if vector is not None}
+        manifest = self._run.manifest
+        own = {face_id for unit in manifest.own_units for face_id, _ in unit.draws}
+        faces = [face.id for face in manifest.faces if face.id in own]
+        for face_id in faces:
+            if face_id not in self._original_features:
+                self.original_measurements(face_id)
+        known = self._original_features
+        return {face_id: known[face_id] for face_id in faces if face_id in known}
 
     def references(self) -> References:
-        """Return what was fitted on all originals; fitted once for a run, and stored."""
+        """Return what was fitted on the originals; fitted once for a run, and stored."""
         if self._references is not None:
             return self._references
         # A resumed run uses the numbers that were fitted before.
@@ -155,11 +164,14 @@ class UnitRunner:
         patch = next((record["patch"] for record in metrics.values() if "patch" in record), None)
         verify = "verified" in metrics
         # Originals are read again only where a metric needs them.
-        faces = self._plan.manifest.faces if patch or verify else []
+        faces = self._plan.manifest.faces[:REFERENCE_FACES] if patch or verify else []
         columns = [column for grouping in self._spec.groupings[:1] for column in grouping]
         groups = [" x ".join(str(face.labels.get(c)) for c in columns) for face in faces]
         originals = (
-            (self.photos.original(face.id).image, self.original_measurements(face.id).embedding)
+            (
+                self.photos.original(face.id).image,
+                self.original_measurements(face.id).embedding if verify else None,
+            )
             for face in faces
         )
         self._references = fit_references(originals, groups, patch, verify)

@@ -255,13 +255,24 @@ class RoundsEntry(_Entry):
         return min(self.planned * self.per_round, self.budget)
 
 
+class ShardEntry(_Entry):
+    """Which part of its plan a run carries out: shard ``index`` of ``of``, counted from 1."""
+
+    index: Annotated[int, Field(ge=1, le=100_000)]
+    of: Annotated[int, Field(ge=1, le=100_000)]
+
+    def __str__(self) -> str:
+        """Return it as ``--shard`` takes it."""
+        return f"{self.index}/{self.of}"
+
+
 class Manifest(_Entry):
     """Everything a run records about itself, beside its samples.
 
     ``second_attributes`` is the model that checks the first, in the same words. ``unavailable``
     maps columns without a value to the reason. ``references`` holds what was fitted
     on all originals, ``sources`` the settings of the tables in ``sources/``, ``rounds`` how faces
-    are added; None where there are none.
+    are added, ``shard`` which part of the plan is this run's own; None where there are none.
     """
 
     schema_version: Literal[1] = Field(SCHEMA_VERSION, alias="schema")
@@ -288,6 +299,7 @@ class Manifest(_Entry):
     references: ReferencesEntry | None = None
     sources: SourcesEntry | None = None
     rounds: RoundsEntry | None = None
+    shard: ShardEntry | None = None
     seconds: float = 0.0
     finished: str | None = None
 
@@ -300,6 +312,22 @@ class Manifest(_Entry):
     def planned_draws(self) -> int:
         """Draws of all work units."""
         return sum(len(unit.draws) for unit in self.units)
+
+    @property
+    def own_units(self) -> list[WorkUnit]:
+        """Work units of this run's shard, in the order of the plan; all where it has none.
+
+        The units of the same faces are in one shard: it measures their originals once, and every
+        shard has a like share of each arm, condition and scale.
+        """
+        if self.shard is None:
+            return self.units
+        own, number = list[WorkUnit](), -1
+        for before, unit in zip([None, *self.units], self.units, strict=False):
+            number += before is None or before.draws != unit.draws
+            if number % self.shard.of == self.shard.index - 1:
+                own.append(unit)
+        return own
 
     @property
     def planned_outputs(self) -> set[str]:

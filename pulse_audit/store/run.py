@@ -67,7 +67,7 @@ class Run:
 
     @property
     def missing_units(self) -> list[str]:
-        """Work units without a shard."""
+        """Work units of the whole plan that have no file of samples."""
         return [u.id for u in self.manifest.units if not self._shard(u.id).exists()]
 
     @property
@@ -213,6 +213,27 @@ class Run:
         atomic_write(self._checksum(unit), sums.encode())
         atomic_write(self._shard(unit), files[f"{unit}.parquet"])
 
+    def unit_files(self, unit: str) -> dict[str, bytes]:
+        """All files of a finished unit by their names in the run, the samples last.
+
+        Raises
+        ------
+        InputError
+            If one does not match its checksum.
+        """
+        features = [] if self.features_dim is None else [self._features(unit)]
+        checked = {path: self._checked(unit, path) for path in (*features, self._shard(unit))}
+        names = [*features, self._checksum(unit), self._shard(unit)]
+        return {
+            path.relative_to(self.path).as_posix(): checked.get(path) or read_file(path)
+            for path in names
+        }
+
+    def write_files(self, files: Mapping[str, bytes]) -> None:
+        """Write the files of a unit of another run of the same plan, in the order given."""
+        for name, data in files.items():
+            atomic_write(self.path / name, data)
+
     def write_originals(self, features: Mapping[str, Features]) -> None:
         """Write the feature vectors of the originals, one a face."""
         ids, vectors = list(features), np.stack(list(features.values()))
@@ -309,11 +330,29 @@ class Run:
             return None
         return read_prior_tables(content, path, self.manifest.arms)
 
+    def images_of(self, unit: WorkUnit) -> list[str]:
+        """Paths of the images that a finished unit kept, relative to the run; errors as `samples`.
+
+        Outputs, and the originals and inputs that units share.
+        """
+        if self.manifest.spec.keep_images == "none":
+            return []
+        kept = self.rows_of(unit)["image"].is_valid().to_pylist()
+        names = [
+            name
+            for (face_id, draw), is_kept in zip(unit.draws, kept, strict=False)
+            for key in [(face_id, unit.condition, unit.scale, draw)]
+            for name in (output_path(unit.arm, *key), original_path(face_id), lr_path(*key))
+            if is_kept
+        ]
+        return list(dict.fromkeys(names))
+
     @property
     def has_originals(self) -> bool:
-        """Whether the feature vectors of all originals are there and whole."""
+        """Whether the feature vectors of the originals of all own units are there and whole."""
+        own = {face_id for unit in self.manifest.own_units for face_id, _ in unit.draws}
         try:
-            return len(self.originals()) > 0
+            return own <= self.originals().keys()
         except InputError:
             return False
 
@@ -322,19 +361,10 @@ class Run:
 
         ``checked`` remembers the images of other units, which share originals and inputs.
         """
-        if self.manifest.spec.keep_images == "none":
-            return True
         try:
-            kept = self.rows_of(unit)["image"].is_valid()
+            names = self.images_of(unit)
         except InputError:
             return False
-        names = [
-            name
-            for (face_id, draw), is_kept in zip(unit.draws, kept.to_pylist(), strict=False)
-            for key in [(face_id, unit.condition, unit.scale, draw)]
-            for name in (output_path(unit.arm, *key), original_path(face_id), lr_path(*key))
-            if is_kept
-        ]
         for name in names:
             if name not in checked:
                 path = self._image(name)
