@@ -76,7 +76,8 @@ def rows_of(listing: str, datasets_file: Path | None) -> Rows:
             "posterior-pulse:GENERATOR": "the same, of samples of PULSE's own prior",
             "planted:MATRIX.csv": planted,
             "onnx:FILE": "a network in an ONNX file, small image to large",
-            "folder:DIR": "outputs made elsewhere, for the inputs of export-inputs",
+            "folder:DIR": "outputs made elsewhere, for the inputs of export-inputs; also with a "
+            "pattern: folder:DIR/{setting}/faces/{name}_00.png (docs/restorers.md)",
             'command:"PROG {input} {output}"': "a program that reads an image file and writes one",
             "FILE.py:FACTORY": "your own code that returns an upsampler",
             **dict.fromkeys(arm_names(), "an entry point of an installed package"),

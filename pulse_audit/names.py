@@ -20,6 +20,9 @@ PLANTED = "planted:"
 ONNX, FOLDER, COMMAND = "onnx:", "folder:", "command:"
 #: What a command line may name: files of one input and its output, the factor and the draw's seed.
 PLACEHOLDER = re.compile(r"\{(input|output|scale|seed)\}")
+#: What the path of a folder of outputs may hold: the folder of a condition and scale, as
+#: export-inputs names it, and the name of an input without its end.
+SETTING, NAME = "{setting}", "{name}"
 #: Data sets drawn from a generator's prior: this and the generator.
 SAMPLES = "samples:"
 #: Draws of a generator's posterior, given its own prior or PULSE's: this and the generator.
@@ -225,7 +228,8 @@ def parse_arm(arm: str, plugins: Sequence[str] = ()) -> ArmReference:
         return ArmReference(f"{ONNX}{Path(file).stem}", "onnx", file)
     if arm.startswith(FOLDER):
         folder = arm.removeprefix(FOLDER)
-        return ArmReference(f"{FOLDER}{Path(os.path.abspath(folder)).name}", "folder", folder)
+        root = parse_folder(folder).root
+        return ArmReference(f"{FOLDER}{Path(os.path.abspath(root)).name}", "folder", folder)
     if arm.startswith(COMMAND):
         command = arm.removeprefix(COMMAND)
         return ArmReference(f"{COMMAND}{_program(command_words(command))}", "command", command)
@@ -242,6 +246,39 @@ def parse_arm(arm: str, plugins: Sequence[str] = ()) -> ArmReference:
     if arm in plugins:
         return ArmReference(arm, "plugin", arm)
     raise InputError(f"unknown arm {arm!r}{nearest(arm, [*ARM_FORMS, *plugins])}")
+
+
+@dataclass(frozen=True)
+class OutputPattern:
+    """Where outputs that were made elsewhere lie: ``DIR``, ``DIR/{setting}/faces/{name}_00.png``.
+
+    ``root`` is the folder that holds all of them, ``place`` the path of a setting's folder below
+    it, empty where none is given, and ``file`` the form of the files' names.
+    """
+
+    root: Path
+    place: str = ""
+    file: str = NAME
+
+
+def parse_folder(reference: str) -> OutputPattern:
+    """Parse the path of a ``folder:`` arm.
+
+    Raises
+    ------
+    InputError
+        If ``{name}`` is not in the name of a file, once, or ``{setting}`` not in that of a folder.
+    """
+    *folders, last = Path(reference).parts or (".",)
+    # Without {name} the last part is a folder too, and files have the names of their inputs.
+    folders, file = (folders, last) if NAME in last else ([*folders, last], NAME)
+    if any(NAME in part for part in folders) or file.count(NAME) != 1 or SETTING in file:
+        raise InputError(
+            f"{FOLDER}{reference}: {NAME} stands once, in the name of the files, and {SETTING} in "
+            f"that of a folder, such as {FOLDER}DIR/{SETTING}/faces/{NAME}_00.png"
+        )
+    fixed = next((n for n, part in enumerate(folders) if SETTING in part), len(folders))
+    return OutputPattern(Path(*folders[:fixed]), "/".join(folders[fixed:]), file)
 
 
 def command_words(command: str) -> list[str]:

@@ -20,7 +20,7 @@ from pulse_audit.harness.photos import FacePreparer
 from pulse_audit.harness.spec import AuditSpec
 from pulse_audit.models.arms import arm_sha256, build_arm, read_picture
 from pulse_audit.models.generators import load_generator
-from pulse_audit.names import ArmReference, GeneratorReference
+from pulse_audit.names import ArmReference, GeneratorReference, parse_folder
 from pulse_audit.plugins import arm_package
 from pulse_audit.search.config import check_coarse, preset
 from pulse_audit.search.upsampler import PulseUpsampler
@@ -75,7 +75,7 @@ def build_arms(
     settings = list(itertools.product(spec.conditions, scales))
     names = picture_names([face.id for face in inputs.index.faces])
     for r in (r for r in references if r.kind == "folder"):
-        folder = Folder(r.name, Path(r.reference), names, settings, read_picture)
+        folder = Folder(r.name, parse_folder(r.reference), names, settings, read_picture)
         folder.check_outputs(list(used))
         arms[r.name] = folder
     # In the order of the specification.

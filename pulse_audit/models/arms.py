@@ -19,6 +19,7 @@ from pulse_audit.names import (
     GeneratorReference,
     command_words,
     parse_arm,
+    parse_folder,
     varied,
 )
 from pulse_audit.plugins import arm_package, factory_file, load_arm
@@ -110,8 +111,8 @@ def find_arm(arm: ArmReference) -> None:
         factory_file(arm.reference)
     elif arm.kind in ("planted", "onnx") and not path.is_file():
         raise InputError(f"{path}: cannot be read (No such file or directory)")
-    elif arm.kind == "folder" and not path.is_dir():
-        raise InputError(f"{path}: no such folder")
+    elif arm.kind == "folder" and not (root := parse_folder(arm.reference).root).is_dir():
+        raise InputError(f"{root}: no such folder")
     elif arm.kind == "command":
         program = command_words(arm.reference)[0]
         if shutil.which(program) is None:
@@ -131,7 +132,7 @@ def arm_sha256(arm: ArmReference) -> str:
     if arm.kind == "folder":
         from pulse_audit.upsamplers.folder import folder_sha256
 
-        return folder_sha256(Path(arm.reference))
+        return folder_sha256(parse_folder(arm.reference).root)
     if arm.kind == "onnx":
         return file_sha256(Path(arm.reference))
     # Matrix files and FILE.py:FACTORY are found as files of generators are.

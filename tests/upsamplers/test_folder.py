@@ -9,6 +9,7 @@ from PIL import Image
 
 from pulse_audit.degrade.degradation import DegradationModel
 from pulse_audit.models.arms import read_picture
+from pulse_audit.names import OutputPattern, parse_arm, parse_folder
 from pulse_audit.types import InputError, Request, Status
 from pulse_audit.upsamplers.folder import Folder, folder_sha256, picture_names, setting_folder
 
@@ -22,8 +23,9 @@ def paint(path: Path, level: int, side: int = 32) -> None:
     Image.fromarray(np.full((side, side, 3), level, np.uint8)).save(path)
 
 
-def folder(path: Path, *settings: tuple[str, int]) -> Folder:
-    return Folder("folder:f", path, NAMES, settings or (CLEAN,), read_picture)
+def folder(path: Path, *settings: tuple[str, int], pattern: str = "") -> Folder:
+    where = parse_folder(f"{path}/{pattern}")
+    return Folder("folder:f", where, NAMES, settings or (CLEAN,), read_picture)
 
 
 def levels(arm: Folder, requests: list[Request], condition: str = "clean") -> list[int | str]:
@@ -45,6 +47,57 @@ def test_numbered_pictures_are_of_draws_and_others_of_all_draws(
     assert levels(folder(tmp_path), requests(3, draws=2)) == [
         10, 10, 21, 22, 30, "no output: clean-x4/val-2_2.png is missing",
     ]  # fmt: skip
+
+
+def test_draws_may_be_counted_from_zero(tmp_path: Path, requests: Make) -> None:
+    for k in (0, 1):
+        paint(tmp_path / f"val-0_{k}.png", 10 + k)
+    # The first draw of another face is missing: its second one is not taken for it.
+    paint(tmp_path / "val-1_1.png", 21)
+    assert levels(folder(tmp_path), requests(2, draws=2)) == [
+        10, 11, "no output: val-1_0.png is missing", 21,
+    ]  # fmt: skip
+
+
+def test_a_pattern_finds_names_with_something_added(tmp_path: Path, requests: Make) -> None:
+    for place, level in (("clean-x4", 10), ("gaussian-25-x4", 30)):
+        for face in range(2):
+            paint(tmp_path / place / "faces" / f"val-{face}_00.png", level + face)
+            # Crops, comparisons and other faces of the photo.
+            paint(tmp_path / place / "cmp" / f"val-{face}_00.png", 0)
+            paint(tmp_path / place / "faces" / f"val-{face}_01.png", 0)
+    arm = folder(tmp_path, CLEAN, NOISY, pattern="{setting}/faces/{name}_00.png")
+    missing = "no output: clean-x4/faces/val-2_00.png or val-2_1_00.png is missing"
+    assert levels(arm, requests(3)) == [10, 11, missing]
+    assert levels(arm, requests(2), "gaussian:25") == [30, 31]
+    # Numbers of draws come before what is added.
+    paint(tmp_path / "numbered" / "out-val-0_2.jpg", 40)
+    arm = folder(tmp_path / "numbered", pattern="out-{name}")
+    assert levels(arm, requests(1, draws=2))[1] == 40
+    # Without a pattern, _00 is no draw.
+    with pytest.raises(InputError, match=r"none of the run's 1 .* val-0\.png, but val-0_00\.png;"):
+        folder(tmp_path / "clean-x4" / "faces").check_outputs(["val/0.jpg"])
+    with pytest.raises(InputError, match=r"has no folder clean-x4/none for condition clean"):
+        folder(tmp_path, pattern="{setting}/none")
+
+
+def test_patterns_are_parsed() -> None:
+    setting, name = "{setting}", "{name}"
+    for given, root, place, file in (
+        ("out", "out", "", name),
+        (".", ".", "", name),
+        ("/a/out/", "/a/out", "", name),
+        (f"out/{setting}", "out", setting, name),
+        (f"a/b/{setting}/faces", "a/b", f"{setting}/faces", name),
+        (f"a/x-{setting}/faces/{name}_00.png", "a", f"x-{setting}/faces", f"{name}_00.png"),
+        (f"a/faces/{name}_00", "a/faces", "", f"{name}_00"),
+        (f"{name}.png", ".", "", f"{name}.png"),
+    ):
+        assert parse_folder(given) == OutputPattern(Path(root), place, file)
+    assert parse_arm(f"folder:out/gfpgan/{setting}/faces/{name}_00.png").name == "folder:gfpgan"
+    for given in (f"a/{name}/x.png", f"a/{name}-{name}.png", f"a/{name}/{setting}_{name}.png"):
+        with pytest.raises(InputError, match="once, in the name of the files"):
+            parse_folder(given)
 
 
 def test_every_condition_and_scale_has_its_folder(tmp_path: Path, requests: Make) -> None:
