@@ -26,6 +26,7 @@ TEXTS = sorted(
     for path in (ROOT / folder).glob("*.md")
 )
 FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z_-]*")
 LINK = re.compile(r"!?\[(?:[^\[\]]|\[[^\]]*\])*\]\(([^)\s]+)\)")
 
 
@@ -119,9 +120,11 @@ def test_options_in_the_text_exist(pages: ModuleType) -> None:
     known |= {"--help", "--quick", "--kind", "--case"}
     for where, text in described(pages).items():
         if where.startswith("docs/") or where == "README.md":
+            # of other programs, whose commands the text shows
+            shown = set(re.findall(OPTION, "\n".join(fences(text, "sh"))))
             for code in re.findall(r"`([^`\n]+)`", FENCE.sub("", text)):
-                for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", code):
-                    assert option in known, f"{where}: {option}"
+                for option in re.findall(OPTION, code):
+                    assert option in known | shown, f"{where}: {option}"
 
 
 @pytest.mark.parametrize("path", [*TEXTS, *sorted((DOCS / "notebooks").glob("*.ipynb"))], ids=name)

@@ -1,0 +1,34 @@
+"""Stands in for GFPGAN: its arguments and files, with bilinear enlargement for the network."""
+
+import argparse
+from pathlib import Path
+
+from PIL import Image
+
+parser = argparse.ArgumentParser()
+parser.add_argument("-i", "--input", default="inputs/whole_imgs")
+parser.add_argument("-o", "--output", default="results")
+parser.add_argument("-v", "--version", default="1.3")
+parser.add_argument("-s", "--upscale", type=int, default=2)
+parser.add_argument("--bg_upsampler", default="realesrgan")
+parser.add_argument("--bg_tile", type=int, default=400)
+parser.add_argument("--suffix")
+parser.add_argument("--only_center_face", action="store_true")
+parser.add_argument("--aligned", action="store_true")
+parser.add_argument("--ext", default="auto")
+parser.add_argument("-w", "--weight", type=float, default=0.5)
+options = parser.parse_args()
+assert options.version in ("1", "1.2", "1.3", "1.4", "RestoreFormer") and options.aligned
+
+source, out = Path(options.input), Path(options.output)
+for path in [source] if source.is_file() else sorted(source.glob("*")):
+    crop = Image.open(path).convert("RGB").resize((512, 512), Image.Resampling.BILINEAR)
+    grey = crop.convert("L").convert("RGB")  # what is not the result must not be taken for it
+    ending = f"_{options.suffix}" if options.suffix else ""
+    for folder, name, picture in (
+        ("cropped_faces", f"{path.stem}_00.png", grey),
+        ("restored_faces", f"{path.stem}_00{ending}.png", crop),
+        ("cmp", f"{path.stem}_00.png", grey),
+    ):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+        picture.save(out / folder / name)
