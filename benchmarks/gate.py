@@ -37,7 +37,7 @@ from benchmarks.sequential import section_of
 from pulse_audit import store, terminal
 from pulse_audit.calibration.audits import AuditDesign, held_out, simulated_audit
 from pulse_audit.files import as_json, atomic_write
-from pulse_audit.gate.record import measure
+from pulse_audit.gate.measure import measure
 from pulse_audit.gate.rules import check_rules
 from pulse_audit.gate.verdicts import Verdict, judge, plan
 from pulse_audit.seeding import fingerprint

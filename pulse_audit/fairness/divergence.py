@@ -98,6 +98,39 @@ def between(name: Divergence) -> PointStatistic:
     return statistic
 
 
+def within(
+    low: FloatArray, high: FloatArray, reference: FloatArray, divergence: Divergence
+) -> tuple[float, float]:
+    """Least and greatest divergence of shares that each lie between two ends.
+
+    Parameters
+    ----------
+    low, high, reference : ndarray, (k,)
+        The shares sum to 1, which tv makes use of.
+    divergence : str
+        ``chi2``, ``tv`` or ``chebyshev``.
+
+    Raises
+    ------
+    ValueError
+        For another divergence.
+    """
+    above, below = np.maximum(low - reference, 0.0), np.maximum(reference - high, 0.0)
+    near, far = above + below, np.maximum(high - reference, reference - low)
+    if divergence == "chi2":
+        ends = ((each**2 / reference).sum() for each in (near, far))
+    elif divergence == "chebyshev":
+        ends = (each.max() for each in (near, far))
+    elif divergence == "tv":
+        # what some shares exceed their reference by, others fall short of
+        excess, lack = np.maximum(high - reference, 0.0), np.maximum(reference - low, 0.0)
+        ends = (each for each in (max(above.sum(), below.sum()), min(excess.sum(), lack.sum())))
+    else:
+        raise ValueError(f"no bounds of {divergence}")
+    least, greatest = ends
+    return float(least), float(greatest)
+
+
 @dataclass(frozen=True)
 class Corrected:
     """Plug-in value of a statistic, its value less the bias (not below 0), and interval."""

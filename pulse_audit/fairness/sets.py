@@ -25,7 +25,9 @@ FAccT. A. Agresti and B. A. Coull (1998), The American Statistician 52:119.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -42,6 +44,8 @@ from pulse_audit.fairness.shift import Draws
 from pulse_audit.stats.intervals import FloatArray, IntArray
 from pulse_audit.types import Estimate, Unavailable
 
+#: Divergences that are norms of a difference.
+Norm: TypeAlias = Literal["tv", "chebyshev"]
 METHOD = "bias-corrected, bootstrap by face with test inversion"
 #: Faces added to each group in resampling.
 ADDED = 2.0
@@ -173,6 +177,28 @@ def _added_faces(observed: FloatArray, cut: int, groups: IntArray, k: int) -> Fl
     return added.reshape(-1, observed.shape[1])
 
 
+@dataclass(frozen=True, eq=False)
+class _Parts:
+    """A property as two distributions that are equal where it holds.
+
+    ``point`` (m,) is the estimate, ``null`` the fair point and ``noise`` (replicates, m) the
+    sampling error; ``sides`` turns points (..., m) into both distributions. ``is_fixed``: the
+    second one is a reference that is not estimated.
+    """
+
+    point: FloatArray
+    null: FloatArray
+    noise: FloatArray
+    sides: Callable[[FloatArray], tuple[FloatArray, FloatArray]]
+    is_fixed: bool
+
+    def statistic(self, divergence: Divergence) -> PointStatistic:
+        """Divergence of the two distributions as a function of points."""
+        if self.is_fixed:
+            return lambda points: DIVERGENCES[divergence](*self.sides(points))
+        return lambda points: between(divergence)(np.concatenate(self.sides(points), axis=-1))
+
+
 def rdp(joint: Joint, divergence: Divergence) -> SetEstimate | Unavailable:
     """Divergence of the groups' retention from equality.
 
@@ -180,6 +206,10 @@ def rdp(joint: Joint, divergence: Divergence) -> SetEstimate | Unavailable:
     (P_RDP of Laszkiewicz et al. 2024); draws without a prediction count as not retained. chi2 is
     then the squared coefficient of variation of retention.
     """
+    return _estimate(joint, _rdp(joint), divergence)
+
+
+def _rdp(joint: Joint) -> _Parts | Unavailable:
     # P(X' in c_i | X in c_i) of the groups with faces
     total = joint.shares.sum(axis=1)
     present = np.flatnonzero(total > 0)
@@ -187,12 +217,12 @@ def rdp(joint: Joint, divergence: Divergence) -> SetEstimate | Unavailable:
     if len(present) < 2 or recall.sum() == 0:
         return Unavailable("a single group" if len(present) < 2 else "no output keeps its group")
     uniform = np.full(len(present), 1 / len(present))
-    return _estimate(
-        joint,
-        lambda points: DIVERGENCES[divergence](_normalised(points), uniform),
+    return _Parts(
         recall,
         np.full(len(present), recall.mean()),
         joint.noise[:, present, present] / total[present],
+        lambda points: (_normalised(points), uniform),
+        True,
     )
 
 
@@ -202,17 +232,21 @@ def pr(joint: Joint, divergence: Divergence) -> SetEstimate | Unavailable:
     Only outputs with an apparent group count. Half a face is added to each group of the evaluation
     set where one is empty.
     """
+    return _estimate(joint, _pr(joint), divergence)
+
+
+def _pr(joint: Joint) -> _Parts | Unavailable:
     # compositions of the inputs and of the classified outputs, (k,)
     target = reference_shares(joint.shares.sum(axis=1) * joint.n_faces)
     outputs = joint.shares[:, :-1].sum(axis=0)
     if outputs.sum() == 0:
         return _UNCLASSIFIED
-    return _estimate(
-        joint,
-        lambda points: DIVERGENCES[divergence](_normalised(points), target),
+    return _Parts(
         outputs,
         target * outputs.sum(),
         joint.noise[:, :, :-1].sum(axis=1),
+        lambda points: (_normalised(points), target),
+        True,
     )
 
 
@@ -222,19 +256,23 @@ def spe(joint: Joint, divergence: Divergence) -> SetEstimate | Unavailable:
     Use apparent groups on both sides (``truth`` as the attribute model predicts on the original):
     the model's errors then affect both alike, and the property needs no correction.
     """
+    return _estimate(joint, _spe(joint), divergence)
+
+
+def _spe(joint: Joint) -> _Parts | Unavailable:
     square = joint.shares[:, :-1]
     if square.sum() == 0:
         return _UNCLASSIFIED
-    compare, k = between(divergence), len(square)
+    k = len(square)
 
-    def asymmetry(points: FloatArray) -> FloatArray:
+    def sides(points: FloatArray) -> tuple[FloatArray, FloatArray]:
         shares = _normalised(points)
         transposed = shares.reshape(*shares.shape[:-1], k, k).swapaxes(-1, -2)
-        return compare(np.concatenate([shares, transposed.reshape(shares.shape)], axis=-1))
+        return shares, transposed.reshape(shares.shape)
 
     # the nearest symmetric matrix is the fair point
     noise = joint.noise[:, :, :-1].reshape(len(joint.noise), -1)
-    return _estimate(joint, asymmetry, square.ravel(), ((square + square.T) / 2).ravel(), noise)
+    return _Parts(square.ravel(), ((square + square.T) / 2).ravel(), noise, sides, False)
 
 
 def cpr(joint: Joint, divergence: Divergence) -> SetEstimate | Unavailable:
@@ -246,14 +284,17 @@ def cpr(joint: Joint, divergence: Divergence) -> SetEstimate | Unavailable:
     most the mean over Y of the divergence in question (joint convexity); 0 does not prove CPR.
     Apparent groups on both sides, as in `spe`.
     """
+    return _estimate(joint, _cpr(joint), divergence)
+
+
+def _cpr(joint: Joint) -> _Parts | Unavailable:
     square = joint.shares[:, :-1]
     if joint.pairs is None or joint.pair_noise is None or square.sum() == 0:
         return Unavailable("needs faces with at least two classified draws")
-    compare, cells = between(divergence), square.size
+    cells = square.size
 
-    def difference(points: FloatArray) -> FloatArray:
-        parts = (_normalised(points[..., :cells]), _normalised(points[..., cells:]))
-        return compare(np.concatenate(parts, axis=-1))
+    def sides(points: FloatArray) -> tuple[FloatArray, FloatArray]:
+        return _normalised(points[..., :cells]), _normalised(points[..., cells:])
 
     # joint distributions of (X, X') and of (X'', X'), side by side
     first, second = (square / square.sum()).ravel(), joint.pairs.ravel()
@@ -261,9 +302,54 @@ def cpr(joint: Joint, divergence: Divergence) -> SetEstimate | Unavailable:
     both = np.hstack([noise, joint.pair_noise.reshape(len(noise), -1)])
     # under CPR the two distributions are equal: their mean is the fair point
     middle = (first + second) / 2
-    return _estimate(
-        joint, difference, np.hstack([first, second]), np.hstack([middle, middle]), both
-    )
+    return _Parts(
+        np.hstack([first, second]), np.hstack([middle, middle]), both, sides, False
+    )  # fmt: skip
+
+
+#: Properties of apparent groups on both sides.
+_OF_APPARENT = {"cpr": _cpr, "spe": _spe}
+
+
+@dataclass(frozen=True)
+class SetBounds:
+    """A plug-in divergence with a lower and an upper bound, each at one level."""
+
+    value: float
+    low: float
+    high: float
+
+
+def bounds(name: str, divergence: Norm, joint: Joint, level: float) -> SetBounds | Unavailable:
+    """Bounds of a divergence whose error rates hold on either side.
+
+    Parameters
+    ----------
+    name : str
+        ``cpr`` or ``spe``.
+    divergence : str
+        tv and chebyshev are norms of the difference of two distributions.
+    joint : Joint
+    level : float
+        Chance that either bound is on the wrong side of the truth, at most.
+
+    Notes
+    -----
+    An estimate is no further from the truth than its error is long (triangle inequality): the
+    bounds are the estimate less and plus the quantile of the length of the error. They are
+    conservative, while the ends of the intervals of `cpr` and `spe` are equal-tailed only on
+    average: near 0, where most cells agree, the lower one exceeds the truth too often.
+    """
+    parts = _OF_APPARENT[name](joint)
+    if isinstance(parts, Unavailable):
+        return parts
+    first, second = parts.sides(parts.point)
+    ones, others = parts.sides(parts.point + parts.noise)
+    moved = (ones - others) - (first - second)
+    none = np.zeros_like(first)
+    value = float(DIVERGENCES[divergence](first - second, none))
+    reach = float(np.quantile(DIVERGENCES[divergence](moved, none), 1 - level))
+    return SetBounds(value, max(value - reach, 0.0), value + reach)
 
 
 def ucpr(
@@ -328,8 +414,11 @@ def _normalised(points: FloatArray) -> FloatArray:
 
 
 def _estimate(
-    joint: Joint, statistic: PointStatistic, point: FloatArray, null: FloatArray, noise: FloatArray
-) -> SetEstimate:
-    result = corrected(statistic, point, null, noise, joint.confidence)
+    joint: Joint, parts: _Parts | Unavailable, divergence: Divergence
+) -> SetEstimate | Unavailable:
+    if isinstance(parts, Unavailable):
+        return parts
+    statistic = parts.statistic(divergence)
+    result = corrected(statistic, parts.point, parts.null, parts.noise, joint.confidence)
     numbers = joint.n_faces, joint.n_draws, METHOD, joint.confidence
     return SetEstimate(Estimate(result.value, result.low, result.high, *numbers), result.plug_in)

@@ -232,12 +232,10 @@ def flip_rate(draws: Draws, confidence: float = 0.95) -> Estimate | Unavailable:
     most that of a binary outcome of the same mean: the Wilson interval at the number of faces is
     conservative, and of the usual accuracy at two draws.
     """
-    counts = _counts_by_face(draws)
+    _, counts = counts_by_face(draws)
     if not len(counts):
         return ONE_DRAW
-    # 1 - sum_i x_i (x_i - 1) / (n (n - 1)) of every face (Simpson 1949)
-    n = counts.sum(axis=1)
-    differing: FloatArray = 1.0 - (counts * (counts - 1)).sum(axis=1) / (n * (n - 1))
+    differing = differing_pairs(counts)
     low, high = wilson(float(differing.sum()), len(counts), confidence)
     method = "Wilson over faces; share of pairs of draws that differ"
     value, n_draws = float(differing.mean()), int(counts.sum())
@@ -255,20 +253,17 @@ def entropy(draws: Draws, *, seed: int, confidence: float = 0.95) -> Estimate | 
     plug-in estimate does. The interval resamples faces (BCa); where all faces agree it is the
     Wilson interval of a quantity bounded by the largest value that many draws can give.
     """
-    counts = _counts_by_face(draws)
+    _, counts = counts_by_face(draws)
     if not len(counts):
         return ONE_DRAW
-    # psi(n) - psi(x_i), 0 where x_i is 0
-    n = counts.sum(axis=1, keepdims=True)
-    surprise = np.where(counts > 0, digamma(n) - digamma(np.maximum(counts, 1.0)), 0.0)
-    values: FloatArray = (counts / n * surprise).sum(axis=1)
+    values = entropies(counts)
     if np.ptp(values) > 0 and len(values) > 1:
         estimate = cluster_bca(values, np.arange(len(values)), seed=seed, confidence=confidence)
         value, low, high = estimate.value, max(0.0, estimate.low), estimate.high
         method = estimate.method
     else:
         # the largest value that so many draws can give scales the interval of a proportion
-        most = float(digamma(n.max()) - digamma(1))
+        most = most_entropy(int(counts.sum(axis=1).max()))
         value, method = float(values.mean()), "Wilson over faces, scaled"
         ends = wilson(min(1.0, value / most) * len(values), len(values), confidence)
         low, high = most * ends[0], most * ends[1]
@@ -276,15 +271,42 @@ def entropy(draws: Draws, *, seed: int, confidence: float = 0.95) -> Estimate | 
     return Estimate(value, low, high, len(counts), int(counts.sum()), method, confidence)
 
 
-def _counts_by_face(draws: Draws) -> FloatArray:
-    """Draws of each apparent group, a row for each face with at least two classified draws."""
+def counts_by_face(draws: Draws) -> tuple[IntArray, FloatArray]:
+    """Faces with at least two classified draws, and their draws of each apparent group.
+
+    Returns
+    -------
+    faces : ndarray, (n,)
+    counts : ndarray, (n, k)
+    """
     classified = draws.predicted != UNCLASSIFIED
-    _, face = np.unique(draws.faces[classified], return_inverse=True)
-    # (faces, k)
-    counts = np.zeros((int(face.max()) + 1 if face.size else 0, draws.k))
+    names, face = np.unique(draws.faces[classified], return_inverse=True)
+    counts = np.zeros((len(names), draws.k))
     np.add.at(counts, (face, draws.predicted[classified]), 1.0)
-    several: FloatArray = counts[counts.sum(axis=1) >= 2]
-    return several
+    several = counts.sum(axis=1) >= 2
+    return names[several], counts[several]
+
+
+def differing_pairs(counts: FloatArray) -> FloatArray:
+    """Share of the pairs of each face's draws that differ, from `counts_by_face`; in [0, 1]."""
+    # 1 - sum_i x_i (x_i - 1) / (n (n - 1)) of every face (Simpson 1949)
+    n = counts.sum(axis=1)
+    differing: FloatArray = 1.0 - (counts * (counts - 1)).sum(axis=1) / (n * (n - 1))
+    return differing
+
+
+def entropies(counts: FloatArray) -> FloatArray:
+    """Zhang's entropy of each face's draws in nats, from `counts_by_face`; see `entropy`."""
+    # psi(n) - psi(x_i), 0 where x_i is 0
+    n = counts.sum(axis=1, keepdims=True)
+    surprise = np.where(counts > 0, digamma(n) - digamma(np.maximum(counts, 1.0)), 0.0)
+    values: FloatArray = (counts / n * surprise).sum(axis=1)
+    return values
+
+
+def most_entropy(n_draws: int) -> float:
+    """Return the largest value that so many draws of a face can give, in nats."""
+    return float(digamma(n_draws) - digamma(1))
 
 
 def _linear(terms: list[tuple[float, Estimate | None]], confidence: float) -> Estimate | None:

@@ -3,35 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from pydantic import ValidationError
 
 from pulse_audit import store
 from pulse_audit.documents import read_json
 from pulse_audit.files import as_json, atomic_write
-from pulse_audit.gate.record import SCHEMA_VERSION, Record, Trial, measure
+from pulse_audit.gate.measure import Trial, measure
+from pulse_audit.gate.record import SCHEMA_VERSION, Record
 from pulse_audit.gate.rules import Rule
 from pulse_audit.names import nearest
-from pulse_audit.stats.intervals import IntArray
 from pulse_audit.types import InputError
 
 #: Longest baseline file in bytes.
 MAX_BYTES = 2**26
-#: Faces are paired where the sides share at least this part of the larger one; else the sides are
-#: two samples. It depends on the designs alone, never on an outcome.
-SHARED = 0.5
-
-
-@dataclass(frozen=True, eq=False)
-class Pairing:
-    """Positions of the faces that are compared; where ``paired``, the same faces in one order."""
-
-    trial: IntArray
-    baseline: IntArray
-    paired: bool
 
 
 def open_finished(path: Path) -> store.Run:
@@ -125,18 +111,6 @@ def check_match(trial: Record, baseline: Record, accepted: Collection[str], wher
                 f"{where}: {key} differs: here {one}, in the baseline {other}; "
                 f"--accept-difference '{key}' compares all the same"
             )
-
-
-def pair_faces(trial: Record, baseline: Record) -> Pairing:
-    """Pair the faces of two records by name and digest, as far as they share enough of them."""
-    place = {face: number for number, face in enumerate(baseline.faces)}
-    shared = [(n, place[face]) for n, face in enumerate(trial.faces) if face in place]
-    sizes = len(trial.faces), len(baseline.faces)
-    if shared and len(shared) >= SHARED * max(sizes):
-        of_trial, of_baseline = np.array(shared, dtype=np.int64).T
-        return Pairing(of_trial, of_baseline, True)
-    of_trial, of_baseline = (np.arange(size, dtype=np.int64) for size in sizes)
-    return Pairing(of_trial, of_baseline, False)
 
 
 def pair_arms(

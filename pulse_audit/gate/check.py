@@ -14,14 +14,9 @@ from pulse_audit import store
 from pulse_audit.documents import read_json
 from pulse_audit.files import as_json, atomic_write, refuse_links
 from pulse_audit.gate import outputs
-from pulse_audit.gate.baseline import (
-    check_match,
-    open_finished,
-    pair_faces,
-    read_baseline,
-    write_baseline,
-)
-from pulse_audit.gate.record import measure
+from pulse_audit.gate.baseline import check_match, open_finished, read_baseline, write_baseline
+from pulse_audit.gate.measure import measure_run
+from pulse_audit.gate.record import pair_faces
 from pulse_audit.gate.rules import read_rules
 from pulse_audit.gate.verdicts import Outcome, Verdict, judge, plan
 from pulse_audit.summary import schema, summarise_run
@@ -118,8 +113,7 @@ def check(
     where, notes = Path(baseline) if baseline is not None else None, list[str]()
     if not stored.complete:
         return GateResult(run, rules, where, held_to.alpha, (), (), max(_missing(stored), 1))
-    samples = stored.samples()
-    trial = measure(stored.manifest, samples, held_to.rules, str(rules))
+    trial = measure_run(stored, held_to.rules, str(rules))
     notes += edited_summary(stored)
     other = None
     if where is not None:

@@ -9,23 +9,36 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 
-from pulse_audit.fairness.correction import corrected_shifts
+from pulse_audit.fairness.correction import CorrectedShift, corrected_shifts
 from pulse_audit.fairness.shift import Draws
-from pulse_audit.gate.baseline import Pairing
-from pulse_audit.gate.record import AttributeRecord, GroupingRecord, Record, Trial
-from pulse_audit.gate.rules import ATTRIBUTE_RATES, CORRECTED, SHARES, Rule, higher_is_better
+from pulse_audit.gate import sets
+from pulse_audit.gate.case import Case, Evidence
+from pulse_audit.gate.measure import Trial
+from pulse_audit.gate.record import AttributeRecord, GroupingRecord, Pairing, Record
+from pulse_audit.gate.rules import (
+    ATTRIBUTE_RATES,
+    CORRECTED,
+    DISTANCES,
+    DIVERGENCE_OF,
+    FACE_RATES,
+    OF_GROUPS,
+    SHARES,
+    Rule,
+    higher_is_better,
+)
 from pulse_audit.gate.sides import (
     Sides,
     both_sides,
     chosen_groups,
     corrected_sample,
-    draws_by_face,
     draws_of,
+    draws_of_sides,
     drop_design,
+    most_diverse,
+    parts_of,
     renumbered,
     shares_of,
     totals,
@@ -34,49 +47,15 @@ from pulse_audit.metrics.definition import MetricDefinition
 from pulse_audit.seeding import fingerprint
 from pulse_audit.stats import against, gaps
 from pulse_audit.stats.gaps import Gap, GroupStatistic
-from pulse_audit.stats.intervals import Groups, IntArray
+from pulse_audit.stats.intervals import Groups
 from pulse_audit.stats.paired import IDENTICAL
-from pulse_audit.stats.power import DropDesign
-from pulse_audit.summary.schema import ALL, SubsetKey
+from pulse_audit.summary.schema import ALL
 from pulse_audit.types import InputError, Unavailable
 
 #: Replicates of the sampling errors of a correction, at least and at most.
 REPLICATES, MOST_REPLICATES = 4000, 20_000
-
-
-class Case(NamedTuple):
-    """One verdict to be made: a rule on one arm under one condition and scale.
-
-    ``number`` counts the rules from 1; ``baseline`` is the other side's arm, None without one.
-    """
-
-    number: int
-    rule: Rule
-    key: SubsetKey
-    baseline: SubsetKey | None
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """A worst case with its bounds, and what it is of.
-
-    ``groups`` are the names of those that give the value; ``faces`` the number in the smallest
-    group; ``comparisons`` of groups or pairs that a fail holds for together; ``left_out`` faces
-    without a value; ``design`` what a drop is detected with, where the rule is about a rate
-    against a baseline; ``no_pass`` and ``no_fail`` why that cannot be said, whatever the bounds;
-    ``every_look`` whether the bounds hold at every look.
-    """
-
-    gap: Gap
-    metric: str
-    groups: tuple[str, ...]
-    faces: int
-    comparisons: int = 1
-    left_out: int = 0
-    design: DropDesign | None = None
-    no_pass: str = ""
-    no_fail: str = ""
-    every_look: bool = False
+#: What a reader of the diversity of draws by itself has to know.
+AS_CLASSIFIED = "of groups as classified: errors of the attribute model count as differences"
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,8 +78,13 @@ class Judge:
         rule, metric = case.rule, self.trial.metrics[case.rule.metric]
         grouping = self.trial.record.grouping(rule.group_by or ALL)
         assert grouping is not None
-        if metric.name in ATTRIBUTE_RATES and grouping.attribute is None:
+        if metric.name in OF_GROUPS and grouping.attribute is None:
             return Unavailable(self.trial.record.why_not(metric.name))
+        if metric.name in DISTANCES:
+            assert self.trial.sets is not None
+            return self.trial.sets.distances(case, grouping, self.level)
+        if metric.name in DIVERGENCE_OF:
+            return self._divergence(case, grouping)
         if metric.name == SHARES:
             return self._shares(case, str(grouping.attribute))
         if metric.name == CORRECTED or (metric.name in ATTRIBUTE_RATES and case.baseline is None):
@@ -110,15 +94,37 @@ class Judge:
                     "itself says as much of that model as of the arm: use retention_corrected"
                 )
             return self._corrected(case, grouping)
+        if metric.name in FACE_RATES:
+            return self._diversity(case, metric, grouping)
         return self._raw(case, metric, grouping)
 
-    def _raw(
+    def _diversity(
         self, case: Case, metric: MetricDefinition, grouping: GroupingRecord
     ) -> Evidence | Unavailable:
-        """Evidence on measured values."""
-        attribute = grouping.attribute if metric.name in ATTRIBUTE_RATES else None
-        record, proportion = self.trial.record, metric.kind == "proportion"
-        values = record.values(case.key, metric.name, attribute)
+        """Evidence on how far the draws of a face differ, bounded as a share of the most it can."""
+        sides = [(self.trial.record, case.key)]
+        if case.baseline is not None and self.baseline is not None:
+            sides.append((self.baseline, case.baseline))
+        most = 1.0
+        if metric.name == "entropy":
+            most = most_diverse(side.outputs(key, str(grouping.attribute)) for side, key in sides)
+        evidence = self._raw(case, metric, grouping, most)
+        if isinstance(evidence, Unavailable):
+            return evidence
+        gap, factor = evidence.gap, 1.0 if case.rule.statistic == "min_ratio" else most
+        ends = (gap.value, gap.pass_bound, gap.fail_bound)
+        value, passed, failed = (factor * end for end in ends)
+        gap = replace(gap, value=value, pass_bound=passed, fail_bound=failed)
+        return replace(evidence, gap=gap, caveat="" if case.baseline else AS_CLASSIFIED)
+
+    def _raw(
+        self, case: Case, metric: MetricDefinition, grouping: GroupingRecord, most: float = 1.0
+    ) -> Evidence | Unavailable:
+        """Evidence on measured values, in parts of ``most``."""
+        attribute = grouping.attribute if metric.name in OF_GROUPS else None
+        # a number of a whole face from 0 to 1 varies no more than an outcome of the same mean
+        record, proportion = self.trial.record, is_bounded(metric)
+        values = parts_of(record.values(case.key, metric.name, attribute), most)
         if values is None:
             return Unavailable(record.why_not(metric.name))
         names, of_face = chosen_groups(case.rule, grouping)
@@ -133,7 +139,7 @@ class Judge:
 
         assert self.baseline is not None and self.pairing is not None
         other = self.baseline.grouping(grouping.name)
-        theirs = self.baseline.values(case.baseline, metric.name, attribute)
+        theirs = parts_of(self.baseline.values(case.baseline, metric.name, attribute), most)
         if other is None or not self.baseline.holds(metric.name):
             raise InputError(
                 f"the baseline holds no {metric.name} by {grouping.name}; write it again with "
@@ -218,12 +224,16 @@ class Judge:
 
     def _absolute(self, rule: Rule, metric: MetricDefinition, sample: Groups, seed: int) -> Gap:
         """Bounds of a statistic by itself, from the draws that the totals of faces stand for."""
-        proportion = metric.kind == "proportion"
+        proportion = is_bounded(metric)
         data = draws_of(sample, proportion)
         if rule.statistic == "max_gap":
             return gaps.max_gap(*data, proportion=proportion, alpha=self.level, seed=seed)
         if rule.statistic == "min_ratio":
             return gaps.min_ratio(*data, proportion=proportion, alpha=self.level)
+        if rule.statistic == "max_abs" and proportion:
+            # no share is below 0: the largest one
+            gap = gaps.worst_group(*data, proportion=True, higher_is_better=False, alpha=self.level)
+            return replace(gap, statistic="max_abs")
         if rule.statistic == "max_abs":
             return gaps.max_abs(*data, alpha=self.level, seed=seed)
         return gaps.worst_group(
@@ -236,31 +246,10 @@ class Judge:
 
     def _corrected(self, case: Case, grouping: GroupingRecord) -> Evidence | Unavailable:
         """Evidence on retention corrected for the attribute model's errors."""
-        rule = case.rule
-        labels = self.trial.record.attribute(str(grouping.attribute))
-        assert labels is not None
-        if grouping.name not in (ALL, labels.name):
-            return Unavailable(
-                f"retention of {labels.name} is corrected by {labels.name} alone, not by "
-                f"{grouping.name}"
-            )
-        sides = self._draws(case, labels)
-        if isinstance(sides, Unavailable):
-            return sides
-        confusion = self.trial.confusions[labels.name]
-        if isinstance(confusion, Unavailable):
-            return confusion
-        # one correction of both sides, whose replicates are of the same faces
-        shifts = corrected_shifts(
-            sides,
-            confusion,
-            labels_from=labels.labels_from,
-            replicates=min(max(REPLICATES, math.ceil(20 / self.level)), MOST_REPLICATES),
-            seed=fingerprint("gate", "correction", case.key.condition, case.key.scale, labels.name),
-        )
-        for shift in shifts:
-            if shift.grade != "usable":
-                return Unavailable(f"the correction is {shift.grade}: {shift.reason}")
+        rule, found_shifts = case.rule, self._corrections(case, grouping)
+        if isinstance(found_shifts, Unavailable):
+            return found_shifts
+        labels, sides, shifts = found_shifts
 
         # the groups that have faces, one of them, or the whole sample
         present = np.flatnonzero(shifts[0].faces)
@@ -291,41 +280,59 @@ class Judge:
             return self._of_model_labels(evidence, case, sides[0], better)
         return evidence
 
-    def _draws(self, case: Case, labels: AttributeRecord) -> list[Draws] | Unavailable:
-        """Draws of the trial and of the baseline, if any, by the labels of an attribute."""
-        sides = [(self.trial.record, case.key)]
-        if case.baseline is not None:
-            assert self.baseline is not None
-            sides.append((self.baseline, case.baseline))
-        draws = []
-        for number, (side, key) in enumerate(sides):
-            theirs, shown = side.attribute(labels.name), side.outputs(key, labels.name)
-            if theirs is None or shown is None or theirs.groups != labels.groups:
-                raise InputError(
-                    f"the baseline holds no outputs by {labels.name} in these groups; write it "
-                    "again with these rules"
-                )
-            used, numbers = self._numbered(number, len(side.faces), labels)
-            each = draws_by_face(shown, theirs.truth, used, numbers, len(labels.groups))
-            if each is None:
-                return Unavailable(f"no face has a group of {labels.name}")
-            draws.append(each)
-        return draws
+    def _corrections(
+        self, case: Case, grouping: GroupingRecord, confidence: float = 0.95
+    ) -> tuple[AttributeRecord, list[Draws], list[CorrectedShift]] | Unavailable:
+        """Correct the trial and the baseline, if any, by one attribute; only usable ones."""
+        labels = self.trial.record.attribute(str(grouping.attribute))
+        assert labels is not None
+        if grouping.name not in (ALL, labels.name):
+            return Unavailable(
+                f"retention of {labels.name} is corrected by {labels.name} alone, not by "
+                f"{grouping.name}"
+            )
+        sides = draws_of_sides(case, self.trial.record, self.baseline, self.pairing, labels)
+        if isinstance(sides, Unavailable):
+            return sides
+        confusion = self.trial.confusions[labels.name]
+        if isinstance(confusion, Unavailable):
+            return confusion
+        # one correction of both sides, whose replicates are of the same faces
+        shifts = corrected_shifts(
+            sides,
+            confusion,
+            labels_from=labels.labels_from,
+            replicates=min(max(REPLICATES, math.ceil(20 / self.level)), MOST_REPLICATES),
+            seed=fingerprint("gate", "correction", case.key.condition, case.key.scale, labels.name),
+            confidence=confidence,
+        )
+        for shift in shifts:
+            if shift.grade != "usable":
+                return Unavailable(f"the correction is {shift.grade}: {shift.reason}")
+        return labels, sides, shifts
 
-    def _numbered(self, number: int, n: int, labels: AttributeRecord) -> tuple[IntArray, IntArray]:
-        """Faces of a side that are used, and their numbers: shared faces have one number."""
-        if self.pairing is None or self.baseline is None:
-            return np.arange(n), np.arange(n)
-        positions = self.pairing.trial, self.pairing.baseline
-        if self.pairing.paired:
-            # faces that both sides label alike
-            theirs = self.baseline.attribute(labels.name)
-            truth = np.array(labels.truth)[positions[0]]
-            is_alike = truth == np.array(theirs.truth if theirs else labels.truth)[positions[1]]
-            return positions[number][is_alike], positions[0][is_alike]
-        if number == 0:
-            return positions[0], positions[0]
-        return positions[1], len(self.trial.record.faces) + positions[1]
+    def _divergence(self, case: Case, grouping: GroupingRecord) -> Evidence | Unavailable:
+        """Evidence on a divergence of all draws from where groups are treated alike."""
+        if DIVERGENCE_OF[case.rule.metric][0] in sets.HIDDEN:
+            assert self.trial.sets is not None
+            apparent = self.trial.sets.apparent(case, self.level)
+            if isinstance(apparent, Unavailable):
+                return apparent
+            return sets.of_apparent(case.rule, apparent, self.level)
+        # one interval of every group, all of them at the level together
+        compared = self.trial.record.attribute(str(grouping.attribute))
+        assert compared is not None
+        level = self.level / len(compared.groups)
+        found_shifts = self._corrections(case, grouping, 1 - 2 * level)
+        if isinstance(found_shifts, Unavailable):
+            return found_shifts
+        labels, _, shifts = found_shifts
+        if labels.labels_from == "model":
+            return Unavailable(
+                f"a model gave the labels, so that {case.rule.metric} says as much of it as of the "
+                "arm"
+            )
+        return sets.of_corrected(case.rule, shifts[0])
 
     def _of_model_labels(
         self, evidence: Evidence, case: Case, draws: Draws, better: bool
@@ -352,6 +359,11 @@ class Judge:
         fail_bound = least(gap.fail_bound, raw.fail_bound)
         method = f"{gap.method}, and by raw agreement"
         return replace(evidence, gap=replace(gap, fail_bound=fail_bound, method=method))
+
+
+def is_bounded(metric: MetricDefinition) -> bool:
+    """Whether a metric is a proportion, or a number from 0 to 1 of a whole face."""
+    return metric.kind == "proportion" or metric.name in FACE_RATES
 
 
 def found(gap: Gap, metric: str, names: Sequence[str], sides: Sides) -> Evidence:

@@ -6,46 +6,23 @@ need, of a run or of a committed baseline file alike.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
-import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pulse_audit.fairness.confusion import Confusion
-from pulse_audit.gate.rules import ATTRIBUTE_RATES, CORRECTED, SHARES, Rule, metric_of
-from pulse_audit.metrics.definition import MetricDefinition
-from pulse_audit.metrics.group_metrics import OUTCOME_METRICS
-from pulse_audit.names import nearest
-from pulse_audit.seeding import fingerprint
 from pulse_audit.stats.intervals import FloatArray, IntArray
-from pulse_audit.store import Manifest
-from pulse_audit.summary.attributes import (
-    AttributeLabels,
-    Grouping,
-    make_groupings,
-    retention_columns,
-)
-from pulse_audit.summary.comparisons import UNKNOWN
-from pulse_audit.summary.groups import (
-    DRAW_KEYS,
-    JOIN,
-    NONE,
-    TONES,
-    Subset,
-    face_numbers,
-    make_subsets,
-)
-from pulse_audit.summary.schema import ALL, SubsetKey
-from pulse_audit.types import InputError, Unavailable
+from pulse_audit.summary.groups import NONE
+from pulse_audit.summary.schema import SubsetKey
 
 SCHEMA_VERSION: Literal[1] = 1
 Name = Annotated[str, Field(max_length=500)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
-#: Digits of stored sums, so that a run and the file made of it hold the same numbers.
-DIGITS = 10
+#: Faces are paired where the sides share at least this part of the larger one; else the sides are
+#: two samples. It depends on the designs alone, never on an outcome.
+SHARED = 0.5
 
 
 class _Part(BaseModel):
@@ -56,7 +33,8 @@ class FaceValues(_Part):
     """One metric of one arm: the sum over each face's measured draws, and their number.
 
     ``draws`` is one number where all faces have as many; 0 draws: not measured. ``attribute`` is
-    what a metric of apparent groups compares.
+    what a metric of apparent groups compares. A metric of all draws of a face together, such as the
+    flip rate, counts as one draw.
     """
 
     metric: Name
@@ -191,200 +169,21 @@ def _check_numbers(numbers: Sequence[int], n: int, k: int, what: str) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Trial:
-    """A run as the gate reads it: its record, and what only the run itself has.
+class Pairing:
+    """Positions of the faces that are compared; where ``paired``, the same faces in one order."""
 
-    ``confusions`` holds, by attribute, the measured errors of the attribute model.
-    """
-
-    record: Record
-    confusions: Mapping[str, Confusion | Unavailable]
-    metrics: Mapping[str, MetricDefinition]
+    trial: IntArray
+    baseline: IntArray
+    paired: bool
 
 
-def measure(manifest: Manifest, samples: pd.DataFrame, rules: Sequence[Rule], where: str) -> Trial:
-    """Record per face what rules need of a run.
-
-    Raises
-    ------
-    InputError
-        If a metric or a column that a rule names is unknown.
-    """
-    frame = samples.sort_values(DRAW_KEYS, kind="stable", ignore_index=True)
-    metrics = {rule.metric: metric_of(rule, manifest.metrics, where) for rule in rules}
-    groupings = {each.name: each for each in _groupings(manifest, frame, rules, where)}
-    # one row a face, in the order of face numbers
-    faces = face_numbers(frame)
-    ids, first = np.unique(faces, return_index=True)
-    digests = {face.id: face.sha256 for face in manifest.faces}
-    names = [str(name) for name in frame["face_id"].iloc[first]]
-
-    needed: dict[tuple[str, str | None], AttributeLabels | None] = {}
-    for rule in rules:
-        labels = groupings[rule.group_by or ALL].labels
-        if rule.metric not in ATTRIBUTE_RATES:
-            needed[rule.metric, None] = None
-        elif labels is not None:
-            needed[rule.metric, labels.attribute] = labels
-            # the raw rate stands beside the corrected one
-            needed["retention", labels.attribute] = labels
-    attributes = {labels.attribute: labels for labels in needed.values() if labels is not None}
-    settings = []
-    for subset in make_subsets(manifest, frame):
-        values = [
-            _by_face(subset, metrics, name, labels, len(ids))
-            for name, labels in (
-                (metric, of)
-                for (metric, _), of in needed.items()
-                if metric not in (CORRECTED, SHARES)
-            )
-        ]
-        outputs = [_outputs(subset, labels, len(ids)) for labels in attributes.values()]
-        settings.append(
-            ArmRecord(
-                **subset.key._asdict(), values=[v for v in values if v is not None], outputs=outputs
-            )
-        )  # fmt: skip
-    record = Record(
-        schema=SCHEMA_VERSION,
-        package_version=manifest.package_version,
-        must_match=must_match(manifest, metrics),
-        arms={name: arm.kind for name, arm in manifest.arms.items()},
-        faces=[(name, digests.get(name, "")[:16]) for name in names],
-        groupings=[_grouping_record(each, first) for each in groupings.values()],
-        attributes=[
-            AttributeRecord(
-                name=name,
-                groups=list(labels.groups),
-                truth=labels.truth[first].tolist(),
-                labels_from=labels.labels_from,
-            )
-            for name, labels in attributes.items()
-        ],
-        settings=settings,
-        unavailable=_unavailable(manifest, frame, metrics, groupings, rules),
-    )
-    return Trial(record, {n: labels.confusion for n, labels in attributes.items()}, metrics)
-
-
-def _groupings(
-    manifest: Manifest, frame: pd.DataFrame, rules: Iterable[Rule], where: str
-) -> list[Grouping]:
-    """Make the groupings of the rules, by any column that the samples have."""
-    asked = [rule.group_by for rule in rules if rule.group_by not in (None, ALL)]
-    labels = [str(name)[6:] for name in frame if str(name).startswith("label_")]
-    known = [*labels, *(tone for tone, (name, _) in TONES.items() if f"hr_{name}" in frame)]
-    for grouping in asked:
-        for column in str(grouping).split(","):
-            if column not in known:
-                raise InputError(f"{where}: unknown group_by {column!r}{nearest(column, known)}")
-    by = list(dict.fromkeys([*manifest.spec.group_by, *map(str, asked)]))
-    spec = manifest.spec.model_copy(update={"group_by": by})
-    groupings = make_groupings(manifest.model_copy(update={"spec": spec}), frame)
-    # those that no rule names are left out
-    wanted = {ALL, *asked}
-    chosen = [each for each in groupings if each.name in wanted]
-    by_name = {each.name: each for each in chosen}
-    for rule in rules:
-        groups = by_name[rule.group_by or ALL].groups
-        if rule.group is not None and rule.group not in groups:
-            hint = nearest(rule.group, list(groups))
-            raise InputError(f"{where}: unknown group {rule.group!r} of {rule.group_by}{hint}")
-    return chosen
-
-
-def _grouping_record(grouping: Grouping, first: IntArray) -> GroupingRecord:
-    """Return the groups of faces; those about which something is not known are in none."""
-    known = [group for group in grouping.groups if not set(group.split(JOIN)) & UNKNOWN]
-    number = {group: known.index(group) for group in known}
-    of_face = [number.get(grouping.groups[each], NONE) for each in grouping.of_draw[first].tolist()]
-    attribute = None if grouping.labels is None else grouping.labels.attribute
-    return GroupingRecord(name=grouping.name, groups=known, of_face=of_face, attribute=attribute)
-
-
-def _by_face(
-    subset: Subset,
-    metrics: Mapping[str, MetricDefinition],
-    name: str,
-    labels: AttributeLabels | None,
-    n: int,
-) -> FaceValues | None:
-    """Sum a metric over each face's draws; None where no draw was measured."""
-    if labels is not None:
-        metric = next(each for each in OUTCOME_METRICS if each.name == name)
-        numbers = metric.values(retention_columns(subset, labels))
-    else:
-        metric = metrics[name]
-        if metric.missing(subset.samples, {}) is not None:
-            return None
-        numbers = metric.values(subset.samples)
-    measured = np.isfinite(numbers)
-    if not measured.any():
-        return None
-    sums = np.bincount(subset.faces[measured], numbers[measured], n)
-    draws = np.bincount(subset.faces[measured], minlength=n).tolist()
-    return FaceValues(
-        metric=name,
-        attribute=None if labels is None else labels.attribute,
-        sums=[float(f"{value:.{DIGITS}g}") for value in sums.tolist()],
-        draws=draws[0] if len(set(draws)) == 1 else draws,
-    )
-
-
-def _outputs(subset: Subset, labels: AttributeLabels, n: int) -> Outputs:
-    predicted: list[list[int]] = [[] for _ in range(n)]
-    shown = labels.output[subset.rows].tolist()
-    for face, group in zip(subset.faces.tolist(), shown, strict=True):
-        predicted[face].append(group)
-    return Outputs(attribute=labels.attribute, predicted=predicted)
-
-
-def _unavailable(
-    manifest: Manifest,
-    frame: pd.DataFrame,
-    metrics: Mapping[str, MetricDefinition],
-    groupings: Mapping[str, Grouping],
-    rules: Iterable[Rule],
-) -> dict[str, str]:
-    """Why metrics of the rules have no value, by metric."""
-    found = {}
-    for rule in rules:
-        if rule.metric in ATTRIBUTE_RATES:
-            grouping = groupings[rule.group_by or ALL]
-            if grouping.labels is None:
-                column = next(iter(manifest.spec.group_by), "race").split(",")[0]
-                reason = manifest.unavailable.get(f"sr_{column}", "no output has a predicted group")
-                found[rule.metric] = reason[:500]
-        elif (why := metrics[rule.metric].missing(frame, manifest.unavailable)) is not None:
-            found[rule.metric] = why[:500]
-    return found
-
-
-def must_match(manifest: Manifest, metrics: Mapping[str, MetricDefinition]) -> dict[str, str]:
-    """List what two runs need in common for a difference to be the arm's, as texts by key."""
-    spec, prepared = manifest.spec, manifest.prepared
-    faces = sorted((face.id, face.sha256) for face in manifest.faces)
-    model = manifest.attributes
-    network = "none" if model is None else f"{model.name} {getattr(model.card, 'sha256', '')}"
-    keys = {
-        "dataset": manifest.dataset.name or spec.dataset,
-        "faces": f"{len(faces)} faces, fingerprint {fingerprint(repr(faces)):x}",
-        "scales": ", ".join(map(str, sorted(spec.scales))),
-        "conditions": ", ".join(sorted(spec.conditions)),
-        "group_by": "; ".join(spec.group_by),
-        "kernel": spec.kernel,
-        "prepared": f"{prepared.resolution} px, crop {prepared.crop}"
-        + (", aligned" if prepared.aligned else ""),
-        "attributes": network.strip(),
-    }
-    # how a metric was measured, where the manifest records it
-    recorded = {name: entry for entry in manifest.metrics.values() for name in entry.columns}
-    for name, metric in metrics.items():
-        entries = [recorded[c].as_dict() for c in (metric.columns or metric.reads) if c in recorded]
-        if entries:
-            keys[f"metric {name}"] = _text(entries)
-    return keys
-
-
-def _text(entries: Sequence[Mapping[str, Any]]) -> str:
-    return "; ".join(f"{key} {value}" for entry in entries for key, value in sorted(entry.items()))
+def pair_faces(trial: Record, baseline: Record) -> Pairing:
+    """Pair the faces of two records by name and digest, as far as they share enough of them."""
+    place = {face: number for number, face in enumerate(baseline.faces)}
+    shared = [(n, place[face]) for n, face in enumerate(trial.faces) if face in place]
+    sizes = len(trial.faces), len(baseline.faces)
+    if shared and len(shared) >= SHARED * max(sizes):
+        of_trial, of_baseline = np.array(shared, dtype=np.int64).T
+        return Pairing(of_trial, of_baseline, True)
+    of_trial, of_baseline = (np.arange(size, dtype=np.int64) for size in sizes)
+    return Pairing(of_trial, of_baseline, False)

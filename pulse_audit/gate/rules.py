@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import ErrorDetails
 
 from pulse_audit.documents import read_yaml
+from pulse_audit.fairness.divergence import DIVERGENCES, Divergence
 from pulse_audit.metrics.definition import MetricDefinition
 from pulse_audit.metrics.group_metrics import OUTCOME_METRICS
 from pulse_audit.metrics.registry import BY_NAME, RecordedMetric, metrics_of_run
@@ -25,6 +26,27 @@ CORRECTED = "retention_corrected"
 SHARES = "output_share"
 #: Metrics of apparent groups: by themselves they say as much of the attribute model as of the arm.
 ATTRIBUTE_RATES = (CORRECTED, SHARES, *(metric.name for metric in OUTCOME_METRICS))
+#: One number a face, of all its draws: how far their apparent groups differ.
+FACE_RATES = ("flip_rate", "entropy")
+#: Divergences of all draws from where groups are treated alike: property, and divergences that
+#: have bounds.
+BOUNDED: Mapping[str, tuple[Divergence, ...]] = {
+    "rdp": ("chi2", "tv", "chebyshev"),
+    "pr": ("chi2", "tv", "chebyshev"),
+    "cpr": ("tv", "chebyshev"),
+    "spe": ("tv", "chebyshev"),
+}
+DIVERGENCE_OF: Mapping[str, tuple[str, Divergence]] = {
+    f"{name}_{divergence}": (name, divergence)
+    for name, divergences in BOUNDED.items()
+    for divergence in divergences
+}
+#: Distances between the features of outputs and of originals.
+DISTANCES = ("kid", "fid")
+#: One number of a whole set of draws.
+SET_METRICS = (*DIVERGENCE_OF, *DISTANCES)
+#: Metrics that need an apparent group of the outputs.
+OF_GROUPS = (*ATTRIBUTE_RATES, *FACE_RATES, *DIVERGENCE_OF)
 MOST_RULES = 200
 #: Rules that are shipped, explained in their comments.
 SHIPPED = Path(__file__).resolve().parents[1] / "rules"
@@ -197,22 +219,52 @@ def metric_of(rule: Rule, recorded: Mapping[str, RecordedMetric], where: str) ->
         If it is unknown, has no value a draw, or the rule cannot be about it.
     """
     known = {metric.name: metric for metric in (*OUTCOME_METRICS, *metrics_of_run(recorded))}
-    known |= {name: BY_NAME[name] for name in (CORRECTED, SHARES)}
+    derived = (CORRECTED, SHARES, *FACE_RATES, *SET_METRICS)
+    known |= {name: BY_NAME[name] for name in derived}
     metric = known.get(rule.metric) or BY_NAME.get(rule.metric)
     if metric is None:
         raise InputError(f"{where}: unknown metric {rule.metric!r}{nearest(rule.metric, [*known])}")
     if (
-        metric.kind == "column"
-        or metric.statistic is not None
-        or (metric.kind == "derived" and metric.name not in (CORRECTED, SHARES))
+        metric.name.partition("_")[0] in BOUNDED
+        and metric.name not in derived
+        and (metric.name.partition("_")[2] in DIVERGENCES)
     ):
         raise InputError(
-            f"{where}: {metric.name} has no value a draw, so that no rule can be judged on it; "
-            "rules take retention_corrected, retention and the metrics of draws "
-            "(`pulse-audit list metrics`)"
+            f"{where}: {metric.name} has no bound whose error rate holds; those that have: "
+            f"{', '.join(DIVERGENCE_OF)}"
         )
+    if metric.name == "gpi_kid":
+        raise InputError(f"{where}: gpi_kid is the statistic max_gap of kid: use metric kid")
+    if (
+        metric.kind == "column"
+        or metric.statistic is not None
+        or (metric.kind == "derived" and metric.name not in derived)
+    ):
+        raise InputError(
+            f"{where}: no rule can be judged on {metric.name}: it is neither a number of draws or "
+            "faces nor a distance of all of them with an interval; rules take retention_corrected, "
+            "retention, flip_rate, kid, rdp_chi2 and others (docs/gate-your-model.md)"
+        )
+    if metric.name in SET_METRICS:
+        _check_set(rule, where)
     _check_direction(rule, metric, where)
     return metric
+
+
+def _check_set(rule: Rule, where: str) -> None:
+    """Refuse what a number of a whole set of draws has not: InputError."""
+    takes = ("mean", "worst_group", "max_gap") if rule.metric == "kid" else ("mean",)
+    if rule.statistic not in takes:
+        raise InputError(
+            f"{where}: {rule.metric} is a number of all draws together: it takes the statistic "
+            f"{' or '.join(takes)}, not {rule.statistic}"
+        )
+    if rule.group is not None and rule.metric != "kid":
+        raise InputError(f"{where}: {rule.metric} is of the whole sample: it takes no group")
+    if rule.against_baseline:
+        raise InputError(
+            f"{where}: {rule.metric} has no interval of its difference from a baseline: use at_most"
+        )
 
 
 def higher_is_better(rule: Rule, metric: MetricDefinition) -> bool:

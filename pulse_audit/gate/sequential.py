@@ -12,9 +12,17 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from pulse_audit.gate.evidence import Case, Evidence
-from pulse_audit.gate.record import GroupingRecord, Record, Trial
-from pulse_audit.gate.rules import ATTRIBUTE_RATES, CORRECTED, SHARES, higher_is_better
+from pulse_audit.gate.case import Case, Evidence
+from pulse_audit.gate.measure import Trial
+from pulse_audit.gate.record import GroupingRecord, Record
+from pulse_audit.gate.rules import (
+    ATTRIBUTE_RATES,
+    CORRECTED,
+    OF_GROUPS,
+    SET_METRICS,
+    SHARES,
+    higher_is_better,
+)
 from pulse_audit.gate.sides import chosen_groups
 from pulse_audit.metrics.definition import MetricDefinition
 from pulse_audit.stats.gaps import Gap
@@ -41,6 +49,8 @@ def why_once(case: Case, metric: MetricDefinition, balanced: Sequence[str]) -> s
         Columns that the sample is balanced over.
     """
     rule = case.rule
+    if metric.name in SET_METRICS:
+        return f"{metric.name} is a number of all draws together"
     if rule.statistic not in ("worst_group", "mean"):
         return f"{rule.statistic} has no bound that holds at every look"
     if metric.name == CORRECTED or (metric.name in ATTRIBUTE_RATES and case.baseline is None):
@@ -105,8 +115,8 @@ def evidence_so_far(
     rule, metric, record = case.rule, trial.metrics[case.rule.metric], trial.record
     grouping = record.grouping(rule.group_by or ALL)
     assert grouping is not None
-    attribute = grouping.attribute if metric.name in ATTRIBUTE_RATES else None
-    if metric.name in ATTRIBUTE_RATES and attribute is None:
+    attribute = grouping.attribute if metric.name in OF_GROUPS else None
+    if metric.name in OF_GROUPS and attribute is None:
         return Unavailable(record.why_not(metric.name))
     sides = [(record, case.key)]
     if case.baseline is not None:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from pulse_audit.fairness.confusion import NONE
 from pulse_audit.fairness.correction import CorrectedShift
-from pulse_audit.fairness.shift import Draws
-from pulse_audit.gate.baseline import Pairing
-from pulse_audit.gate.record import FaceValues, GroupingRecord, Outputs
-from pulse_audit.gate.rules import Rule
+from pulse_audit.fairness.shift import Draws, most_entropy
+from pulse_audit.gate.case import Case
+from pulse_audit.gate.record import (
+    AttributeRecord,
+    FaceValues,
+    GroupingRecord,
+    Outputs,
+    Pairing,
+    Record,
+)
+from pulse_audit.gate.rules import FACE_RATES, Rule
 from pulse_audit.stats.against import Sampled
 from pulse_audit.stats.intervals import FloatArray, Groups, IntArray, correlation_of_totals
 from pulse_audit.stats.power import DropDesign
@@ -81,13 +88,30 @@ def renumbered(rule: Rule, grouping: GroupingRecord, names: Sequence[str]) -> In
     return place[of_face]
 
 
+def most_diverse(sides: Iterable[Outputs | None]) -> float:
+    """Return the largest entropy that the classified draws of some face can give, in nats."""
+    draws = [sum(n >= 0 for n in face) for side in sides if side for face in side.predicted]
+    return most_entropy(max([*draws, 2]))
+
+
+def parts_of(values: FaceValues | None, most: float) -> FaceValues | None:
+    """Divide the numbers of faces by the most that they can be."""
+    if values is None or most == 1.0:
+        return values
+    return values.model_copy(update={"sums": [each / most for each in values.sums]})
+
+
 def totals(
     values: FaceValues, of_face: IntArray, positions: IntArray, k: int, proportion: bool
 ) -> tuple[Groups, int]:
     """Sort totals of the faces at some positions by group; the second is how many have no value."""
     sums, counts = (np.asarray(each)[positions] for each in values.arrays())
     groups = of_face[positions]
-    if proportion and ((sums < 0) | (sums > counts) | (sums != np.round(sums))).any():
+    # a number of a whole face lies between 0 and 1; of draws, whole outcomes are counted
+    damaged = (sums < 0) | (sums > counts + 1e-9)
+    if values.metric not in FACE_RATES:
+        damaged |= sums != np.round(sums)
+    if proportion and damaged.any():
         raise InputError(f"{values.metric}: a face has more outcomes than draws: damaged baseline")
     inside = [(groups == group) & (counts > 0) for group in range(k)]
     left_out = int(((groups >= 0) & (counts == 0)).sum())
@@ -127,7 +151,7 @@ def draws_of(sample: Groups, proportion: bool) -> tuple[FloatArray, IntArray, In
     sums, counts = np.concatenate(sample.sums), np.concatenate(sample.counts).astype(np.int64)
     of_face = np.repeat(np.arange(len(sample.sums)), sample.n_faces)
     faces = np.repeat(np.arange(len(sums)), counts)
-    if proportion:
+    if proportion and (counts > 1).any():
         # the first draws of a face are its outcomes
         place = np.arange(len(faces)) - np.repeat(np.cumsum(counts) - counts, counts)
         return (place < sums[faces]).astype(np.float64), faces, of_face[faces]
@@ -159,6 +183,51 @@ def draws_by_face(
     if not faces:
         return None
     return Draws(np.array(faces), np.array(labels), np.array(predicted), k)
+
+
+def draws_of_sides(
+    case: Case,
+    trial: Record,
+    baseline: Record | None,
+    pairing: Pairing | None,
+    labels: AttributeRecord,
+) -> list[Draws] | Unavailable:
+    """Draws of the trial and of the baseline, if any, by the labels of an attribute."""
+    sides = [(trial, case.key)]
+    if case.baseline is not None and baseline is not None:
+        sides.append((baseline, case.baseline))
+    draws = []
+    for number, (side, key) in enumerate(sides):
+        theirs, shown = side.attribute(labels.name), side.outputs(key, labels.name)
+        if theirs is None or shown is None or theirs.groups != labels.groups:
+            raise InputError(
+                f"the baseline holds no outputs by {labels.name} in these groups; write it "
+                "again with these rules"
+            )
+        used = numbers = np.arange(len(side.faces))
+        if pairing is not None and baseline is not None:
+            used, numbers = _numbered(number, len(trial.faces), baseline, pairing, labels)
+        each = draws_by_face(shown, theirs.truth, used, numbers, len(labels.groups))
+        if each is None:
+            return Unavailable(f"no face has a group of {labels.name}")
+        draws.append(each)
+    return draws
+
+
+def _numbered(
+    number: int, n: int, baseline: Record, pairing: Pairing, labels: AttributeRecord
+) -> tuple[IntArray, IntArray]:
+    """Faces of a side that are used, and their numbers: shared faces have one number."""
+    positions = pairing.trial, pairing.baseline
+    if pairing.paired:
+        # faces that both sides label alike
+        theirs = baseline.attribute(labels.name)
+        truth = np.array(labels.truth)[positions[0]]
+        is_alike = truth == np.array(theirs.truth if theirs else labels.truth)[positions[1]]
+        return positions[number][is_alike], positions[0][is_alike]
+    if number == 0:
+        return positions[0], positions[0]
+    return positions[1], n + positions[1]
 
 
 def corrected_sample(shift: CorrectedShift, present: IntArray, whole: bool) -> Sampled:

@@ -11,12 +11,21 @@ from pathlib import Path
 
 import numpy as np
 
-from pulse_audit.gate.baseline import Pairing, check_match, read_baseline
+from pulse_audit.gate.baseline import check_match, read_baseline
+from pulse_audit.gate.case import Case
 from pulse_audit.gate.check import GateResult
 from pulse_audit.gate.check import publish as publish_result
-from pulse_audit.gate.evidence import Case, Judge
-from pulse_audit.gate.record import ArmRecord, Record, Trial, measure, must_match
-from pulse_audit.gate.rules import ATTRIBUTE_RATES, CORRECTED, SHARES, metric_of, read_rules
+from pulse_audit.gate.evidence import Judge
+from pulse_audit.gate.measure import Trial, measure_run, must_match
+from pulse_audit.gate.record import ArmRecord, Pairing, Record
+from pulse_audit.gate.rules import (
+    CORRECTED,
+    DISTANCES,
+    OF_GROUPS,
+    SHARES,
+    metric_of,
+    read_rules,
+)
 from pulse_audit.gate.sequential import balanced_columns, blocks_of, evidence_so_far, why_once
 from pulse_audit.gate.verdicts import decide, plan
 from pulse_audit.metrics.definition import MetricDefinition
@@ -135,7 +144,7 @@ class UntilDecided:
         """Judge every rule on the faces that are there; `check_plan` comes first."""
         rounds = run.manifest.rounds
         assert rounds is not None and self._cases
-        trial = measure(run.manifest, run.samples(), self._held_to.rules, str(self.rules))
+        trial = measure_run(run, self._held_to.rules, str(self.rules))
         level, last = self._held_to.alpha / len(self._cases), rounds.faces >= self.budget
         blocks, verdicts = blocks_of(run.manifest), []
         for case in self._cases:
@@ -178,7 +187,9 @@ class UntilDecided:
 
 def _no_value(planned: Manifest, metric: MetricDefinition) -> str:
     """Why a metric will have no value, as far as the plan knows; empty where it may have one."""
-    if metric.name in ATTRIBUTE_RATES:
+    if metric.name in DISTANCES:
+        return f"{metric.name}: {planned.features.why}" if planned.features.why else ""
+    if metric.name in OF_GROUPS:
         missing = planned.attributes is None
         return f"{metric.name} needs an attribute model" if missing else ""
     columns = [*(metric.columns or metric.reads)]

@@ -14,9 +14,11 @@ from typing import Any, Literal, TypeAlias
 
 from scipy.special import ndtri
 
-from pulse_audit.gate.baseline import Pairing, pair_arms, pair_faces
-from pulse_audit.gate.evidence import Case, Evidence, Judge
-from pulse_audit.gate.record import Record, Trial
+from pulse_audit.gate.baseline import pair_arms
+from pulse_audit.gate.case import Case, Evidence
+from pulse_audit.gate.evidence import Judge
+from pulse_audit.gate.measure import Trial
+from pulse_audit.gate.record import Pairing, Record, pair_faces
 from pulse_audit.gate.rules import Rule, Rules, choose_arms
 from pulse_audit.names import nearest
 from pulse_audit.stats.power import detectable_drop, faces_for_drop
@@ -233,6 +235,8 @@ def decide(case: Case, evidence: Evidence | Unavailable, level: float) -> Verdic
     elif not evidence.every_look and (detectable := shown_distance(evidence, level)) is not None:
         beyond = f"{detectable:.2g} beyond the limit"
         sentences.append(f"{beyond} would be shown with {100 * POWER:.0f} % power")
+    if evidence.caveat:
+        sentences.append(evidence.caveat)
     if evidence.left_out:
         sentences.append(f"{evidence.left_out:,} faces have no value and are left out")
     ends = (_finite(gap.value), _finite(gap.pass_bound), _finite(gap.fail_bound), rule.limit)

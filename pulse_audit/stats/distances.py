@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -71,6 +71,12 @@ class KernelDistance:
     estimate: Estimate
     standard_error: float
     degrees: float
+
+    def at(self, confidence: float) -> Estimate:
+        """Return the estimate with its interval at another confidence."""
+        half = self.standard_error * float(stdtrit(self.degrees, 0.5 + confidence / 2))
+        value = self.estimate.value
+        return replace(self.estimate, low=value - half, high=value + half, confidence=confidence)
 
 
 def frechet_distance(first: ArrayLike, second: ArrayLike) -> FrechetDistance | Unavailable:

@@ -92,7 +92,8 @@ def max_gap(
     Parameters
     ----------
     values : array_like, (draws,)
-        Finite; 0 and 1 for a proportion.
+        Finite; 0 and 1 for a proportion, or from 0 to 1 where every face has one value: it varies
+        no more than an outcome of the same mean.
     faces : array_like, (draws,)
         The face each draw belongs to.
     groups : array_like of int, (draws,)
@@ -292,7 +293,11 @@ def _sample(
     if not 0 < alpha < 0.5:
         raise ValueError(f"alpha must lie between 0 and .5, not {alpha}")
     # groups without a draw are left out, so positions differ from group numbers
-    every = by_group(outcomes(values) if proportion else values, faces, groups)
+    every = by_group(values, faces, groups)
+    if proportion and (every.n_draws != every.n_faces).any():
+        outcomes(values)
+    elif proportion and any(((sums < 0) | (sums > 1)).any() for sums in every.sums):
+        raise ValueError("numbers of faces must lie between 0 and 1")
     names: list[int] = np.flatnonzero(every.n_faces).tolist()
     totals = [every.sums[name] for name in names], [every.counts[name] for name in names]
     return Groups(*totals, every.n_faces[names], every.n_draws[names]), names

@@ -24,6 +24,7 @@ from pulse_audit.stats.distances import (
 )
 from pulse_audit.stats.intervals import (
     FloatArray,
+    IntArray,
     intraclass_correlation,
     proportion_interval,
 )
@@ -363,29 +364,45 @@ def align_features(
     return AlignedFeatures(network, outputs[by_draw.index.to_numpy()], by_face)
 
 
+def feature_sets(
+    subset: Subset, inside: NDArray[np.bool_], features: AlignedFeatures
+) -> tuple[Array, Array, IntArray, IntArray] | None:
+    """Features of the outputs of some draws and of their originals, and the faces of both.
+
+    Returns
+    -------
+    outputs, originals : ndarray, (draws, d) and (faces, d)
+        Each original counts once, however many draws it has.
+    output_faces, faces : ndarray, (draws,) and (faces,)
+
+    None where no draw has features of the output and of the original.
+    """
+    measured = inside & np.isfinite(features.outputs[subset.rows]).all(axis=1)
+    measured &= np.isfinite(features.originals[subset.faces]).all(axis=1)
+    if not measured.any():
+        return None
+    faces = np.unique(subset.faces[measured])
+    outputs = features.outputs[subset.rows[measured]]
+    return outputs, features.originals[faces], subset.faces[measured], faces
+
+
 def distance_rows(
     subset: Subset, grouping: Grouping, features: AlignedFeatures
 ) -> Iterator[EstimateRow]:
     """KID per group, the widest gap between groups (GPI), and FID of the whole sample."""
-    # (n,): draws of which the output and the original both have features
-    measured = np.isfinite(features.outputs[subset.rows]).all(axis=1)
-    measured &= np.isfinite(features.originals[subset.faces]).all(axis=1)
     of_draw = grouping.of_draw[subset.rows]
     detail: Detail = {"network": features.network}
     kernel: dict[str, KernelDistance | Unavailable] = {}
     for number, group in enumerate(grouping.groups):
-        inside = measured & (of_draw == number)
-        if not inside.any():
+        sets = feature_sets(subset, of_draw == number, features)
+        if sets is None:
             continue
-        faces = np.unique(subset.faces[inside])
-        # (draws, d) and (faces, d): each original counts once, however many draws it has
-        sets = features.outputs[subset.rows[inside]], features.originals[faces]
-        kid = kernel[group] = kernel_distance(*sets, subset.faces[inside], faces)
+        kid = kernel[group] = kernel_distance(*sets)
         estimate = kid if isinstance(kid, Unavailable) else kid.estimate
         yield make_row(subset.key, "kid", grouping.name, group, estimate, detail=detail)
         # FID is too biased at the size of a group; its bias of the whole sample is stated
         if grouping.name == ALL:
-            fid = frechet_distance(*sets)
+            fid = frechet_distance(*sets[:2])
             if isinstance(fid, Unavailable):
                 estimate = fid
             else:

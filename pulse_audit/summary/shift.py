@@ -312,6 +312,21 @@ def output_share_rows(
                 )
 
 
+def mirrored_draws(subset: Subset, labels: AttributeLabels) -> tuple[Draws, IntArray] | None:
+    """Draws whose input group is the apparent one of the original, for CPR and SPE.
+
+    With the labelled groups, within which faces are still resampled: the set fixes those. None
+    where no original has an apparent group.
+    """
+    classified = labels.original[subset.rows] != NONE
+    classified &= labels.truth[subset.rows] != NONE
+    if not classified.any():
+        return None
+    rows, k = subset.rows[classified], len(labels.groups)
+    draws = Draws(subset.faces[classified], labels.original[rows], labels.output[rows], k)
+    return draws, labels.truth[rows]
+
+
 def set_fairness_rows(
     subset: Subset, labels: AttributeLabels, draws: Draws, seed: int
 ) -> Iterator[EstimateRow]:
@@ -321,20 +336,15 @@ def set_fairness_rows(
     as outputs. CPR and SPE start from the apparent groups of the originals, so that errors of the
     model fall on both sides alike.
     """
-    key, k = subset.seed(seed, "sets", labels.attribute), len(labels.groups)
+    key = subset.seed(seed, "sets", labels.attribute)
     # properties, correction, draws, and the groups in which faces are resampled (default: truth)
     parts: list[tuple[Mapping[str, Property], Correction, Draws, IntArray | None]] = [
         (FROM_LABELS, "raw", draws, None)
     ]
     if (originals := _original_draws(subset, labels)) is not None:
         parts.append((FROM_LABELS, "original_baseline", originals, None))
-    classified = labels.original[subset.rows] != NONE
-    classified &= labels.truth[subset.rows] != NONE
-    if classified.any():
-        rows = subset.rows[classified]
-        mirrored = Draws(subset.faces[classified], labels.original[rows], labels.output[rows], k)
-        # faces are still resampled within their labelled groups, which the set fixes
-        parts.append((FROM_ORIGINALS, "raw", mirrored, labels.truth[rows]))
+    if (mirrored := mirrored_draws(subset, labels)) is not None:
+        parts.append((FROM_ORIGINALS, "raw", *mirrored))
     for properties, correction, chosen, strata in parts:
         # the tests of an earlier suite start from the labels too
         for name, p_value in published_p_values(chosen).items() if strata is None else ():

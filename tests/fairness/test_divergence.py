@@ -12,6 +12,7 @@ from pulse_audit.fairness.divergence import (
     kl,
     reference_shares,
     tv,
+    within,
 )
 
 COUNTS = np.array([180, 220, 150, 250, 190, 210, 200])
@@ -102,3 +103,20 @@ def test_intervals_reach_zero_under_fairness_and_leave_it_when_it_is_far():
     skewed = np.array([0.7, 0.05, 0.05, 0.05, 0.05, 0.05, 0.05])
     unfair = corrected(lambda p: tv(p, UNIFORM), skewed, UNIFORM, noise_of(rng, skewed, 200))
     assert 0.4 < unfair.low < tv(skewed, UNIFORM) < unfair.high < 0.7
+
+
+def test_bounds_between_intervals_of_shares_contain_every_point_of_them():
+    rng = np.random.default_rng(0)
+    reference = np.array([0.2, 0.3, 0.5])
+    low, high = np.array([0.25, 0.1, 0.3]), np.array([0.4, 0.28, 0.6])
+    inside = rng.dirichlet(np.ones(3), 200_000)
+    inside = inside[((inside >= low) & (inside <= high)).all(axis=1)]
+    for kind in ("chi2", "tv", "chebyshev"):
+        values = DIVERGENCES[kind](inside, reference)
+        least, greatest = within(low, high, reference, kind)
+        assert least - 1e-12 <= values.min() and values.max() <= greatest + 1e-12
+    # the least total variation is that of the nearest shares
+    nearest = DIVERGENCES["tv"](inside, reference).min()
+    assert within(low, high, reference, "tv")[0] == pytest.approx(nearest, abs=0.01)
+    with pytest.raises(ValueError, match="no bounds of kl"):
+        within(low, high, reference, "kl")

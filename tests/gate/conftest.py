@@ -26,12 +26,15 @@ def lighter(shade):
     return None if np.isnan(shade) else 50.0 + shade
 
 
-def make_run(path: Path, outcomes: dict, lightness=0.0, prefix="", **changes):
+def make_run(path: Path, outcomes: dict, lightness=0.0, prefix="", vectors=None, **changes):
     """A run whose arms retain the group of (groups, faces, draws) as ``outcomes`` says.
 
-    Odd faces of each group are women. ``lightness`` is added to that of the outputs; ``changes``
+    Odd faces of each group are women. ``lightness`` is added to that of the outputs; ``vectors``
+    are features of outputs (groups, faces, draws, d) and originals (groups, faces, d); ``changes``
     replace entries of the manifest.
     """
+    if vectors is not None:
+        changes["features"] = {"network": "net", "dim": vectors[1].shape[-1]}
     first = next(iter(outcomes.values()))
     k, n, draws = first.shape
     faces = [(f"{prefix}{g}-{i:04d}.png", g, i) for g in range(k) for i in range(n)]
@@ -81,7 +84,10 @@ def make_run(path: Path, outcomes: dict, lightness=0.0, prefix="", **changes):
                 for name, g, i in faces
                 for draw in range(draws)
             ],
+            None if vectors is None else vectors[0].reshape(-1, vectors[0].shape[-1]),
         )  # fmt: skip
+    if vectors is not None:
+        run.write_originals({name: vectors[1][g, i] for name, g, i in faces})
     write(run, summarise_run(run))
     return path
 

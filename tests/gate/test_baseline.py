@@ -2,8 +2,8 @@
 
 import pytest
 
-from pulse_audit.gate.baseline import check_match, pair_arms, pair_faces
-from pulse_audit.gate.record import Record
+from pulse_audit.gate.baseline import check_match, pair_arms
+from pulse_audit.gate.record import Record, pair_faces
 from pulse_audit.types import InputError
 
 

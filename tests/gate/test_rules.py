@@ -137,8 +137,13 @@ def test_shipped_rules_are_known_by_name():
     ("changes", "told"),
     [
         ({"metric": "retentoin"}, "did you mean retention"),
-        ({"metric": "kid"}, "no value a draw"),
-        ({"metric": "downscale_rmse"}, "no value a draw"),
+        ({"metric": "kid", "at_most": None, "no_worse_than_baseline_by": 0.1}, "from a baseline"),
+        ({"metric": "gpi_kid"}, "use metric kid"),
+        ({"metric": "rdp_chi2"}, "takes the statistic mean, not max_gap"),
+        ({"metric": "pr_tv", "statistic": "mean", "group": "White"}, "it takes no group"),
+        ({"metric": "flip_rate", "statistic": "worst_group"}, "no worst group; use max_abs"),
+        ({"metric": "shift"}, "no rule can be judged on shift"),
+        ({"metric": "downscale_rmse"}, "no rule can be judged on downscale_rmse"),
         ({"at_most": 20}, "20 % is 0.2"),
         (
             {"metric": "lightness_shift", "statistic": "worst_group", "at_most": 1},

@@ -4,8 +4,8 @@ import pytest
 
 from pulse_audit import store
 from pulse_audit.gate.baseline import open_finished
-from pulse_audit.gate.evidence import Case
-from pulse_audit.gate.record import measure
+from pulse_audit.gate.case import Case
+from pulse_audit.gate.measure import measure
 from pulse_audit.gate.rules import check_rules
 from pulse_audit.gate.sequential import evidence_so_far, why_once
 from pulse_audit.gate.verdicts import plan

@@ -14,7 +14,7 @@ import yaml
 from pulse_audit import store
 from pulse_audit.cli import commands
 from pulse_audit.gate.baseline import check_match, read_baseline
-from pulse_audit.gate.record import measure
+from pulse_audit.gate.measure import measure
 from pulse_audit.gate.rules import read_rules
 from pulse_audit.gate.verdicts import judge, plan
 from pulse_audit.pytest_plugin import gate

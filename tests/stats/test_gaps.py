@@ -278,6 +278,8 @@ def test_one_group_has_nothing_to_be_compared_with():
 
 def test_unusable_input_is_refused():
     with pytest.raises(ValueError, match="must be 0 or 1"):
-        max_gap([0.5, 1], [0, 1], [0, 1], proportion=True)
+        max_gap([0.5, 1, 1], [0, 1, 1], [0, 1, 1], proportion=True)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        max_gap([1.5, 1], [0, 1], [0, 1], proportion=True)
     with pytest.raises(ValueError, match="alpha must lie"):
         worst_group([1, 1], [0, 1], [0, 1], proportion=True, alpha=0.7)
