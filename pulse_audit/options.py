@@ -205,6 +205,10 @@ _OF_A_RUN: tuple[Callable[[Command], Command], ...] = (
         'folder:DIR | command:"PROG {input} {output}" | FILE.py:FACTORY (repeatable).',
     ),
     option(
+        "--skip-unfit", is_flag=True, default=None, help="Leave out, with a note, arms that are "
+        "not available and scales that do not fit.",
+    ),
+    option(
         "--time-limit", type=float, metavar="SECONDS", help="Of a command: arm for one input "
         "[default: 600]",
     ),

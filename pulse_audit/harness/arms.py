@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -33,6 +34,18 @@ from pulse_audit.upsamplers.planted import Planted, read_matrix
 
 #: The default downscaling factor, and the smallest side in pixels of an input that shows a face.
 DEFAULT_SCALE, SMALLEST_INPUT = 8, 8
+#: The smallest side in pixels of an input where scales that do not fit are left out.
+LEAST_INPUT = 2
+
+
+@dataclass(frozen=True)
+class BuiltArms:
+    """The arms of a run, their frame and scales, and notes on what was left out (skip_unfit)."""
+
+    arms: dict[str, Upsampler]
+    frame: Prepared
+    scales: list[int]
+    left_out: list[str]
 
 
 def build_arms(
@@ -42,11 +55,12 @@ def build_arms(
     used: Collection[str],
     device: torch.device,
     dtype: torch.dtype,
-) -> tuple[dict[str, Upsampler], Prepared, list[int]]:
+) -> BuiltArms:
     """Build the arms of a run, and find the frame and the scales at which they are compared.
 
     ``used`` are the ids of the run's own faces; errors as of the functions below.
     """
+    left_out: list[str] = []
     config = preset(spec.search, spec.eps, coarse=spec.coarse)
 
     # The variants of a sweep share their generator.
@@ -54,16 +68,23 @@ def build_arms(
     def load(reference: GeneratorReference | str) -> Generator:
         return load_generator(reference, spec.trusted_files).to(device, dtype)
 
-    arms = {
-        r.name: build_arm(r, config, spec.bank, device, load, spec.time_limit)
-        for r in references
-        if r.kind not in ("planted", "folder")
-    }
+    arms: dict[str, Upsampler] = {}
+    for r in (r for r in references if r.kind not in ("planted", "folder")):
+        try:
+            arms[r.name] = build_arm(r, config, spec.bank, device, load, spec.time_limit)
+        except InputError as error:
+            # What a run searches on is what it is about.
+            if not spec.skip_unfit or r.kind == "pulse":
+                raise
+            left_out.append(f"arm {r.name} is left out: {error}")
     # Planted arms return prepared faces, and folders pictures of the inputs' size times the scale:
     # the frame of the others comes first.
     frame = find_comparison(spec, arms, inputs.index.card)
     arms = frame_arms(arms, frame)
     scales = spec.scales or [default_scale(frame.resolution)]
+    if spec.skip_unfit:
+        scales, arms, notes = fitting(scales, spec.kernel, arms, frame.resolution)
+        left_out += notes
     preparer = FacePreparer.of(frame, device)
     arms |= planted_arms(
         [r for r in references if r.kind == "planted"],
@@ -79,9 +100,46 @@ def build_arms(
         folder.check_outputs(list(used))
         arms[r.name] = folder
     # In the order of the specification.
-    arms = {r.name: arms[r.name] for r in references}
+    arms = {r.name: arms[r.name] for r in references if r.name in arms}
     check_geometry(scales, spec.kernel, arms, frame.resolution)
-    return arms, frame, scales
+    return BuiltArms(arms, frame, scales, left_out)
+
+
+def fitting(
+    scales: Sequence[int], kernel: str, arms: Mapping[str, Upsampler], resolution: int
+) -> tuple[list[int], dict[str, Upsampler], list[str]]:
+    """Keep the scales that fit the run and its searches, then the other arms that fit these.
+
+    Returns
+    -------
+    tuple
+        Scales, arms, and a note on each that was left out.
+
+    Raises
+    ------
+    InputError
+        If no scale is left.
+    """
+    searches = {name: arm for name, arm in arms.items() if isinstance(arm, PulseUpsampler)}
+    fit: dict[str, Upsampler] = {**searches}
+    kept, notes = list[int](), list[str]()
+    for scale in scales:
+        try:
+            if resolution // scale < LEAST_INPUT:
+                raise InputError(f"inputs of {resolution} / {scale} px, under {LEAST_INPUT}")
+            check_geometry([scale], kernel, searches, resolution)
+            kept.append(scale)
+        except InputError as error:
+            notes.append(f"scale {scale} is not run: {error}")
+    if not kept:
+        raise InputError(f"no scale is left: {notes[0]}")
+    for name, arm in arms.items():
+        try:
+            check_geometry(kept, kernel, {name: arm}, resolution)
+            fit[name] = arm
+        except InputError as error:
+            notes.append(f"arm {name} is left out: {error}")
+    return kept, fit, notes
 
 
 def default_scale(resolution: int) -> int:

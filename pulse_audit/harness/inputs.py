@@ -46,6 +46,8 @@ class AuditInputs:
     index: FaceIndex
     #: Label columns of each grouping; the data set's own where the specification names none.
     groupings: list[list[str]]
+    #: Notes on the arms that were left out (``skip_unfit``).
+    left_out: tuple[str, ...] = ()
 
 
 def find_inputs(spec: AuditSpec, progress: Progress | None = None) -> AuditInputs:
@@ -60,9 +62,7 @@ def find_inputs(spec: AuditSpec, progress: Progress | None = None) -> AuditInput
         One line about the first name that is unknown, or the first file that is missing.
     """
     # Arms and their generators.
-    arms = [parse_arm(arm, arm_names()) for arm in spec.arms]
-    for arm in arms:
-        find_arm(arm)
+    arms, left_out = find_arms(spec)
     generators = [parse_generator(generator) for generator in spec.generators]
     for generator in generators:
         find_generator(generator)
@@ -100,7 +100,33 @@ def find_inputs(spec: AuditSpec, progress: Progress | None = None) -> AuditInput
             hint = nearest(column, known)
             raise InputError(f"--group-by {column}: no label of {card.name!r}{hint}")
     groupings = [grouping for grouping in groupings if grouping]
-    return AuditInputs(arms, generators, index, groupings)
+    return AuditInputs(arms, generators, index, groupings, tuple(left_out))
+
+
+def find_arms(spec: AuditSpec) -> tuple[list[ArmReference], list[str]]:
+    """Look up the arms of a specification; with ``skip_unfit`` also notes on those left out.
+
+    Raises
+    ------
+    InputError
+        About the first arm that is unknown or lacks a file, or if none is left.
+    """
+    arms, notes = list[ArmReference](), list[str]()
+    for name in spec.arms:
+        try:
+            arm = parse_arm(name, arm_names())
+            find_arm(arm)
+        except InputError as error:
+            if not spec.skip_unfit:
+                raise
+            # The nearest names that an unknown one is answered with are of no use here.
+            reason = str(error).partition("; did you mean")[0].partition("; known:")[0]
+            notes.append(f"arm {name} is left out: {reason}")
+        else:
+            arms.append(arm)
+    if spec.arms and not arms:
+        raise InputError(f"no arm is left: {notes[0]}")
+    return arms, notes
 
 
 def _read_dataset(

@@ -107,7 +107,9 @@ def plan_audit(
 
     # The arms, the frame and scales of their comparison, and what their outputs are measured with.
     used = {face.id for face, _ in chosen} | {skip.face.id for skip in skipped}
-    arms, frame, scales = build_arms(spec, references, inputs, used, device, dtype)
+    built = build_arms(spec, references, inputs, used, device, dtype)
+    arms, frame, scales = built.arms, built.frame, built.scales
+    references = [r for r in references if r.name in arms]
     suite = resolve_metrics(spec, index, frame.resolution, device, earlier)
 
     # The manifest: what is planned, with what. It lists every draw.
@@ -152,6 +154,8 @@ def plan_audit(
         arms={r.name: describe_arm(r, arms[r.name], frame) for r in references},
         units=cut_units(rounds, list(arms), scales, spec, execution.batch),
         notes=[
+            *inputs.left_out,
+            *built.left_out,
             *index.notes,
             *group_notes(index, groupings, faces),
             *copy_notes(skipped),

@@ -17,7 +17,8 @@ from pydantic import (
 )
 
 from pulse_audit.documents import read_yaml
-from pulse_audit.names import FOLDER, LatentFit, Latents, plain_dataset
+from pulse_audit.names import FOLDER, LatentFit, Latents, nearest, plain_dataset
+from pulse_audit.report.published import PUBLISHED
 from pulse_audit.seeding import hexdigest
 from pulse_audit.sweeps import Value, read_sweep
 from pulse_audit.types import InputError
@@ -47,8 +48,11 @@ MAX_TEXT, MAX_ENTRIES = 4096, 1000
 PLACES = frozenset({"data_root", "datasets_file"})
 #: Fields that came after the first release.
 LATER = frozenset(
-    {"truncation", "eps", "bank", "latent_fit", "latents", "coarse", "time_limit", "sweep"}
-)
+    {
+        "truncation", "eps", "bank", "latent_fit", "latents", "coarse", "time_limit", "sweep",
+        "skip_unfit", "published",
+    }
+)  # fmt: skip
 
 
 class AuditSpec(BaseModel):
@@ -65,6 +69,9 @@ class AuditSpec(BaseModel):
         ``pulse | nearest | bicubic | lanczos | posterior:GENERATOR | posterior-pulse:GENERATOR |
         planted:MATRIX.csv | onnx:FILE | folder:DIR | command:"PROG {input} {output}" |
         FILE.py:FACTORY``, or the name of an entry point of an installed package.
+    skip_unfit : bool
+        Whether arms that are not available here, and scales that do not fit, are left out with a
+        note; else they are refused.
     time_limit : float or None
         Seconds that a command may take for one input; None means 600.
     generators : list of str
@@ -98,6 +105,9 @@ class AuditSpec(BaseModel):
     conditions : list of str
         ``clean | gaussian:SIGMA | saltpepper:P | motion:LENGTH | jpeg:Q``, or several joined by
         ``+``, as ``motion:9.8%+gaussian:25``.
+    published : list of str
+        Papers whose figures the report prints beside those of the run, see
+        `pulse_audit.report.published`.
     kernel : str
         The downscaling operator DS; ``pulse`` is the bicubic of the official code.
     resolution, crop : int, str or None
@@ -135,6 +145,7 @@ class AuditSpec(BaseModel):
     datasets_file: Path | None = None
     split: Split = "val"
     arms: list[str] = []
+    skip_unfit: bool = False
     generators: list[str] = []
     trusted_files: list[Digest] = []
     search: Search = "official"
@@ -159,6 +170,7 @@ class AuditSpec(BaseModel):
     attributes: str | None = None
     metrics: list[str] | None = None
     sources: bool = False
+    published: list[str] = []
     second_attributes: str | None = None
     device: str = "auto"
     precision: Precision = "auto"
@@ -188,6 +200,14 @@ class AuditSpec(BaseModel):
     @classmethod
     def _lower_case(cls, value: Any) -> Any:
         return [str(v).lower() for v in value] if isinstance(value, list) else value
+
+    @field_validator("published")
+    @classmethod
+    def _known_papers(cls, value: list[str]) -> list[str]:
+        for name in value:
+            if name not in PUBLISHED:
+                raise ValueError(f"unknown paper {name[:80]!r}{nearest(name, [*PUBLISHED])}")
+        return list(dict.fromkeys(value))
 
     @field_validator("sweep", mode="before")
     @classmethod

@@ -278,21 +278,9 @@ def data_uri(
 
     Anything that is not a readable PNG, JPEG or WebP inside the run gives (None, False).
     """
-    # The file must lie in the run, links resolved, and be of a sensible size.
-    if not isinstance(relative, str) or not relative or "\0" in relative:
-        return None, False
-    root = run_path.resolve()
-    path = (root / relative).resolve()
-    if not path.is_relative_to(root) or not path.is_file() or path.stat().st_size > MAX_BYTES:
-        return None, False
-
     # Decoded and encoded again, so that nothing else in the file reaches the page.
-    try:
-        with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as opened:
-            if opened.width * opened.height > MAX_PIXELS:
-                return None, False
-            image = opened.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    image = read_picture(run_path, relative)
+    if image is None:
         return None, False
     image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     buffer, side = io.BytesIO(), max(image.size)
@@ -300,3 +288,21 @@ def data_uri(
     image.save(buffer, format=kind, quality=88 if longest == LONGEST_SIDE else 95)
     uri = f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
     return uri, side < SMALL
+
+
+def read_picture(run_path: Path, relative: object) -> Image.Image | None:
+    """Decode an image of a run; None for what is no readable PNG, JPEG or WebP inside it."""
+    # The file must lie in the run, links resolved, and be of a sensible size.
+    if not isinstance(relative, str) or not relative or "\0" in relative:
+        return None
+    root = run_path.resolve()
+    path = (root / relative).resolve()
+    if not path.is_relative_to(root) or not path.is_file() or path.stat().st_size > MAX_BYTES:
+        return None
+    try:
+        with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as opened:
+            if opened.width * opened.height > MAX_PIXELS:
+                return None
+            return opened.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None

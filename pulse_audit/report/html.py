@@ -43,8 +43,10 @@ from pulse_audit.report.forests import across_settings, of_priors
 from pulse_audit.report.gallery import cards, first_faces, viewer_note, write_parts
 from pulse_audit.report.latex import to_latex
 from pulse_audit.report.prior import views
+from pulse_audit.report.published import published_tables
 from pulse_audit.report.screen import matrices
 from pulse_audit.report.settings import setting_figures
+from pulse_audit.report.sheet import STEM, sheet_figure
 from pulse_audit.report.tables import arm_table, arrow, estimates_csv, to_csv
 from pulse_audit.store import Manifest
 from pulse_audit.store.manifest import CardEntry
@@ -121,8 +123,11 @@ def render(
     images_shown = run.manifest.dataset.may_publish_images or not public
     drawn = Drawings(summary, list(run.manifest.arms), run.manifest.spec.groupings)
     pages = sections(run.manifest, summary, drawn)
-    varied = setting_figures(run.manifest, summary, samples, drawn)
     made = cards(run.manifest, samples) if images_shown else []
+    varied = setting_figures(run.manifest, summary, samples, drawn)
+    papers = published_tables(run.manifest, summary)
+    if varied or papers:
+        varied = [*sheet_figure(run.manifest, run.path, made), *varied]
     shown = first_faces(run.manifest, run.path, made)
 
     # Every estimate, as JSON and as CSV.
@@ -140,12 +145,16 @@ def render(
 
     # Tables and figures of every condition and scale; the page itself comes last.
     write_tables(folder, pages)
+    for old in (folder / "figures").glob(f"{STEM}*.*"):
+        old.unlink()  # may show faces that were withdrawn, or are not to be shown
     of_parts = (each for page in pages for part in page.parts for each in part.figures)
     for figure in (*varied, *of_parts):
         write_drawing(folder, figure.stem, figure.drawing)
         write_drawing(folder, f"{figure.stem}_column", figure.narrow)
     write_plots(folder, run.manifest, summary, drawn)
     drawn.forget_older()
+    for table in papers:
+        atomic_write(folder / "tables" / f"{table.stem}.csv", table.csv.encode())
     # For papers, hubs and reviewers.
     write_beside(folder, run.manifest, samples, summary, labelled=images_shown)
     write_parts(folder / "data", run, made, images_shown)
@@ -233,6 +242,7 @@ def page_text(
             for plot in across_settings(manifest, summary, ",".join(columns))
         ],
         varied=varied,
+        published=published_tables(manifest, summary),
         settings=pages,
         facts=facts,
         missing_work=missing_work(manifest, samples),

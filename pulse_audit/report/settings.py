@@ -130,8 +130,8 @@ class Estimates:
             # Rows of the set as a whole are of no group.
             if r.plain and r.group_by in (ALL, group_by) and (r.group_by == ALL) == (r.group == ALL)
         }
-        groups = (group for _, _, group in self._rows if group != ALL)
-        #: Those of the grouping, in order.
+        groups = (g for metric, _, g in self._rows if g != ALL and metric == MEASURES[1])
+        #: Those of the grouping that have faces, in order.
         self.groups: list[str] = list(dict.fromkeys(groups))
 
     def at(self, metric: str, key: SubsetKey, group: str) -> EstimateRow | None:

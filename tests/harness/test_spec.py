@@ -41,6 +41,8 @@ def test_what_came_later_is_in_the_fingerprint_only_where_it_is_set() -> None:
         "latents": "tied",
         "coarse": "9@8",
         "sweep": {"steps": [5, 9]},
+        "skip_unfit": True,
+        "published": ["menon2020"],
     }
     for name, value in later.items():
         assert name not in plain.requested()
@@ -76,6 +78,7 @@ def test_what_came_later_is_in_the_fingerprint_only_where_it_is_set() -> None:
         ({"dataset": "x", "sweep": {"stepz": [5]}}, "sweep: unknown setting 'stepz'; did you mean"),
         ({"dataset": "x", "sweep": {"eps": [0]}}, "sweep: eps: 0 is not a number above 0 to 1"),
         ({"dataset": "x", "sweep": {"steps": [True]}}, "sweep: steps: True is not a whole number"),
+        ({"dataset": "x", "published": ["menon"]}, "unknown paper 'menon'; did you mean menon2020"),
         ({"dataset": "x", "sweep": ["eps"]}, "sweep: Input should be a valid dictionary"),
     ],
 )

@@ -9,6 +9,7 @@ from pulse_audit.harness.plan import plan_audit
 from pulse_audit.harness.run import check_same_plan, run_audit
 from pulse_audit.harness.spec import make_spec
 from pulse_audit.models.shipped import shipped_generators
+from pulse_audit.report.drawings import Drawing, Drawings
 from pulse_audit.types import InputError
 
 pytestmark = pytest.mark.skipif(not shipped_generators(), reason="no shipped generators here")
@@ -27,7 +28,11 @@ ASKED = {
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> store.Run:
-    return run_audit(make_spec(ASKED), tmp_path_factory.mktemp("sweep") / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        # The drawing of figures is left to the tests that look at them.
+        blank = Drawing(b"<svg/>", b"png", b"pdf")
+        patch.setattr(Drawings, "drawing", lambda self, stem, make: blank)
+        return run_audit(make_spec(ASKED), tmp_path_factory.mktemp("sweep") / "run")
 
 
 def name(prior: str, vary: str) -> str:
