@@ -11,11 +11,16 @@ import math
 import os
 import stat
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
 from pulse_audit.types import InputError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    Model = TypeVar("Model", bound=BaseModel)
 
 #: Largest documents in bytes: written by a person, and written by a run.
 MAX_DOCUMENT, MAX_RECORD = 2**20, 2**28
@@ -168,6 +173,24 @@ def parse_json(data: bytes, where: Path | str) -> Any:
         raise InputError(f"{where}: unreadable (nested more than {MAX_DEPTH} deep)") from None
     except ValueError as error:
         raise InputError(f"{where}: unreadable ({' '.join(str(error).split())[:200]})") from None
+
+
+def checked(model: type[Model], content: Any, where: Path | str) -> Model:
+    """Return the content of a document as a model; `InputError` names the first key at fault.
+
+    Values are left out of the message: an alias bomb in YAML would be written out there.
+    """
+    from pydantic import ValidationError
+
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise InputError(f"{where}: holds no keys with values")
+    try:
+        return model(**content)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"])[:80]
+        reason = first["msg"].removeprefix("Value error, ")
+        raise InputError(f"{where}: {f'key {key!r}: ' if key else ''}{reason}") from None
 
 
 def _check_values(content: Any, texts: bool) -> None:

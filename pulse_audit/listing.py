@@ -38,6 +38,7 @@ ONLY_IN_JSON = {
 DEPENDENCIES = "torch torchvision numpy pandas scipy scikit-image lpips facenet-pytorch seaborn"
 EXTRAS = {
     "onnxruntime": "the `onnx` extra: other people's models as ONNX files",
+    "diffusers": "the `diffusers` extra: diffusion models as arms",
     "ray": "the `ray` extra: audits over many machines",
 }
 
@@ -74,6 +75,9 @@ def rows_of(listing: str, datasets_file: Path | None) -> Rows:
             "posterior:GENERATOR": "samples of a generator that downscale to the input within "
             "--eps: draws of its posterior, the reference for a search",
             "posterior-pulse:GENERATOR": "the same, of samples of PULSE's own prior",
+            "dps:MODEL": "draws of a diffusion model (diffusers folder), each step guided to the "
+            "input",
+            "ddnm:MODEL": "draws of a diffusion model, made consistent with the input at each step",
             "planted:MATRIX.csv": planted,
             "onnx:FILE": "a network in an ONNX file, small image to large",
             "folder:DIR": "outputs made elsewhere, for the inputs of export-inputs; also with a "

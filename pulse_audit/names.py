@@ -27,10 +27,13 @@ SETTING, NAME = "{setting}", "{name}"
 SAMPLES = "samples:"
 #: Draws of a generator's posterior, given its own prior or PULSE's: this and the generator.
 POSTERIORS = {"posterior": "own", "posterior-pulse": "pulse"}
+#: Draws of a diffusion model, by the method that bends them toward an input: this and a folder.
+DIFFUSION = ("dps", "ddnm")
 ARM_FORMS = (
     "pulse",
     *INTERPOLATION,
     *(f"{name}:GENERATOR" for name in POSTERIORS),
+    *(f"{name}:MODEL" for name in DIFFUSION),
     f"{PLANTED}MATRIX.csv",
     f"{ONNX}FILE",
     f"{FOLDER}DIR",
@@ -187,8 +190,8 @@ class ArmReference:
     """An arm as requested."""
 
     name: str
-    #: ``pulse``, ``interpolation``, ``posterior``, ``planted``, ``onnx``, ``folder``, ``command``,
-    #: ``factory`` or ``plugin``.
+    #: ``pulse``, ``interpolation``, ``posterior``, ``dps``, ``ddnm``, ``planted``, ``onnx``,
+    #: ``folder``, ``command``, ``factory`` or ``plugin``.
     kind: str
     #: The generator, the interpolation kernel, the file, folder or command line,
     #: ``FILE.py:FACTORY`` or the name of an entry point.
@@ -234,6 +237,9 @@ def parse_arm(arm: str, plugins: Sequence[str] = ()) -> ArmReference:
         command = arm.removeprefix(COMMAND)
         return ArmReference(f"{COMMAND}{_program(command_words(command))}", "command", command)
     form, _, generator = arm.partition(":")
+    if form in DIFFUSION and generator.strip():
+        model = Path(os.path.abspath(generator)).name
+        return ArmReference(f"{form}:{model}", form, generator)
     if form in POSTERIORS and generator:
         parsed = parse_generator(generator)
         if parsed.label == "each":

@@ -201,7 +201,8 @@ _OF_A_RUN: tuple[Callable[[Command], Command], ...] = (
     # The upsamplers.
     option(
         "--arm", "arms", multiple=True, metavar="ARM", help="pulse | nearest | bicubic | lanczos | "
-        "posterior:GENERATOR | posterior-pulse:GENERATOR | planted:MATRIX.csv | onnx:FILE | "
+        "posterior:GENERATOR | posterior-pulse:GENERATOR | dps:MODEL | ddnm:MODEL | "
+        "planted:MATRIX.csv | onnx:FILE | "
         'folder:DIR | command:"PROG {input} {output}" | FILE.py:FACTORY (repeatable).',
     ),
     option(
@@ -211,6 +212,14 @@ _OF_A_RUN: tuple[Callable[[Command], Command], ...] = (
     option(
         "--time-limit", type=float, metavar="SECONDS", help="Of a command: arm for one input "
         "[default: 600]",
+    ),
+    option(
+        "--diffusion-steps", type=int, metavar="N", help="Noise levels that dps: and ddnm: arms "
+        "visit [default: all of the model's]",
+    ),
+    option(
+        "--dps-step", type=float, metavar="X", help="Size of a step of dps: arms, whose norm is "
+        "not squared [default: 0.3]",
     ),
     option(
         "--generator", "generators", multiple=True, metavar="GEN", help="A name, a checkpoint file "

@@ -104,6 +104,15 @@ SETTINGS: Mapping[str, Setting] = {
             "largest error (MSE, [0, 1] scale) of a feasible output, and floor of the loss",
             excluding_lowest=True,
         ),
+        Setting(
+            "diffusion_steps", ("dps", "ddnm"), (2, 100_000),
+            "noise levels of a diffusion model that a draw visits", whole=True,
+        ),
+        Setting(
+            "dps_step", ("dps",), (0, 1000),
+            "size of a step of DPS toward the input, in the public code's convention (0.3)",
+            excluding_lowest=True,
+        ),
         Setting("steps", ("pulse",), (1, 10_000), "images that a search renders", whole=True),
         Setting(
             "learning_rate", ("pulse",), (0, 100), "of the search, before its schedule",

@@ -28,9 +28,11 @@ from pulse_audit.search.upsampler import PulseUpsampler
 from pulse_audit.store.manifest import ArmEntry, Prepared
 from pulse_audit.summary.groups import JOIN
 from pulse_audit.types import Generator, InputError, Upsampler
+from pulse_audit.upsamplers.diffusion import DiffusionModel
 from pulse_audit.upsamplers.folder import Folder, picture_names
 from pulse_audit.upsamplers.onnx import OnnxUpsampler
 from pulse_audit.upsamplers.planted import Planted, read_matrix
+from pulse_audit.upsamplers.unet import read_model
 
 #: The default downscaling factor, and the smallest side in pixels of an input that shows a face.
 DEFAULT_SCALE, SMALLEST_INPUT = 8, 8
@@ -63,15 +65,22 @@ def build_arms(
     left_out: list[str] = []
     config = preset(spec.search, spec.eps, coarse=spec.coarse)
 
-    # The variants of a sweep share their generator.
+    # The variants of a sweep share their generator or model.
     @cache
     def load(reference: GeneratorReference | str) -> Generator:
         return load_generator(reference, spec.trusted_files).to(device, dtype)
 
+    @cache
+    def read(folder: Path) -> DiffusionModel:
+        return read_model(folder, device, dtype)
+
     arms: dict[str, Upsampler] = {}
     for r in (r for r in references if r.kind not in ("planted", "folder")):
         try:
-            arms[r.name] = build_arm(r, config, spec.bank, device, load, spec.time_limit)
+            arms[r.name] = build_arm(
+                r, config, spec.bank, device, load, read, spec.time_limit, spec.diffusion_steps,
+                spec.dps_step,
+            )  # fmt: skip
         except InputError as error:
             # What a run searches on is what it is about.
             if not spec.skip_unfit or r.kind == "pulse":

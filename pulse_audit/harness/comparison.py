@@ -7,11 +7,12 @@ from typing import Any
 
 from pulse_audit.datasets.registry import DatasetCard
 from pulse_audit.faces.crops import frame_in_ffhq
-from pulse_audit.frames import Frame, common_square
+from pulse_audit.frames import WHOLE, Frame, common_square
 from pulse_audit.generators.framed import FramedGenerator
 from pulse_audit.harness.spec import AuditSpec
 from pulse_audit.store.manifest import FrameEntry, Prepared
 from pulse_audit.types import InputError, Upsampler
+from pulse_audit.upsamplers.diffusion import DiffusionUpsampler
 
 UNKNOWN = "as-is"
 
@@ -120,12 +121,15 @@ def photo_notes(spec: AuditSpec, prepared: Prepared, card: DatasetCard) -> list[
 def arm_notes(arm: Upsampler, prepared: Prepared) -> list[str]:
     """Say where an arm's own size or crop is not that of the comparison."""
     crop, notes = crop_of(arm), []
-    generator = getattr(arm, "generator", None)
-    if isinstance(generator, FramedGenerator):
-        whole = generator.whole.card
+    # A generator, or a diffusion model, that is seen through a frame.
+    part: Any = getattr(arm, "generator", None)
+    if isinstance(arm, DiffusionUpsampler) and arm.frame != WHOLE:
+        part = arm
+    if isinstance(part, FramedGenerator | DiffusionUpsampler):
+        whole = part.whole.card
         notes.append(
             f"outputs of crop {whole.crop} ({whole.resolution} px) are cut to what the run's "
-            f"photos show, {generator.frame}, and resampled to {prepared.resolution} px, before "
+            f"photos show, {part.frame}, and resampled to {prepared.resolution} px, before "
             "they are downscaled and measured"
         )
     if arm.resolution not in (None, prepared.resolution):

@@ -177,8 +177,9 @@ def check_sweep(spec: AuditSpec, kinds: Collection[str]) -> None:
         of = SETTINGS[name].kinds
         if not {*kinds, *searched} & {*of}:
             raise InputError(f"sweep: no arm of this run has {name}; {' and '.join(of)} arms do")
-        if name == "eps" and spec.eps is not None:
-            raise InputError("sweep: eps is set for the whole run, too; leave one of them out")
+        whole_run = ("eps", "diffusion_steps", "dps_step")
+        if name in whole_run and getattr(spec, name) is not None:
+            raise InputError(f"sweep: {name} is set for the whole run, too; leave one of them out")
         if name == "vary" and "noise" in values and spec.draws < 2:
             raise InputError("sweep: vary=noise is about the draws of a face; give two --draws")
 

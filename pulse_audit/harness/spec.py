@@ -36,6 +36,8 @@ Faces = Annotated[int, Field(ge=1, le=10_000_000)]
 Eps = Annotated[float, Field(gt=0, le=1)]
 Bank = Annotated[int, Field(ge=100, le=10_000_000)]
 Truncation = Annotated[float, Field(gt=0, le=1)]
+DiffusionSteps = Annotated[int, Field(ge=2, le=100_000)]
+DpsStep = Annotated[float, Field(gt=0, le=1000)]
 Seconds = Annotated[float, Field(gt=0, le=1_000_000)]
 Threads = Annotated[int, Field(ge=1, le=1024)]
 Batch = Annotated[int, Field(ge=1, le=65_536)]
@@ -50,7 +52,7 @@ PLACES = frozenset({"data_root", "datasets_file"})
 LATER = frozenset(
     {
         "truncation", "eps", "bank", "latent_fit", "latents", "coarse", "time_limit", "sweep",
-        "skip_unfit", "published",
+        "skip_unfit", "published", "diffusion_steps", "dps_step",
     }
 )  # fmt: skip
 
@@ -67,13 +69,18 @@ class AuditSpec(BaseModel):
         Of ``samples:GENERATOR``, above 0 and at most 1; None means the whole prior, as 1 does.
     arms : list of str
         ``pulse | nearest | bicubic | lanczos | posterior:GENERATOR | posterior-pulse:GENERATOR |
-        planted:MATRIX.csv | onnx:FILE | folder:DIR | command:"PROG {input} {output}" |
-        FILE.py:FACTORY``, or the name of an entry point of an installed package.
+        dps:MODEL | ddnm:MODEL | planted:MATRIX.csv | onnx:FILE | folder:DIR |
+        command:"PROG {input} {output}" | FILE.py:FACTORY``, or the name of an entry point of an
+        installed package.
     skip_unfit : bool
         Whether arms that are not available here, and scales that do not fit, are left out with a
         note; else they are refused.
     time_limit : float or None
         Seconds that a command may take for one input; None means 600.
+    diffusion_steps : int or None
+        Noise levels that ``dps:`` and ``ddnm:`` arms visit; None means all of the model's.
+    dps_step : float or None
+        Size of a step of a ``dps:`` arm, in the public code's convention; None means 0.3.
     generators : list of str
         ``FILE.py:FACTORY``, a name or a checkpoint file; each makes a pulse arm. The full form is
         ``SOURCE[@RESOLUTION][@UPSAMPLING][#CLASS]``: ``@256`` gives the resolution where the file
@@ -151,6 +158,8 @@ class AuditSpec(BaseModel):
     search: Search = "official"
     eps: Eps | None = None
     time_limit: Seconds | None = None
+    diffusion_steps: DiffusionSteps | None = None
+    dps_step: DpsStep | None = None
     coarse: str | None = None
     bank: Bank = 60_000
     latent_fit: LatentFit = "diagonal"

@@ -13,6 +13,7 @@ from pulse_audit.models.generators import classes_of, find_generator
 from pulse_audit.models.shipped import shipped_generators
 from pulse_audit.names import (
     COMMAND,
+    DIFFUSION,
     INTERPOLATION,
     POSTERIORS,
     ArmReference,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pulse_audit.search.config import SearchConfig
+    from pulse_audit.upsamplers.diffusion import DiffusionModel
 
 
 def expand_arms(
@@ -113,6 +115,8 @@ def find_arm(arm: ArmReference) -> None:
         raise InputError(f"{path}: cannot be read (No such file or directory)")
     elif arm.kind == "folder" and not (root := parse_folder(arm.reference).root).is_dir():
         raise InputError(f"{root}: no such folder")
+    elif arm.kind in DIFFUSION and not path.is_dir():
+        raise InputError(f"{path}: no such folder")
     elif arm.kind == "command":
         program = command_words(arm.reference)[0]
         if shutil.which(program) is None:
@@ -122,8 +126,8 @@ def find_arm(arm: ArmReference) -> None:
 def arm_sha256(arm: ArmReference) -> str:
     """SHA-256 of what defines an arm: its generator, matrix, network, factory or command.
 
-    That of a folder is over its pictures, that of a command over its words and the files that they
-    name.
+    That of a folder is over its pictures, that of a diffusion model over its files, that of a
+    command over its words and the files that they name.
     """
     if arm.kind == "command":
         return hexdigest(*command_words(arm.reference), *sorted(command_files(arm).values()))
@@ -133,6 +137,10 @@ def arm_sha256(arm: ArmReference) -> str:
         from pulse_audit.upsamplers.folder import folder_sha256
 
         return folder_sha256(parse_folder(arm.reference).root)
+    if arm.kind in DIFFUSION:
+        from pulse_audit.upsamplers.unet import find_files
+
+        return find_files(Path(arm.reference)).sha256
     if arm.kind == "onnx":
         return file_sha256(Path(arm.reference))
     # Matrix files and FILE.py:FACTORY are found as files of generators are.
@@ -167,13 +175,18 @@ def build_arm(
     bank: int,
     device: torch.device,
     load: Callable[[GeneratorReference | str], Generator],
+    read: Callable[[Path], DiffusionModel],
     time_limit: float | None = None,
+    diffusion_steps: int | None = None,
+    dps_step: float | None = None,
 ) -> Upsampler:
     """Build the upsampler of a reference on a device.
 
     ``config`` is that of every search, but for the settings of a variant, ``bank`` the samples of
-    a posterior arm, ``load`` makes its generator ready, ``time_limit`` are the seconds of a command
-    for one input. Planted arms and folders are over the faces of a run: see `harness.arms`.
+    a posterior arm, ``load`` makes its generator ready, and ``read`` the model of a folder.
+    ``time_limit`` are the seconds of a command for one input, ``diffusion_steps`` and ``dps_step``
+    those of diffusion models. Planted arms and folders are over the faces of a run: see
+    `harness.arms`.
     """
     if reference.kind == "interpolation":
         from pulse_audit.degrade.resample import resize
@@ -192,6 +205,19 @@ def build_arm(
         words, files = command_words(reference.reference), command_files(reference)
         limit = time_limit or TIME_LIMIT
         return Command(reference.name, words, files, read_picture, limit)
+    if reference.kind in DIFFUSION:
+        from pulse_audit.degrade.resample import cut_to_frame
+        from pulse_audit.upsamplers.diffusion import STEP_SIZE, DiffusionUpsampler
+
+        settings = dict(reference.settings)
+        return DiffusionUpsampler(
+            read(Path(reference.reference)),
+            "dps" if reference.kind == "dps" else "ddnm",
+            cut_to_frame,
+            name=reference.name,
+            steps=int(settings.get("diffusion_steps") or diffusion_steps or 0) or None,
+            step_size=float(settings.get("dps_step") or dps_step or STEP_SIZE),
+        )
     # A search on a generator, or draws of its posterior; either may be a variant of PULSE's.
     from pulse_audit.search.config import tuned
     from pulse_audit.search.posterior import PosteriorBank

@@ -31,6 +31,8 @@ FOREIGN = {
     "onnx": "an ONNX network",
     "command": "a program that was run once for every draw, on 8-bit inputs",
     "folder": "outputs that were made elsewhere, of 8-bit inputs",
+    "dps": "draws of a diffusion model by DPS (Chung et al., ICLR 2023), norms taken per image",
+    "ddnm": "draws of a diffusion model by DDNM (Wang et al., ICLR 2023)",
 }
 _SPECIAL = re.compile(r"([\\`*\[\]|~$])")
 

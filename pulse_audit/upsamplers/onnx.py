@@ -26,11 +26,10 @@ from pydantic import (
     ConfigDict,
     FiniteFloat,
     StringConstraints,
-    ValidationError,
 )
 from torch import Tensor
 
-from pulse_audit.documents import read_yaml
+from pulse_audit.documents import checked, read_yaml
 from pulse_audit.onnx_model import (
     check_installed,
     open_session,
@@ -217,18 +216,9 @@ def read_description(path: Path) -> OnnxUpsamplerDescription:
         If it cannot be read or understood.
     """
     try:
-        content = read_yaml(path)
+        return checked(OnnxUpsamplerDescription, read_yaml(path), path)
     except FileNotFoundError:
         return OnnxUpsamplerDescription()
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise InputError(f"{path}: holds no keys with values")
-    try:
-        return OnnxUpsamplerDescription(**content)
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
-        reason = first["msg"].removeprefix("Value error, ")
-        raise InputError(f"{path}: key {key!r}: {reason}") from None
 
 
 def _images(path: Path, node: Any) -> tuple[str, int | None, int | None]:
