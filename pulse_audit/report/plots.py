@@ -143,8 +143,8 @@ def draw_axis(
 ) -> Figure:
     """Draw measures against what a run varies: a row a line, a panel a measure.
 
-    All faces are black, with their 95 % intervals; groups are thin lines in colour. Values stand
-    side by side at equal distances, in the order of the run.
+    All faces are black, with their 95 % intervals, groups in colour; numbers are joined by lines,
+    words are not. Values stand side by side at equal distances, in the order of the run.
 
     Parameters
     ----------
@@ -171,7 +171,7 @@ def draw_axis(
         for place, line in enumerate(lines):
             panels = list(grid[place * per_line : (place + 1) * per_line].flat)
             for panel, metric in zip(panels, measures, strict=False):
-                _draw_line(panel, line, values, estimates, metric, groups)
+                _draw_line(panel, line, axis, estimates, metric, groups)
                 panel.set_ylabel(label_of(metric))
             set_title(panels[0], line.title, whole=True)
             for panel in panels[len(measures) :]:
@@ -183,7 +183,7 @@ def draw_axis(
         rotation: dict[str, Any] = {"rotation": 40, "ha": "right"} if slanted else {}
         for panel in figure.axes:
             panel.set_xticks(range(len(values)), values, **rotation)
-            panel.set_xlim(-0.4, len(values) - 0.6)
+            panel.set_xlim(-0.4, len(values) - (0.6 if axis.ordered else 0.5))
         entries = [(INK, "o", "all faces")]
         entries += [(GROUP_COLOURS[i], "", group) for i, group in enumerate(groups)]
         legend(figure, *entries)
@@ -193,27 +193,33 @@ def draw_axis(
 def _draw_line(
     panel: Axes,
     line: Line,
-    values: Sequence[str],
+    axis: Axis,
     estimates: Estimates,
     metric: str,
     groups: Sequence[str],
 ) -> None:
     """Draw one measure of a line: of each group, and of all faces with intervals."""
-    scale = BY_NAME[metric].display_scale
-    for series, colour in [*zip(groups, GROUP_COLOURS, strict=False), (ALL, INK)]:
+    scale, values = BY_NAME[metric].display_scale, axis.values
+    for rank, (series, colour) in enumerate(
+        [*zip(groups, GROUP_COLOURS, strict=False), (ALL, INK)]
+    ):
         # (points, 3): value, low and high of those that were measured
         found = [(values.index(v), estimates.at(metric, key, series)) for v, key in line.places]
         known = [(place, row) for place, row in found if row is not None and row.value is not None]
-        places = [place for place, _ in known]
+        # Words have the groups side by side, at the right of all faces.
+        aside = 0.0 if axis.ordered or series == ALL else 0.08 + 0.3 * rank / len(GROUP_COLOURS)
+        places = [place + aside for place, _ in known]
         numbers = scale * np.array(
             [[row.value, row.low, row.high] for _, row in known], dtype=np.float64
         ).reshape(-1, 3)
         if series != ALL:
-            panel.plot(places, numbers[:, 0], color=colour, lw=0.9, alpha=0.9, zorder=2)
+            look: dict[str, Any] = {"ls": "-"} if axis.ordered else {"ls": "", "marker": "_"}
+            panel.plot(places, numbers[:, 0], color=colour, lw=0.9, ms=4, zorder=2, **look)
             continue
         ends = np.abs(np.nan_to_num(numbers[:, 1:] - numbers[:, :1]))
-        look: dict[str, Any] = {"markersize": 3.6, "lw": 1.4, "elinewidth": 1.0, "zorder": 4}
-        panel.errorbar(places, numbers[:, 0], yerr=ends.T, fmt="o-", color=INK, **look)
+        look = {"markersize": 3.6, "lw": 1.4, "elinewidth": 1.0, "zorder": 4}
+        look["fmt"] = "o-" if axis.ordered else "o"
+        panel.errorbar(places, numbers[:, 0], yerr=ends.T, color=INK, **look)
     if BY_NAME[metric].unit == "%":
         panel.set_ylim(-4, 104)
     elif BY_NAME[metric].lower_bound == 0:

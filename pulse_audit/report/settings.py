@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from pulse_audit.metrics.registry import BY_NAME
@@ -41,6 +42,14 @@ class Axis:
     name: str
     label: str
     lines: Sequence[Line]
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the values are numbers, between which a line says something."""
+        try:
+            return all(np.isfinite(float(value.removeprefix("×"))) for value in self.values)
+        except ValueError:
+            return False
 
     @property
     def values(self) -> list[str]:
@@ -141,7 +150,7 @@ class Estimates:
 
 CAPTION = (
     "{measures} against {axis}: all faces in black with 95 % intervals, groups of the first "
-    "grouping as thin lines. Values stand at equal distances, in the order of the run; one row an "
+    "grouping in colour. Values stand at equal distances, in the order of the run; one row an "
     "arm, all else held. The numbers are in data/estimates.csv."
 )
 SOAP_BUBBLE = (

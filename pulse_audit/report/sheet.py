@@ -27,7 +27,7 @@ STEM = "faces"
 MAX_CELL = 0.95
 CAPTION = (
     "Faces drawn by the run's seed, not selected by hand: original, input, and outputs of every "
-    "arm; a red frame is an output that does not downscale to its input within eps."
+    "arm; an orange frame is an output that does not downscale to its input within eps."
 )
 
 
