@@ -397,7 +397,10 @@ def test_features_that_unpack_to_more_than_is_read_are_refused(
 )
 def test_damaged_features_of_the_originals_are_named(featured: store.Run, damage: str) -> None:
     path = featured.path / "features" / "originals.npz"
-    featured.write_originals({"val/0.jpg": np.zeros(3, np.float32)})
+    vectors = {face.id: np.zeros(3, np.float32) for face in featured.manifest.faces}
+    featured.write_originals({"val/0.jpg": vectors["val/0.jpg"]})
+    assert not featured.has_originals  # the other faces are missing
+    featured.write_originals(vectors)
     assert featured.has_originals
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:-30])
