@@ -12,17 +12,16 @@ number with a probability that gives the wanted correlation of their means.
 hardest pattern for a pass (one group, or pair of groups, on the limit and all others within) and
 for a fail (as many as possible on it). A repeat counts where any verdict is false; at alpha = 5 %
 at most 35 of 500 may. *Equal models* differ in the seeds of their draws alone; the *identity* arm
-returns its originals. *Power*: one of seven groups, each in turn, drops by ten points; at the
-tabulated number of faces at least 437 of 500 repeats have to fail.
+returns its originals.
 
 Finished repeats are kept in ``--out``, and the same command goes on. The page is written to
-``benchmarks/results/gate.md``, whose last section ``benchmarks.sequential`` writes.
+``benchmarks/results/gate.md``, whose further sections ``benchmarks.drop`` (power, numbers of faces)
+and ``benchmarks.sequential`` write.
 """
 
 import argparse
 import json
 import sys
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +32,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.__main__ import RESULTS
-from benchmarks.sequential import section_of
 from pulse_audit import store, terminal
 from pulse_audit.calibration.audits import AuditDesign, held_out, simulated_audit
 from pulse_audit.files import as_json, atomic_write
@@ -41,14 +39,13 @@ from pulse_audit.gate.measure import measure
 from pulse_audit.gate.rules import check_rules
 from pulse_audit.gate.verdicts import Verdict, judge, plan
 from pulse_audit.seeding import fingerprint
-from pulse_audit.stats.power import DropDesign, detectable_drop, faces_for_drop
 
 GROUPS, COUNTS = held_out()
 K = len(GROUPS)
-BASE, DROP = 0.6, 0.10
+BASE = 0.6
 #: Base rates of the seven groups where a drop may hit any of them: the mean is `BASE`.
 BASES = (0.60, 0.45, 0.75, 0.50, 0.70, 0.55, 0.65)
-ALLOWED, WANTED = 35, 437
+ALLOWED = 35
 FloatArray = NDArray[np.float64]
 
 
@@ -192,10 +189,16 @@ def on_the_limit(random: np.random.Generator, sample: Sample, hardest_for: str) 
 
 
 def drop_of_one_group(
-    random: np.random.Generator, sample: Sample, group: int, drop: float, margin: float, rules: int
+    random: np.random.Generator,
+    sample: Sample,
+    group: int,
+    drop: float,
+    margin: float,
+    rules: int,
+    bases: Sequence[float] = BASES,
 ) -> list[Verdict]:
     """One group's rate drops; further rules of the family are on what did not change."""
-    rates = np.array(BASES)
+    rates = np.array(bases)
     drops = np.where(np.arange(K) == group, drop, 0.0)
     usual = random.random((K, sample.faces))
     is_shared = random.random(usual.shape) < sample.share(rates, rates - drops)
@@ -341,21 +344,6 @@ def scenarios() -> list[Scenario]:
                 {},
             )
         )
-    for correlation in (0.63, None):
-        n = faces_for_drop(DROP, DropDesign(correlation=correlation))
-        sample = Sample(n, 5, 0.5, correlation)
-        pairing = "other faces" if correlation is None else f"correlation {correlation}"
-        every.append(
-            Scenario(
-                f"a drop of 10 points of any one group, margin 0, {pairing}, {n} a group",
-                "power",
-                lambda random, repeat, s=sample: drop_of_one_group(
-                    random, s, repeat % K, DROP, 0.0, 4
-                ),
-                {},
-                {"fail": WANTED},
-            )
-        )
     return every
 
 
@@ -402,51 +390,34 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
 
 
-def faces_tables() -> str:
-    """Faces in each group for a drop of ten points beyond the margin's own."""
-    parts, pairings = [], (None, 0.38, 0.63, 0.77)
-    names = ["other faces", *(f"correlation {c}" for c in pairings[1:])]
-    for margin in (0.0, 0.05):
-        rows = [
-            [str(draws), f"{icc:g}"]
-            + [
-                f"{faces_for_drop(DROP, DropDesign(BASE, draws, icc, c, 7, 4, margin)):,}"
-                for c in pairings
-            ]
-            for draws in (1, 2, 5, 10)
-            for icc in ((0.5,) if draws == 1 else (0.1, 0.5, 0.9))
-        ]
-        parts.append(f"Margin {margin:g}, 4 verdicts, 7 groups, by draws a face and ICC:\n")
-        parts.append(markdown(["draws", "ICC", *names], rows))
-    rows = [
-        [str(rules), str(groups)]
-        + [
-            f"{faces_for_drop(DROP, DropDesign(BASE, 5, 0.5, c, groups, rules, 0.0)):,}"
-            for c in pairings
-        ]
-        for rules in (1, 4, 10, 40)
-        for groups in (2, 4, 7, 14)
-    ]
-    parts.append("Margin 0, 5 draws, ICC .5, by verdicts of the family and groups:\n")
-    parts.append(markdown(["verdicts", "groups", *names], rows))
-    rows = []
-    for faces in (10, 20, 25, 50, 100, 200, 500):
-        drops = [detectable_drop(faces, DropDesign(correlation=c)) for c in pairings]
-        rows.append([str(faces), *("-" if d is None else f"{100 * d:.0f}" for d in drops)])
-    parts.append("Detectable drop in points (margin 0, 5 draws, ICC .5, 4 verdicts, 7 groups):\n")
-    parts.append(markdown(["faces a group", *names], rows))
-    return "\n".join(parts)
+#: Headings with which sections of the page begin, in their order.
+FIRST = "# The gate on trial"
+SECTIONS = (FIRST, "## A drop of ten points", "## Sampling until decided")
+
+
+def write_section(page: Path, title: str, text: str) -> None:
+    """Write one of the `SECTIONS` of the page, and leave the others as they are."""
+    before = page.read_text(encoding="utf-8") if page.exists() else ""
+    starts = {each: before.find(each) for each in SECTIONS}
+    ends = sorted(place for place in starts.values() if place >= 0) + [len(before)]
+    parts = {
+        each: before[place : ends[ends.index(place) + 1]]
+        for each, place in starts.items()
+        if place >= 0
+    }
+    parts[title] = text
+    whole = "\n\n".join(parts[each].strip("\n") for each in SECTIONS if each in parts)
+    atomic_write(page, (whole + "\n").encode())
 
 
 TITLES = {
     "limit": "Truth on the limit",
     "equal": "Equal models, and the identity",
-    "power": "A drop of ten points",
 }
 
 
 def page(found: Sequence[tuple[Scenario, list[dict[str, Any]]]], repeats: int, seed: int) -> str:
-    text = ["# The gate on trial\n"]
+    text = [f"{FIRST}\n"]
     text.append(
         f"`python -m benchmarks.gate --repeats {repeats} --seed {seed}`: whole checks of simulated "
         "runs, from samples to verdicts. Numbers of repeats with any pass, and with any fail, "
@@ -456,25 +427,7 @@ def page(found: Sequence[tuple[Scenario, list[dict[str, Any]]]], repeats: int, s
     for section, title in TITLES.items():
         here = [(scenario, rows) for scenario, rows in found if scenario.section == section]
         text += [f"## {title}\n", markdown(header, [line(*each)[0] for each in here])]
-        if section == "power":
-            for scenario, rows in here:
-                counts = Counter(row["group"] for row in rows if "fail" in row["outcomes"])
-                totals = Counter(row["group"] for row in rows)
-                shares = (f"{100 * counts[g] / max(totals[g], 1):.0f} %" for g in range(K))
-                listed = ", ".join(
-                    f"{share} at {100 * base:.0f} %"
-                    for share, base in zip(shares, BASES, strict=True)
-                )
-                text.append(f"Fails by the rate of the group that drops, {scenario.name}: "
-                            f"{listed}.\n")  # fmt: skip
-    text += ["## Faces in each group\n"]
-    text.append(
-        "Such that a drop of one group's rate by 10 points, from 60 %, fails `worst_group` with 90 "
-        "% power. Reference cells (5 draws, ICC .5, 4 rules, 7 groups): 521 with other faces, 194 "
-        "at a correlation of .63. The correlation is that of a face's means on both sides, as a "
-        "check measures it: with m draws it is at most m ICC / (1 + (m - 1) ICC).\n"
-    )
-    return "\n".join([*text, faces_tables()])
+    return "\n".join(text)
 
 
 def main() -> None:
@@ -495,7 +448,7 @@ def main() -> None:
             cells, holds = line(scenario, rows)
             print(" | ".join(cells), flush=True)
     text = page(found, asked.repeats, asked.seed)
-    atomic_write(asked.page, (text + section_of(asked.page)).encode())
+    write_section(asked.page, FIRST, text)
     print(f"page: {asked.page}")
     sys.exit(0 if all(line(*each)[1] for each in found) else 1)
 

@@ -94,7 +94,7 @@ def run(
     from pulse_audit.harness.inputs import find_inputs
     from pulse_audit.harness.rounds import until_decided
 
-    decided_by = [flags.pop(name) for name in ("rules", "budget", "baseline")]
+    decided_by = [flags.pop(name) for name in ("rules", "budget", "baseline", "looks")]
     shard = flags.pop("shard")
     audit = _specification(spec, flags)
     until = until_decided(audit, *decided_by)

@@ -177,6 +177,10 @@ _UNTIL_DECIDED: tuple[Callable[[Command], Command], ...] = (
         "--baseline", type=PlainPath(), metavar="RUN|FILE",
         help="Of --until-decided, for rules against one; holds all faces of the budget.",
     ),
+    option(
+        "--looks", type=click.IntRange(2, 100), metavar="N", help="Of --until-decided: judge N "
+        "times, at equal parts of the budget (O'Brien-Fleming)  [default: after every round]",
+    ),
 )  # fmt: skip
 _OUT_OF_A_RUN = option(
     "--out",

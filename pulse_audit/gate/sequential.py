@@ -28,13 +28,11 @@ from pulse_audit.metrics.definition import MetricDefinition
 from pulse_audit.stats.gaps import Gap
 from pulse_audit.stats.intervals import FloatArray, IntArray
 from pulse_audit.stats.paired import IDENTICAL
-from pulse_audit.stats.sequential import lower_bound, upper_bound
+from pulse_audit.stats.sequential import EveryLook, FixedLooks
 from pulse_audit.store import Manifest
 from pulse_audit.summary.groups import TONES
 from pulse_audit.summary.schema import ALL
 from pulse_audit.types import Unavailable
-
-METHOD = "betting confidence sequence over faces"
 
 
 def why_once(case: Case, metric: MetricDefinition, balanced: Sequence[str]) -> str:
@@ -91,7 +89,7 @@ def evidence_so_far(
     baseline: Record | None,
     blocks: Mapping[str, int],
     level: float,
-    budget: int,
+    schedule: EveryLook | FixedLooks,
     last: bool,
 ) -> Evidence | Unavailable:
     """Find the evidence of a case on the faces that are there.
@@ -107,8 +105,8 @@ def evidence_so_far(
         As of `blocks_of`.
     level : float
         Error rate of the verdict; a fail holds for all groups simultaneously (Bonferroni).
-    budget : int
-        Blocks that the bets are chosen for.
+    schedule : EveryLook or FixedLooks
+        Looks that the bounds hold at simultaneously.
     last : bool
         Whether this is the last look, at which values that equal the baseline's on every face pass.
     """
@@ -140,14 +138,16 @@ def evidence_so_far(
     if len(means) == 2:
         worse = worse + (means[1] if better else -means[1])
         low, high = low - high, high - low
-    names, groups = _groups_in_blocks(case, grouping, record, worse, blocks)
+    names, groups, of_blocks = _groups_in_blocks(case, grouping, record, worse, blocks)
+    together = list(zip(groups, of_blocks, strict=True))
     empty = [name for name, group in zip(names, groups, strict=True) if not len(group)]
     if empty or not names:
         return Unavailable(f"no face of {empty[0] if empty else 'any group'} has a value")
     try:
-        passing = [upper_bound(group, level, budget, low, high) for group in groups]
+        # an upper bound is the lower one of what is turned round
+        passing = [-schedule.lower(-x, block, level, (-high, -low)) for x, block in together]
         each = level / len(groups)
-        failing = [lower_bound(group, each, budget, low, high) for group in groups]
+        failing = [schedule.lower(x, block, each, (low, high)) for x, block in together]
     except ValueError:
         return Unavailable(f"{metric.name} has values outside its range")
     values_of = [float(group.mean()) for group in groups]
@@ -155,11 +155,11 @@ def evidence_so_far(
     # turned back, where it is no worsening from a baseline
     sign = -1.0 if better and len(means) == 1 else 1.0
     numbers = values_of[worst], max(passing), max(failing)
-    method, left_out = METHOD, int(np.isnan(worse).sum())
+    method, left_out = schedule.method, int(np.isnan(worse).sum())
     if len(means) == 2:
         is_unchanged = last and not worse[np.isfinite(worse)].any()
         numbers = (0.0, 0.0, 0.0) if is_unchanged else numbers
-        method = f"paired by face; {IDENTICAL if is_unchanged else METHOD}"
+        method = f"paired by face; {IDENTICAL if is_unchanged else method}"
     n_faces = len(worse) - left_out
     value, passes, fails = (sign * number for number in numbers)
     gap = Gap(
@@ -177,14 +177,15 @@ def _groups_in_blocks(
     record: Record,
     values: FloatArray,
     blocks: Mapping[str, int],
-) -> tuple[list[str], list[FloatArray]]:
-    """Names of the groups, and of each the mean of its faces in every block, in their order."""
+) -> tuple[list[str], list[FloatArray], list[IntArray]]:
+    """Names of the groups, of each the mean of its faces in every block, and these blocks."""
     names, of_face = chosen_groups(case.rule, grouping)
     block: IntArray = np.array([blocks[name] for name, _ in record.faces])
-    found = []
+    found, of_blocks = list[FloatArray](), list[IntArray]()
     for number in range(len(names)):
         inside = (of_face == number) & np.isfinite(values)
         n = np.bincount(block[inside], minlength=1)
         sums = np.bincount(block[inside], values[inside], minlength=1)
         found.append(sums[n > 0] / n[n > 0])
-    return names, found
+        of_blocks.append(np.flatnonzero(n > 0))
+    return names, found, of_blocks

@@ -27,6 +27,9 @@ from pulse_audit.stats.power import DropDesign
 from pulse_audit.summary.schema import ALL
 from pulse_audit.types import InputError, Unavailable
 
+#: The drop of a rate that sample sizes are given for.
+DROP = 0.10
+
 
 @dataclass(frozen=True, eq=False)
 class Sides:
@@ -261,8 +264,10 @@ def drop_design(
     draws = int(round(sides.trial.n_draws.sum() / sides.trial.n_faces.sum()))
     pairs = list(zip(sides.baseline.sums, sides.baseline.counts, strict=True))
     icc = correlation_of_totals(pairs)
-    rate = float(sides.baseline.means().mean())
-    base = min(max(rate if better else 1 - rate, 0.02), 0.98)
+    # of the group in which a drop of ten points is the hardest to show: it varies the most
+    rates = sides.baseline.means() if better else 1 - sides.baseline.means()
+    hardest = rates[np.abs(rates - (1 + DROP) / 2).argmin()]
+    base = min(max(float(hardest), 0.02), 0.98)
     correlation = None
     if paired:
         # of both sides' means of a face, within groups

@@ -30,6 +30,7 @@ from pulse_audit.gate.sequential import balanced_columns, blocks_of, evidence_so
 from pulse_audit.gate.verdicts import decide, plan
 from pulse_audit.metrics.definition import MetricDefinition
 from pulse_audit.names import nearest
+from pulse_audit.stats.sequential import EveryLook, FixedLooks
 from pulse_audit.store import Manifest, Run
 from pulse_audit.summary.groups import TONES
 from pulse_audit.summary.schema import SubsetKey
@@ -47,6 +48,9 @@ class UntilDecided:
         Faces of each group, at most.
     baseline : Path, optional
         A run directory, or a file that a check wrote.
+    looks : int, optional
+        Judge so often, at equal parts of the budget (O'Brien and Fleming); None: after every round,
+        by betting.
 
     Raises
     ------
@@ -54,8 +58,10 @@ class UntilDecided:
         If rules or baseline cannot be used, or a rule needs a baseline and there is none.
     """
 
-    def __init__(self, rules: Path, budget: int, baseline: Path | None = None) -> None:
-        self.rules, self.budget, self.baseline = rules, budget, baseline
+    def __init__(
+        self, rules: Path, budget: int, baseline: Path | None = None, looks: int | None = None
+    ) -> None:
+        self.rules, self.budget, self.baseline, self.looks = rules, budget, baseline, looks
         self._held_to = read_rules(rules)
         if self._held_to.against_baseline and baseline is None:
             every = enumerate(self._held_to.rules, 1)
@@ -134,7 +140,7 @@ class UntilDecided:
         """Judge the faces that are there: whether every rule is decided, or the budget reached."""
         rounds = run.manifest.rounds
         assert rounds is not None
-        if rounds.faces < self.budget and self._once:
+        if rounds.faces < self.budget and (self._once or rounds.faces not in rounds.faces_at_looks):
             return False
         self.result = self.judge(run)
         is_open = any(verdict.outcome == "inconclusive" for verdict in self.result.verdicts)
@@ -147,26 +153,33 @@ class UntilDecided:
         trial = measure_run(run, self._held_to.rules, str(self.rules))
         level, last = self._held_to.alpha / len(self._cases), rounds.faces >= self.budget
         blocks, verdicts = blocks_of(run.manifest), []
+        schedule: EveryLook | FixedLooks = EveryLook(self.budget)
+        if rounds.looks is not None:
+            every = tuple(rounds.faces_at_looks)
+            schedule = FixedLooks(every, sum(look <= rounds.faces for look in every))
         for case in self._cases:
             if case not in self._once:
-                evidence = evidence_so_far(
-                    case, trial, self._other, blocks, level, self.budget, last
-                )
+                evidence = evidence_so_far(case, trial, self._other, blocks, level, schedule, last)
             elif last:
                 evidence = self._judge_of(case, trial).evidence(case)
             else:
                 evidence = Unavailable(self._once[case])
             verdicts.append(decide(case, evidence, level))
-        notes = [
+        note = (
             f"sampled until decided: {rounds.faces} faces of each group, of at most {self.budget}"
-        ]
+        )
+        if not last:
+            note += (
+                "; the verdicts hold at every look, but intervals and statements of the report "
+                "assume a size that was fixed beforehand, and overstate what was found"
+            )
         return GateResult(
             run.path,
             self.rules,
             self.baseline,
             self._held_to.alpha,
             verdicts,
-            notes,
+            [note],
             samples_sha256=run.samples_sha256,
         )
 

@@ -20,13 +20,14 @@ from pulse_audit.gate.evidence import Judge
 from pulse_audit.gate.measure import Trial
 from pulse_audit.gate.record import Pairing, Record, pair_faces
 from pulse_audit.gate.rules import Rule, Rules, choose_arms
+from pulse_audit.gate.sides import DROP
 from pulse_audit.names import nearest
 from pulse_audit.stats.power import detectable_drop, faces_for_drop
 from pulse_audit.types import InputError, Unavailable
 
 Outcome: TypeAlias = Literal["pass", "fail", "inconclusive"]
-#: Power that sample sizes are given for, and the drop they are given for.
-POWER, DROP = 0.9, 0.10
+#: Power that sample sizes are given for.
+POWER = 0.9
 #: More faces a group than this are no advice.
 MOST_FACES = 1_000_000
 

@@ -63,6 +63,7 @@ def plan_audit(
     earlier: Manifest | None = None,
     inputs: AuditInputs | None = None,
     budget: int | None = None,
+    looks: int | None = None,
 ) -> Plan:
     """Plan an audit; deterministic in the spec, the budget and the data.
 
@@ -77,6 +78,8 @@ def plan_audit(
     budget : int, optional
         Faces of each group that rounds of ``per_group`` may add up to; all of them are planned,
         and `harness.rounds.first_rounds` takes those that a run begins with. None: one round.
+    looks : int, optional
+        How often rules are judged up to the budget; None: after every round.
 
     Raises
     ------
@@ -175,7 +178,9 @@ def plan_audit(
     manifest.notes += suite.notes(frame.crop)
     manifest.notes += training_photo_notes(models, manifest)
     if budget is not None:
-        manifest.rounds = RoundsEntry(per_round=spec.per_group, budget=budget, planned=len(rounds))
+        manifest.rounds = RoundsEntry(
+            per_round=spec.per_group, budget=budget, planned=len(rounds), looks=looks
+        )
         manifest.notes.append(round_note(budget))
     # As it will be read back, so that a resumed run compares equal entries.
     manifest = store.check_manifest(manifest.as_dict())

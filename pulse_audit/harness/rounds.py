@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 
 def until_decided(
-    spec: AuditSpec, rules: Path | None, budget: int | None, baseline: Path | None
+    spec: AuditSpec,
+    rules: Path | None,
+    budget: int | None,
+    baseline: Path | None,
+    looks: int | None = None,
 ) -> UntilDecided | None:
     """Read what ``run`` was given; None where it samples a fixed number of faces.
 
@@ -25,19 +29,19 @@ def until_decided(
         If the options do not go together, or as `check_rounds` and `UntilDecided`.
     """
     if rules is None:
-        if budget is not None or baseline is not None:
-            name = "--budget" if budget is not None else "--baseline"
+        given = {"--budget": budget, "--baseline": baseline, "--looks": looks}
+        if name := next((name for name, value in given.items() if value is not None), None):
             raise InputError(f"{name} needs --until-decided RULES.yaml")
         return None
     if budget is None:
         raise InputError("--until-decided needs --budget N: faces of each group, at most")
-    check_rounds(spec, budget)
+    check_rounds(spec, budget, looks)
     from pulse_audit.gate.until import UntilDecided
 
-    return UntilDecided(rules, budget, baseline)
+    return UntilDecided(rules, budget, baseline, looks)
 
 
-def check_rounds(spec: AuditSpec, budget: int) -> None:
+def check_rounds(spec: AuditSpec, budget: int, looks: int | None = None) -> None:
     """Refuse what cannot be sampled in rounds: InputError."""
     reasons = {
         "--limit": spec.limit is not None and "it ends a run before its groups are balanced",
@@ -52,16 +56,27 @@ def check_rounds(spec: AuditSpec, budget: int) -> None:
         raise InputError(
             f"--budget {budget} is less than a round of --per-group {spec.per_group} faces"
         )
-
-
-def check_same_budget(existing: Manifest, budget: int | None, out: Path) -> None:
-    """Refuse to resume with another budget: bets were chosen for it before the first face."""
-    before = existing.rounds.budget if existing.rounds else None
-    if before != budget:
-        was, now = (
-            "a fixed number of faces" if n is None else f"--until-decided and --budget {n}"
-            for n in (before, budget)
+    rounds = -(-budget // spec.per_group)
+    if looks is not None and looks > rounds:
+        raise InputError(
+            f"--looks {looks} are more than the {rounds} rounds of --per-group {spec.per_group} "
+            f"faces up to --budget {budget}; lower --looks or --per-group"
         )
+
+
+def check_same_budget(existing: Manifest, budget: int | None, looks: int | None, out: Path) -> None:
+    """Refuse to resume with another budget or schedule: both were fixed before the first face."""
+    before = existing.rounds
+    was, now = (
+        "a fixed number of faces"
+        if faces is None
+        else f"--until-decided and --budget {faces}" + (f" --looks {n}" if n else "")
+        for faces, n in (
+            (before.budget if before else None, before.looks if before else None),
+            (budget, looks),
+        )
+    )
+    if was != now:
         raise InputError(f"{out}: holds a run of {was}, not of {now}; choose another --out")
 
 

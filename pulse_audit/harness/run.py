@@ -74,9 +74,9 @@ def run_audit(
         If the spec, its data, the labels or the directory cannot be used.
     """
     progress = progress or (lambda done, total, restored: None)
-    budget = None if until is None else until.budget
+    budget, looks = (None, None) if until is None else (until.budget, until.looks)
     if budget is not None:
-        check_rounds(spec, budget)
+        check_rounds(spec, budget, looks)
     if shard is not None and (until is not None or hand_labels is not None):
         option = "--hand-labels" if until is None else "--until-decided"
         raise InputError(f"--shard does not go with {option}, which is about a whole run")
@@ -84,9 +84,9 @@ def run_audit(
         before = existing.manifest if existing else None
         if before is not None:
             check_same_spec(before, spec, out)
-            check_same_budget(before, budget, out)
+            check_same_budget(before, budget, looks, out)
             check_same_shard(before, shard, out)
-        plan = plan_audit(spec, before, inputs, budget)
+        plan = plan_audit(spec, before, inputs, budget, looks)
         planned, remarks = plan.manifest, list[str]()
         if until is not None:
             # Rules and baseline are checked against all rounds; those that were begun go on.

@@ -12,19 +12,26 @@ References
 I. Waudby-Smith and A. Ramdas (2024), JRSS-B 86:1 (betting; predictable plug-in).
 J. Ville (1939), Etude critique de la notion de collectif. P. C. O'Brien and T. R. Fleming (1979),
 Biometrics 35:549. K. K. G. Lan and D. L. DeMets (1983), Biometrika 70:659 (spending function). P.
-Armitage, C. K. McPherson and B. C. Rowe (1969), JRSS-A 132:235 (recursive integration).
+Armitage, C. K. McPherson and B. C. Rowe (1969), JRSS-A 132:235 (recursive integration). C. J.
+Clopper and E. S. Pearson (1934), Biometrika 26:404 (exact bound).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import logsumexp, ndtr, ndtri
+from scipy.special import betaincinv, logsumexp, ndtr, ndtri
 
-from pulse_audit.stats.intervals import FloatArray
+from pulse_audit.stats.intervals import FloatArray, IntArray
+
+#: Least and greatest value of a quantity.
+Ends: TypeAlias = tuple[float, float]
 
 #: Parts of the planned number of faces at which the bets of one third of the capital each are
 #: sharpest.
@@ -117,6 +124,92 @@ def upper_bound(
 ) -> float:
     """Upper confidence bound of a mean; see `lower_bound`."""
     return -lower_bound(-np.asarray(values, dtype=np.float64), alpha, planned, -high, -low)
+
+
+@dataclass(frozen=True)
+class EveryLook:
+    """Bounds of a mean by betting, at any number of looks.
+
+    ``planned`` is the number of faces that the bets are chosen for.
+    """
+
+    planned: int
+    method = "betting confidence sequence over faces"
+
+    def lower(self, values: FloatArray, blocks: IntArray, alpha: float, ends: Ends) -> float:
+        """Return the lower bound at every look so far; ``blocks`` are not needed."""
+        return lower_bound(values, alpha, self.planned, *ends)
+
+
+@dataclass(frozen=True)
+class FixedLooks:
+    """Bounds of a mean at a few looks that are fixed beforehand, after O'Brien and Fleming.
+
+    ``looks`` are the numbers of blocks of faces at each look, the last one the budget; ``done`` is
+    the number of looks so far.
+    """
+
+    looks: tuple[int, ...]
+    done: int
+    method = "O'Brien-Fleming schedule over faces, exact bound at the level of each look"
+
+    def lower(self, values: FloatArray, blocks: IntArray, alpha: float, ends: Ends) -> float:
+        """Return the largest of the lower bounds of all looks so far.
+
+        Parameters
+        ----------
+        values : ndarray, (n,)
+            In the order of ``blocks``, between ``ends``.
+        blocks : ndarray of int, (n,)
+            Block of each value, from 0 on.
+        alpha : float
+            One-sided level of all looks together.
+        ends : tuple of float
+            Least and greatest value.
+
+        Raises
+        ------
+        ValueError
+            If a value lies outside ``ends``.
+        """
+        levels = levels_of_looks(tuple(look / self.looks[-1] for look in self.looks), alpha)
+        found = [ends[0]]
+        for look, level in zip(self.looks[: self.done], levels, strict=False):
+            found.append(lower_at_level(values[blocks < look], float(level), *ends))
+        return max(found)
+
+
+@cache
+def levels_of_looks(parts: tuple[float, ...], alpha: float) -> tuple[float, ...]:
+    """Level of a sample of fixed size at each look, by `obrien_fleming`."""
+    return tuple(ndtr(-obrien_fleming(parts, alpha)).tolist())
+
+
+def lower_at_level(values: ArrayLike, level: float, low: float, high: float) -> float:
+    """Lower bound of the mean of values of a known range, by one sample of fixed size.
+
+    Clopper and Pearson's at the number of outcomes that vary as much as the values do, to which
+    one of each end of the range is added: few faces show too little of their spread.
+
+    Raises
+    ------
+    ValueError
+        If a value lies outside the range.
+    """
+    x = (np.asarray(values, dtype=np.float64) - low) / (high - low)
+    if not ((x >= -1e-9) & (x <= 1 + 1e-9)).all():
+        raise ValueError(f"values must lie between {low:g} and {high:g}")
+    n, level = len(x), max(level, 1e-300)
+    if n < 2:
+        return low
+    mean = float(np.clip(x.mean(), 0.0, 1.0))
+    # sums of squares: as they are, and as they would be of outcomes
+    observed = float(np.square(x - mean).sum()) * n / (n - 1) + 0.5
+    effective = n * max((n * mean * (1 - mean) + 0.5) / observed, 1.0)
+    successes = mean * effective
+    if successes <= 0:
+        return low
+    return low + (high - low) * float(betaincinv(successes, effective - successes + 1, level))
 
 
 def obrien_fleming(looks: Sequence[float], alpha: float) -> FloatArray:

@@ -243,16 +243,30 @@ class RoundsEntry(_Entry):
 
     Each round adds ``per_round`` faces of every group, up to ``budget``; ``planned`` rounds are in
     ``faces`` and ``units``. All of it follows from the seed: a round is the next part of the draw.
+    ``looks`` is how often rules are judged where that was fixed beforehand; None: after every
+    round.
     """
 
     per_round: Annotated[int, Field(ge=1, le=10**7)]
     budget: Annotated[int, Field(ge=1, le=10**7)]
     planned: Annotated[int, Field(ge=1, le=10**7)]
+    looks: Annotated[int, Field(ge=2, le=1000)] | None = None
 
     @property
     def faces(self) -> int:
         """Faces of each group that are planned."""
         return min(self.planned * self.per_round, self.budget)
+
+    @property
+    def faces_at_looks(self) -> list[int]:
+        """Faces of each group at every look, the last one at the budget."""
+        rounds = -(-self.budget // self.per_round)
+        looks = rounds if self.looks is None else self.looks
+        # the rounds that lie nearest above equal parts of all rounds
+        return [
+            min(-(-look * rounds // looks) * self.per_round, self.budget)
+            for look in range(1, looks + 1)
+        ]
 
 
 class ShardEntry(_Entry):

@@ -9,14 +9,14 @@ from pulse_audit.gate.measure import measure
 from pulse_audit.gate.rules import check_rules
 from pulse_audit.gate.sequential import evidence_so_far, why_once
 from pulse_audit.gate.verdicts import plan
-from pulse_audit.stats.sequential import lower_bound, upper_bound
+from pulse_audit.stats.sequential import EveryLook, FixedLooks, lower_bound, upper_bound
 from pulse_audit.summary.schema import SubsetKey
 from pulse_audit.types import InputError
 
 BUDGET, LEVEL = 60, 0.05
 
 
-def evidence(rule, trial, baseline=None, last=False):
+def evidence(rule, trial, baseline=None, last=False, schedule=None):
     """Evidence of a rule on run directories of the same faces, one face of a group a block."""
     held_to = check_rules({"rules": [rule]}, "rules")
     sides = []
@@ -26,7 +26,9 @@ def evidence(rule, trial, baseline=None, last=False):
     other = sides[1].record if baseline else None
     (case,) = plan(held_to, sides[0].record, other, where="rules")
     blocks = {name: int(name[-8:-4]) for name, _ in sides[0].record.faces}
-    return evidence_so_far(case, sides[0], other, blocks, LEVEL, BUDGET, last)
+    return evidence_so_far(
+        case, sides[0], other, blocks, LEVEL, schedule or EveryLook(BUDGET), last
+    )
 
 
 def test_a_pass_is_of_every_group_and_a_fail_of_all_simultaneously(run_of, outcomes):
@@ -84,6 +86,22 @@ def test_groups_on_the_limit_are_rarely_ever_decided(run_of, outcomes):
         run = run_of(f"run-{seed}", {"pulse:a": outcomes([0.6, 0.6], BUDGET, 1, seed=seed)})
         decided += evidence({**rule, "at_least": 0.6}, run).gap.decide(0.6) != "inconclusive"
     assert decided < 6
+
+
+def test_fixed_looks_keep_what_an_earlier_look_decided(run_of, outcomes):
+    kept = outcomes([0.95, 0.9, 0.4], 60, 2)
+    kept[2, 40:] = True
+    run = run_of("run", {"pulse:a": kept})
+    rule = {"metric": "feasible_rate", "group_by": "race", "statistic": "worst_group"}
+    looks = (20, 40, 60)
+    found = [
+        evidence({**rule, "at_least": 0.6}, run, schedule=FixedLooks(looks, done)).gap
+        for done in (1, 2, 3)
+    ]
+    # a third of the faces decides nothing at its level; what two thirds show is not undone
+    assert [gap.decide(0.6) for gap in found] == ["inconclusive", "fail", "fail"]
+    assert found[1].fail_bound == found[2].fail_bound
+    assert "O'Brien-Fleming" in found[0].method
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Runs that add faces until rules are decided: the plan, resuming, exit codes, refusals."""
 
+import html
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +11,11 @@ import yaml
 
 from pulse_audit import store
 from pulse_audit.cli import BAD_INPUT, DONE, INCOMPLETE, RULE_FAILED, outcome
+from pulse_audit.gate.check import check
 from pulse_audit.gate.until import UntilDecided
 from pulse_audit.harness.run import run_audit
 from pulse_audit.harness.spec import make_spec
+from pulse_audit.types import InputError
 
 Capture = pytest.CaptureFixture[str]
 Rules = Callable[..., Path]
@@ -75,7 +78,13 @@ def test_a_run_ends_with_the_round_that_decides_and_holds_the_faces_of_a_fixed_o
     assert run.manifest.fingerprint == make_spec(spec(fairface_root)).fingerprint
     verdicts = json.loads((tmp_path / "out" / "gate" / "verdicts.json").read_text())
     assert verdicts["samples_sha256"] == run.samples_sha256
-    assert "gate" in (tmp_path / "out" / "report" / "index.html").read_text()
+    # what an early stop means for the rest of the report: in manifest, terminal, report, `check`
+    page = html.unescape((tmp_path / "out" / "report" / "index.html").read_text())
+    (note,) = decided_by.result.notes
+    assert "gate" in page and "overstate" in page and "overstate" in note
+    assert any("overstate" in note for note in run.manifest.notes)
+    with pytest.raises(InputError, match="bounds of a fixed size do not allow for"):
+        check(tmp_path / "out", rules(EASY))
 
 
 def test_every_instant_of_an_interruption_resumes_to_the_same_samples_and_verdicts(
@@ -136,6 +145,32 @@ def test_a_rule_without_a_bound_at_every_look_is_judged_once_at_the_budget(
     assert any(note.startswith("rule 2 is judged once, at 3 faces a group") for note in notes)
     assert decided_by.result is not None
     assert [verdict.outcome for verdict in decided_by.result.verdicts] == ["pass", "pass"]
+
+
+def test_fixed_looks_are_in_the_manifest_and_resume_to_the_same(
+    fairface_root: Path, tmp_path: Path, rules: Rules, capsys: Capture
+) -> None:
+    looks, out = ["--looks", "2"], tmp_path / "out"
+    line = arguments(fairface_root, out, *until(rules(HARD)), *looks)
+    assert outcome(line) == INCOMPLETE
+    manifest = store.open_run(out).manifest
+    assert manifest.rounds is not None
+    # four rounds, judged after the second and the fourth
+    assert (manifest.rounds.looks, manifest.rounds.faces_at_looks) == (2, [2, 4])
+    before = json.loads((out / "gate" / "verdicts.json").read_text())["verdicts"]
+    assert "O'Brien-Fleming" in before[0]["method"]
+    # the same command resumes; another schedule is another run
+    next((out / "samples").glob("*.parquet")).unlink()
+    assert outcome(line) == INCOMPLETE
+    assert json.loads((out / "gate" / "verdicts.json").read_text())["verdicts"] == before
+    capsys.readouterr()
+    for other in ([], ["--looks", "4"]):
+        assert outcome([*line[: -len(looks)], *other]) == BAD_INPUT
+        assert "--budget 4 --looks 2, not of" in capsys.readouterr().err
+    assert outcome([*line[: -len(looks)], "--looks", "5"]) == BAD_INPUT
+    assert "--looks 5 are more than the 4 rounds" in capsys.readouterr().err
+    assert outcome(arguments(fairface_root, tmp_path / "x", *looks)) == BAD_INPUT
+    assert "--looks needs --until-decided" in capsys.readouterr().err
 
 
 def test_against_a_baseline_of_the_same_faces(

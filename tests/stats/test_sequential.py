@@ -6,7 +6,9 @@ from scipy.special import ndtr, ndtri
 
 from pulse_audit.stats.sequential import (
     HORIZONS,
+    FixedLooks,
     log_capital,
+    lower_at_level,
     lower_bound,
     obrien_fleming,
     upper_bound,
@@ -107,3 +109,28 @@ def test_obrien_fleming_spends_its_level():
 def test_obrien_fleming_refuses_looks_that_do_not_increase(looks):
     with pytest.raises(ValueError, match="looks must increase"):
         obrien_fleming(looks, 0.05)
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.6, 0.95])
+def test_fixed_looks_are_rarely_ever_wrong(rate):
+    rng, schedule, wrong = np.random.default_rng(1), FixedLooks((12, 24, 36, 48, 60), 5), 0
+    blocks = np.arange(60)
+    for _ in range(400):
+        # two draws a face, alike with probability one half
+        usual, own = (rng.random((2, 60, 2)) < rate).astype(float)
+        faces = np.where(rng.random(60) < 0.5, usual[:, 0], (usual[:, 1] + own[:, 0]) / 2)
+        sides = (faces, (0.0, 1.0), rate), (-faces, (-1.0, 0.0), -rate)
+        wrong += any(schedule.lower(x, blocks, 0.025, ends) > mean for x, ends, mean in sides)
+    # 5 % of 400 are 20; 33 or more have a chance of 0.4 %
+    assert wrong < 33
+    with pytest.raises(ValueError, match="must lie between"):
+        schedule.lower(faces + 1, blocks, 0.025, (0.0, 1.0))
+
+
+def test_fixed_looks_decide_what_is_far_from_the_limit():
+    blocks, values = np.arange(60), np.tile([1.0, 1.0, 1.0, 0.0], 15)
+    bounds = [FixedLooks((20, 40, 60), n).lower(values, blocks, 0.05, (0, 1)) for n in (1, 2, 3)]
+    assert bounds[0] < bounds[1] < bounds[2] < 0.75
+    # at the last look nearly the whole level is left: about the bound of a fixed size
+    assert bounds[2] == pytest.approx(lower_at_level(values, 0.05, 0, 1), abs=0.01)
+    assert lower_at_level([1.0], 0.05, 0, 1) == 0
