@@ -3,8 +3,10 @@
 Written for search, without grouped convolutions. Weight modulation is done on the activations:
 scale the input, convolve with the shared weight, scale the output. That is the same function as
 equation 3 of Karras et al. 2020 (arXiv:1912.04958), and its gradient with respect to the styles
-never passes through a weight gradient, as it does with one modulated weight per image. Resampling
-(upfirdn in the papers) is our own implementation in plain PyTorch.
+never passes through a weight gradient, as it does with one modulated weight per image. In bfloat16
+on a CPU, where convolutions are so quick that passes over the feature maps take more time than
+they, the large layers of a single image are one function with a modulated weight
+(`ModulatedLayer`). Resampling (upfirdn in the papers) is our own implementation in plain PyTorch.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -144,6 +147,11 @@ def _filter(
     return full[:, :, :: down[0], :: down[1]]
 
 
+def bound_by_passes(x: Tensor) -> bool:
+    """Whether passes over the features (n, c, h, w) cost more than convolutions of one image."""
+    return len(x) == 1 and x.dtype == torch.bfloat16 and x.device.type == "cpu"
+
+
 def _conv_weight(n_out: int, n_in: int, size: int) -> nn.Parameter:
     shape = (n_out, n_in, size, size)
     return nn.Parameter(torch.empty(shape, memory_format=torch.channels_last))
@@ -174,6 +182,17 @@ class StyleGAN2Layer(nn.Module):
         # A positive gain commutes with the leaky ReLU, so the small factors carry it.
         total = gain * math.sqrt(2)
         scale = (style.square() @ energy.T + 1e-8).rsqrt() * total
+        if self.modulates_weight(x, taps):
+            # A stored map is (h', h'), one that is given (1, 1, h', h').
+            carried = None
+            if noise is not None:
+                carried = (noise * (self.noise_strength * total)).view(1, 1, *noise.shape[-2:])
+            bias = self.bias * total
+            blur = taps if self.up else None
+            x = cast(
+                Tensor, ModulatedLayer.apply(x, style, scale, self.weight, bias, carried, blur)
+            )
+            return x if self.clamp is None else x.clamp(-self.clamp * gain, self.clamp * gain)
         # Modulation on the activations: (n, n_in) over (n, n_in, h, h).
         x = x * style.to(x.dtype)[:, :, None, None]
         weight = self.weight.to(x.dtype)
@@ -191,6 +210,77 @@ class StyleGAN2Layer(nn.Module):
             x = x.add_((noise * (self.noise_strength * total)).to(x.dtype))
         x = F.leaky_relu(x, 0.2, inplace=True)
         return x if self.clamp is None else x.clamp(-self.clamp * gain, self.clamp * gain)
+
+    def modulates_weight(self, x: Tensor, taps: Tensor) -> bool:
+        """Whether `ModulatedLayer` is the quicker way for x (n, n_in, h, h).
+
+        It needs one modulated weight an image, and pays where feature maps outnumber weights.
+        """
+        large = x.shape[2] * x.shape[3] > self.weight[:, 0].numel()
+        frozen, even = not self.weight.requires_grad, taps.shape[-1] % 2 == 0
+        return bound_by_passes(x) and large and frozen and even
+
+
+class ModulatedLayer(torch.autograd.Function):
+    """A layer of one image with its styles in the weight: (1, n_in, h, h) -> (1, n_out, h', h').
+
+    Convolution with ``scale * weight * style``, blur where the size is doubled, bias, noise, leaky
+    ReLU. Passes over the feature maps are what a bfloat16 step spends its time on, so there are
+    three forward, and the gradients of style and scale come from sums that hold because the layer
+    is linear in each (sum of x times its gradient, over style) and the leaky ReLU is homogeneous:
+    the sum of a gradient times its output is that before the activation.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        style: Tensor,
+        scale: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        noise: Tensor | None,
+        taps: Tensor | None,
+    ) -> Tensor:
+        """Take style (1, n_in), scale (1, n_out), noise (1, 1, h', h'); ``taps`` to double."""
+        kernel = (weight * style[:, :, None, None] * scale[0, :, None, None, None]).to(x.dtype)
+        rounded = bias.to(x.dtype)
+        if taps is None:
+            y = F.conv2d(x, kernel, rounded, padding=1)
+        else:
+            wide = F.conv_transpose2d(x, kernel.transpose(0, 1), stride=2)
+            blur = (taps * 4).flip(0, 1).to(x.dtype).expand(len(bias), 1, *taps.shape)
+            y = F.conv2d(wide, blur, rounded, padding=taps.shape[-1] // 2 - 1, groups=len(bias))
+        if noise is not None:
+            y.add_(noise.to(y.dtype))
+        y = F.leaky_relu_(y, 0.2)
+        ctx.save_for_backward(x, y, style, scale, kernel, bias, noise, taps)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients for x, style, scale and noise; weights are frozen."""
+        x, y, style, scale, kernel, bias, noise, taps = ctx.saved_tensors
+        before_relu = torch.ops.aten.leaky_relu_backward(grad, y, 0.2, True)
+        # Sums over the pixels of the gradient, and of it times the noise: (1 or 2, h' * w') times
+        # (h' * w', n_out).
+        ones = torch.ones_like(before_relu[:, :1])
+        maps = ones if noise is None else torch.cat([ones, noise.to(y.dtype)], dim=1)
+        sums = (maps.flatten(2)[0] @ before_relu.permute(0, 2, 3, 1).flatten(0, 2)).to(scale.dtype)
+        # The part of the output that is linear in the scale is without bias and noise.
+        d_scale = (grad * y).sum((2, 3)).to(scale.dtype) - bias * sums[:1] - sums[1:].sum(0)
+        d_noise = None
+        if ctx.needs_input_grad[5]:
+            d_noise = before_relu.sum(1, keepdim=True).to(noise.dtype)
+        # Back through the blur, a symmetric convolution whose gradient is one, and the convolution.
+        if taps is None:
+            d_x = F.conv_transpose2d(before_relu, kernel, padding=1)
+        else:
+            blur = (taps * 4).to(x.dtype).expand(len(bias), 1, *taps.shape)
+            wide = F.conv2d(before_relu, blur, padding=taps.shape[-1] // 2, groups=len(bias))
+            d_x = F.conv2d(wide, kernel.transpose(0, 1), stride=2)
+        d_style = (d_x * x).sum((2, 3)).to(style.dtype) / torch.where(style == 0, 1, style)
+        return d_x, d_style, d_scale / scale, None, None, d_noise, None
 
 
 class ToRGB(nn.Module):
@@ -211,8 +301,12 @@ class ToRGB(nn.Module):
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """Map (n, n_in, h, h) with styles (n, w_dim) to colours, in the type of ``w``."""
         # Colours are added up over the sizes, so they are in the type of the styles.
-        style = (self.affine(w) * self.gain).to(x.dtype)
-        x = F.conv2d(x * style[:, :, None, None], self.weight.to(x.dtype))
+        style = self.affine(w) * self.gain
+        if bound_by_passes(x):
+            # One image: its style goes into the weight (3, n_in, 1, 1).
+            x = F.conv2d(x, (self.weight * style[:, :, None, None]).to(x.dtype))
+        else:
+            x = F.conv2d(x * style.to(x.dtype)[:, :, None, None], self.weight.to(x.dtype))
         image = x.to(w.dtype) + self.bias[:, None, None]
         if self.share != 1:
             image = image * self.share

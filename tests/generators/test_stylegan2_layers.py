@@ -2,8 +2,16 @@ import numpy as np
 import pytest
 import scipy.signal
 import torch
+import torch.nn.functional as F
 
-from pulse_audit.generators.stylegan2_layers import setup_filter, upfirdn2d, upsample2d
+from pulse_audit.generators.stylegan2 import StyleGAN2
+from pulse_audit.generators.stylegan2_layers import (
+    ModulatedLayer,
+    StyleGAN2Config,
+    setup_filter,
+    upfirdn2d,
+    upsample2d,
+)
 
 
 def reference(image, taps, up, down, padding):
@@ -47,3 +55,58 @@ def test_upsampling_doubles_the_size_and_keeps_a_flat_image_flat():
     assert out.shape == (1, 2, 12, 12)
     # The border mixes in the zeros outside the image.
     torch.testing.assert_close(out[:, :, 2:-2, 2:-2], torch.full((1, 2, 8, 8), 0.7))
+
+
+@pytest.mark.parametrize("doubled", [False, True])
+@pytest.mark.parametrize("noisy", [False, True])
+def test_a_layer_with_modulated_weight_is_the_layer_of_its_definition(doubled, noisy):
+    """Value, and gradients of x, style, scale and noise, against autograd of plain operations."""
+    source = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=source, dtype=torch.float64)
+
+    side = 12 if doubled else 6
+    weight, bias, upstream = normal(5, 3, 3, 3), normal(5), normal(1, 5, side, side)
+    leaves = [normal(1, 3, 6, 6), normal(1, 3), normal(1, 5).exp(), normal(1, 1, side, side)]
+    leaves = [leaf.requires_grad_() for leaf in leaves[: 3 + noisy]]
+    x, style, scale, *noise = leaves
+    taps = setup_filter().double() if doubled else None
+
+    y = x * style[:, :, None, None]
+    if taps is None:
+        y = F.conv2d(y, weight, padding=1)
+    else:
+        y = F.conv_transpose2d(y, weight.transpose(0, 1), stride=2)
+        y = upfirdn2d(y, taps, padding=(1, 1, 1, 1), gain=4.0)
+    y = y * scale[:, :, None, None] + bias[:, None, None]
+    wanted = F.leaky_relu(y + noise[0] if noisy else y, 0.2)
+    found = ModulatedLayer.apply(x, style, scale, weight, bias, *(noise or [None]), taps)
+
+    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(
+        torch.autograd.grad((found * upstream).sum(), leaves),
+        torch.autograd.grad((wanted * upstream).sum(), leaves),
+    )
+
+
+def test_one_image_in_bfloat16_has_the_gradient_of_float32():
+    """At 32 px, where features outnumber weights, one image takes the modulated weight."""
+    config = StyleGAN2Config((8, 8, 8, 8), z_dim=16, w_dim=16, hidden=(16,))
+    network = StyleGAN2.fresh(config, seed=0).requires_grad_(False)
+    for layer in network.syn.layers:
+        layer.noise_strength.fill_(0.3)
+    w = torch.randn(2, network.num_ws, 16, generator=torch.Generator().manual_seed(1))
+
+    def gradients(count: int) -> torch.Tensor:
+        leaf = w[:count].clone().requires_grad_()
+        return torch.autograd.grad(network.synthesis(leaf).square().sum(), leaf)[0][0].flatten()
+
+    exact = gradients(1)
+    network.to(dtype=torch.bfloat16)
+    assert network.syn.layers[-1].modulates_weight(
+        torch.zeros(1, 8, 32, 32, dtype=torch.bfloat16), network.syn.resample_filter
+    )
+    # Two images take the way of all others.
+    for count in (1, 2):
+        assert torch.cosine_similarity(gradients(count), exact, dim=0) > 0.999
