@@ -15,8 +15,8 @@ The shipped twins (32 px, inputs of 8 px) are cut off at 16 px, as the skip arch
 pictures that the photos show) has no smaller pictures: its are a linear readout of the features of
 64 px, by ridge regression on 48 samples of the prior that the search starts from.
 
-Times are of one process, the searches in turn on each batch; intervals of their ratios are
-percentiles of 2,000 resamplings of the batches, those of shares are Tango's, paired by face.
+Times are CPU seconds of one process, the searches in turn on each batch; intervals of their ratios
+are percentiles of 2,000 resamplings of the batches, those of shares are Tango's, paired by face.
 Written to ``benchmarks/results/coarse.md``.
 """
 
@@ -50,7 +50,7 @@ from pulse_audit.search.engine import BatchSearch
 from pulse_audit.search.memory import keep_freed_memory
 from pulse_audit.search.sphere import draw_start
 from pulse_audit.stats.paired import paired_proportions
-from pulse_audit.types import Draw, InputError
+from pulse_audit.types import Draw, InputError, Upsampled
 
 FACES = Path(__file__).resolve().parents[2] / "shared" / "fairface-sample"
 OFFICIAL = PRESETS["official"]
@@ -70,6 +70,16 @@ class Way:
 
     config: SearchConfig = OFFICIAL
     short: str | None = None
+    #: Type of the network's features.
+    dtype: torch.dtype = torch.float32
+
+    def search(self, generator, lr: Tensor, seeds: Sequence[int]) -> Sequence[Upsampled]:
+        """Search inputs (n, 3, h, h), each from its seed."""
+        side, start = lr.shape[-1], draw_start(generator, seeds, self.config)
+        # DS by the factor that the side of a picture asks for.
+        return BatchSearch(
+            generator, lr, start, lambda p: downscale(p, p.shape[-1] // side), self.config
+        ).run()
 
 
 class WithReadout(FramedGenerator):
@@ -159,11 +169,15 @@ def real_faces(generator, per_group: int, limit: int | None, scale: int, attribu
 def compare(
     generator, ways: dict[str, Way], per_group: int, limit: int | None,
     scale: int, batch: int, draws: Sequence[int] = (0,),
+    pictures: dict[str, list[Tensor]] | None = None,
 ) -> list[str]:  # fmt: skip
-    """Search every face in every way, and return the table."""
+    """Search every face in every way, and return the table; ``pictures`` takes every output.
+
+    Outputs are in batches: all faces, then all of them again for the next draw.
+    """
     attributes = load_attributes("faces-attributes", "cpu")
     lr, labels, ids, column = real_faces(generator, per_group, limit, scale, attributes)
-    faces, side = len(lr), lr.shape[-1]
+    faces = len(lr)
     # All faces, then all of them again for the next draw.
     seeds = [Draw(face, "clean", scale, draw).seed(0) for draw in draws for face in ids]
     lr, labels = lr.repeat(len(draws), 1, 1, 1), np.tile(labels, len(draws))
@@ -171,19 +185,18 @@ def compare(
     seconds = {name: [] for name in ways}
     for number, first in enumerate(range(0, len(lr), batch)):
         rows = slice(first, first + batch)
-        start = draw_start(generator, seeds[rows], OFFICIAL)
         # Another one begins in each batch.
         order = list(ways)
         turn = number % len(order)
         for name in order[turn:] + order[:turn]:
-            way, began = ways[name], time.perf_counter()
-            # DS by the factor that the side of a picture asks for.
-            search = BatchSearch(
-                generator, lr[rows], start, lambda p: downscale(p, p.shape[-1] // side), way.config
-            )
-            found = search.run()
-            seconds[name].append(time.perf_counter() - began)
+            generator.to("cpu", ways[name].dtype)
+            # One thread, so CPU seconds are those of the search whatever else the machine does.
+            began = time.process_time()
+            found = ways[name].search(generator, lr[rows], seeds[rows])
+            seconds[name].append(time.process_time() - began)
             images = torch.stack([result.image for result in found])
+            if pictures is not None:
+                pictures.setdefault(name, []).append(images)
             with torch.no_grad():
                 shown = column.probabilities(attributes(images)).argmax(1).numpy()
             for result, seen, label in zip(found, shown, labels[rows], strict=True):

@@ -302,6 +302,8 @@ def doctor() -> Rows:
     """Return the state of this installation: a row for each part, and what a missing one costs."""
     import torch
 
+    from pulse_audit.search.memory import keep_freed_memory
+
     def installed(name: str) -> str:
         try:
             return version(name)
@@ -325,8 +327,10 @@ def doctor() -> Rows:
         hint = f"no GPU: fine for small nets; waiting threads {waiting} (OMP_WAIT_POLICY)"
         device = f"cpu, {torch.get_num_threads()} threads", hint
     data = os.environ.get("PULSE_AUDIT_DATA") or "not set"
+    kept = "keeps freed memory" if keep_freed_memory() else "as the system sets it"
     parts += [
         ("device", *device),
+        ("allocator", kept, "set by commands that search, where the C library is glibc"),
         ("cache", str(cache_folder()), "set PULSE_AUDIT_HOME to move it"),
         ("data", data, "PULSE_AUDIT_DATA, the default of --data-root"),
     ]

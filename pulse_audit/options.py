@@ -316,7 +316,7 @@ _OF_A_RUN: tuple[Callable[[Command], Command], ...] = (
     hand_labels,
     # The execution.
     option("--device", metavar="auto|cpu|cuda[:i]", help="[default: auto]"),
-    option("--precision", metavar="auto|fp32|bf16", help="Of the generators [default: fp32]"),
+    option("--precision", metavar="auto|fp32|bf16", help="Of the generators [default: auto]"),
     option("--batch", type=int, metavar="N", help="Draws in a work unit."),
     option("--threads", type=int, metavar="N", help="CPU threads; results depend on them."),
     *_SHARED_OUT,

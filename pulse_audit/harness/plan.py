@@ -26,6 +26,8 @@ from pulse_audit.harness.suite import MetricSuite, resolve_metrics
 from pulse_audit.models.arms import expand_arms
 from pulse_audit.models.shipped import shipped_generators
 from pulse_audit.names import GeneratorReference, parse_device
+from pulse_audit.search.precision import bf16_time, choose_precision
+from pulse_audit.search.upsampler import PulseUpsampler
 from pulse_audit.seeding import sha256
 from pulse_audit.store import Manifest
 from pulse_audit.store.manifest import (
@@ -113,6 +115,11 @@ def plan_audit(
     built = build_arms(spec, references, inputs, used, device, dtype)
     arms, frame, scales = built.arms, built.frame, built.scales
     references = [r for r in references if r.name in arms]
+    times = None
+    if earlier is None and spec.precision == "auto":
+        execution, times = settle_precision(execution, arms, device)
+    elif earlier is not None:
+        times = earlier.bf16_times
     suite = resolve_metrics(spec, index, frame.resolution, device, earlier)
 
     # The manifest: what is planned, with what. It lists every draw.
@@ -166,6 +173,8 @@ def plan_audit(
         ],
         **suite.entries(index.card.labels_from),
     )
+    if times:
+        manifest.bf16_times = times
     # Notes on the attribute model's crop, and on shipped models that were trained on these photos.
     named = [r.generator.source for r in references if r.generator is not None]
     models = [name for name in shipped_generators() if name in named]
@@ -329,15 +338,34 @@ def cut_units(
 
 
 def resolve_execution(spec: AuditSpec) -> Execution:
-    """Choose device, precision, threads and batch for this machine."""
+    """Choose device, precision, threads and batch for this machine.
+
+    ``auto`` is float32 until `settle_precision` has seen the generators.
+    """
     device = str(check_device(spec.device))
     return Execution(
         device=device,
-        # Searches end elsewhere in bfloat16, so it is never chosen automatically.
         precision="fp32" if spec.precision == "auto" else spec.precision,
         threads=spec.threads or torch.get_num_threads(),
         batch=spec.batch or (64 if device.startswith("cuda") else 8),
     )
+
+
+def settle_precision(
+    execution: Execution, arms: Mapping[str, Upsampler], device: torch.device
+) -> tuple[Execution, dict[str, float | None]]:
+    """Choose the precision of the searched generators by measurement, and move them to it.
+
+    The second value is the time of a bfloat16 step over that of a float32 one by arm; None where
+    it is unknown. See `pulse_audit.search.precision`.
+    """
+    searched = {n: arm.generator for n, arm in arms.items() if isinstance(arm, PulseUpsampler)}
+    times = {name: bf16_time(generator, device) for name, generator in searched.items()}
+    chosen = choose_precision(times, [g.card.sha256 for g in searched.values()])
+    if chosen == "bf16":
+        for generator in searched.values():
+            generator.to(device, DTYPES[chosen])
+    return execution.model_copy(update={"precision": chosen}), times
 
 
 def resumed(execution: Execution, spec: AuditSpec) -> Execution:

@@ -21,16 +21,17 @@ LARGEST_BATCH = 8
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 
 
-def keep_freed_memory() -> None:
-    """Let the C library keep the memory that is freed, where it is glibc; else do nothing.
+def keep_freed_memory() -> bool:
+    """Let the C library keep the memory that is freed, where it is glibc; return whether it is.
 
     By default it returns large blocks to the kernel and asks for them again at every step, which
     clears each page: at 1024 px most of the time of a search goes there.
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_MMAP_MAX, 0)
-        mallopt(_TRIM_THRESHOLD, -1)
+        # Both return 1 where the setting is taken.
+        return bool(mallopt(_MMAP_MAX, 0)) and bool(mallopt(_TRIM_THRESHOLD, -1))
+    return False
 
 
 def saved_bytes(generator: Generator, device: torch.device) -> int:

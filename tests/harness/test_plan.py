@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from pulse_audit import store
@@ -81,6 +82,26 @@ def test_the_precision_is_settled_and_recorded(
 ) -> None:
     manifest = planned(fairface_root, tiny_generator, precision=asked)
     assert manifest.execution.precision == settled
+
+
+def test_a_precision_that_was_measured_is_recorded_and_a_resumed_run_keeps_it(
+    fairface_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pulse_audit.harness.plan.bf16_time", lambda generator, device: 0.25)
+    monkeypatch.setattr("pulse_audit.harness.plan.choose_precision", lambda *given: "bf16")
+    spec = make_spec(small(fairface_root, "faces-balanced"))
+    plan = plan_audit(spec)
+    assert plan.manifest.execution.precision == "bf16"
+    assert plan.manifest.bf16_times == {"pulse:faces-balanced": 0.25}
+    (arm,) = plan.arms.values()
+    assert getattr(arm.generator, "whole", arm.generator).network.dtype == torch.bfloat16
+    # Another machine would choose otherwise; the run goes on as it began.
+    monkeypatch.setattr("pulse_audit.harness.plan.choose_precision", lambda *given: "fp32")
+    again = plan_audit(spec, plan.manifest)
+    assert again.manifest.execution == plan.manifest.execution
+    assert again.manifest.bf16_times == plan.manifest.bf16_times
+    (arm,) = again.arms.values()
+    assert getattr(arm.generator, "whole", arm.generator).network.dtype == torch.bfloat16
 
 
 def test_more_draws_than_a_run_holds_are_refused_before_anything_is_written(
