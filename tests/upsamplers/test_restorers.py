@@ -42,8 +42,9 @@ def recipes() -> dict[str, list[str]]:
 
 
 def run_program(line: str, *more: str) -> None:
-    """Run ``cd FOLDER && python PROGRAM ...``."""
-    enter, folder, then, python, *words = shlex.split(line)
+    """Run ``(cd FOLDER && python PROGRAM ...)``."""
+    assert line.startswith("(") and line.endswith(")")
+    enter, folder, then, python, *words = shlex.split(line[1:-1])
     assert (enter, then, python) == ("cd", "&&", "python")
     subprocess.run([sys.executable, *words, *more], cwd=folder, check=True)
 
