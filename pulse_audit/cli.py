@@ -395,19 +395,34 @@ def rate(run_dir: Path, as_json: bool, **options: Any) -> int:
 
 @commands.command()
 @click.argument("first", metavar="RUN_A", type=PlainPath())
-@click.argument("second", metavar="RUN_B", type=PlainPath())
+@click.argument("second", metavar="[RUN_B]", type=PlainPath(), required=False)
+@click.option("--arm", metavar="ARM", help="Compare this arm of RUN_A alone.")
+@click.option(
+    "--baseline-arm",
+    metavar="ARM",
+    help="Compare it with this arm of RUN_B, or of RUN_A where no RUN_B is given.",
+)
 @click.option(
     "--out", type=PlainPath(), metavar="FILE.html", help="[default: RUN_A/report/compare_....html]"
 )
 @outcome_as_json
-def compare(first: Path, second: Path, out: Path | None, as_json: bool) -> int:
-    """Compare two runs on the faces they share, RUN_A less RUN_B, and show what changed."""
+def compare(
+    first: Path,
+    second: Path | None,
+    arm: str | None,
+    baseline_arm: str | None,
+    out: Path | None,
+    as_json: bool,
+) -> int:
+    """Compare two runs, or two arms of one, on the faces they share; show what changed."""
     from pulse_audit import store, terminal
     from pulse_audit.report.compare import comparison_rows, write_page
     from pulse_audit.summary.compare import compare_runs
 
-    runs = store.open_run(first), store.open_run(second)
-    found = compare_runs(*runs)
+    if second is None and (arm is None or baseline_arm is None):
+        raise InputError("compare: give RUN_B, or --arm and --baseline-arm of RUN_A")
+    runs = store.open_run(first), store.open_run(second or first)
+    found = compare_runs(*runs, arm, baseline_arm)
     page = write_page(*runs, found, out)
     if as_json:
         click.echo(json.dumps({"report": str(page), **found.as_json()}, indent=1))

@@ -51,10 +51,14 @@ LatentFit = Literal["diagonal", "full"]
 Latents = Literal["per-layer", "tied"]
 LATENT_FITS: tuple[str, ...] = get_args(LatentFit)
 LATENTS: tuple[str, ...] = get_args(Latents)
+#: Remedies of where a search starts: over the apparent groups in turn, or from a prior whose mean
+#: and starts are reweighted toward equal groups.
+REMEDIES = ("strata", "balanced")
 
 # Source, resolution, upsampling, variants of the search and class; all but the first optional.
 _GENERATOR = re.compile(
-    r"(.+?)(?:@(\d{1,5}))?(?:@(auto|fused|separate))?(?:@(full))?(?:@(tied))?(?:#(\d{1,6}|each))?"
+    r"(.+?)(?:@(\d{1,5}))?(?:@(auto|fused|separate))?(?:@(full))?(?:@(tied))?"
+    r"(?:@(strata|balanced))?(?:#(\d{1,6}|each))?"
 )
 
 
@@ -73,7 +77,10 @@ def is_factory(reference: str) -> bool:
 
 @dataclass(frozen=True)
 class GeneratorReference:
-    """A generator as requested: ``SOURCE[@RESOLUTION][@UPSAMPLING][@full][@tied][#CLASS]``."""
+    """A generator as requested.
+
+    ``SOURCE[@RESOLUTION][@UPSAMPLING][@full][@tied][@strata|@balanced][#CLASS]``.
+    """
 
     #: A name, a checkpoint file or ``FILE.py:FACTORY``.
     source: str
@@ -88,6 +95,8 @@ class GeneratorReference:
     full: bool = False
     #: One latent vector serves all layers, where PULSE searches one for each.
     tied: bool = False
+    #: One of `REMEDIES`, None for PULSE's starts.
+    remedy: str | None = None
 
     def __str__(self) -> str:
         """Return the reference as users write it."""
@@ -97,8 +106,9 @@ class GeneratorReference:
 
     @property
     def variant(self) -> str:
-        """What is unlike PULSE: ``@full``, ``@tied``, both or nothing."""
-        return "@full" * self.full + "@tied" * self.tied
+        """What is unlike PULSE: ``@full``, ``@tied``, a remedy, several or nothing."""
+        remedy = f"@{self.remedy}" if self.remedy else ""
+        return "@full" * self.full + "@tied" * self.tied + remedy
 
     @property
     def is_factory(self) -> bool:
@@ -127,10 +137,10 @@ def parse_generator(reference: str | GeneratorReference) -> GeneratorReference:
     match = _GENERATOR.fullmatch(reference)
     if match is None or Path(reference).is_file():
         return GeneratorReference(reference)
-    # FILE@256@auto@full@tied#3 -> FILE, 256, auto, full, tied, 3
-    source, resolution, upsampling, full, tied, label = match.groups()
+    # FILE@256@auto@full@tied@strata#3 -> FILE, 256, auto, full, tied, strata, 3
+    source, resolution, upsampling, full, tied, remedy, label = match.groups()
     side = int(resolution) if resolution else None
-    return GeneratorReference(source, side, label, upsampling, bool(full), bool(tied))
+    return GeneratorReference(source, side, label, upsampling, bool(full), bool(tied), remedy)
 
 
 def parse_coarse(text: str) -> tuple[int, int]:
@@ -246,6 +256,8 @@ def parse_arm(arm: str, plugins: Sequence[str] = ()) -> ArmReference:
             raise InputError(f"{arm}: choose one class here, such as #0, or leave #each out")
         if parsed.variant and POSTERIORS[form] == "own":
             raise InputError(f"{arm}: {parsed.variant} is of PULSE's prior; use posterior-pulse:")
+        if parsed.remedy:
+            raise InputError(f"{arm}: @{parsed.remedy} is of searches, not of samples")
         return ArmReference(f"{form}:{parsed.stem}", "posterior", generator, parsed)
     if is_factory(arm):
         return ArmReference(Path(arm.rpartition(":")[0]).stem, "factory", arm)

@@ -228,9 +228,11 @@ _OF_A_RUN: tuple[Callable[[Command], Command], ...] = (
     option(
         "--generator", "generators", multiple=True, metavar="GEN", help="A name, a checkpoint file "
         "or FILE.py:FACTORY; each makes a pulse arm (repeatable). In full "
-        "SOURCE[@RESOLUTION][@UPSAMPLING][@full][@tied][#CLASS]. GEN@256: its pictures shrunk to "
-        "256 px; of a file that does not state its resolution, that. StyleGAN 1 files of genforce "
-        "need FILE@auto, FILE@fused or FILE@separate. GEN@full and GEN@tied: see --latent-fit. "
+        "SOURCE[@RESOLUTION][@UPSAMPLING][@full][@tied][@strata|@balanced][#CLASS]. GEN@256: its "
+        "pictures shrunk to 256 px; of a file that does not state its resolution, that. StyleGAN 1 "
+        "files of genforce need FILE@auto, FILE@fused or FILE@separate. GEN@full and GEN@tied: see "
+        "--latent-fit. GEN@strata starts the draws of a face at each apparent group in turn, "
+        "GEN@balanced from a prior reweighted toward equal groups. "
         "Conditional networks: FILE#3 fixes class 3, FILE#each makes an arm of every class, else "
         "classes are drawn uniformly.",
     ),
@@ -357,9 +359,10 @@ _OF_PHOTOS: tuple[Callable[[Command], Command], ...] = (
     click.argument("images", nargs=-1, required=True, metavar="PHOTO|FOLDER...", type=PlainPath()),
     option(
         "--generator", default="faces-balanced", show_default=True, metavar="GEN", help="A name, "
-        "a checkpoint or FILE.py:FACTORY: SOURCE[@RESOLUTION][@UPSAMPLING][@full][@tied][#CLASS]. "
-        "GEN@256: its pictures shrunk to 256 px; FILE#3: class 3; StyleGAN 1 files of genforce "
-        "need FILE@auto, FILE@fused or FILE@separate.",
+        "a checkpoint or FILE.py:FACTORY: "
+        "SOURCE[@RESOLUTION][@UPSAMPLING][@full][@tied][@strata|@balanced][#CLASS]. GEN@256: its "
+        "pictures shrunk to 256 px; FILE#3: class 3; StyleGAN 1 files of genforce need FILE@auto, "
+        "FILE@fused or FILE@separate.",
     ),
     trust_file,
     option(

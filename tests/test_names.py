@@ -18,6 +18,8 @@ from pulse_audit.names import GeneratorReference, parse_generator
         ("net.pth@nearest", GeneratorReference("net.pth@nearest")),
         ("net@full", GeneratorReference("net", full=True)),
         ("net@256@tied", GeneratorReference("net", 256, tied=True)),
+        ("net@tied@strata", GeneratorReference("net", tied=True, remedy="strata")),
+        ("net@balanced#each", GeneratorReference("net", label="each", remedy="balanced")),
         ("net@64@auto@full@tied#2", GeneratorReference("net", 64, "2", "auto", True, True)),
     ],
 )
@@ -41,6 +43,7 @@ def test_a_file_of_that_name_is_the_whole_reference(tmp_path: Path) -> None:
         ("net.pth@128#3", "net#3"),
         ("net.pth@128@full@tied#3", "net@full@tied#3"),
         ("faces-balanced@tied", "faces-balanced@tied"),
+        ("faces-skewed@full@strata", "faces-skewed@full@strata"),
     ],
 )
 def test_a_named_generator_is_another_arm_at_each_size(reference: str, stem: str) -> None:

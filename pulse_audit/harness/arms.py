@@ -27,7 +27,7 @@ from pulse_audit.search.config import check_coarse, preset
 from pulse_audit.search.upsampler import PulseUpsampler
 from pulse_audit.store.manifest import ArmEntry, Prepared
 from pulse_audit.summary.groups import JOIN
-from pulse_audit.types import Generator, InputError, Upsampler
+from pulse_audit.types import Generator, InputError, Progress, Upsampler
 from pulse_audit.upsamplers.diffusion import DiffusionModel
 from pulse_audit.upsamplers.folder import Folder, picture_names
 from pulse_audit.upsamplers.onnx import OnnxUpsampler
@@ -57,10 +57,12 @@ def build_arms(
     used: Collection[str],
     device: torch.device,
     dtype: torch.dtype,
+    progress: Progress = lambda done, total, restored: None,
 ) -> BuiltArms:
     """Build the arms of a run, and find the frame and the scales at which they are compared.
 
-    ``used`` are the ids of the run's own faces; errors as of the functions below.
+    ``used`` are the ids of the run's own faces, ``progress`` counts the samples that remedies
+    classify; errors as of the functions below.
     """
     left_out: list[str] = []
     config = preset(spec.search, spec.eps, coarse=spec.coarse)
@@ -79,7 +81,7 @@ def build_arms(
         try:
             arms[r.name] = build_arm(
                 r, config, spec.bank, device, load, read, spec.time_limit, spec.diffusion_steps,
-                spec.dps_step,
+                spec.dps_step, judges=(spec.attributes,), progress=progress,
             )  # fmt: skip
         except InputError as error:
             # What a run searches on is what it is about.

@@ -39,7 +39,7 @@ from pulse_audit.store.manifest import (
     SkippedEntry,
     WorkUnit,
 )
-from pulse_audit.types import Face, InputError, Upsampler
+from pulse_audit.types import Face, InputError, Progress, Upsampler
 
 #: Distributions whose version can change a result; recorded in the manifest.
 RECORDED = ("pulse-audit", "torch", "torchvision", "numpy", "scipy", "scikit-image", "pillow")
@@ -66,6 +66,7 @@ def plan_audit(
     inputs: AuditInputs | None = None,
     budget: int | None = None,
     looks: int | None = None,
+    progress: Progress = lambda done, total, restored: None,
 ) -> Plan:
     """Plan an audit; deterministic in the spec, the budget and the data.
 
@@ -82,6 +83,8 @@ def plan_audit(
         and `harness.rounds.first_rounds` takes those that a run begins with. None: one round.
     looks : int, optional
         How often rules are judged up to the budget; None: after every round.
+    progress : callable, optional
+        Called with the samples that remedies classify.
 
     Raises
     ------
@@ -112,7 +115,7 @@ def plan_audit(
 
     # The arms, the frame and scales of their comparison, and what their outputs are measured with.
     used = {face.id for face, _ in chosen} | {skip.face.id for skip in skipped}
-    built = build_arms(spec, references, inputs, used, device, dtype)
+    built = build_arms(spec, references, inputs, used, device, dtype, progress)
     arms, frame, scales = built.arms, built.frame, built.scales
     references = [r for r in references if r.name in arms]
     times = None

@@ -20,10 +20,9 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from pulse_audit import store
-from pulse_audit.degrade.resample import cut_to_frame, resize
+from pulse_audit.degrade.resample import resize
 from pulse_audit.documents import read_json
 from pulse_audit.faces.attributes import checked
-from pulse_audit.faces.crops import frame_in_ffhq
 from pulse_audit.fairness.prior import OWN, PRIORS, PriorSample
 from pulse_audit.files import atomic_write
 from pulse_audit.generators.framed import FramedGenerator
@@ -31,7 +30,7 @@ from pulse_audit.generators.searchable import drawn_from, prior_images
 from pulse_audit.harness.photos import encode_png, synthetic_marks, to_bytes
 from pulse_audit.harness.plan import Plan, check_device
 from pulse_audit.models.attributes import load_attributes
-from pulse_audit.models.generators import find_generator, load_generator
+from pulse_audit.models.generators import find_generator, in_crop_of, load_generator
 from pulse_audit.names import GeneratorReference, parse_generator
 from pulse_audit.report import prior as text
 from pulse_audit.search.config import SearchConfig
@@ -160,7 +159,15 @@ def sample_priors(
         See `load_generator`.
     """
     found, unavailable = variants_of(reference, trusted)
-    framed = [_in_crop_of(variant, model, device) for variant in found]
+    framed = [
+        replace(
+            variant,
+            generator=in_crop_of(
+                variant.generator.to(device, torch.float32), model.card.crop, COMPARED
+            ),
+        )
+        for variant in found
+    ]
     card = found[0].generator.card
     # What the samples follow from, but for device and versions of libraries.
     source = card.sha256 or find_generator(reference).sha256
@@ -290,7 +297,7 @@ def run_priors(
     manifest, tables = plan.manifest, dict[str, Any]()
     folder, seen = run.path / "sources" / "starts", set[GeneratorReference]()
     for arm, reference in plan.generators.items():
-        plain = replace(reference, full=False, tied=False)
+        plain = replace(reference, full=False, tied=False, remedy=None)
         if plain in seen:
             continue
         seen.add(plain)
@@ -324,18 +331,6 @@ def run_priors(
 
 def _words(model: AttributeModel) -> dict[str, tuple[str, ...]]:
     return {attribute: tuple(words) for attribute, words in model.card.vocabulary.items()}
-
-
-def _in_crop_of(variant: Variant, model: AttributeModel, device: torch.device) -> Variant:
-    """Cut a generator to the crop that an attribute model was made for, where it shows more."""
-    generator = variant.generator.to(device, torch.float32)
-    card, crop = generator.card, model.card.crop
-    known = "as-is" not in (card.crop, crop) and card.crop != crop
-    if known and frame_in_ffhq(card.crop).contains(frame_in_ffhq(crop)):
-        frame = frame_in_ffhq(crop).seen_from(frame_in_ffhq(card.crop))
-        size = min(COMPARED, round(frame.side * card.resolution))
-        generator = FramedGenerator(generator, frame, size, crop, cut_to_frame)
-    return replace(variant, generator=generator)
 
 
 def _batches(

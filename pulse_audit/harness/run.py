@@ -86,7 +86,7 @@ def run_audit(
             check_same_spec(before, spec, out)
             check_same_budget(before, budget, looks, out)
             check_same_shard(before, shard, out)
-        plan = plan_audit(spec, before, inputs, budget, looks)
+        plan = plan_audit(spec, before, inputs, budget, looks, progress)
         planned, remarks = plan.manifest, list[str]()
         if until is not None:
             # Rules and baseline are checked against all rounds; those that were begun go on.

@@ -32,6 +32,7 @@ from pulse_audit.harness.photos import encode_png, synthetic_marks
 from pulse_audit.harness.pictures import FRAMES_EVERY, WARNING, pasted, search_gif, sheet
 from pulse_audit.harness.plan import check_device
 from pulse_audit.models.generators import load_generator
+from pulse_audit.models.remedies import with_remedy
 from pulse_audit.names import parse_generator
 from pulse_audit.search.config import check_coarse, preset
 from pulse_audit.search.engine import Iterate, SearchResult
@@ -114,10 +115,14 @@ def upsample_photos(
     reference = parse_generator(generator)
     loaded = load_generator(reference, trusted_files).to(on, torch.float32)
     config = preset(search, tied=reference.tied, coarse=coarse)
+    starts = None
+    if reference.remedy is not None:
+        loaded, starts = with_remedy(loaded, reference.remedy, config, on, progress=reading)
     settings = {
         "version": VERSION,
         "generator": loaded.card.as_dict(),
         "search": config.as_dict(),
+        **({} if starts is None else {"starts": starts.describe()}),
         "seed": seed,
         "device": on.type,
     }
@@ -145,7 +150,9 @@ def upsample_photos(
 
     # One face after the other, as many of its draws together as memory allows.
     every = FRAMES_EVERY if gif else None
-    arm = PulseUpsampler(loaded, config, name="pulse", observe=observe, frames_every=every)
+    arm = PulseUpsampler(
+        loaded, config, name="pulse", observe=observe, frames_every=every, starts=starts
+    )
     fit = images_at_once(loaded, on) if kept < len(faces) * draws else None
     batch = min(LARGEST_BATCH, fit or LARGEST_BATCH)
     progress(done, total, restored)
@@ -222,7 +229,10 @@ def _search(
     size = arm.generator.card.resolution
     degradation = DegradationModel("clean", size // face.lr.shape[-1])
     seeds = [seed + index for index in indices]
-    requests = [Request(face.lr, face.photo.name, {}, s, face.frame) for s in seeds]
+    requests = [
+        Request(face.lr, face.photo.name, {}, draw_seed, face.frame, index)
+        for draw_seed, index in zip(seeds, indices, strict=True)
+    ]
     results: list[Upsampled] = arm(requests, degradation)
     for index, draw_seed, result in zip(indices, seeds, results, strict=True):
         path, digest, drawn = out / f"{face.stem}_{index}.png", None, None

@@ -362,14 +362,14 @@ class SourceWork:
         rows: list[SourceRow] = []
         for first in range(0, len(draws), self._batch):
             requests = []
-            for seed in seeds[first : first + self._batch]:
+            for draw, seed in enumerate(seeds[first : first + self._batch], start=first):
                 small = lr[0]
                 if kind == "noisy_mean":
                     # Every draw has its own noise.
                     source = torch.Generator().manual_seed(fingerprint(seed, "noise"))
                     noise = torch.randn(small.shape, generator=source).to(small)
                     small = (small + self._config.noise * noise).clamp(0, 1)
-                requests.append(Request(small, f"{kind} {content}", {}, seed))
+                requests.append(Request(small, f"{kind} {content}", {}, seed, draw=draw))
             for draw, result in enumerate(arm(requests, degradation), start=first):
                 measured: SourceRow = {}
                 if result.image is not None:

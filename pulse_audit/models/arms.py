@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pulse_audit.files import file_sha256
 from pulse_audit.models.generators import classes_of, find_generator
+from pulse_audit.models.remedies import with_remedy
 from pulse_audit.models.shipped import shipped_generators
 from pulse_audit.names import (
     COMMAND,
@@ -26,7 +27,7 @@ from pulse_audit.names import (
 from pulse_audit.plugins import arm_package, factory_file, load_arm
 from pulse_audit.seeding import hexdigest
 from pulse_audit.sweeps import Value, points, variant_name
-from pulse_audit.types import Generator, InputError, Upsampler
+from pulse_audit.types import Generator, InputError, Progress, Upsampler
 
 if TYPE_CHECKING:
     import torch
@@ -179,14 +180,16 @@ def build_arm(
     time_limit: float | None = None,
     diffusion_steps: int | None = None,
     dps_step: float | None = None,
+    judges: Collection[str | None] = (),
+    progress: Progress = lambda done, total, restored: None,
 ) -> Upsampler:
     """Build the upsampler of a reference on a device.
 
     ``config`` is that of every search, but for the settings of a variant, ``bank`` the samples of
     a posterior arm, ``load`` makes its generator ready, and ``read`` the model of a folder.
     ``time_limit`` are the seconds of a command for one input, ``diffusion_steps`` and ``dps_step``
-    those of diffusion models. Planted arms and folders are over the faces of a run: see
-    `harness.arms`.
+    those of diffusion models; ``judges`` and ``progress`` are those of `with_remedy`. Planted
+    arms and folders are over the faces of a run: see `harness.arms`.
     """
     if reference.kind == "interpolation":
         from pulse_audit.degrade.resample import resize
@@ -230,4 +233,10 @@ def build_arm(
     if reference.kind == "posterior":
         prior = POSTERIORS[reference.name.partition(":")[0]]
         return PosteriorBank(generator, config, name=reference.name, prior=prior, size=bank)
-    return PulseUpsampler(generator, config, name=reference.name)
+    starts = None
+    if reference.generator is not None and reference.generator.remedy is not None:
+        remedy = reference.generator.remedy
+        generator, starts = with_remedy(
+            generator, remedy, config, device, judges=judges, progress=progress
+        )
+    return PulseUpsampler(generator, config, name=reference.name, starts=starts)

@@ -55,7 +55,7 @@ def find_generator(reference: str | GeneratorReference) -> GeneratorSource:
         card = published.get(name)
         return GeneratorSource(requested, published.fetched(card)[0], card)
     if requested.is_factory:
-        if str(replace(requested, tied=False)) != name:
+        if str(replace(requested, tied=False, remedy=None)) != name:
             raise InputError(
                 f"{name}: @RESOLUTION, @UPSAMPLING, @full and #CLASS are for files, not factories"
             )
@@ -68,7 +68,8 @@ def find_generator(reference: str | GeneratorReference) -> GeneratorSource:
         if match is not None and (match[1] in names or Path(match[1]).is_file()):
             raise InputError(
                 f"--generator {match[1]}: {match[2]} is not understood; give @RESOLUTION (@256), "
-                "@auto, @fused or @separate, @full, @tied, and #CLASS (#3 or #each), in this order"
+                "@auto, @fused or @separate, @full, @tied, @strata or @balanced, and #CLASS (#3 or "
+                "#each), in this order"
             )
         if path.suffix or len(path.parts) > 1:
             raise InputError(f"--generator {name}: no such file")
@@ -88,8 +89,8 @@ def load_generator(reference: str | GeneratorReference, trusted: Collection[str]
         ``#3`` fixes class 3 of a conditional network, without it classes are drawn uniformly;
         ``@256`` below a network's own resolution shrinks its pictures; of a StyleGAN 1 file of
         rosinality it is the network's, and ``@auto`` of one of genforce says how it upsamples;
-        ``@full`` fits the full covariance. ``@tied`` concerns the search alone: see
-        `SearchConfig.tied_latent`.
+        ``@full`` fits the full covariance. ``@tied``, ``@strata`` and ``@balanced`` concern the
+        search alone: see `SearchConfig.tied_latent` and `pulse_audit.models.remedies`.
     trusted : collection of str
         SHA-256 of the files that may be loaded although loading them can run code.
 
@@ -210,6 +211,22 @@ def _shrunk(generator: Generator, resolution: int) -> Generator:
     note = f"its pictures of {card.resolution} px, shrunk to {resolution} px (antialiased)"
     shrunk.caveats = (*shrunk.caveats, f"{shrunk.card.name}: {note}")
     return shrunk
+
+
+def in_crop_of(generator: Generator, crop: str, largest: int) -> Generator:
+    """Cut a generator to a crop, at ``largest`` px or fewer, where it shows more than that crop."""
+    from pulse_audit.degrade.resample import cut_to_frame
+    from pulse_audit.faces.crops import frame_in_ffhq
+    from pulse_audit.generators.framed import FramedGenerator
+
+    card = generator.card
+    if "as-is" in (card.crop, crop) or card.crop == crop:
+        return generator
+    if not frame_in_ffhq(card.crop).contains(frame_in_ffhq(crop)):
+        return generator
+    frame = frame_in_ffhq(crop).seen_from(frame_in_ffhq(card.crop))
+    size = min(largest, round(frame.side * card.resolution))
+    return FramedGenerator(generator, frame, size, crop, cut_to_frame)
 
 
 def _facts(source: GeneratorSource) -> dict[str, Any]:

@@ -13,23 +13,27 @@ from pulse_audit.report.content import Stems, templates
 from pulse_audit.report.tables import MINUS, display_name
 from pulse_audit.store import Run
 from pulse_audit.summary.compare import Difference, RunComparison
+from pulse_audit.summary.prices import OTHER_PRICES, Price
 
 HEADER = ("group", "metric", "arm", "setting", "difference", "faces", "shown")
+PRICED = ("price", "arms", "setting", "RUN_A", "RUN_B")
 CHANGED = ("entry", "RUN_A", "RUN_B")
 
 Table = tuple[str, tuple[str, ...], list[list[str]]]
 
 
 def comparison_rows(found: RunComparison) -> list[Table]:
-    """Tables of a comparison: (title, header, rows), the differences and what changed."""
+    """Tables of a comparison: (title, header, rows), differences, prices and what changed."""
     title = (
         f"RUN_A less RUN_B on {found.faces} shared faces ({found.only_first} and "
         f"{found.only_second} are in one run alone); intervals hold together at 95 % in each metric"
     )
     changed = "What changed in specification, data, weights and software"
     rows = [list(change) for change in found.changes] or [["nothing that a run records", "", ""]]
+    priced = "What has no pairs, each side by itself (distances are of all faces of a run)"
     return [
         (title, HEADER, [_row(each) for each in found.differences]),
+        *([(priced, PRICED, [_price(each) for each in found.prices])] if found.prices else []),
         (changed, CHANGED, rows),
     ]
 
@@ -46,6 +50,8 @@ def _row(d: Difference) -> list[str]:
     unit = "points" if metric.unit == "%" else metric.unit
     arm = d.arm if d.arm == d.other else f"{d.arm} less {d.other}"
     group = "all" if d.group_by == "all" else f"{display_name(d.group_by)}: {d.group}"
+    if d.statistic == "max_gap":
+        group = f"{display_name(d.group_by)}: largest gap"
     interval = f"[{numbers[1]}, {numbers[2]}]" if numbers[1] != "none" else "(one face)"
     return [
         group,
@@ -56,6 +62,26 @@ def _row(d: Difference) -> list[str]:
         str(d.estimate.n_faces),
         "yes" if d.shown else "no",
     ]
+
+
+def _price(p: Price) -> list[str]:
+    """One price of both sides as text, in display units."""
+    if p.name in OTHER_PRICES:
+        title, unit, factor, decimals = OTHER_PRICES[p.name]
+    else:
+        metric = BY_NAME[p.name]
+        title, unit, factor, decimals = (
+            metric.title, metric.unit, metric.display_scale, metric.decimals,
+        )  # fmt: skip
+    cells = []
+    for side in (p.first, p.second):
+        value, low, high = (f"{factor * n:.{decimals}f}" for n in (side.value, side.low, side.high))
+        known = np.isfinite(side.low)
+        cells.append(f"{value} {f'[{low}, {high}]' if known else ''} {unit}".replace("  ", " "))
+    arms = p.arm if p.arm == p.other else f"{p.arm} and {p.other}"
+    title = title if p.group_by == "all" else f"{title} ({display_name(p.group_by)})"
+    texts = [cell.strip().replace("-", MINUS) for cell in cells]
+    return [title, arms, f"{p.condition}, {p.scale}x", *texts]
 
 
 def write_page(first: Run, second: Run, found: RunComparison, out: Path | None = None) -> Path:

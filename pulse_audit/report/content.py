@@ -345,7 +345,12 @@ def latents_of_searches(manifest: Manifest) -> dict[str, str]:
             gaussian = "a Gaussian of the full covariance of the mapped latents"
         if generator.get("n_latents") == 1:
             number, gaussian = "one an image", "a standard Gaussian"
-        found[name] = f"{number}, drawn from {gaussian}"
+        starts, spread = recorded.get("starts"), ""
+        if isinstance(starts, Mapping):
+            spread = "; its starts are spread evenly over apparent groups"
+            if starts.get("remedy") == "balanced":
+                spread += ", and the Gaussian's mean is the mean of the groups' means"
+        found[name] = f"{number}, drawn from {gaussian}{spread}"
     return found
 
 

@@ -14,6 +14,7 @@ from pulse_audit.search.config import PRESETS, SearchConfig, check_coarse
 from pulse_audit.search.engine import BatchSearch, Observer
 from pulse_audit.search.memory import images_at_once
 from pulse_audit.search.sphere import Start, draw_start
+from pulse_audit.search.starts import StartBank
 from pulse_audit.types import Degradation, Generator, InputError, Request, Upsampled, smaller
 
 
@@ -35,6 +36,8 @@ class PulseUpsampler:
         Called with every `Iterate` of every batch.
     frames_every : int, optional
         As of `BatchSearch`.
+    starts : StartBank, optional
+        Chooses where each search starts; default: at a draw of the prior, as in PULSE.
 
     Attributes
     ----------
@@ -54,13 +57,20 @@ class PulseUpsampler:
         name: str | None = None,
         observe: Observer | None = None,
         frames_every: int | None = None,
+        starts: StartBank | None = None,
     ) -> None:
         self.generator, self.config, self._observe = generator, config, observe
-        self._frames_every = frames_every
+        self._frames_every, self.starts = frames_every, starts
         self.name = name or f"pulse:{generator.card.name}"
         self.resolution: int | None = generator.card.resolution
         self.crop = generator.card.crop
         self.caveats: tuple[str, ...] = tuple(getattr(generator, "caveats", ()))
+        if starts is not None:
+            if config.vary == "noise":
+                raise InputError(
+                    f"{self.name}: its starts are spread over groups, and do not stay the same"
+                )
+            self.caveats += starts.caveats
         if config.coarse_steps:
             # A generator without smaller pictures is refused here, before any search.
             side = smaller(generator, config.coarse_resolution).card.resolution
@@ -78,6 +88,7 @@ class PulseUpsampler:
             name=self.name,
             observe=self._observe,
             frames_every=self._frames_every,
+            starts=self.starts,
         )
 
     def for_frame(self, frame: Frame | None) -> PulseUpsampler:
@@ -146,6 +157,8 @@ class PulseUpsampler:
 
     def start(self, requests: Sequence[Request]) -> Start:
         """Draw where the searches of requests begin; see ``vary`` of `SearchConfig`."""
+        if self.starts is not None:
+            return draw_start(self.generator, self.starts.seeds(requests), self.config)
         seeds, latent_seeds = [request.seed for request in requests], None
         if self.config.vary == "noise":
             firsts = [request.first_seed for request in requests]
@@ -159,5 +172,6 @@ class PulseUpsampler:
             "kind": "pulse",
             "generator": self.generator.card.as_dict(),
             "search": self.config.as_dict(),
+            **({} if self.starts is None else {"starts": self.starts.describe()}),
             "caveats": list(self.caveats),
         }

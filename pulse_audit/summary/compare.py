@@ -2,7 +2,9 @@
 
 Draws are paired by face: the mean over a face's draws in the first run less that in the second.
 Within a metric all pairs of arms, settings and groups are one family (Bonferroni), so that all its
-intervals hold together at 95 %.
+intervals hold together at 95 %. The largest gap of retention between groups is no mean over faces:
+its difference has the bounds of both gaps, each with half of the error. What has no pairs, such as
+distances of sets, is shown for either side by itself (`prices`).
 """
 
 from __future__ import annotations
@@ -14,17 +16,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pulse_audit.fairness import parity
+from pulse_audit.names import nearest
 from pulse_audit.seeding import fingerprint
 from pulse_audit.stats.bootstrap import cluster_bca
 from pulse_audit.stats.intervals import FloatArray, IntArray
 from pulse_audit.stats.paired import paired_proportions
 from pulse_audit.store import Manifest, Run
-from pulse_audit.summary.attributes import Grouping, make_groupings
+from pulse_audit.summary.attributes import Grouping, make_groupings, retention_columns
 from pulse_audit.summary.comparisons import MEANS, differences_by_face
 from pulse_audit.summary.findings import on_trial
 from pulse_audit.summary.groups import DRAW_KEYS, Subset, make_subsets
 from pulse_audit.summary.joint import ALPHA
-from pulse_audit.summary.schema import SubsetKey
+from pulse_audit.summary.prices import Price, costs, prices
+from pulse_audit.summary.schema import ALL, SubsetKey
 from pulse_audit.types import Estimate, InputError
 
 #: Entries of a manifest that describe no choice and differ between any two runs.
@@ -33,7 +38,11 @@ _ALWAYS_NEW = ("started", "finished", "seconds", "units", "faces", "fingerprint"
 
 @dataclass(frozen=True)
 class Difference:
-    """First run less second in one metric and group: a mean over faces that both share."""
+    """First run less second in one metric and group: a mean over faces that both share.
+
+    With the statistic ``max_gap``: the largest gap of the first between groups less that of the
+    second, whose ``group`` is ``all``.
+    """
 
     arm: str
     other: str
@@ -43,6 +52,7 @@ class Difference:
     group_by: str
     group: str
     estimate: Estimate
+    statistic: str = "value"
 
     @property
     def shown(self) -> bool:
@@ -59,6 +69,7 @@ class RunComparison:
     only_second: int
     differences: Sequence[Difference]
     changes: Sequence[tuple[str, str, str]]
+    prices: Sequence[Price] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -77,6 +88,7 @@ class RunComparison:
                     "metric": d.metric,
                     "group_by": d.group_by,
                     "group": d.group,
+                    "statistic": d.statistic,
                     "value": _finite(d.estimate.value),
                     "low": _finite(d.estimate.low),
                     "high": _finite(d.estimate.high),
@@ -86,6 +98,7 @@ class RunComparison:
                 }
                 for d in self.differences
             ],
+            "prices": [price.as_json() for price in self.prices],
             "changes": [list(change) for change in self.changes],
         }
 
@@ -94,16 +107,19 @@ def _finite(number: float) -> float | None:
     return number if np.isfinite(number) else None
 
 
-def compare_runs(first: Run, second: Run) -> RunComparison:
+def compare_runs(
+    first: Run, second: Run, arm: str | None = None, baseline_arm: str | None = None
+) -> RunComparison:
     """Compare two runs on the faces, conditions and scales that they share.
 
     Arms pair by name; where no arm on trial has the same name, and each run has exactly one, those
-    two are compared.
+    two are compared. With ``arm`` that one of the first run is compared alone, with the arm of the
+    same name or ``baseline_arm`` of the second, which may be the first run again.
 
     Raises
     ------
     InputError
-        If they share no face, no condition and scale, no grouping or no arm.
+        If they share no face, no condition and scale, no grouping or no arm, or lack a named arm.
     """
     # Faces are the same where name and bytes are.
     keys = [{(f.id, f.sha256) for f in run.manifest.faces} for run in (first, second)]
@@ -112,6 +128,8 @@ def compare_runs(first: Run, second: Run) -> RunComparison:
     if not shared:
         raise InputError(f"{where} share no face: they cannot be compared in pairs")
     pairs = paired_arms(first.manifest, second.manifest)
+    if arm is not None or baseline_arm is not None:
+        pairs = [named_arms(first, second, arm, baseline_arm)]
     if not pairs:
         raise InputError(f"{where} share no arm, and have more than one on trial each")
 
@@ -127,7 +145,7 @@ def compare_runs(first: Run, second: Run) -> RunComparison:
     if not raw:
         raise InputError(f"{where} share no grouping with a metric that both measured")
 
-    # One family a metric.
+    # One family a metric; the largest gaps of all pairs and settings are another.
     family = pd.Series([key[4] for key, *_ in raw]).value_counts()
     differences = []
     for key, values, faces in raw:
@@ -137,13 +155,46 @@ def compare_runs(first: Run, second: Run) -> RunComparison:
                 *key, _estimate(key[4], values, faces, confidence, first.manifest.spec.seed, key)
             )
         )
+    gaps = dict.fromkeys((*key[:4], key[5]) for key, *_ in raw if key[4] == "retention")
+    for one, other, condition, scale, name in gaps:
+        found = _gap_difference(sides, (one, other), condition, scale, name, ALPHA / len(gaps))
+        if found is not None:
+            setting = (one, other, condition, scale, "retention", name, ALL)
+            differences.append(Difference(*setting, found, "max_gap"))
     return RunComparison(
         len(shared),
         len(keys[0]) - len(shared),
         len(keys[1]) - len(shared),
         differences,
         list(changes(first.manifest, second.manifest)),
+        [
+            price
+            for one, other in pairs
+            for condition, scale in sorted(settings)
+            for price in prices(
+                [
+                    costs(run, side.subsets.get(SubsetKey(arm, condition, scale)), side.groupings)
+                    for run, side, arm in zip((first, second), sides, (one, other), strict=True)
+                ],
+                one,
+                other,
+                condition,
+                scale,
+            )
+        ],
     )
+
+
+def named_arms(
+    first: Run, second: Run, arm: str | None, baseline_arm: str | None
+) -> tuple[str, str]:
+    """Return the two arms to compare by their names; InputError where a run has none of it."""
+    named = (arm or baseline_arm or "", baseline_arm or arm or "")
+    for run, name in zip((first, second), named, strict=True):
+        if name not in run.manifest.arms:
+            known = nearest(name, [*run.manifest.arms])
+            raise InputError(f"{run.path}: has no arm {name!r}{known}")
+    return named
 
 
 @dataclass(frozen=True)
@@ -202,6 +253,48 @@ def _estimate(
             values, faces, seed=fingerprint(seed, "compare", *key), confidence=confidence
         )
     return paired_proportions(values, confidence)
+
+
+def _gap_difference(
+    sides: Sequence[_Side],
+    arms: tuple[str, str],
+    condition: str,
+    scale: int,
+    name: str,
+    alpha: float,
+) -> Estimate | None:
+    """Largest gap of retention on the first side less that on the second; None without two groups.
+
+    Of either gap both bounds hold at 1 - alpha / 2, so the difference of opposite ends holds at
+    1 - alpha, whatever the two have in common.
+    """
+    found = []
+    for side, arm in zip(sides, arms, strict=True):
+        subset, grouping = side.subsets[SubsetKey(arm, condition, scale)], side.groupings[name]
+        if grouping.labels is None:
+            return None
+        compared = parity.compare(
+            retention_columns(subset, grouping.labels)["retention"],
+            subset.faces,
+            grouping.of_draw[subset.rows],
+            proportion=True,
+            better="higher",
+            seed=0,
+            confidence=1 - alpha / 2,
+        )
+        if "max_gap" not in compared:
+            return None
+        found.append(compared["max_gap"].estimate)
+    one, two = found
+    return Estimate(
+        one.value - two.value,
+        one.low - two.high,
+        one.high - two.low,
+        min(one.n_faces, two.n_faces),
+        min(one.n_draws, two.n_draws),
+        "difference of two largest gaps, by the bounds of each (Bonferroni)",
+        1 - alpha,
+    )
 
 
 def paired_arms(first: Manifest, second: Manifest) -> list[tuple[str, str]]:

@@ -27,6 +27,8 @@ CONFIDENCE = 0.95
 UNKNOWN = {UNLABELLED, UNMEASURED}
 #: Metrics in which arms are compared, beside retention of the attribute of the grouping.
 COMPARED = ("feasible_rate", "lightness_shift", "ita_shift")
+#: What a remedy may cost, in which two runs are compared over the whole sample.
+PRICES = ("psnr", "ssim", "niqe", "steps")
 #: Metrics that are means and not proportions.
 MEANS = {metric.name for metric in SAMPLE_METRICS if metric.kind != "proportion"}
 
@@ -288,8 +290,10 @@ def differences_by_face(
     """Compare subsets of two runs: metric, group, first less second of each face, (faces,).
 
     ``face_ids`` are those that both were given, ``other`` the same grouping in the second run. NaN
-    for faces that either run puts outside the group, or did not measure.
+    for faces that either run puts outside the group, or did not measure. ``output_share`` is over
+    all faces: the share of their draws that show the group. `PRICES` are of the whole sample.
     """
+    compared = (*COMPARED, *PRICES) if grouping.name == ALL else COMPARED
     faces = np.arange(len(face_ids), dtype=np.int64)
     number_of = {face_id: number for number, face_id in enumerate(face_ids)}
     sides = []
@@ -302,7 +306,7 @@ def differences_by_face(
         values = {
             metric.name: metric.values(samples)
             for metric in SAMPLE_METRICS
-            if metric.name in COMPARED and metric.missing(samples, {}) is None
+            if metric.name in compared and metric.missing(samples, {}) is None
         }
         if by.labels is not None:
             retention = retention_columns(part, by.labels)["retention"]
@@ -318,3 +322,13 @@ def differences_by_face(
             inside = np.where((groups == group) & (others == group), differences, np.nan)
             if np.isfinite(inside).any():
                 yield metric, group, inside
+    if grouping.by_attribute and other.by_attribute:
+        labels = [by.labels for by in (grouping, other) if by.labels is not None]
+        for group in (g for g in labels[0].groups if g in labels[1].groups):
+            shares = [
+                _means_by_face(
+                    (of.output[part.rows] == of.groups.index(group)).astype(np.float64), part, faces
+                )
+                for of, part in zip(labels, (one, two), strict=True)
+            ]
+            yield "output_share", group, shares[0] - shares[1]

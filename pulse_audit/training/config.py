@@ -53,6 +53,12 @@ class GanConfig(RunConfig):
     #: faded in; before, they are trained at half the resolution. 0: whole from the start.
     grow_kimg: float = Field(default=0.0, ge=0)
     fade_kimg: float = Field(default=0.0, ge=0)
+    #: Fine-tuning: the shipped generator, or file of our own, whose weights the run begins with,
+    #: and for how many thousand images they stay as they are while the new discriminator learns.
+    begin_with: str | None = None
+    freeze_kimg: float = Field(default=0.0, ge=0)
+    #: Learning rate of the generator, where it is not that of the discriminator.
+    generator_rate: float | None = Field(default=None, gt=0)
     #: Weight of the gradient penalty, and every how many steps it is taken.
     r1_gamma: float = Field(ge=0)
     r1_interval: int = Field(gt=0)
@@ -73,6 +79,14 @@ class GanConfig(RunConfig):
     def _growth_has_a_fade(self) -> Self:
         if (self.grow_kimg > 0) != (self.fade_kimg > 0):
             raise ValueError("grow_kimg and fade_kimg are both 0 or both above 0")
+        return self
+
+    @model_validator(mode="after")
+    def _fine_tuning_begins_whole(self) -> Self:
+        if self.begin_with is not None and self.grow_kimg > 0:
+            raise ValueError("a run that has begin_with does not grow: leave grow_kimg out")
+        if self.freeze_kimg > 0 and self.begin_with is None:
+            raise ValueError("freeze_kimg is of a run that has begin_with")
         return self
 
     def fade(self, images_seen: int) -> float:

@@ -37,7 +37,9 @@ from torch import Tensor, nn
 from pulse_audit.documents import read_json
 from pulse_audit.files import atomic_write
 from pulse_audit.generators.mapping import mix_styles
+from pulse_audit.generators.native_format import read_native
 from pulse_audit.generators.stylegan2 import StyleGAN2
+from pulse_audit.models.generators import find_generator
 from pulse_audit.seeding import fingerprint
 from pulse_audit.training.augment import AdaptiveStrength, augment
 from pulse_audit.training.config import GanConfig
@@ -83,12 +85,15 @@ class GeneratorTrainer:
         seeds = [fingerprint(config.seed, part) for part in ("generator", "discriminator")]
         precision = getattr(torch, config.precision)
         self.generator = StyleGAN2.fresh(config.generator_config(), seeds[0]).to(device, precision)
+        if config.begin_with is not None:
+            self.generator.load_state_dict(weights_of(config.begin_with, self.generator))
         grows = config.grow_kimg > 0
         self.discriminator = Discriminator(config.channels, seeds[1], grows).to(device)
         self.discriminator.dtype = precision
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
-        self.adam_g = _adam(self.generator, config)
-        self.adam_d = _adam(self.discriminator, config)
+        rate = config.learning_rate
+        self.adam_g = _adam(self.generator, config.generator_rate or rate)
+        self.adam_d = _adam(self.discriminator, rate)
         self.ada = AdaptiveStrength(
             config.ada_target, round(config.ada_kimg * 1000), config.ada_ceiling
         )
@@ -130,12 +135,14 @@ class GeneratorTrainer:
         self.adam_d.step()
 
         # The generator's step: softplus(-D(fake)), with the discriminator as it is now.
+        # A generator that was trained before waits until the discriminator has learned.
         self.adam_g.zero_grad()
         self.discriminator.requires_grad_(False)
         loss_g = F.softplus(-self.discriminator(augment(fake, p, self._source))).mean()
-        torch.autograd.backward(loss_g)
+        if self.images_seen >= config.freeze_kimg * 1000:
+            torch.autograd.backward(loss_g)
+            self.adam_g.step()
         self.discriminator.requires_grad_(True)
-        self.adam_g.step()
 
         self.step += 1
         update_average(self.average, self.generator, ema_decay(config, self.images_seen))
@@ -230,6 +237,18 @@ class GeneratorTrainer:
         return True
 
 
+def weights_of(name: str, network: StyleGAN2) -> dict[str, Tensor]:
+    """Return the weights of a shipped generator or of a file of our own, for fine-tuning.
+
+    Raises InputError if there is no such generator, or its shapes are not those of ``network``.
+    """
+    found = read_native(find_generator(name).path).state_dict()
+    shapes = {key: tuple(value.shape) for key, value in found.items()}
+    if shapes != {key: tuple(value.shape) for key, value in network.state_dict().items()}:
+        raise InputError(f"begin_with {name}: its network is not of the configuration's shape")
+    return found
+
+
 def gradient_penalty(network: nn.Module, images: Tensor) -> Tensor:
     """R1: the mean over images of the squared gradient of the logit (Mescheder et al. 2018).
 
@@ -256,9 +275,9 @@ def update_average(average: nn.Module, network: nn.Module, decay: float) -> None
     torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - decay)
 
 
-def _adam(network: nn.Module, config: GanConfig) -> torch.optim.Adam:
+def _adam(network: nn.Module, learning_rate: float) -> torch.optim.Adam:
     return torch.optim.Adam(
-        network.parameters(), lr=config.learning_rate, betas=(0.0, 0.99), eps=1e-8, foreach=True
+        network.parameters(), lr=learning_rate, betas=(0.0, 0.99), eps=1e-8, foreach=True
     )
 
 

@@ -11,6 +11,7 @@ from pulse_audit.harness.spec import make_spec
 from pulse_audit.models.shipped import shipped_generators
 from pulse_audit.names import GeneratorReference, parse_arm, varied
 from pulse_audit.report.content import latents_of_searches
+from pulse_audit.search import starts
 from pulse_audit.types import InputError
 
 pytestmark = pytest.mark.skipif(not shipped_generators(), reason="no shipped generators here")
@@ -39,6 +40,35 @@ def test_the_four_variants_are_four_arms_of_one_run(tmp_path: Path) -> None:
     # Each searches another space: the errors that they reach differ.
     reached = run.samples().groupby("arm")["downscale_error"].median()
     assert reached.nunique() == 4
+
+
+def test_remedies_are_arms_that_start_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(starts, "BANK", 60)
+    arms = {remedy: f"faces-skewed@{remedy}" for remedy in ("strata", "balanced")}
+    asked = {
+        "dataset": "synthetic-faces", "generators": ["faces-skewed", *arms.values()],
+        "arms": ["pulse"], "per_group": 1, "draws": 2, "metrics": ["psnr"], "threads": 1,
+        "limit": 2, "search": "fast", "attributes": "none",
+    }  # fmt: skip
+    run = run_audit(make_spec(asked), tmp_path / "run")
+    said = latents_of_searches(run.manifest)
+    assert "starts" not in said["pulse:faces-skewed"]
+    for remedy, arm in arms.items():
+        told = run.manifest.arms[f"pulse:{arm}"].as_dict()["starts"]
+        assert (told["remedy"], told["samples"]) == (remedy, 60)
+        # The model that judges a run by default is not the one that tells starts apart.
+        assert told["attribute_model"] == "faces-attributes-check"
+        assert sum(told["groups"].values()) == 60
+        assert "its starts are spread evenly over apparent groups" in said[f"pulse:{arm}"]
+        notes = run.manifest.arms[f"pulse:{arm}"].notes
+        assert any("of 60 samples of the prior, as faces-attributes-check" in n for n in notes)
+    assert run.samples().groupby("arm")["downscale_error"].median().nunique() == 3
+    # The bank now comes from the cache.
+    again = run_audit(make_spec(asked), tmp_path / "again")
+    numbers = ["arm", "face_id", "draw", "seed", "downscale_error", "steps", "feasible"]
+    assert again.samples()[numbers].equals(run.samples()[numbers])
 
 
 def test_coarse_steps_are_in_manifest_and_notes(tmp_path: Path) -> None:
@@ -72,8 +102,9 @@ def test_an_option_makes_variants_of_every_arm() -> None:
     [
         (["--arm", f"posterior:{TWIN}@full"], "@full is of PULSE's prior; use posterior-pulse:"),
         (["--dataset", f"samples:{TWIN}@tied"], "@tied is of searches, not of samples"),
+        (["--arm", f"posterior-pulse:{TWIN}@strata"], "@strata is of searches, not of samples"),
         (["--generator", f"{TWIN}@ful"], f"--generator {TWIN}: @ful is not understood; give"),
-        (["--generator", f"{TWIN}@tied@full"], "@full, @tied, and #CLASS (#3 or #each), in this"),
+        (["--generator", f"{TWIN}@tied@full"], "@full, @tied, @strata or @balanced, and #CLASS"),
         (["--latent-fit", "whole"], "latent_fit"),
     ],
 )

@@ -1,3 +1,6 @@
+import json
+
+from pulse_audit.cli import outcome
 from pulse_audit.report.compare import comparison_rows, write_page
 from pulse_audit.summary.compare import compare_runs
 
@@ -15,8 +18,21 @@ def test_the_page_of_a_comparison_is_one_file_in_which_labels_are_text(write_run
 
 def test_differences_are_in_display_units_with_a_true_minus(write_run, tmp_path):
     run = write_run(tmp_path / "a")
-    differences, changed = comparison_rows(compare_runs(run, run))
+    differences, _, changed = comparison_rows(compare_runs(run, run))
     whole = {row[1]: row for row in differences[2] if row[0] == "all"}
     assert whole["Lightness shift"][4] == "+0.0 [+0.0, +0.0] L*"
     assert whole["Feasible"][4].startswith("+0.0 [−") and whole["Feasible"][4].endswith("] points")
     assert changed[2] == [["nothing that a run records", "", ""]]
+
+
+def test_two_arms_of_one_run_on_the_command_line(write_run, tmp_path, capsys):
+    run = write_run(tmp_path / "a")
+    arm = next(iter(run.manifest.arms))
+    assert outcome(["compare", str(run.path)]) == 2
+    assert "give RUN_B, or --arm and --baseline-arm of RUN_A" in capsys.readouterr().err
+    pair = ["--arm", arm, "--baseline-arm", arm]
+    assert outcome(["compare", str(run.path), *pair, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {d["value"] for d in found["differences"]} == {0.0}
+    assert outcome(["compare", str(run.path), *pair]) == 0
+    assert "each side by itself" in capsys.readouterr().out

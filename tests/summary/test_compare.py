@@ -90,3 +90,46 @@ def test_runs_without_a_common_face_or_setting_are_refused(tmp_path, flags):
     first = make_run(tmp_path / "a", flags[0])
     with pytest.raises(InputError, match="share no face"):
         compare_runs(first, make_run(tmp_path / "b", flags[0], faces=[("y", "White")]))
+
+
+def with_groups(run, shown, seconds):
+    """Write the samples again with apparent groups of the outputs, (draws,), and seconds."""
+    rows = run.samples().drop(columns=["sr_race"], errors="ignore")
+    rows = rows.assign(sr_race=shown, hr_race=rows["label_race"], seconds=seconds)
+    columns = ["face_id", "dataset", "arm", "condition", "scale", "draw", "seed", "status"]
+    columns += ["feasible", "label_race", "hr_lightness", "sr_lightness"]
+    columns += ["sr_race", "hr_race", "seconds"]
+    run.write_unit("u0", rows[columns].to_dict("records"))
+    return run
+
+
+def test_shares_of_outputs_gaps_and_prices_are_compared(tmp_path, flags):
+    runs = [make_run(tmp_path / a, flags[0], arm=f"pulse:{a}") for a in "ab"]
+    race = runs[0].samples()["label_race"].to_numpy()
+    # One run keeps every group; the other makes all first draws White.
+    every_first = np.tile([True, False], 12)
+    with_groups(runs[0], race, 1.0)
+    with_groups(runs[1], np.where(every_first, "White", race), 3.0)
+    found = compare_runs(*runs)
+    rows = {(d.metric, d.group, d.statistic): d for d in found.differences}
+    # Half of the draws of Black faces, which are half of the faces.
+    assert rows["output_share", "White", "value"].estimate.value == pytest.approx(-0.25)
+    assert rows["output_share", "Black", "value"].estimate.value == pytest.approx(0.25)
+    gap = rows["retention", "all", "max_gap"].estimate
+    assert gap.value == pytest.approx(-0.5) and gap.low < -0.5 < gap.high
+    prices = {p.name: p for p in found.prices}
+    assert (prices["seconds"].first.value, prices["seconds"].second.value) == (1, 3)
+    apart = prices["pairs_apart"]
+    assert (apart.first.value, apart.second.value) == (0, 0.5) and apart.group_by == "race"
+    stored = found.as_json()["prices"]
+    assert {price["name"] for price in stored} == {"seconds", "pairs_apart"}
+    assert stored[0]["minus"] == "pulse:b"
+
+
+def test_two_arms_are_compared_by_name(tmp_path, flags):
+    first = make_run(tmp_path / "a", flags[0], arm="pulse:one")
+    second = make_run(tmp_path / "b", flags[1], arm="pulse:two")
+    found = compare_runs(first, second, "pulse:one", "pulse:two")
+    assert {(d.arm, d.other) for d in found.differences} == {("pulse:one", "pulse:two")}
+    with pytest.raises(InputError, match="b: has no arm 'pulse:one'; did you mean pulse:two"):
+        compare_runs(first, second, "pulse:one")

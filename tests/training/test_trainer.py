@@ -3,8 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
+from pulse_audit.generators.native_format import save_generator
 from pulse_audit.generators.stylegan2 import StyleGAN2
 from pulse_audit.generators.stylegan2_layers import upsample2d
 from pulse_audit.training.config import GanConfig
@@ -90,6 +92,65 @@ def test_a_resumed_run_equals_an_undisturbed_one(
     for part, tensors in straight.tensors().items():
         for key, value in tensors.items():
             assert torch.equal(value, after.tensors()[part][key]), (part, key)
+
+
+def finetuned(config: GanConfig, folder: Path, **more: object) -> GanConfig:
+    """A configuration that begins with a generator that was saved there."""
+    network = StyleGAN2.fresh(config.generator_config(), seed=11)
+    save_generator(network, folder / "before.safetensors", {"name": "before"})
+    update = {"begin_with": str(folder / "before.safetensors"), "freeze_kimg": 0.032, **more}
+    return config.model_copy(update=update)
+
+
+def test_fine_tuning_begins_with_the_weights_and_waits_for_the_discriminator(
+    config: GanConfig, training: TrainingSet, tmp_path: Path
+) -> None:
+    trainer = GeneratorTrainer(finetuned(config, tmp_path), training, CPU)
+    before = StyleGAN2.fresh(config.generator_config(), seed=11).state_dict()
+    critic = [p.clone() for p in trainer.discriminator.parameters()]
+    # 8 images a step: the generator is trained from the fifth step on
+    for _ in range(4):
+        trainer.advance()
+    for network in (trainer.generator, trainer.average):
+        assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+    assert not all(map(torch.equal, critic, trainer.discriminator.parameters()))
+    trainer.advance()
+    assert not all(torch.equal(v, before[k]) for k, v in trainer.generator.state_dict().items())
+
+
+@pytest.mark.parametrize("interrupted", [3, 7])
+def test_fine_tuning_resumes_bit_for_bit(
+    config: GanConfig, training: TrainingSet, tmp_path: Path, interrupted: int
+) -> None:
+    config = finetuned(config, tmp_path)
+    straight, before, after = (GeneratorTrainer(config, training, CPU) for _ in range(3))
+    for _ in range(10):
+        straight.advance()
+    for _ in range(interrupted):
+        before.advance()
+    before.save(tmp_path / "state")
+    assert after.resume(tmp_path / "state")
+    for _ in range(10 - interrupted):
+        after.advance()
+    for part, tensors in straight.tensors().items():
+        for key, value in tensors.items():
+            assert torch.equal(value, after.tensors()[part][key]), (part, key)
+
+
+def test_fine_tuning_needs_weights_of_its_shape(
+    config: GanConfig, training: TrainingSet, tmp_path: Path
+) -> None:
+    other = finetuned(config, tmp_path, channels=(8, 4))
+    with pytest.raises(InputError, match="before.safetensors: its network is not of the conf"):
+        GeneratorTrainer(other, training, CPU)
+    with pytest.raises(InputError, match="unknown generator 'faces-missing'"):
+        GeneratorTrainer(config.model_copy(update={"begin_with": "faces-missing"}), training, CPU)
+    for wrong, line in (
+        ({"begin_with": "x", "grow_kimg": 1.0, "fade_kimg": 1.0}, "does not grow"),
+        ({"freeze_kimg": 1.0}, "freeze_kimg is of a run that has begin_with"),
+    ):
+        with pytest.raises(ValidationError, match=line):
+            GanConfig(**{**config.model_dump(), **wrong})
 
 
 def test_all_weights_are_trained(config: GanConfig, training: TrainingSet) -> None:
