@@ -45,11 +45,11 @@ def test_the_four_variants_are_four_arms_of_one_run(tmp_path: Path) -> None:
 def test_remedies_are_arms_that_start_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(starts, "BANK", 60)
+    monkeypatch.setattr(starts, "BANK", 40)
     arms = {remedy: f"faces-skewed@{remedy}" for remedy in ("strata", "balanced")}
     asked = {
         "dataset": "synthetic-faces", "generators": ["faces-skewed", *arms.values()],
-        "arms": ["pulse"], "per_group": 1, "draws": 2, "metrics": ["psnr"], "threads": 1,
+        "arms": ["pulse"], "per_group": 1, "draws": 1, "metrics": ["psnr"], "threads": 1,
         "limit": 2, "search": "fast", "attributes": "none",
     }  # fmt: skip
     run = run_audit(make_spec(asked), tmp_path / "run")
@@ -57,18 +57,14 @@ def test_remedies_are_arms_that_start_elsewhere(
     assert "starts" not in said["pulse:faces-skewed"]
     for remedy, arm in arms.items():
         told = run.manifest.arms[f"pulse:{arm}"].as_dict()["starts"]
-        assert (told["remedy"], told["samples"]) == (remedy, 60)
+        assert (told["remedy"], told["samples"]) == (remedy, 40)
         # The model that judges a run by default is not the one that tells starts apart.
         assert told["attribute_model"] == "faces-attributes-check"
-        assert sum(told["groups"].values()) == 60
+        assert sum(told["groups"].values()) == 40
         assert "its starts are spread evenly over apparent groups" in said[f"pulse:{arm}"]
         notes = run.manifest.arms[f"pulse:{arm}"].notes
-        assert any("of 60 samples of the prior, as faces-attributes-check" in n for n in notes)
+        assert any("of 40 samples of the prior, as faces-attributes-check" in n for n in notes)
     assert run.samples().groupby("arm")["downscale_error"].median().nunique() == 3
-    # The bank now comes from the cache.
-    again = run_audit(make_spec(asked), tmp_path / "again")
-    numbers = ["arm", "face_id", "draw", "seed", "downscale_error", "steps", "feasible"]
-    assert again.samples()[numbers].equals(run.samples()[numbers])
 
 
 def test_coarse_steps_are_in_manifest_and_notes(tmp_path: Path) -> None:
