@@ -18,7 +18,7 @@ from pulse_audit.models.attributes import attribute_names, load_attributes
 from pulse_audit.models.generators import describe_generator
 from pulse_audit.models.published import WeightCard, cards, file_state, hash_state
 from pulse_audit.models.shipped import ATTRIBUTES, shipped_file, shipped_generators
-from pulse_audit.names import INTERPOLATION, nearest
+from pulse_audit.names import INTERPOLATION, NETWORKS, nearest
 from pulse_audit.sweeps import SETTINGS
 from pulse_audit.types import InputError
 
@@ -72,6 +72,7 @@ def rows_of(listing: str, datasets_file: Path | None) -> Rows:
         arms = {
             "pulse": "searches each --generator for faces that downscale to the input",
             **dict.fromkeys(INTERPOLATION, "interpolation"),
+            **_networks(),
             "posterior:GENERATOR": "samples of a generator that downscale to the input within "
             "--eps: draws of its posterior, the reference for a search",
             "posterior-pulse:GENERATOR": "the same, of samples of PULSE's own prior",
@@ -113,6 +114,14 @@ def rows_of(listing: str, datasets_file: Path | None) -> Rows:
         files = {name: path.read_text().splitlines()[0] for name, path in shipped_rules().items()}
         return [{"name": name, "what": line.lstrip("# ")} for name, line in files.items()]
     raise InputError(f"list {listing}: unknown{nearest(listing, LISTINGS)}")
+
+
+def _networks() -> dict[str, str]:
+    """Arms of shipped networks with the titles of their cards, and those of a file."""
+    files = {name: shipped_file(name).with_suffix(".json") for name in NETWORKS}
+    shipped = {n: read_json(f)["card"]["title"] for n, f in files.items() if f.is_file()}
+    method = "with weights of your own, made by pulse_audit.training.fsr"
+    return {**shipped, **{f"{name}:FILE": method for name in NETWORKS}}
 
 
 def _weights(card: WeightCard) -> dict[str, str]:

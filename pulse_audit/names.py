@@ -15,6 +15,8 @@ from pulse_audit.types import InputError
 
 #: Arms that are interpolation kernels.
 INTERPOLATION = ("nearest", "bicubic", "lanczos")
+#: Arms that are networks; alone with the weights of the package, or this, a colon and a file.
+NETWORKS = ("fsrnet", "fsrgan")
 PLANTED = "planted:"
 #: Models and outputs of others: this and a file, a folder or a command line.
 ONNX, FOLDER, COMMAND = "onnx:", "folder:", "command:"
@@ -32,6 +34,8 @@ DIFFUSION = ("dps", "ddnm")
 ARM_FORMS = (
     "pulse",
     *INTERPOLATION,
+    *NETWORKS,
+    *(f"{name}:FILE" for name in NETWORKS),
     *(f"{name}:GENERATOR" for name in POSTERIORS),
     *(f"{name}:MODEL" for name in DIFFUSION),
     f"{PLANTED}MATRIX.csv",
@@ -200,11 +204,11 @@ class ArmReference:
     """An arm as requested."""
 
     name: str
-    #: ``pulse``, ``interpolation``, ``posterior``, ``dps``, ``ddnm``, ``planted``, ``onnx``,
-    #: ``folder``, ``command``, ``factory`` or ``plugin``.
+    #: ``pulse``, ``interpolation``, ``network``, ``posterior``, ``dps``, ``ddnm``, ``planted``,
+    #: ``onnx``, ``folder``, ``command``, ``factory`` or ``plugin``.
     kind: str
-    #: The generator, the interpolation kernel, the file, folder or command line,
-    #: ``FILE.py:FACTORY`` or the name of an entry point.
+    #: The generator, the interpolation kernel, the shipped network, the file, folder or
+    #: command line, ``FILE.py:FACTORY`` or the name of an entry point.
     reference: str
     #: The parsed generator of a pulse or a posterior arm.
     generator: GeneratorReference | None = None
@@ -230,6 +234,8 @@ def parse_arm(arm: str, plugins: Sequence[str] = ()) -> ArmReference:
         return ArmReference(arm, "pulse", arm)
     if arm in INTERPOLATION:
         return ArmReference(arm, "interpolation", arm)
+    if arm in NETWORKS:
+        return ArmReference(arm, "network", arm)
     if arm.startswith(PLANTED):
         matrix = arm.removeprefix(PLANTED)
         return ArmReference(f"{PLANTED}{Path(matrix).stem}", "planted", matrix)
@@ -250,6 +256,8 @@ def parse_arm(arm: str, plugins: Sequence[str] = ()) -> ArmReference:
     if form in DIFFUSION and generator.strip():
         model = Path(os.path.abspath(generator)).name
         return ArmReference(f"{form}:{model}", form, generator)
+    if form in NETWORKS and generator:
+        return ArmReference(f"{form}:{Path(generator).stem}", "network", generator)
     if form in POSTERIORS and generator:
         parsed = parse_generator(generator)
         if parsed.label == "each":

@@ -30,6 +30,7 @@ from pulse_audit.summary.groups import JOIN
 from pulse_audit.types import Generator, InputError, Progress, Upsampler
 from pulse_audit.upsamplers.diffusion import DiffusionModel
 from pulse_audit.upsamplers.folder import Folder, picture_names
+from pulse_audit.upsamplers.fsrnet import FSRNetUpsampler
 from pulse_audit.upsamplers.onnx import OnnxUpsampler
 from pulse_audit.upsamplers.planted import Planted, read_matrix
 from pulse_audit.upsamplers.unet import read_model
@@ -192,7 +193,7 @@ def check_geometry(
         # An arm upsamples the same input to its own size, by another factor.
         lr_size = resolution // scale
         for name, arm in arms.items():
-            if isinstance(arm, OnnxUpsampler):
+            if isinstance(arm, OnnxUpsampler | FSRNetUpsampler):
                 arm.check_scale(scale, lr_size)
             if arm.resolution is None:
                 continue

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from pulse_audit.files import file_sha256
 from pulse_audit.models.generators import classes_of, find_generator
 from pulse_audit.models.remedies import with_remedy
-from pulse_audit.models.shipped import shipped_generators
+from pulse_audit.models.shipped import shipped_file, shipped_generators
 from pulse_audit.names import (
     COMMAND,
     DIFFUSION,
     INTERPOLATION,
+    NETWORKS,
     POSTERIORS,
     ArmReference,
     GeneratorReference,
@@ -110,9 +111,16 @@ def find_arm(arm: ArmReference) -> None:
     if arm.generator is not None:
         find_generator(arm.generator)
     path = Path(arm.reference)
+    if arm.kind == "network":
+        path = network_file(arm)
+        if arm.reference in NETWORKS and not path.is_file():
+            raise InputError(
+                f"{arm.name}: no weights of it are in the package; train some "
+                f"(python -m pulse_audit.training.fsr --help) and give --arm {arm.name}:FILE"
+            )
     if arm.kind == "factory":
         factory_file(arm.reference)
-    elif arm.kind in ("planted", "onnx") and not path.is_file():
+    elif arm.kind in ("planted", "onnx", "network") and not path.is_file():
         raise InputError(f"{path}: cannot be read (No such file or directory)")
     elif arm.kind == "folder" and not (root := parse_folder(arm.reference).root).is_dir():
         raise InputError(f"{root}: no such folder")
@@ -125,7 +133,7 @@ def find_arm(arm: ArmReference) -> None:
 
 
 def arm_sha256(arm: ArmReference) -> str:
-    """SHA-256 of what defines an arm: its generator, matrix, network, factory or command.
+    """SHA-256 of what defines an arm: its generator, weights, matrix, network, factory or command.
 
     That of a folder is over its pictures, that of a diffusion model over its files, that of a
     command over its words and the files that they name.
@@ -142,10 +150,17 @@ def arm_sha256(arm: ArmReference) -> str:
         from pulse_audit.upsamplers.unet import find_files
 
         return find_files(Path(arm.reference)).sha256
+    if arm.kind == "network":
+        return file_sha256(network_file(arm))
     if arm.kind == "onnx":
         return file_sha256(Path(arm.reference))
     # Matrix files and FILE.py:FACTORY are found as files of generators are.
     return find_generator(arm.generator or arm.reference).sha256
+
+
+def network_file(arm: ArmReference) -> Path:
+    """Return the file of a network's weights: the package's, or the one that was named."""
+    return shipped_file(arm.reference) if arm.reference in NETWORKS else Path(arm.reference)
 
 
 def command_files(arm: ArmReference) -> dict[str, str]:
@@ -196,6 +211,12 @@ def build_arm(
         from pulse_audit.upsamplers.interpolate import Interpolator
 
         return Interpolator(reference.reference, resize)
+    if reference.kind == "network":
+        from pulse_audit.degrade.resample import resize
+        from pulse_audit.upsamplers.fsrnet import FSRNetUpsampler, load_fsrnet
+
+        loaded = load_fsrnet(network_file(reference))
+        return FSRNetUpsampler(reference.name, *loaded, resize, device)
     if reference.kind in ("factory", "plugin"):
         return load_arm(reference.reference)
     if reference.kind == "onnx":

@@ -199,6 +199,54 @@ class AttributeConfig(RunConfig):
         return peak * (1 + math.cos(math.pi * rest)) / 2
 
 
+class FSRConfig(RunConfig):
+    """One training run of FSRNet, or, with an adversarial loss, of FSRGAN."""
+
+    #: Shape of the network; what is not here is the paper's, see `FSRNetConfig`.
+    scale: int = Field(gt=1)
+    resolution: int = Field(gt=0)
+    width: int = Field(gt=0)
+    depth: int = Field(default=4, gt=0)
+    #: Training faces for each race, faces set aside for each race and gender, seed of the choice.
+    composition: dict[str, int]
+    held_out_per_cell: int = Field(gt=0)
+    faces_seed: int
+    #: Seed of the initial weights and every draw.
+    seed: int
+    #: Images a step, and how many steps.
+    batch: int = Field(gt=1)
+    steps: int = Field(gt=0)
+    #: Adam: the peak, reached after the share ``warmup`` of the steps, then a cosine to 0.
+    learning_rate: float = Field(gt=0)
+    warmup: float = Field(ge=0, lt=1)
+    #: Weight of the coarse image, of the heatmaps and of the parsing maps beside the image's, 1.
+    coarse: float = Field(default=1.0, ge=0)
+    heatmaps: float = Field(default=1.0, ge=0)
+    parsing: float = Field(default=1.0, ge=0)
+    #: Weight of the adversarial and of the perceptual loss; both 0 in FSRNet.
+    adversarial: float = Field(default=0.0, ge=0)
+    perceptual: float = Field(default=0.0, ge=0)
+    #: Learning rate of the discriminator, constant.
+    discriminator_rate: float = Field(default=0.0, ge=0)
+    #: Precision of the activations.
+    precision: Literal["bfloat16", "float32"]
+
+    @model_validator(mode="after")
+    def _discriminator_learns(self) -> Self:
+        if (self.adversarial > 0) != (self.discriminator_rate > 0):
+            raise ValueError("adversarial and discriminator_rate are both 0 or both above 0")
+        return self
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step, from 0."""
+        # Neither the first nor the last step has a rate of 0.
+        progress = (step + 0.5) / self.steps
+        if progress < self.warmup:
+            return self.learning_rate * progress / self.warmup
+        rest = (progress - self.warmup) / (1 - self.warmup)
+        return self.learning_rate * (1 + math.cos(math.pi * rest)) / 2
+
+
 def read_gan_config(name: str | Path) -> GanConfig:
     """Read the configuration of a generator: the name of a shipped one, or a YAML file.
 
@@ -213,6 +261,11 @@ def read_gan_config(name: str | Path) -> GanConfig:
 def read_attribute_config(name: str | Path) -> AttributeConfig:
     """Read the configuration of an attribute net, as `read_gan_config` does."""
     return _read(AttributeConfig, name, FOLDER / "attributes")
+
+
+def read_fsr_config(name: str | Path) -> FSRConfig:
+    """Read the configuration of FSRNet or FSRGAN, as `read_gan_config` does."""
+    return _read(FSRConfig, name, FOLDER / "fsr")
 
 
 def _read(model: type[Config], name: str | Path, folder: Path) -> Config:
