@@ -19,6 +19,8 @@ from pulse_audit.documents import read_json
 from pulse_audit.files import atomic_write
 from pulse_audit.training import command
 
+#: What is measured of upsamplers, in the order of their table.
+METRICS = ("psnr", "ssim", "sharpness")
 LIMITS = (
     "Groups are apparent, in FairFace's own words: what crowd workers saw in a photo, not who "
     "people are. Not for identifying anyone, and not for deciding anything about anyone."
@@ -81,6 +83,45 @@ def _measurements(measured: Mapping[str, Any]) -> list[str]:
         f"{_interval(feasible)} of {feasible['samples']} of its own samples at scale "
         f"{feasible['scale']}, in {feasible['mean_steps']} steps on average.\n",
     ]
+
+
+def upsampler_card(name: str, content: Mapping[str, Any]) -> str:
+    """Card of FSRNet or FSRGAN, in Markdown."""
+    card, measured = content["card"], content["card"]["measured"]
+    low, high = measured["gain_interval"]
+    rows = [
+        (method.replace("network", name), *(_three(measured.get(f"{method}_{m}")) for m in METRICS))
+        for method in ("bicubic", "network", "original")
+    ]
+    parts = [
+        f"# {name}\n",
+        f"{card['title']}.\n",
+        "\n".join(f"**{caveat[0].upper()}{caveat[1:]}.**\n" for caveat in card["caveats"]),
+        "## How it differs from the paper\n",
+        "\n".join(f"- {line}" for line in card["differs_from_the_paper"]) + "\n",
+        "## Training data\n",
+        f"{card['training_data']} (`faces-balanced-images.txt.gz` lists them). Landmarks were "
+        f"found in {_percent(card['landmarks_found'])} % of them; the maps of the others count "
+        f"nothing. {card['attribution']}.\n",
+        f"## Measured on {measured['faces']} held-out faces\n",
+        f"As many of each race and gender; {card['held_out']}. Means:\n",
+        table(("", "PSNR, dB", "SSIM", "sharpness"), rows),
+        f"Gain in PSNR over bicubic interpolation: {measured['gain']:.2f} dB "
+        f"[{low:.2f}, {high:.2f}]. By apparent race:\n",
+        table(
+            ("apparent race", "gain, dB"),
+            [(race, f"{gain:.2f}") for race, gain in measured["gain_by_race"].items()],
+        ),
+        "The paper reports 26.31 dB against 23.75 of bicubic interpolation on CelebA, 16 to 128 "
+        "px: other faces, size and alignment.\n",
+        "## Use and limits\n",
+        f"For auditing upsamplers. {LIMITS}\n",
+    ]
+    return "\n".join(parts)
+
+
+def _three(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
 
 
 def attribute_card(name: str, content: Mapping[str, Any]) -> str:
@@ -227,7 +268,8 @@ def main(assets: Path, attributes: str) -> None:
     for path in sorted(assets.glob("*.safetensors")):
         if path.with_suffix(".json").is_file():
             content = read_json(path.with_suffix(".json"))
-            write = generator_card if "family" in content else attribute_card
+            write = upsampler_card if "network" in content else attribute_card
+            write = generator_card if "family" in content else write
             cards[path.with_suffix(".md")] = write(path.stem, content)
     # The data sets whose faces are in the folder.
     for dataset in load_registry():

@@ -17,6 +17,7 @@ from pulse_audit.faces.align import FaceAligner
 from pulse_audit.faces.crops import FAIRFACE_025
 from pulse_audit.models.shipped import ASSETS
 from pulse_audit.training import fsr
+from pulse_audit.training.cards import upsampler_card
 from pulse_audit.training.config import FSRConfig, read_fsr_config
 from pulse_audit.training.data import TrainingSet
 from pulse_audit.training.face_maps import (
@@ -296,5 +297,8 @@ def test_a_card_holds_what_is_measured_on_faces_that_were_held_out(tmp_path: Pat
         answer = network.eval()(enlarged).image.clamp(0, 1)
     errors = [((one - images) ** 2).mean((1, 2, 3)) for one in (answer, enlarged)]
     psnr, bicubic = (float((-10 * error.log10()).mean()) for error in errors)
+    text = upsampler_card("fsrnet", json.loads((tmp_path / "out" / "fsrnet.json").read_text()))
+    assert f"| bicubic | {measured['bicubic_psnr']:.3f} |" in text
+    assert f"over bicubic interpolation: {measured['gain']:.2f} dB" in text
     assert measured["network_psnr"] == pytest.approx(psnr, abs=1e-3)
     assert measured["gain"] == pytest.approx(psnr - bicubic, abs=2e-3)
