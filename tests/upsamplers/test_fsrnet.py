@@ -168,7 +168,9 @@ def test_an_arm_is_named_after_its_weights_and_built_from_them(
         find_arm(reference)
     save_fsrnet(network, path, CARD)
     find_arm(reference)
-    built = build_arm(reference, preset("fast"), 0, torch.device("cpu"), lambda _: None)
+    built = build_arm(
+        reference, preset("fast"), 0, torch.device("cpu"), lambda _: None, lambda _: None
+    )
     assert (built.name, built.resolution) == ("fsrgan:mine", 16)
     assert built.describe()["sha256"] == arm_sha256(reference)
     assert {"fsrnet:FILE", "fsrgan:FILE"} <= {row["name"] for row in rows_of("arms", None)}
