@@ -38,7 +38,7 @@ from pulse_audit.options import (
     trust_file,
     verbose_option,
 )
-from pulse_audit.types import InputError
+from pulse_audit.types import InputError, UnfinishedRun
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,20 +96,25 @@ def run(
 
     decided_by = [flags.pop(name) for name in ("rules", "budget", "baseline", "looks")]
     shard = flags.pop("shard")
+    shared_by = [flags.pop(n) for n in ("workers", "gpus_per_worker")]
     audit = _specification(spec, flags)
     until = until_decided(audit, *decided_by)
     # Wrong names are answered here, before torch is loaded.
     with terminal.progress("drawing faces", "samples", quiet) as drawing:
         inputs = find_inputs(audit, drawing)
     from pulse_audit.harness.run import run_audit
+    from pulse_audit.harness.workers import requested_workers
 
+    workers = requested_workers(*shared_by)
     # With --sources or banks of samples, what is counted is no longer draws alone.
     further = audit.sources or any(arm.kind == "posterior" for arm in inputs.arms)
     work = ("auditing", "pieces of work") if further else ("upsampling", "draws")
     with terminal.progress(*work, quiet) as progress:
         announce = None if quiet else terminal.note
         where = out or audit.default_out_of(shard)
-        finished = run_audit(audit, where, progress, inputs, announce, hand_labels, until, shard)
+        finished = run_audit(
+            audit, where, progress, inputs, announce, hand_labels, until, shard, workers
+        )
     if shard is not None:
         _show_shard(finished, as_json)
         return DONE
@@ -666,6 +671,8 @@ def outcome(arguments: Sequence[str] | None = None) -> int:
         problem, code = str(error), BAD_INPUT
         if isinstance(error, click.ClickException):
             problem = error.format_message()
+    except UnfinishedRun as error:
+        problem, code = str(error), INCOMPLETE
     except (KeyboardInterrupt, click.Abort):
         problem, code = "interrupted; the same command resumes", INCOMPLETE
     except (BrokenPipeError, SystemExit) as end:

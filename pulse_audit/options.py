@@ -162,6 +162,14 @@ _SHARED_OUT: tuple[Callable[[Command], Command], ...] = (
         "--shard", metavar="I/N", callback=_shard, help="Only part I of N of the audit, for job "
         "arrays; `merge` joins the parts.",
     ),
+    option(
+        "--workers", type=click.IntRange(1, 10_000), metavar="N", help="Processes of this machine "
+        "that carry out the audit  [default: this one]",
+    ),
+    option(
+        "--gpus-per-worker", type=click.FloatRange(0.01, 8), metavar="X", help="GPUs of each "
+        "worker; 0.25: four share one  [default: 1]",
+    ),
 )  # fmt: skip
 #: What lets rules decide the number of faces.
 _UNTIL_DECIDED: tuple[Callable[[Command], Command], ...] = (

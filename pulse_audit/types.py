@@ -38,6 +38,13 @@ class InputError(Exception):
     """
 
 
+class UnfinishedRun(Exception):
+    """Work of a run is missing; the message is one line: what, why, what makes the rest.
+
+    The command line prints it on stderr and exits with code 3.
+    """
+
+
 class Status(StrEnum):
     """What became of one draw. Infeasible outcomes are data, not missing data."""
 

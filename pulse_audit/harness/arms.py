@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pulse_audit.datasets.balance import cell_of
 from pulse_audit.datasets.readers import FaceIndex
+from pulse_audit.degrade.degradation import DegradationModel
 from pulse_audit.degrade.resample import check_factor
 from pulse_audit.harness.comparison import arm_notes, find_comparison, frame_arms
 from pulse_audit.harness.inputs import AuditInputs
@@ -24,8 +25,9 @@ from pulse_audit.models.generators import load_generator
 from pulse_audit.names import ArmReference, GeneratorReference, parse_folder
 from pulse_audit.plugins import arm_package
 from pulse_audit.search.config import check_coarse, preset
+from pulse_audit.search.posterior import PosteriorBank
 from pulse_audit.search.upsampler import PulseUpsampler
-from pulse_audit.store.manifest import ArmEntry, Prepared
+from pulse_audit.store.manifest import ArmEntry, Manifest, Prepared
 from pulse_audit.summary.groups import JOIN
 from pulse_audit.types import Generator, InputError, Progress, Upsampler
 from pulse_audit.upsamplers.diffusion import DiffusionModel
@@ -152,6 +154,17 @@ def fitting(
         except InputError as error:
             notes.append(f"arm {name} is left out: {error}")
     return kept, fit, notes
+
+
+def prepare_arms(arms: Mapping[str, Upsampler], manifest: Manifest, progress: Progress) -> None:
+    """Make the banks of samples that posterior arms draw from, unless they are in the cache."""
+    device = torch.device(manifest.execution.device)
+    for arm in arms.values():
+        for scale in manifest.spec.scales if isinstance(arm, PosteriorBank) else ():
+            assert isinstance(arm, PosteriorBank)
+            # The operator that is inverted has no noise, whatever the condition.
+            degradation = DegradationModel("clean", scale, manifest.spec.kernel)
+            arm.prepare(degradation, manifest.prepared.resolution // scale, device, progress)
 
 
 def default_scale(resolution: int) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -161,6 +161,16 @@ class UnitInputs:
     requests: list[Request]
 
 
+class ImageStore(Protocol):
+    """Where images are kept, by path relative to the run: a run, or a worker's memory."""
+
+    def has_image(self, relative: str) -> bool:
+        """Whether an image is there."""
+
+    def write_image(self, relative: str, png: bytes) -> None:
+        """Keep an image."""
+
+
 class FacePipeline:
     """The photos of a run: originals, degraded inputs, outputs, and what is kept of them.
 
@@ -169,7 +179,7 @@ class FacePipeline:
     """
 
     def __init__(
-        self, run: store.Run | None, manifest: Manifest, faces: Mapping[str, Face]
+        self, run: ImageStore | None, manifest: Manifest, faces: Mapping[str, Face]
     ) -> None:
         self._run, self._spec, self._faces = run, manifest.spec, faces
         prepared = manifest.prepared
@@ -252,7 +262,7 @@ class FacePipeline:
             original = self.original(draw.face_id).image
             inputs = {store.original_path(draw.face_id): original, store.lr_path(*key): lr}
             for relative, image in inputs.items():
-                if not (self._run.path / relative).exists():
+                if not self._run.has_image(relative):
                     self._run.write_image(relative, encode_png(image))
         return path
 

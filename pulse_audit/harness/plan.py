@@ -25,7 +25,7 @@ from pulse_audit.harness.spec import AuditSpec
 from pulse_audit.harness.suite import MetricSuite, resolve_metrics
 from pulse_audit.models.arms import expand_arms
 from pulse_audit.models.shipped import shipped_generators
-from pulse_audit.names import GeneratorReference, parse_device
+from pulse_audit.names import ArmReference, GeneratorReference, parse_device
 from pulse_audit.search.precision import bf16_time, choose_precision
 from pulse_audit.search.upsampler import PulseUpsampler
 from pulse_audit.seeding import sha256
@@ -67,6 +67,7 @@ def plan_audit(
     budget: int | None = None,
     looks: int | None = None,
     progress: Progress = lambda done, total, restored: None,
+    workers: int = 1,
 ) -> Plan:
     """Plan an audit; deterministic in the spec, the budget and the data.
 
@@ -85,6 +86,8 @@ def plan_audit(
         How often rules are judged up to the budget; None: after every round.
     progress : callable, optional
         Called with the samples that remedies classify.
+    workers : int
+        Processes that share this machine: the default of threads is their part of its cores.
 
     Raises
     ------
@@ -98,18 +101,11 @@ def plan_audit(
     if earlier is not None:
         index = index.within(earlier.dataset.vocabulary)
         inputs = replace(inputs, index=index)
-    references = expand_arms(
-        inputs.arms,
-        inputs.generators,
-        spec.trusted_files,
-        latent_fit=spec.latent_fit,
-        latents=spec.latents,
-        sweep=spec.sweep,
-    )
+    references = arm_references(spec, inputs)
     per_group = budget or spec.per_group
     drawn = spec.model_copy(update={"per_group": per_group})
     chosen, skipped = choose_faces(drawn, index, groupings)
-    execution = resumed(earlier.execution, spec) if earlier else resolve_execution(spec)
+    execution = resumed(earlier.execution, spec) if earlier else resolve_execution(spec, workers)
     device, dtype = check_device(execution.device), DTYPES[execution.precision]
     torch.set_num_threads(execution.threads)
 
@@ -198,6 +194,55 @@ def plan_audit(
     manifest = store.check_manifest(manifest.as_dict())
     searched = {r.name: r.generator for r in references if r.kind == "pulse" and r.generator}
     return Plan(manifest, {face.id: face for face in faces}, arms, suite, searched)
+
+
+def arm_references(spec: AuditSpec, inputs: AuditInputs) -> list[ArmReference]:
+    """Name every arm of a run: sweeps, classes and variants written out."""
+    return expand_arms(
+        inputs.arms,
+        inputs.generators,
+        spec.trusted_files,
+        latent_fit=spec.latent_fit,
+        latents=spec.latents,
+        sweep=spec.sweep,
+    )
+
+
+def restore_plan(spec: AuditSpec, manifest: Manifest) -> Plan:
+    """Make the objects of a planned audit anew, as a worker does; no photo is read.
+
+    Parameters
+    ----------
+    spec : AuditSpec
+    manifest : Manifest
+        Of the plan; its units are not needed.
+
+    Raises
+    ------
+    InputError
+        If data, weights or device are not here, or are not those of the plan.
+    """
+    inputs = find_inputs(spec)
+    index = inputs.index.within(manifest.dataset.vocabulary)
+    inputs, references = replace(inputs, index=index), arm_references(spec, inputs)
+    device = check_device(manifest.execution.device)
+    torch.set_num_threads(manifest.execution.threads)
+    chosen = {face.id for face in manifest.faces}
+    used = chosen | {skip.id for skip in manifest.skipped}
+    dtype = DTYPES[manifest.execution.precision]
+    built = build_arms(spec, references, inputs, used, device, dtype)
+    arms, frame = built.arms, built.frame
+    references = [r for r in references if r.name in arms]
+    entries = {r.name: describe_arm(r, arms[r.name], frame) for r in references}
+    for name, entry in entries.items():
+        if name not in manifest.arms or entry != manifest.arms[name]:
+            raise InputError(f"{name}: the arm or its weights are not those of the plan")
+    faces = {face.id: face for face in index.faces if face.id in chosen}
+    if chosen - faces.keys():
+        raise InputError(f"{min(chosen - faces.keys())}: the face of the plan is not there")
+    suite = resolve_metrics(spec, index, frame.resolution, device, manifest)
+    searched = {r.name: r.generator for r in references if r.kind == "pulse" and r.generator}
+    return Plan(manifest, faces, arms, suite, searched)
 
 
 def choose_faces(
@@ -340,8 +385,8 @@ def cut_units(
     ]
 
 
-def resolve_execution(spec: AuditSpec) -> Execution:
-    """Choose device, precision, threads and batch for this machine.
+def resolve_execution(spec: AuditSpec, workers: int = 1) -> Execution:
+    """Choose device, precision, threads and batch for this machine and so many processes.
 
     ``auto`` is float32 until `settle_precision` has seen the generators.
     """
@@ -349,7 +394,7 @@ def resolve_execution(spec: AuditSpec) -> Execution:
     return Execution(
         device=device,
         precision="fp32" if spec.precision == "auto" else spec.precision,
-        threads=spec.threads or torch.get_num_threads(),
+        threads=spec.threads or max(1, torch.get_num_threads() // workers),
         batch=spec.batch or (64 if device.startswith("cuda") else 8),
     )
 

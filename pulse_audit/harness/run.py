@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
-import torch
-
 from pulse_audit import store
-from pulse_audit.degrade.degradation import DegradationModel
 from pulse_audit.gate.until import UntilDecided
+from pulse_audit.harness.arms import prepare_arms
 from pulse_audit.harness.hand_labels import hand_labels_of, keep_hand_labels
 from pulse_audit.harness.inputs import AuditInputs
 from pulse_audit.harness.plan import Plan, plan_audit
@@ -22,13 +21,14 @@ from pulse_audit.harness.source_models import resolve_sources
 from pulse_audit.harness.sources import run_sources
 from pulse_audit.harness.spec import AuditSpec
 from pulse_audit.harness.suite import reasons_of_run
-from pulse_audit.harness.unit import UnitRunner
+from pulse_audit.harness.unit import UnitResult, UnitRunner
+from pulse_audit.harness.workers import Job, Workers, carry_out, make_pool
 from pulse_audit.report import html
 from pulse_audit.search.memory import keep_freed_memory
-from pulse_audit.search.posterior import PosteriorBank
 from pulse_audit.store import Manifest
-from pulse_audit.store.manifest import Execution, ShardEntry
-from pulse_audit.types import InputError, Progress
+from pulse_audit.store.images import SHARED
+from pulse_audit.store.manifest import Execution, ShardEntry, WorkUnit
+from pulse_audit.types import InputError, Progress, UnfinishedRun
 
 
 def run_audit(
@@ -40,6 +40,7 @@ def run_audit(
     hand_labels: Path | None = None,
     until: UntilDecided | None = None,
     shard: tuple[int, int] | None = None,
+    workers: Workers | None = None,
 ) -> store.Run:
     """Run an audit into a directory, or resume the one that is there after any interruption.
 
@@ -62,6 +63,9 @@ def run_audit(
     shard : tuple of int, optional
         ``(index, of)``, counted from 1: only this part of the plan's units is carried out, and
         nothing is summarised; `harness.merge.merge_runs` joins the shards.
+    workers : Workers, optional
+        Processes that carry out the units; None: this one. No part of the spec: the samples are
+        the same.
 
     Returns
     -------
@@ -72,6 +76,8 @@ def run_audit(
     ------
     InputError
         If the spec, its data, the labels or the directory cannot be used.
+    UnfinishedRun
+        If units failed in the workers; what is finished stays.
     """
     progress = progress or (lambda done, total, restored: None)
     budget, looks = (None, None) if until is None else (until.budget, until.looks)
@@ -86,7 +92,8 @@ def run_audit(
             check_same_spec(before, spec, out)
             check_same_budget(before, budget, looks, out)
             check_same_shard(before, shard, out)
-        plan = plan_audit(spec, before, inputs, budget, looks, progress)
+        here = workers.number if workers else 1
+        plan = plan_audit(spec, before, inputs, budget, looks, progress, here)
         planned, remarks = plan.manifest, list[str]()
         if until is not None:
             # Rules and baseline are checked against all rounds; those that were begun go on.
@@ -110,7 +117,7 @@ def run_audit(
             for note in [*run.manifest.notes, *remarks]:
                 announce(note)
         runner = cache(lambda: UnitRunner(plan, run))
-        run_units(run, plan, runner, progress)
+        run_units(run, plan, runner, progress, spec, workers)
         if shard is not None:
             return run
         # Another round, as long as the rules ask for one.
@@ -118,7 +125,7 @@ def run_audit(
             begun += 1
             planned = first_rounds(plan.manifest, begun)
             run.write_manifest(faces=planned.faces, units=planned.units, rounds=planned.rounds)
-            run_units(run, plan, runner, progress)
+            run_units(run, plan, runner, progress, spec, workers)
         # The sources of the shifts, once all units are finished.
         if models is not None:
             run_sources(run, plan, models, progress)
@@ -154,9 +161,14 @@ def move(run: store.Run, execution: Execution) -> None:
 
 
 def run_units(
-    run: store.Run, plan: Plan, make_runner: Callable[[], UnitRunner], progress: Progress
+    run: store.Run,
+    plan: Plan,
+    make_runner: Callable[[], UnitRunner],
+    progress: Progress,
+    spec: AuditSpec,
+    workers: Workers | None = None,
 ) -> None:
-    """Carry out every unit of the run's own that is not finished."""
+    """Carry out every unit of the run's own that is not finished, here or in workers."""
     units = run.manifest.own_units
     total = sum(len(unit.draws) for unit in units)
     # A unit whose shard or images are damaged or missing is made again.
@@ -167,18 +179,29 @@ def run_units(
     if not waiting and (run.features_dim is None or run.has_originals):
         return
     done = restored = total - sum(len(unit.draws) for unit in waiting)
-    prepare_arms(plan, progress)
+    prepare_arms(plan.arms, plan.manifest, progress)
     keep_freed_memory()
     runner = make_runner()
     started = time.monotonic()
     run.write_manifest(status="running", started=run.manifest.started or _now())
     progress(done, total, restored)
-    # A unit is written whole before the next begins, so a killed run loses one unit at most.
-    for unit in waiting:
-        result = runner.run(unit)
-        run.write_unit(unit.id, result.rows, result.features)
-        done += len(unit.draws)
-        progress(done, total, restored)
+    # A unit is written whole before the next begins, so a killed run loses one unit at most; with
+    # workers one for each.
+    failed: dict[str, str] = {}
+    here = ((unit, runner.run(unit)) for unit in waiting)
+    there = results_of_workers(run, plan, runner, spec, workers, waiting, failed)
+    with closing(here), closing(there):
+        for unit, result in here if workers is None else there:
+            run.write_unit(unit.id, result.rows, result.features)
+            done += len(unit.draws)
+            progress(done, total, restored)
+    if failed:
+        names = ", ".join(list(failed)[:8]) + ", ..." * (len(failed) > 8)
+        raise UnfinishedRun(
+            f"{run.path} is unfinished: {len(failed):,} of {len(units):,} work units failed "
+            f"({names}; the last: {list(failed.values())[-1]}); the others are done, and the same "
+            "command tries these again"
+        )
     if run.features_dim is not None:
         run.write_originals(runner.features_of_originals())
     # Wall time over all processes that worked on the run.
@@ -186,16 +209,31 @@ def run_units(
     run.write_manifest(seconds=round(seconds, 3))
 
 
-def prepare_arms(plan: Plan, progress: Progress) -> None:
-    """Make the banks of samples that posterior arms draw from, unless they are in the cache."""
-    manifest = plan.manifest
-    device = torch.device(manifest.execution.device)
-    for arm in plan.arms.values():
-        for scale in manifest.spec.scales if isinstance(arm, PosteriorBank) else ():
-            assert isinstance(arm, PosteriorBank)
-            # The operator that is inverted has no noise, whatever the condition.
-            degradation = DegradationModel("clean", scale, manifest.spec.kernel)
-            arm.prepare(degradation, manifest.prepared.resolution // scale, device, progress)
+def results_of_workers(
+    run: store.Run,
+    plan: Plan,
+    runner: UnitRunner,
+    spec: AuditSpec,
+    workers: Workers | None,
+    waiting: Sequence[WorkUnit],
+    failed: dict[str, str],
+) -> Generator[tuple[WorkUnit, UnitResult], None, None]:
+    """Yield units with their results as workers finish them; their images are written here."""
+    assert workers is not None
+    # All workers measure with the references of one process.
+    references = runner.references().as_json()
+    content = plan.manifest.as_dict() | {"units": []}
+    pool = make_pool(workers, Job(spec, content, references))
+    try:
+        for unit, answer in carry_out(waiting, pool, workers.number, failed):
+            for name, png in answer.images.items():
+                # Units share their originals and inputs.
+                if not (name.startswith(SHARED) and run.has_image(name)):
+                    run.write_image(name, png)
+            runner.original_features |= answer.originals
+            yield unit, answer.result
+    finally:
+        pool.close()
 
 
 def check_same_spec(manifest: Manifest, spec: AuditSpec, out: Path) -> None:

@@ -25,7 +25,7 @@ from pulse_audit.harness.measure import (
     load_networks,
     read_references,
 )
-from pulse_audit.harness.photos import FacePipeline
+from pulse_audit.harness.photos import FacePipeline, ImageStore
 from pulse_audit.harness.plan import Plan
 from pulse_audit.metrics.fidelity import spread
 from pulse_audit.search.config import preset
@@ -52,20 +52,27 @@ class UnitResult:
 class UnitRunner:
     """Carries out work units: what they need is loaded once.
 
-    The run receives the references and the images that are kept.
+    The run receives the references and the images that are kept. Where there is none, as in a
+    worker, these have to be given: the references, and where images go.
     """
 
-    def __init__(self, plan: Plan, run: store.Run) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        run: store.Run | None,
+        references: References | None = None,
+        images: ImageStore | None = None,
+    ) -> None:
         self._plan, self._run, self._spec = plan, run, plan.manifest.spec
         self._eps = preset(self._spec.search, self._spec.eps).eps
-        self.photos = FacePipeline(run, plan.manifest, plan.faces)
+        self.photos = FacePipeline(images or run, plan.manifest, plan.faces)
         self._suite, device = plan.suite, self.photos.device
         self._measurer = Measurer(self._suite, self.photos.crop, device)
         self._pair_metrics = [*self._suite.images, *load_networks(self._suite, device)]
-        self._references: References | None = None
+        self._references = references
         self.original_measurements = lru_cache(maxsize=KEPT_ORIGINALS)(self._measure_original)
-        #: Features of the originals measured so far, by face.
-        self._original_features: dict[str, store.Features] = {}
+        #: Features of the originals measured so far, by face; workers measure some of them.
+        self.original_features: dict[str, store.Features] = {}
 
     def run(self, unit: WorkUnit) -> UnitResult:
         """Carry out a unit: one row per draw, failures included."""
@@ -120,10 +127,11 @@ class UnitRunner:
                 }
             )
 
-        if self._run.features_dim is None:
+        dim = self._plan.manifest.features.dim
+        if dim is None:
             return UnitResult(rows, None)
         # (d,) per output -> (rows, d)
-        missing = np.full(self._run.features_dim, np.nan, np.float32)
+        missing = np.full(dim, np.nan, np.float32)
         vectors = [None if sr is None else sr.set_features for sr in measured]
         return UnitResult(rows, np.stack([missing if v is None else v for v in vectors]))
 
@@ -133,7 +141,7 @@ class UnitRunner:
         image = original.image[None].to(self.photos.device)
         measurements = self._measurer.measure(image, [original.frame])[0]
         if measurements.set_features is not None:
-            self._original_features[face_id] = measurements.set_features
+            self.original_features[face_id] = measurements.set_features
         return measurements
 
     def features_of_originals(self) -> dict[str, store.Features]:
@@ -141,19 +149,20 @@ class UnitRunner:
 
         Those of faces that only an earlier process measured are computed again.
         """
-        manifest = self._run.manifest
+        manifest = self._plan.manifest if self._run is None else self._run.manifest
         own = {face_id for unit in manifest.own_units for face_id, _ in unit.draws}
         faces = [face.id for face in manifest.faces if face.id in own]
         for face_id in faces:
-            if face_id not in self._original_features:
+            if face_id not in self.original_features:
                 self.original_measurements(face_id)
-        known = self._original_features
+        known = self.original_features
         return {face_id: known[face_id] for face_id in faces if face_id in known}
 
     def references(self) -> References:
         """Return what was fitted on the originals; fitted once for a run, and stored."""
         if self._references is not None:
             return self._references
+        assert self._run is not None
         # A resumed run uses the numbers that were fitted before.
         stored = self._run.read_references()
         if stored is not None:

@@ -9,6 +9,9 @@ from PIL import Image
 
 from pulse_audit.seeding import hexdigest
 
+#: Where originals and inputs are kept, which work units share.
+SHARED = ("images/original/", "images/lr/")
+
 
 def _slug(text: str) -> str:
     """File-name form of an id: readable, harmless, and distinct for distinct ids."""

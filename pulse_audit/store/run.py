@@ -204,7 +204,8 @@ class Run:
         """
         # The shard is renamed last: where it exists, features and checksums do.
         table = pa.Table.from_pylist(list(rows), schema=self.schema)
-        files = {f"{unit}.parquet": as_parquet(table)}
+        # Ranges of columns are most of a file's description, which is checked at every reading.
+        files = {f"{unit}.parquet": as_parquet(table, statistics=False)}
         if features is not None:
             files[f"../features/{unit}.npz"] = as_npz(sr_features=features)
             atomic_write(self._features(unit), files[f"../features/{unit}.npz"])
@@ -395,6 +396,10 @@ class Run:
             If a folder on the way is a link.
         """
         atomic_write(self._image(relative), png)
+
+    def has_image(self, relative: str) -> bool:
+        """Whether an image of the run is there."""
+        return (self.path / relative).exists()
 
     def _image(self, relative: str) -> Path:
         """Place of an image of the run; refused where a folder on the way is a link."""

@@ -39,10 +39,10 @@ KEYS = {
 }
 
 
-def as_parquet(table: pa.Table) -> bytes:
-    """Encode a table as a Parquet file."""
+def as_parquet(table: pa.Table, statistics: bool = True) -> bytes:
+    """Encode a table as a Parquet file, with the range of each column or without."""
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd", write_statistics=statistics)
     data: bytes = sink.getvalue().to_pybytes()
     return data
 

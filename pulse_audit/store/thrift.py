@@ -62,10 +62,12 @@ class ThriftReader:
         raise ValueError("its description has a field of an unknown kind")
 
     def _byte(self) -> int:
-        if self.at >= len(self.data):
-            raise ValueError("its description goes beyond its end")
+        try:
+            byte = self.data[self.at]
+        except IndexError:
+            raise ValueError("its description goes beyond its end") from None
         self.at += 1
-        return self.data[self.at - 1]
+        return byte
 
     def _integer(self) -> int:
         """Read a signed integer, of which small ones of either sign are short (zigzag)."""
@@ -74,7 +76,11 @@ class ThriftReader:
 
     def _varint(self) -> int:
         """Read an unsigned integer, seven bits a byte."""
-        value = shift = 0
+        # Most have one byte.
+        value = self._byte()
+        if value < 128:
+            return value
+        value, shift = value & 127, 7
         while (byte := self._byte()) > 127:
             value |= (byte & 127) << shift
             shift += 7
