@@ -36,9 +36,9 @@ ROUNDS = 3
 def bf16_time(generator: Generator, device: torch.device) -> float | None:
     """Return the time of a bfloat16 step as a share of a float32 one; None where it is unknown.
 
-    A step renders and differentiates as many pictures as a search has at once, at most
-    `LARGEST_BATCH`; the two precisions in turn, medians. On a CPU it is the processor time of this
-    process, so that other work does not enter. The result is kept in the cache under the
+    A step renders and differentiates one picture on a CPU, elsewhere as many as a search has at
+    once, at most `LARGEST_BATCH`; the two precisions in turn, medians. On a CPU it is the processor
+    time of this process, so that other work does not enter. The result is kept in the cache under the
     generator's weights, the device, the threads and the versions, and measured once.
 
     Unknown are generators other than our style networks, whose weights bfloat16 would round for
@@ -58,7 +58,10 @@ def bf16_time(generator: Generator, device: torch.device) -> float | None:
         if 0 < share < 1e6:
             return share
 
-    images = min(images_at_once(generator, device) or LARGEST_BATCH, LARGEST_BATCH)
+    # One picture fills a CPU; a GPU needs as many as a search has.
+    images = 1
+    if device.type != "cpu":
+        images = min(images_at_once(generator, device) or LARGEST_BATCH, LARGEST_BATCH)
     types = (torch.float32, torch.bfloat16)
     taken: dict[torch.dtype, list[float]] = {dtype: [] for dtype in types}
     try:
