@@ -25,7 +25,7 @@ run: install
 	@$(BIN)/pulse-audit run
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .
