@@ -210,7 +210,7 @@ def card_content(
     method = "FSRGAN" if config.adversarial else "FSRNet"
     passes = config.steps * config.batch / len(training.images)
     differs = [
-        f"{size}, where the paper enlarges 16 px to 128 px by the same factor, {config.scale}",
+        f"{size}, a factor of {config.scale}, where the paper enlarges 16 px to 128 px",
         f"{config.width} channels, where the paper has 64",
         "landmarks: five, by MTCNN's O-Net, where the paper has 194 on Helen",
         "parsing maps: seven ellipses and the rest, placed by the five landmarks, where the paper "
