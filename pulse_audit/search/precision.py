@@ -38,8 +38,8 @@ def bf16_time(generator: Generator, device: torch.device) -> float | None:
 
     A step renders and differentiates one picture on a CPU, elsewhere as many as a search has at
     once, at most `LARGEST_BATCH`; the two precisions in turn, medians. On a CPU it is the processor
-    time of this process, so that other work does not enter. The result is kept in the cache under the
-    generator's weights, the device, the threads and the versions, and measured once.
+    time of this process, so that other work does not enter. The result is kept in the cache under
+    the generator's weights, the device, the threads and the versions, and measured once.
 
     Unknown are generators other than our style networks, whose weights bfloat16 would round for
     good, and those without a SHA-256.
