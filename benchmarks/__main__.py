@@ -8,7 +8,7 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -39,6 +39,17 @@ def machine() -> dict[str, str]:
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
+
+
+def write_section(page: Path, head: str, title: str, lines: Iterable[str]) -> None:
+    """Put a section of a page of results in the place of an earlier one of its title.
+
+    ``head`` is the text above the sections, which are in the order of their titles.
+    """
+    parts = page.read_text().split("\n## ")[1:] if page.exists() else []
+    sections = {part.splitlines()[0]: part.rstrip() for part in parts}
+    sections[title] = "\n".join([title, "", *lines])
+    page.write_text("\n".join([head, *(f"## {sections[name]}\n" for name in sorted(sections))]))
 
 
 def main() -> None:

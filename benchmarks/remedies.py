@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.__main__ import RESULTS, machine
+from benchmarks.__main__ import RESULTS, machine, write_section
 from benchmarks.variants import FACES, interval
 from pulse_audit import summary, terminal
 from pulse_audit.fairness import parity
@@ -154,10 +154,7 @@ def write(title: str, found: dict[str, dict[Key, Estimate]], section: Sequence[s
         "together over the groups of a measure. The last table is the difference of retention "
         "from PULSE's, by the labelled group of the face, in points.\n"
     )
-    parts = page.read_text().split("\n## ")[1:] if page.exists() else []
-    sections = {part.splitlines()[0]: part.rstrip() for part in parts}
-    sections[title] = "\n".join([title, "", *section])
-    page.write_text("\n".join([head, *(f"## {sections[name]}\n" for name in sorted(sections))]))
+    write_section(page, head, title, section)
 
 
 def main() -> None:

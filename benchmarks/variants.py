@@ -32,7 +32,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from benchmarks.__main__ import RESULTS, machine
+from benchmarks.__main__ import RESULTS, machine, write_section
 from pulse_audit import terminal
 from pulse_audit.harness.run import run_audit
 from pulse_audit.harness.spec import make_spec
@@ -211,11 +211,7 @@ def write(found: pd.DataFrame, section: Sequence[str]) -> None:
         "# Four variants of the search\n\nWhat is compared is said in `benchmarks/variants.py`; "
         "every number with its interval's method is in `variants.csv`. Brackets: 95 %.\n"
     )
-    title = f"{generator}, {search}"
-    parts = page.read_text().split("\n## ")[1:] if page.exists() else []
-    sections = {part.splitlines()[0]: part.rstrip() for part in parts}
-    sections[title] = "\n".join([title, "", *section])
-    page.write_text("\n".join([head, *(f"## {sections[name]}\n" for name in sorted(sections))]))
+    write_section(page, head, f"{generator}, {search}", section)
 
 
 def main() -> None:

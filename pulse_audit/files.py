@@ -15,13 +15,18 @@ import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from platformdirs import user_cache_dir
 
 from pulse_audit.documents import read_json
 from pulse_audit.types import InputError
 
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+#: End of the names of what counts batches in training.
+COUNTER = "num_batches_tracked"
 CARD_VERSION = 1
 #: Largest card that is read, in bytes.
 MAX_CARD = 2**22
@@ -190,6 +195,35 @@ def read_card(weights: Path, kind: str) -> dict[str, Any]:
     if card.get("version") != CARD_VERSION:
         raise InputError(f"{path}: version {card.get('version')!r} is not known here")
     return card
+
+
+def write_network(network: Module, weights: Path, kind: str, content: Mapping[str, Any]) -> None:
+    """Write the weights of a network (``*.safetensors``, float16) and their card, `write_card`."""
+    from safetensors.torch import save
+
+    # Batch counters are left out: evaluation does not read them.
+    state = {
+        key: value.detach().cpu().half().contiguous()
+        for key, value in network.state_dict().items()
+        if not key.endswith(COUNTER)
+    }
+    atomic_write(weights, save(state))
+    write_card(weights, kind, content)
+
+
+def fill_network(network: Module, weights: Path) -> None:
+    """Give a network the weights that `write_network` wrote.
+
+    Raises
+    ------
+    SafetensorError, RuntimeError
+        If the file is damaged, or holds weights of another shape.
+    """
+    from safetensors.torch import load_file
+
+    state = {key: value.float() for key, value in load_file(weights).items()}
+    counters = {key: value for key, value in network.state_dict().items() if key.endswith(COUNTER)}
+    network.load_state_dict({**state, **counters})
 
 
 def check_belongs(weights: Path, card: Mapping[str, Any]) -> None:

@@ -15,11 +15,10 @@ from typing import Any, Self
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from pulse_audit.faces.attributes import resized
-from pulse_audit.files import atomic_write, card_path, check_belongs, read_card, write_card
+from pulse_audit.files import card_path, check_belongs, fill_network, read_card, write_network
 from pulse_audit.types import AttributeCard, Attributes, InputError
 
 KIND = "attribute net"
@@ -174,20 +173,13 @@ def save_attribute_net(network: AttributeNet, path: Path, card: Mapping[str, Any
     card : mapping
         Plain JSON values: name, temperatures, held_out (size -> attribute -> counts), ...
     """
-    # Batch counters are left out: evaluation does not read them.
-    weights = {
-        key: value.detach().cpu().half().contiguous()
-        for key, value in network.state_dict().items()
-        if not key.endswith("num_batches_tracked")
-    }
-    atomic_write(path, save(weights))
     content = {
         "vocabulary": {name: list(words) for name, words in network.vocabulary.items()},
         "widths": list(network.widths),
         "blocks": list(network.blocks),
         "card": dict(card),
     }
-    write_card(path, KIND, content)
+    write_network(network, path, KIND, content)
 
 
 def load_attribute_net(path: Path) -> ShippedAttributes:
@@ -201,15 +193,9 @@ def load_attribute_net(path: Path) -> ShippedAttributes:
     content = read_card(path, KIND)
     check_belongs(path, content)
     try:
-        # The network and its weights; files hold no batch counters, which evaluation does not read.
+        # The network and its weights.
         network = AttributeNet(content["vocabulary"], content["widths"], content["blocks"])
-        state = {key: value.float() for key, value in load_file(path).items()}
-        counters = {
-            key: value
-            for key, value in network.state_dict().items()
-            if key.endswith("num_batches_tracked")
-        }
-        network.load_state_dict({**state, **counters})
+        fill_network(network, path)
 
         # What was measured on held-out faces, by the size of their images.
         stored = content["card"]

@@ -118,16 +118,16 @@ def within(
     above, below = np.maximum(low - reference, 0.0), np.maximum(reference - high, 0.0)
     near, far = above + below, np.maximum(high - reference, reference - low)
     if divergence == "chi2":
-        ends = ((each**2 / reference).sum() for each in (near, far))
+        least, greatest = ((each**2 / reference).sum() for each in (near, far))
     elif divergence == "chebyshev":
-        ends = (each.max() for each in (near, far))
+        least, greatest = near.max(), far.max()
     elif divergence == "tv":
         # what some shares exceed their reference by, others fall short of
         excess, lack = np.maximum(high - reference, 0.0), np.maximum(reference - low, 0.0)
-        ends = (each for each in (max(above.sum(), below.sum()), min(excess.sum(), lack.sum())))
+        least = max(above.sum(), below.sum())
+        greatest = min(excess.sum(), lack.sum())
     else:
         raise ValueError(f"no bounds of {divergence}")
-    least, greatest = ends
     return float(least), float(greatest)
 
 

@@ -43,7 +43,7 @@ from pulse_audit.report.forests import across_settings, of_priors
 from pulse_audit.report.gallery import cards, first_faces, viewer_note, write_parts
 from pulse_audit.report.latex import to_latex
 from pulse_audit.report.prior import views
-from pulse_audit.report.published import published_tables
+from pulse_audit.report.published import PublishedTable, published_tables
 from pulse_audit.report.screen import matrices
 from pulse_audit.report.settings import setting_figures
 from pulse_audit.report.sheet import STEM, sheet_figure
@@ -168,6 +168,7 @@ def render(
         varied,
         images_shown=images_shown,
         gate=stored_result(run),
+        published=papers,
     )
     atomic_write(folder / PAGE, text.encode())
     return folder / PAGE
@@ -193,11 +194,12 @@ def page_text(
     varied: Sequence[NamedFigure],
     images_shown: bool,
     gate: GateResult | None = None,
+    published: Sequence[PublishedTable] = (),
 ) -> str:
     """Fill the template.
 
     ``shown`` are the cards of the first screen, with pictures, ``varied`` the figures of what the
-    run varies.
+    run varies, ``published`` tables of papers beside the run.
     """
     # Numbers of the first screen.
     draws = samples.groupby(["face_id", "arm", "condition", "scale"]).size()
@@ -242,7 +244,7 @@ def page_text(
             for plot in across_settings(manifest, summary, ",".join(columns))
         ],
         varied=varied,
-        published=published_tables(manifest, summary),
+        published=published,
         settings=pages,
         facts=facts,
         missing_work=missing_work(manifest, samples),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,9 +20,9 @@ from pulse_audit.seeding import fingerprint
 from pulse_audit.training.augment import augment_photos, mixup
 from pulse_audit.training.config import AttributeConfig
 from pulse_audit.training.data import chunks, held_out_files, pack, read_faces, to_unit
+from pulse_audit.training.state import STATE, restore_state, write_state
 from pulse_audit.types import InputError
 
-STATE = "state.pt"
 #: Photos over which the normalisations of averaged weights take their statistics.
 STATISTICS = 8192
 
@@ -185,7 +185,6 @@ class AttributeTrainer:
 
     def save(self, folder: Path) -> None:
         """Write the state whole or not at all."""
-        folder.mkdir(parents=True, exist_ok=True)
         state = {
             "config": self.config.model_dump(mode="json"),
             "step": self.step,
@@ -194,8 +193,7 @@ class AttributeTrainer:
             "ends": self.ends,
             "adam": self.adam.state_dict(),
         }
-        torch.save(state, folder / f"new-{STATE}")
-        os.replace(folder / f"new-{STATE}", folder / STATE)
+        write_state(folder, state)
 
     def resume(self, folder: Path) -> bool:
         """Restore a stored state; False where there is none.
@@ -205,15 +203,12 @@ class AttributeTrainer:
         path = folder / STATE
         if not path.exists():
             return False
-        try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
-            if state["config"] == self.config.model_dump(mode="json"):
-                self.network.load_state_dict(state["network"])
-                self.adam.load_state_dict(state["adam"])
-                self.average, self.ends = state["average"], state["ends"]
-                self.step = int(state["step"])
-                return True
-        # Unpickling and loading a damaged file raise errors of many kinds.
-        except Exception as error:
-            raise InputError(f"{path}: damaged state ({type(error).__name__})") from error
-        raise InputError(f"{path}: the state of another configuration; choose another --state")
+
+        def use(state: dict[str, Any]) -> None:
+            self.network.load_state_dict(state["network"])
+            self.adam.load_state_dict(state["adam"])
+            self.average, self.ends = state["average"], state["ends"]
+            self.step = int(state["step"])
+
+        restore_state(path, self.device, use, self.config.model_dump(mode="json"))
+        return True

@@ -246,8 +246,8 @@ def card_content(
         "differs_from_the_paper": differs,
         "caveats": [
             f"made for {size}, whatever the scale of the run, and trained for {passes:.1f} passes "
-            "over 8,400 photos with a network a quarter as wide as the paper's: its quality says "
-            f"little about {method} as published"
+            f"over {len(training.images):,} photos with a network of {config.width} channels, not "
+            f"64: its quality says little about {method} as published"
         ],
         "configuration": config.model_dump(mode="json"),
     }

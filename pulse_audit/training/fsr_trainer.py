@@ -9,8 +9,6 @@ resumed run equals an undisturbed one.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,10 +26,11 @@ from pulse_audit.seeding import fingerprint
 from pulse_audit.training.config import FSRConfig
 from pulse_audit.training.data import TrainingSet, to_unit
 from pulse_audit.training.face_maps import LANDMARKS, REGIONS, heatmaps, parsing_maps
-from pulse_audit.types import InputError
+from pulse_audit.training.state import STATE, restore_state, write_state
 from pulse_audit.upsamplers.fsrnet import FSRNet, FSRNetConfig, FSRNetOutput
 
-STATE = "state.pt"
+#: What the state of a run holds beside configuration and step.
+PARTS = ("network", "adam", "discriminator", "adam_d")
 #: MTCNN's order of the landmarks in a mirrored photo: the eyes and the corners change places.
 MIRRORED = [1, 0, 2, 4, 3]
 
@@ -248,21 +247,15 @@ class FSRTrainer:
         InputError
             If the state cannot be read, or is of a network of another shape.
         """
-        self._restore(path, lambda state: self.network.load_state_dict(state["network"]))
+        restore_state(
+            path, self.device, lambda state: self.network.load_state_dict(state["network"])
+        )
 
     def save(self, folder: Path) -> None:
         """Write the state whole or not at all."""
-        folder.mkdir(parents=True, exist_ok=True)
-        state = {
-            "config": self.config.model_dump(mode="json"),
-            "step": self.step,
-            "network": self.network.state_dict(),
-            "adam": self.adam.state_dict(),
-            "discriminator": self.discriminator.state_dict(),
-            "adam_d": self.adam_d.state_dict(),
-        }
-        torch.save(state, folder / f"new-{STATE}")
-        os.replace(folder / f"new-{STATE}", folder / STATE)
+        state = {part: getattr(self, part).state_dict() for part in PARTS}
+        config = self.config.model_dump(mode="json")
+        write_state(folder, {"config": config, "step": self.step, **state})
 
     def resume(self, folder: Path) -> bool:
         """Restore a stored state; False where there is none.
@@ -276,24 +269,10 @@ class FSRTrainer:
         if not path.exists():
             return False
 
-        def restore(state: dict[str, Any]) -> None:
-            if state["config"] != self.config.model_dump(mode="json"):
-                raise InputError(
-                    f"{path}: the state of another configuration; choose another --state"
-                )
-            for part in ("network", "adam", "discriminator", "adam_d"):
+        def use(state: dict[str, Any]) -> None:
+            for part in PARTS:
                 getattr(self, part).load_state_dict(state[part])
             self.step = int(state["step"])
 
-        self._restore(path, restore)
+        restore_state(path, self.device, use, self.config.model_dump(mode="json"))
         return True
-
-    def _restore(self, path: Path, use: Callable[[dict[str, Any]], object]) -> None:
-        """Read a state and use it; InputError where that fails."""
-        try:
-            use(torch.load(path, map_location=self.device, weights_only=True))
-        except InputError:
-            raise
-        # Unpickling and loading a damaged file raise errors of many kinds.
-        except Exception as error:
-            raise InputError(f"{path}: damaged state ({type(error).__name__})") from error

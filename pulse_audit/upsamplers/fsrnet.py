@@ -24,10 +24,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from pulse_audit.files import atomic_write, card_path, check_belongs, read_card, write_card
+from pulse_audit.files import card_path, check_belongs, fill_network, read_card, write_network
 from pulse_audit.types import Degradation, InputError, Request, Status, Upsampled
 from pulse_audit.upsamplers.interpolate import Resize
 from pulse_audit.upsamplers.outputs import failed
@@ -356,14 +355,7 @@ def save_fsrnet(network: FSRNet, path: Path, card: Mapping[str, Any]) -> None:
     card : mapping
         Plain JSON values, see `FSRNetUpsampler`.
     """
-    # Batch counters are left out: evaluation does not read them.
-    weights = {
-        key: value.detach().cpu().half().contiguous()
-        for key, value in network.state_dict().items()
-        if not key.endswith("num_batches_tracked")
-    }
-    atomic_write(path, save(weights))
-    write_card(path, KIND, {"network": asdict(network.config), "card": dict(card)})
+    write_network(network, path, KIND, {"network": asdict(network.config), "card": dict(card)})
 
 
 def load_fsrnet(path: Path) -> tuple[FSRNet, dict[str, Any], str]:
@@ -378,13 +370,7 @@ def load_fsrnet(path: Path) -> tuple[FSRNet, dict[str, Any], str]:
     check_belongs(path, content)
     try:
         network = FSRNet(FSRNetConfig(**content["network"]))
-        state = {key: value.float() for key, value in load_file(path).items()}
-        counters = {
-            key: value
-            for key, value in network.state_dict().items()
-            if key.endswith("num_batches_tracked")
-        }
-        network.load_state_dict({**state, **counters})
+        fill_network(network, path)
         card = dict(content["card"])
         card["crop"], card["caveats"] = str(card["crop"]), [str(line) for line in card["caveats"]]
     except (SafetensorError, RuntimeError) as error:
