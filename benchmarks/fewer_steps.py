@@ -145,7 +145,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fewer_steps", description=__doc__)
     parser.add_argument("--per-group", type=int, default=10)
     parser.add_argument("--twin", action="append", choices=TWINS, help="default: both")
+    parser.add_argument("--way", action="append", choices=WAYS, help="default: all")
     asked = parser.parse_args()
+    ways = {name: WAYS[name] for name in asked.way or WAYS}
     torch.set_num_threads(1)
     keep_freed_memory()
     facts, began = machine(), time.process_time()
@@ -153,7 +155,7 @@ def main() -> None:
     for name in asked.twin or TWINS:
         pictures: dict[str, list[Tensor]] = {}
         lines += [f"## {name}, 32 px, inputs of 8 px", ""]
-        lines += compare(load_generator(name), WAYS, asked.per_group, None, 4, 14, DRAWS, pictures)[
+        lines += compare(load_generator(name), ways, asked.per_group, None, 4, 14, DRAWS, pictures)[
             :-2
         ]
         lines += diversity(pictures)

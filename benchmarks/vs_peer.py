@@ -12,27 +12,30 @@ random and frozen, noise maps fixed. Peers run their own code for a CPU (where t
 the reference path they ship). All processes have the same allocator settings and threads, and run
 in turn, round by round, each with a step to warm up. The convolution floor is the time of the
 network's convolutions alone, forward and back to their inputs, without weights' gradients. Written
-to ``benchmarks/results/vs_peer.md``, ``.json`` and ``.svg``.
+to ``benchmarks/results/vs_peer.md`` and ``.json``, a section for each machine, with a figure.
 """
 
 import argparse
 import importlib
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
 import time
+import types
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from packaging.version import Version
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.__main__ import RESULTS, machine
+from benchmarks.__main__ import RESULTS, machine, write_section
 from pulse_audit.generators.network import StyleNetwork
 from pulse_audit.generators.stylegan1 import StyleGAN1
 from pulse_audit.generators.stylegan2 import StyleGAN2
@@ -103,20 +106,21 @@ def rosinality() -> Render:
     return lambda w: network([w], input_is_latent=True, randomize_noise=False)[0]
 
 
-def stylegan3_official() -> Render:
-    return stylegan3_network().synthesis
-
-
-def stylegan3_network():
-    """The checkout's network, configuration T, whose filters our own is filled with."""
+def stylegan3_network() -> torch.nn.Module:
+    """The checkout's network, configuration T."""
+    # It asks setuptools for a comparison of versions that newer ones do not hold.
+    sys.modules.setdefault("pkg_resources", types.SimpleNamespace(parse_version=Version))  # type: ignore[arg-type]
     made = importlib.import_module("training.networks_stylegan3").Generator(512, 0, 512, SIDE, 3)
-    synthesis = made.synthesis
-    made.synthesis = lambda w: synthesis(w, force_fp32=True)
-    made.weights = made.eval().requires_grad_(False).state_dict()
-    return made
+    return made.eval().requires_grad_(False)
+
+
+def stylegan3_official() -> Render:
+    synthesis = stylegan3_network().synthesis
+    return lambda w: synthesis(w, force_fp32=True)
 
 
 def own_stylegan3() -> StyleNetwork:
+    """A network of the checkout's weights: its filters are designed where it is made."""
     return StyleGAN3.from_state(stylegan3_network().state_dict())
 
 
@@ -263,7 +267,7 @@ def table(rows: list[dict]) -> list[str]:
     for family in dict.fromkeys(row["family"] for row in rows):
         own = next(k for k, v in OURS.items() if v[0] == family)
         lines += [
-            f"## {family}",
+            f"**{family}**",
             "",
             "| code | forward, wall s | step, wall s | step, CPU s | step, CPU: x ours fp32 "
             "| x ours bf16 |",
@@ -273,9 +277,9 @@ def table(rows: list[dict]) -> list[str]:
             cells = [row["what"], *(f"{row[k]:.2f}" for k in ("forward wall", "step wall"))]
             cells.append(f"{row['step cpu']:.2f}")
             for precision in TYPES:
-                ours = by_name[f"{own}/{precision}"]
+                ours = by_name.get(f"{own}/{precision}")
                 # Of CPU seconds, since other work on the machine enters the wall's.
-                cells.append(f"{ratio(row, ours, 'step cpu'):.2f}")
+                cells.append(f"{ratio(row, ours, 'step cpu'):.2f}" if ours else "–")
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
     return lines
@@ -327,6 +331,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=3, help="timed steps of a process")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument(
+        "--precisions", nargs="+", choices=TYPES, default=list(TYPES), help="of our own networks"
+    )
     parser.add_argument("--note", default="", help="what to say of the machine's load")
     parser.add_argument("--variant", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
@@ -342,7 +349,7 @@ def main() -> None:
         f"{name}/{mode}"
         for name, (_, option, _) in OURS.items()
         if option is None or option in given
-        for mode in ("fp32", "bf16", "fp32-floor", "bf16-floor")
+        for mode in (*asked.precisions, *(f"{precision}-floor" for precision in asked.precisions))
     ]
     names = sorted([*ours, *peers], key=lambda name: family_of(name))
     for rows in run_all(given, names, asked):
@@ -350,26 +357,27 @@ def main() -> None:
 
 
 def write(rows: list[dict], asked: argparse.Namespace) -> None:
-    """Write the table, the numbers and the figure."""
+    """Write the machine's tables, numbers and figure; those of other machines stay."""
     facts, rounds = machine(), len(rows[0]["rounds"])
-    (RESULTS / "vs_peer.json").write_text(
-        json.dumps({"machine": facts, "note": asked.note, "rows": rows}, indent=1) + "\n"
+    numbers = RESULTS / "vs_peer.json"
+    known = json.loads(numbers.read_text()) if numbers.exists() else {}
+    known[facts["cpu"]] = {"machine": facts, "note": asked.note, "rows": rows}
+    numbers.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+    head = (
+        "# A step at 1024 px beside other people's code\n\n"
+        "What a step is, and what the convolutions alone are, is said in `benchmarks/vs_peer.py`: "
+        "every variant in turn in a process of its own, with the same allocator settings "
+        f"({', '.join(f'{k}={v}' for k, v in SETTINGS.items())}). Ratios are medians of the ratios "
+        "within a round. Peers are float32: their half precision is for CUDA.\n"
     )
-    head = [
-        "# A step at 1024 px beside other people's code",
-        "",
-        f"`python -m benchmarks.vs_peer` on {facts['cpu']}, {asked.threads} threads, torch "
-        f"{facts['torch']}, Python {facts['python']}: {rounds} rounds, every variant in turn "
-        f"in a process of its own, medians of {asked.steps} steps, the same allocator settings for "
-        f"all ({', '.join(f'{k}={v}' for k, v in SETTINGS.items())}). Ratios are medians of the "
-        f"ratios within a round. {asked.note}".rstrip(),
-        "",
-        "What a step is, and what the convolutions alone are, is said in `benchmarks/vs_peer.py`. "
-        "Peers are float32: their half precision is for CUDA.",
-        "",
-    ]
-    (RESULTS / "vs_peer.md").write_text("\n".join([*head, *table(rows)]).rstrip() + "\n")
-    figure(rows, RESULTS / "vs_peer.svg")
+    made = (
+        f"{asked.threads} thread{'s' * (asked.threads > 1)}, torch {facts['torch']}, Python "
+        f"{facts['python']}, {rounds} round{'s' * (rounds > 1)}, medians of {asked.steps} "
+        f"step{'s' * (asked.steps > 1)}. {asked.note}"
+    )
+    title = str(facts["cpu"])
+    write_section(RESULTS / "vs_peer.md", head, title, [made.rstrip(), "", *table(rows)])
+    figure(rows, RESULTS / f"vs_peer-{'-'.join(re.findall(r'[a-z0-9]+', title.lower()))}.svg")
 
 
 if __name__ == "__main__":

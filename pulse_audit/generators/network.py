@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import TypeIs
 
@@ -203,6 +204,15 @@ def noise_maps(
                 f"noise: a map is {tuple(layer_map.shape)}, needs to be {(len(w), 1, *shape)}"
             )
     return noise
+
+
+def to_colours(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Convolve features (n, c, h, w) with a weight (3, c, 1, 1), as a product of matrices.
+
+    The gradient of the features is channels-last, whatever that of the colours is: in the other
+    layout every pass and convolution before this one takes several times as long on a CPU.
+    """
+    return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
 
 
 class StateReader(dict[str, Tensor]):

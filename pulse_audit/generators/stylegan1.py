@@ -24,6 +24,7 @@ from pulse_audit.generators.network import (
     needed,
     noise_maps,
     numbered,
+    to_colours,
 )
 from pulse_audit.types import InputError
 
@@ -199,7 +200,8 @@ class StyleGAN1Synthesis(nn.Module):
         x = x.contiguous(memory_format=torch.channels_last)
         for i, layer in enumerate(self.layers):
             x = layer(x, w[:, i], noise[i])
-        return cast(Tensor, self.torgb(x)).to(w.dtype).contiguous()
+        colours = to_colours(x, self.torgb.weight.to(dtype), self.torgb.bias.to(dtype))
+        return colours.to(w.dtype).contiguous()
 
 
 class StyleGAN1Layer(nn.Module):

@@ -21,9 +21,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pulse_audit.generators.mapping import FullyConnected
+from pulse_audit.generators.network import to_colours
 from pulse_audit.types import InputError
 
 ARCHITECTURES = ("skip", "orig", "resnet")
+#: Side of the feature maps, in pixels, from which passes over them dominate on a CPU.
+LARGE = 128
 
 Padding = tuple[int, int, int, int]
 
@@ -149,7 +152,8 @@ def _filter(
 
 def bound_by_passes(x: Tensor) -> bool:
     """Whether passes over the features (n, c, h, w) cost more than convolutions of one image."""
-    return len(x) == 1 and x.dtype == torch.bfloat16 and x.device.type == "cpu"
+    large = x.shape[2] * x.shape[3] >= LARGE**2
+    return len(x) == 1 and x.device.type == "cpu" and (large or x.dtype == torch.bfloat16)
 
 
 def _conv_weight(n_out: int, n_in: int, size: int) -> nn.Parameter:
@@ -304,7 +308,7 @@ class ToRGB(nn.Module):
         style = self.affine(w) * self.gain
         if bound_by_passes(x):
             # One image: its style goes into the weight (3, n_in, 1, 1).
-            x = F.conv2d(x, (self.weight * style[:, :, None, None]).to(x.dtype))
+            x = to_colours(x, (self.weight * style[:, :, None, None]).to(x.dtype))
         else:
             x = F.conv2d(x * style.to(x.dtype)[:, :, None, None], self.weight.to(x.dtype))
         image = x.to(w.dtype) + self.bias[:, None, None]

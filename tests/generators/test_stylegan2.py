@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pulse_audit.generators import stylegan2_layers
 from pulse_audit.generators.mapping import mix_styles
 from pulse_audit.generators.network import MappedNetwork
 from pulse_audit.generators.stylegan2 import StyleGAN2
@@ -263,6 +264,23 @@ def test_bfloat16_stays_close_and_leaves_the_weights_exact(conformance):
     assert fast.dtype == torch.float32
     assert (fast - exact).square().mean().sqrt() < 0.02 * exact.std()
     assert torch.equal(network.to(dtype=torch.float32).synthesis(w), exact)
+
+
+def test_one_large_image_takes_its_styles_in_the_weights_and_gives_the_same(monkeypatch):
+    # Five blocks, to 64 px.
+    network = StyleGAN2.fresh(StyleGAN2Config((8,) * 5), seed=0).requires_grad_(False)
+    z = torch.randn(1, network.z_dim, generator=torch.Generator().manual_seed(0))
+    answers = []
+    # The small network counts as large from 8 px on, or not at all.
+    for least in (8, 10_000):
+        monkeypatch.setattr(stylegan2_layers, "LARGE", least)
+        w = network.mapping(z).requires_grad_()
+        picture = network.synthesis(w)
+        (gradient,) = torch.autograd.grad(picture.square().sum(), w)
+        answers.append((picture.detach(), gradient))
+    for modulated, plain in zip(*answers, strict=True):
+        assert not torch.equal(modulated, plain)
+        torch.testing.assert_close(modulated, plain, rtol=0, atol=1e-5 * float(plain.abs().max()))
 
 
 def test_bfloat16_gradients_point_the_same_way(conformance):
