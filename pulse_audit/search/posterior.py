@@ -9,26 +9,22 @@ the search's doing. The price is eps: only at a coarse one does a bank hold samp
 
 from __future__ import annotations
 
-import hashlib
-import io
 import time
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pulse_audit.degrade.resample import cut_to_frame
-from pulse_audit.files import atomic_write, cache_folder
 from pulse_audit.frames import Frame
 from pulse_audit.generators.framed import FramedGenerator
 from pulse_audit.generators.searchable import drawn_from, prior_images
+from pulse_audit.search.bank import bank_folder, kept_rows
 from pulse_audit.search.config import PRESETS, SearchConfig
 from pulse_audit.search.sphere import draw_start
-from pulse_audit.seeding import fingerprint, hexdigest
+from pulse_audit.seeding import fingerprint
 from pulse_audit.types import (
     Degradation,
     Generator,
@@ -43,8 +39,8 @@ from pulse_audit.types import (
 BANK = 60_000
 #: An input with fewer samples within eps than this has no answer.
 LEAST = 20
-#: Samples of one file of the cache, and of one rendering: no sample depends on the run's batch.
-PART, BATCH_PIXELS, MAX_BATCH = 2_000, 4 * 1024**2, 100
+#: Samples of one file of the cache.
+PART = 2_000
 #: ``own``: z through the generator's mapping; ``pulse``: where PULSE's searches start.
 PRIORS = ("own", "pulse")
 
@@ -136,37 +132,16 @@ class PosteriorBank:
         if side in self._banks:
             return self._banks[side]
         factor = self.generator.card.resolution // side
-        batch = max(1, min(MAX_BATCH, BATCH_PIXELS // self.generator.card.resolution**2))
 
         def small(indices: range) -> Tensor:
             """Downscaled samples (n, 3 side side)."""
             images = self.images(indices, device)
             return degradation.downscale(images, scale=factor).flatten(1)
 
-        # Weights, fit, frame and DS all show in the first samples: these are the key.
-        first = (small(range(4)).double().cpu() * 1000).round().int().numpy()
-        seen = hashlib.sha256(first.tobytes()).hexdigest()
-        folder = cache_folder() / "banks" / hexdigest(1, seen, self.prior, side)[:24]
-        starts = range(0, self.size, PART)
-        ready = [s for s in starts if _read_part(folder, s, 3 * side * side) is not None]
-        done = restored = min(self.size, PART * len(ready))
-        parts = []
-        for begin in starts:
-            part = _read_part(folder, begin, 3 * side * side)
-            if part is None:
-                # Parts are whole, so that banks of other sizes share them.
-                rows = []
-                for b in range(begin, begin + PART, batch):
-                    progress(done, self.size, restored)
-                    rows.append(small(range(b, min(b + batch, begin + PART))).cpu())
-                    done = min(self.size, done + len(rows[-1]))
-                part = torch.cat(rows)
-                buffer = io.BytesIO()
-                np.save(buffer, part.numpy())
-                atomic_write(_part_path(folder, begin), buffer.getvalue())
-            parts.append(part)
-        progress(self.size, self.size, restored)
-        self._banks[side] = torch.cat(parts)[: self.size].to(device)
+        first, rendered = small(range(4)), self.generator.card.resolution
+        folder = bank_folder("banks", first, self.prior, side)
+        bank = kept_rows(folder, small, first, self.size, PART, rendered, progress)
+        self._banks[side] = bank.to(device)
         return self._banks[side]
 
     def within(self, lr: Tensor, degradation: Degradation) -> tuple[Tensor, Tensor]:
@@ -227,17 +202,3 @@ class PosteriorBank:
             "least": LEAST,
             "caveats": list(self.caveats),
         }
-
-
-def _part_path(folder: Path, begin: int) -> Path:
-    return folder / f"{begin:08d}.npy"
-
-
-def _read_part(folder: Path, begin: int, width: int) -> Tensor | None:
-    """Read a part of a bank; None where it is missing or damaged."""
-    try:
-        values = np.load(_part_path(folder, begin), allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    fits = values.dtype == np.float32 and values.shape == (PART, width)
-    return torch.from_numpy(values) if fits and np.isfinite(values).all() else None

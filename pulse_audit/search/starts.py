@@ -12,29 +12,25 @@ prior is moved by the same weights.
 from __future__ import annotations
 
 import copy
-import hashlib
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pulse_audit.files import atomic_write, cache_folder
 from pulse_audit.generators.framed import FramedGenerator
 from pulse_audit.generators.gaussianise import SLOPE
 from pulse_audit.generators.searchable import StyleGenerator, drawn_from
-from pulse_audit.seeding import fingerprint, hexdigest
+from pulse_audit.search.bank import bank_folder, kept_rows
+from pulse_audit.seeding import fingerprint
 from pulse_audit.types import Generator, InputError, Progress, Request
 
 #: Samples of a bank, and how many must show a group for it to be a stratum.
 BANK, LEAST = 5_000, 5
-#: Samples of one file of the cache, and of one rendering: none depends on the run's batch.
-PART, BATCH_PIXELS, MAX_BATCH = 500, 4 * 1024**2, 100
+#: Samples of one file of the cache.
+PART = 500
 
 
 @dataclass(frozen=True)
@@ -148,31 +144,14 @@ def classified(
     progress : callable, optional
         Called with the samples classified; finished parts survive an interruption.
     """
-    # Weights, fit and frame all show in the first samples: they are the key, with all seeds.
     first = render(seeds[:4])
-    batch = max(1, min(MAX_BATCH, BATCH_PIXELS // first.shape[-1] ** 2))
-    rounded = (first.double().cpu() * 1000).round().int().numpy()
-    seen = hashlib.sha256(rounded.tobytes()).hexdigest()
-    folder = cache_folder() / "starts" / hexdigest(1, seen, model, list(seeds))[:24]
-    parts, restored = list[Tensor](), 0
-    for begin in range(0, len(seeds), PART):
-        size, path = min(PART, len(seeds) - begin), folder / f"{begin:08d}.npy"
-        part = _read_part(path, size)
-        if part is None:
-            found = []
-            for start in range(begin, begin + size, batch):
-                progress(start, len(seeds), restored)
-                images = render(seeds[start : min(start + batch, begin + size)])
-                found.append(classify(images).cpu())
-            part = torch.cat(found)
-            buffer = io.BytesIO()
-            np.save(buffer, part.numpy())
-            atomic_write(path, buffer.getvalue())
-        else:
-            restored += size
-        parts.append(part)
-    progress(len(seeds), len(seeds), restored)
-    return torch.cat(parts)
+    folder = bank_folder("starts", first, model, list(seeds))
+
+    def classes(indices: range) -> Tensor:
+        return classify(render([seeds[index] for index in indices]))
+
+    like, n = torch.zeros(1, dtype=torch.int64), len(seeds)
+    return kept_rows(folder, classes, like, n, PART, first.shape[-1], progress, exist=n)
 
 
 def reweighted(generator: Generator, seeds: Sequence[int], classes: Tensor) -> Generator:
@@ -217,13 +196,3 @@ def reweighted(generator: Generator, seeds: Sequence[int], classes: Tensor) -> G
     framed = copy.copy(generator)
     framed.whole = moved
     return framed
-
-
-def _read_part(path: Path, size: int) -> Tensor | None:
-    """Read a part of a bank; None where it is missing or damaged."""
-    try:
-        values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    fits = values.dtype == np.int64 and values.shape == (size,) and bool((values >= 0).all())
-    return torch.from_numpy(values) if fits else None

@@ -22,7 +22,7 @@ DS = DegradationModel("clean", 4, "area")
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PULSE_AUDIT_HOME", str(tmp_path))
-    monkeypatch.setattr(posterior, "MAX_BATCH", 2_000)
+    monkeypatch.setattr("pulse_audit.search.bank.MAX_BATCH", 2_000)
     return tmp_path / "banks"
 
 
