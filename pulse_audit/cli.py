@@ -291,7 +291,9 @@ def upsample(images: tuple[Path, ...], as_json: bool, quiet: bool, **options: An
     from pulse_audit.harness.single import upsample_photos
 
     with (
-        terminal.progress("finding faces", "photos", quiet) as reading,
+        terminal.progress(
+            "reading photos" if options["is_lr"] else "finding faces", "photos", quiet
+        ) as reading,
         terminal.progress("searching", "steps", quiet) as progress,
     ):
         rows = upsample_photos(

@@ -177,7 +177,10 @@ def _cut(
     """Cut the faces of a photo, at least one."""
     faces = preparer.prepare_every(pixels)
     if not faces:
-        reason = "no face found to align; --no-align takes its centre as it is"
+        reason = (
+            "no face found to align; --no-align takes its centre as it is, --is-lr the whole as a "
+            "low-resolution input"
+        )
         raise UnusablePhotoError(photo, reason, Status.NO_FACE)
     return faces
 

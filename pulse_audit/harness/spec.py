@@ -295,8 +295,8 @@ def read_spec(text_or_path: str) -> dict[str, Any]:
     if path.suffix not in {".yaml", ".yml"}:
         shipped = _spec_files()
         if text_or_path not in shipped:
-            known = ", ".join(sorted(shipped))
-            raise InputError(f"unknown spec {text_or_path!r}: name a .yaml file, or one of {known}")
+            known = nearest(text_or_path, sorted(shipped))
+            raise InputError(f"unknown spec {text_or_path!r}{known}; also possible: a .yaml file")
         path = shipped[text_or_path]
     try:
         content = read_yaml(path)

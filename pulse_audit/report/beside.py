@@ -21,7 +21,7 @@ from pulse_audit.report.forests import (
     pages,
 )
 from pulse_audit.report.latex import paper_latex
-from pulse_audit.report.methods import methods, references
+from pulse_audit.report.methods import methods, methods_of, references
 from pulse_audit.report.tables import paper_table, to_csv
 from pulse_audit.store import Manifest
 from pulse_audit.summary.findings import on_trial
@@ -57,7 +57,7 @@ def write_beside(
     faces = cards.faces_csv(manifest, labelled)
     files = {
         "methods.md": methods(manifest, samples, summary),
-        "references.bib": references(),
+        "references.bib": references(methods_of(manifest)),
         "model-card.md": cards.model_card(manifest, samples, summary),
         "bias-examination.md": cards.bias_examination(manifest, samples, summary),
         "data/faces.csv": faces,

@@ -16,7 +16,9 @@ from pulse_audit.summary.compare import Difference, RunComparison
 from pulse_audit.summary.prices import OTHER_PRICES, Price
 
 HEADER = ("group", "metric", "arm", "setting", "difference", "faces", "shown")
-PRICED = ("price", "arms", "setting", "RUN_A", "RUN_B")
+PRICED = ("price", "arms", "setting")
+#: Columns that name the arms of a row.
+ARMS = ("arm", "arms")
 CHANGED = ("entry", "RUN_A", "RUN_B")
 
 Table = tuple[str, tuple[str, ...], list[list[str]]]
@@ -24,18 +26,37 @@ Table = tuple[str, tuple[str, ...], list[list[str]]]
 
 def comparison_rows(found: RunComparison) -> list[Table]:
     """Tables of a comparison: (title, header, rows), differences, prices and what changed."""
+    # Where all rows are of two arms, these are named once, in place of the runs.
+    pairs = {(d.arm, d.other) for d in found.differences}
+    first, second = next(iter(pairs)) if len(pairs) == 1 else ("", "")
+    two_arms = first != second
+    sides = (first, second) if two_arms else ("RUN_A", "RUN_B")
+    alone = f" ({found.only_first} and {found.only_second} are in one run alone)"
     title = (
-        f"RUN_A less RUN_B on {found.faces} shared faces ({found.only_first} and "
-        f"{found.only_second} are in one run alone); intervals hold together at 95 % in each metric"
+        f"{sides[0]} less {sides[1]} on {found.faces} shared faces"
+        f"{alone if found.only_first or found.only_second else ''}; intervals hold together at "
+        "95 % in each metric"
     )
+    differences = [_row(each) for each in found.differences]
+    prices = [_price(each) for each in found.prices]
+    priced = "What has no pairs, each side by itself (distances are of all faces of a run)"
     changed = "What changed in specification, data, weights and software"
     rows = [list(change) for change in found.changes] or [["nothing that a run records", "", ""]]
-    priced = "What has no pairs, each side by itself (distances are of all faces of a run)"
-    return [
-        (title, HEADER, [_row(each) for each in found.differences]),
-        *([(priced, PRICED, [_price(each) for each in found.prices])] if found.prices else []),
-        (changed, CHANGED, rows),
+    tables = [
+        (title, HEADER, differences),
+        *([(priced, (*PRICED, *sides), prices)] if prices else []),
     ]
+    if two_arms:
+        tables = [(text, *_without(ARMS, header, rows)) for text, header, rows in tables]
+    return [*tables, (changed, CHANGED, rows)]
+
+
+def _without(
+    columns: tuple[str, ...], header: tuple[str, ...], rows: list[list[str]]
+) -> tuple[tuple[str, ...], list[list[str]]]:
+    """Leave columns out of a table."""
+    kept = [place for place, name in enumerate(header) if name not in columns]
+    return tuple(header[place] for place in kept), [[row[place] for place in kept] for row in rows]
 
 
 def _row(d: Difference) -> list[str]:

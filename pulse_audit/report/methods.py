@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib import resources
 from typing import Any
 
@@ -34,6 +34,8 @@ FOREIGN = {
     "dps": "draws of a diffusion model by DPS (Chung et al., ICLR 2023), norms taken per image",
     "ddnm": "draws of a diffusion model by DDNM (Wang et al., ICLR 2023)",
 }
+#: BibTeX entries of methods by the name of their arms: in a report only where such an arm ran.
+CITED = {"dps": "chung2023dps", "ddnm": "wang2023ddnm", "fsrnet": "chen2018fsrnet"}
 _SPECIAL = re.compile(r"([\\`*\[\]|~$])")
 
 
@@ -51,9 +53,19 @@ def text_templates() -> Environment:
     return environment
 
 
-def references() -> str:
-    """Return the BibTeX entries that ``methods.md`` cites."""
-    return (resources.files("pulse_audit.report") / "templates" / "references.bib").read_text()
+def references(ran: Collection[str] = tuple(CITED)) -> str:
+    """Return the BibTeX entries that ``methods.md`` cites, where some methods ran."""
+    text = (resources.files("pulse_audit.report") / "templates" / "references.bib").read_text()
+    for method, key in CITED.items():
+        if method not in ran:
+            text = re.sub(rf"\n@\w+{{{key},.*?\n}}\n", "", text, flags=re.DOTALL)
+    return text
+
+
+def methods_of(manifest: Manifest) -> set[str]:
+    """Return the methods of a run, as arms are named after them; FSRGAN is cited with FSRNet."""
+    names = {re.split("[:~]", arm)[0] for arm in manifest.arms}
+    return names | ({"fsrnet"} if "fsrgan" in names else set())
 
 
 def methods(manifest: Manifest, samples: pd.DataFrame, summary: Summary) -> str:
@@ -74,6 +86,7 @@ def methods(manifest: Manifest, samples: pd.DataFrame, summary: Summary) -> str:
         .get_template("methods.md.j2")
         .render(
             manifest=manifest,
+            cited=methods_of(manifest),
             trial=trial,
             floors=[arm for arm in arms if arm not in trial],
             n_faces=samples["face_id"].nunique(),

@@ -189,7 +189,7 @@ def agreement(evidence: Evidence, arms: Sequence[str]) -> list[Finding]:
         text += f", and in {100 * evidence.originals:.0f} % of originals"
     whom = "" if len(arms) == len(evidence.agreement) else f" for {joined(arms, 'or')}"
     why = evidence.reason or (
-        f"the classifier's errors cannot be corrected at {evidence.faces} faces a group"
+        f"the classifier's errors cannot be corrected at {faces_each(evidence.faces)}"
     )
     cannot = f"who was kept and who became whom is not shown{whom}: {why}"
     return [Finding(text=sentence(each), screen="first") for each in (text, cannot)]
@@ -309,8 +309,13 @@ def undone(claims: Sequence[Claim]) -> str:
 def not_ruled_out(most: int, faces: int) -> str:
     """Say what remains possible; an interval up to everything is not worth printing."""
     if most >= 100 * WIDEST:
-        return f"{faces} faces a group are too few to tell"
+        return f"{faces_each(faces)} {'is' if faces == 1 else 'are'} too few to tell"
     return f"up to {points(most)} {'is' if most == 1 else 'are'} not ruled out"
+
+
+def faces_each(number: int) -> str:
+    """Spell out how many faces a group has."""
+    return f"{number} face{'' if number == 1 else 's'} a group"
 
 
 def points(number: int) -> str:

@@ -39,7 +39,9 @@ def retention(rows: Sequence[EstimateRow], grouping: str) -> Iterator[str]:
             gaps = [r for r in rows if (r.metric, r.group_by) == ("retention", grouping)]
             gaps = [r for r in gaps if (r.correction, r.statistic) == ("raw", "max_gap")]
             for gap in (g for g in gaps if (g.detail or {}).get("at_equality") is not None):
-                spread = _points(float(str((gap.detail or {})["at_equality"])))
+                at_equality = float(str((gap.detail or {})["at_equality"]))
+                # The expected range of normal errors; no two shares are further apart than 100.
+                spread = _points(min(at_equality, 1.0))
                 sentence += f"; equal groups would spread over {spread} points by chance"
         yield f"{sentence}."
 

@@ -25,6 +25,17 @@ def test_differences_are_in_display_units_with_a_true_minus(write_run, tmp_path)
     assert changed[2] == [["nothing that a run records", "", ""]]
 
 
+def test_two_arms_are_named_once(write_run, tmp_path):
+    run = write_run(tmp_path / "a")
+    first, second = list(run.manifest.arms)[:2]
+    differences, prices, _ = comparison_rows(compare_runs(run, run, first, second))
+    assert differences[0].startswith(f"{first} less {second} on ")
+    assert "in one run alone" not in differences[0]
+    assert differences[1] == ("group", "metric", "setting", "difference", "faces", "shown")
+    assert prices[1] == ("price", "setting", first, second)
+    assert all(len(row) == len(header) for _, header, rows in (differences, prices) for row in rows)
+
+
 def test_two_arms_of_one_run_on_the_command_line(write_run, tmp_path, capsys):
     run = write_run(tmp_path / "a")
     arm = next(iter(run.manifest.arms))

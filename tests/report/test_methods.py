@@ -55,6 +55,23 @@ def test_every_citation_has_a_complete_entry(text):
         assert body.count("{") == body.count("}") + 1
 
 
+def test_methods_of_papers_are_cited_where_they_ran(write_run, tmp_path):
+    run = write_run(tmp_path / "run", per_group=3)
+    entry = next(iter(run.manifest.arms.values()))
+    for arm, key in (
+        ("dps:celeba~dps_step=1", "chung2023dps"),
+        ("ddnm:celeba", "wang2023ddnm"),
+        ("fsrgan", "chen2018fsrnet"),
+    ):
+        arms = {**run.manifest.arms, arm: entry}
+        manifest = run.manifest.model_copy(update={"arms": arms})
+        text = methods(manifest, run.samples(), summarise_run(run))
+        bib = references(module.methods_of(manifest))
+        for other in module.CITED.values():
+            assert (other in text) == (other in bib) == (other == key)
+        assert bib.count("@") == references().count("@") - 2 and bib.endswith("}\n")
+
+
 def test_methods_of_others_are_named_with_their_digest(write_run, tmp_path):
     run = write_run(tmp_path / "run", per_group=3)
     entry = ArmEntry.model_validate({"kind": "folder", "file_sha256": "ab" * 32})
