@@ -119,7 +119,10 @@ class GeneratorTrainer:
         real = averaged(real) if fade == 0 else real
         chance = torch.rand(n, generator=self._source, device=self.device)
         real = torch.where((chance < 0.5)[:, None, None, None], real.flip(3), real)
-        fake = self._generate()
+        # A generator that was trained before waits until the discriminator has learned.
+        waits = self.images_seen < config.freeze_kimg * 1000
+        with torch.set_grad_enabled(not waits):
+            fake = self._generate()
 
         # The discriminator's step: softplus(-D(real)) + softplus(D(fake)), both augmented.
         images = augment(torch.cat([real, fake.detach()]), p, self._source)
@@ -135,11 +138,10 @@ class GeneratorTrainer:
         self.adam_d.step()
 
         # The generator's step: softplus(-D(fake)), with the discriminator as it is now.
-        # A generator that was trained before waits until the discriminator has learned.
         self.adam_g.zero_grad()
         self.discriminator.requires_grad_(False)
         loss_g = F.softplus(-self.discriminator(augment(fake, p, self._source))).mean()
-        if self.images_seen >= config.freeze_kimg * 1000:
+        if not waits:
             torch.autograd.backward(loss_g)
             self.adam_g.step()
         self.discriminator.requires_grad_(True)
