@@ -1,4 +1,4 @@
-"""``run`` and ``report`` on damaged folders: how they end, and what is on the disk afterwards."""
+"""Commands on damaged folders: how they end, and what is on the disk afterwards."""
 
 import contextlib
 import hashlib
@@ -7,14 +7,14 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from benchmarks import damage as ways
-from benchmarks.foreign_files import Fault, Kind, code_of_tests, prepare_onnx
+from benchmarks.foreign_files import Fault, Kind, Write, code_of_tests, prepare_onnx
 
 #: Parts of a run that are rendered from the others, and that a command may remove.
-RENDERED = ("run/report/", "run/summary.json", "run/.lock")
+RENDERED = ("run/report/", "run/gate/", "run/summary.json", "run/.lock")
 SPEC = """\
 dataset: fairface
 split: val
@@ -35,6 +35,31 @@ threads: 1
 RUN = ("run", "own/spec.yaml", "--data-root", "data", "--datasets", "own/datasets.yaml", "--quiet")
 FRESH, RESUME = (*RUN, "--out", "new"), (*RUN, "--out", "run")
 REPORT = ("report", "run")
+RULES, BASELINE, VERDICTS = "own/rules.yaml", "own/baseline.json", "run/gate/verdicts.json"
+CHECK = (
+    "check",
+    "run",
+    "--rules",
+    RULES,
+    "--baseline",
+    BASELINE,
+    "--junit",
+    "run/gate/new.xml",
+    "--github",
+)
+#: Rules of every kind of evidence, on the run that `prepare_gate` makes.
+JUDGED = """\
+alpha: 0.05
+rules:
+  - {metric: retention, group_by: race, statistic: worst_group, no_worse_than_baseline_by: 0.05}
+  - {metric: retention, group_by: race, statistic: max_gap, at_most: 0.2, arm: "pulse:*"}
+  - {metric: feasible_rate, group_by: gender, statistic: min_ratio, at_least: 0.8}
+  - {metric: lightness_shift, group_by: race, statistic: max_abs, no_worse_than_baseline_by: 1.0}
+  - {metric: flip_rate, group_by: race, statistic: max_gap, no_worse_than_baseline_by: 0.1}
+  - {metric: output_share, group_by: race, statistic: max_abs, no_worse_than_baseline_by: 0.1}
+  - {metric: retention_corrected, group_by: race, statistic: mean, no_worse_than_baseline_by: 0.1}
+  - {metric: pr_tv, group_by: race, statistic: mean, at_most: 0.1}
+"""
 
 
 def prepare_folder(folder: Path) -> None:
@@ -65,6 +90,21 @@ def prepare_folder(folder: Path) -> None:
     with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()):
         assert outcome(RESUME) == 0
     open_run(folder / "run").samples().drop(columns="seconds").to_parquet(folder / "samples")
+
+
+def prepare_gate(folder: Path) -> None:
+    """Write a finished run, rules, the baseline file of an earlier run, and the verdicts on it."""
+    from pulse_audit.gate.check import check, publish
+
+    tests = code_of_tests("gate/conftest.py")
+    (folder / "own").mkdir()
+    (folder / RULES).write_text(JUDGED)
+    for name, rates, seed in (("before", [0.9, 0.8, 0.9], 1), ("run", [0.9, 0.3, 0.9], 2)):
+        tests.make_run(folder / name, {"pulse:a": tests.draw_outcomes(rates, 20, 2, seed=seed)})
+    check(folder / "before", folder / RULES, new_baseline=folder / BASELINE)
+    shutil.rmtree(folder / "before")
+    with contextlib.chdir(folder):
+        publish(check("run", RULES, BASELINE))
 
 
 def damage_run(folder: Path, rng: random.Random, case: int) -> None:
@@ -111,17 +151,24 @@ def place(folder: Path, victim: Path, rng: random.Random) -> None:
         victim.symlink_to([folder / "own/letter.txt", "/dev/zero"][way - 4])
 
 
-def command(damage: Callable[[Path, random.Random, int], None], arguments: tuple[str, ...]) -> Kind:
+def command(
+    damage: Callable[[Path, random.Random, int], None],
+    arguments: tuple[str, ...],
+    prepare: Write = prepare_folder,
+    cases: Callable[[], int] | None = None,
+) -> Kind:
     """A command in a damaged folder, held to its promises.
 
-    One line on the standard error, or none where it is done; exit code 0, 2 or 3; the files of the
-    user as they were; no file of the run gone, and none half-written.
+    One line on the standard error, or none where it is done or has verdicts; exit code 0, 2 or 3,
+    of a check also 1; the files of the user as they were; no file of the run gone, and none
+    half-written.
     """
+    is_check = arguments == CHECK
 
     def read(folder: Path) -> None:
         import pandas as pd
 
-        from pulse_audit.cli import BAD_INPUT, DONE, INCOMPLETE, outcome
+        from pulse_audit.cli import BAD_INPUT, DONE, INCOMPLETE, RULE_FAILED, outcome
         from pulse_audit.store import open_run
         from pulse_audit.types import InputError
 
@@ -136,7 +183,8 @@ def command(damage: Callable[[Path, random.Random, int], None], arguments: tuple
         lines, after = said.getvalue().splitlines(), contents(folder)
         if any("please report it" in line for line in lines):
             raise Fault("traceback", lines[0])
-        if code not in (DONE, BAD_INPUT, INCOMPLETE) or len(lines) != (code != DONE):
+        is_quiet = code == DONE or (is_check and code in (RULE_FAILED, INCOMPLETE))
+        if not (is_quiet or code in (BAD_INPUT, INCOMPLETE)) or len(lines) != (not is_quiet):
             raise Fault("text", f"exit code {code} and {len(lines)} lines: {' / '.join(lines)}")
         for name, state in before.items():
             if name.startswith("run/"):
@@ -156,7 +204,39 @@ def command(damage: Callable[[Path, random.Random, int], None], arguments: tuple
             if not rows.equals(pd.read_parquet(folder / "samples")):
                 raise Fault("lost", "the samples are others than before")
 
-    return Kind(prepare_folder, damage, read)
+    return Kind(prepare, damage, read, cases)
+
+
+def gate(name: str, arguments: tuple[str, ...], files: Mapping[str, Write] | None = None) -> Kind:
+    """A command beside a damaged file of the gate, or one made by hand.
+
+    ``check`` must refuse each file made by hand, and a report must not show the verdicts of one.
+    """
+
+    def damage(folder: Path, rng: random.Random, case: int) -> None:
+        if files is None:
+            place(folder, folder / name, rng)
+        else:
+            list(files.values())[case](folder / name)
+
+    cases = None if files is None else (lambda: len(files))
+    kind = command(damage, arguments, prepare_gate, cases)
+
+    def read(folder: Path) -> None:
+        is_sound = (folder / name).read_bytes() == (folder / "sound").read_bytes()
+        kind.read(folder)
+        if is_sound:
+            return
+        if arguments == CHECK:
+            raise Fault("text", "was not refused")
+        if 'id="verdicts"' in (folder / "run/report/index.html").read_text():
+            raise Fault("text", "its verdicts are shown")
+
+    def prepare(folder: Path) -> None:
+        prepare_gate(folder)
+        shutil.copy(folder / name, folder / "sound")
+
+    return kind if files is None else Kind(prepare, damage, read, cases)
 
 
 def contents(folder: Path) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """Damages files that come from others and reads them: each must be read, or refused in one line.
 
 ``python -m benchmarks.faults --seconds 300 --seed 0`` writes ``benchmarks/results/faults.md``;
-``--kind manifest --case 17`` repeats one case and shows its end. A nightly check, not part of CI.
+``--kind manifests --case 17`` repeats one case and shows its end; one or more ``--kind`` with
+``--update`` replace their own rows of the page. A nightly check, not part of CI.
 Every case runs in a child process with limits on memory and time. What is damaged, and how, follows
 from the seed, the kind and the number of the case.
 """
@@ -22,7 +23,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks import commands, damage, handmade
+from benchmarks import commands, damage, gate_files, handmade
 from benchmarks import foreign_files as files
 from benchmarks.foreign_files import Kind, checkpoint, one_of
 
@@ -85,6 +86,14 @@ KINDS = {
     "`run` on damaged data": commands.command(commands.damage_given, commands.FRESH),
     "`run` on a damaged run": commands.command(commands.damage_run, commands.RESUME),
     "`report` of a damaged run": commands.command(commands.damage_run, commands.REPORT),
+    "`check` by damaged rules": commands.gate(commands.RULES, commands.CHECK),
+    "`check` against a damaged baseline": commands.gate(commands.BASELINE, commands.CHECK),
+    "`report` of damaged verdicts": commands.gate(commands.VERDICTS, commands.REPORT),
+    "rules made by hand": commands.gate(commands.RULES, commands.CHECK, gate_files.RULES),
+    "baselines made by hand": commands.gate(
+        commands.BASELINE, commands.CHECK, gate_files.BASELINES
+    ),
+    "verdicts made by hand": commands.gate(commands.VERDICTS, commands.REPORT, gate_files.VERDICTS),
 }
 
 # --- Running the cases ---
@@ -213,6 +222,32 @@ def run_kind(name: str, seed: int, seconds: float, most: int, only: int | None) 
         return [Outcome(**outcome) for outcome in json.loads(report.read_text())]
 
 
+def updated(page: str, text: str, command: str) -> str:
+    """Put rows and causes of some kinds into an earlier page, after the command that made them."""
+    new, old = text.splitlines(), page.splitlines()
+    kinds = [name for name in KINDS if any(line.startswith(f"| {name} |") for line in new)]
+
+    def of(lines: list[str], name: str) -> list[str]:
+        return [line for line in lines if line.startswith((f"| {name} |", f"- {name}, case "))]
+
+    rows: list[str] = []
+    for name in KINDS:
+        found = of(new if name in kinds else old, name)
+        rows += [line for line in found if line.startswith("|")]
+    causes = [
+        line
+        for name in KINDS
+        for line in of(new if name in kinds else old, name)
+        if line.startswith("-")
+    ]
+    start = next(place for place, line in enumerate(old) if line.startswith("|---")) + 1
+    notes = [line for line in old if line.startswith("Rows of ")]
+    notes = [note for note in notes if f"`{command}`" not in note]
+    dated = f"Rows of {', '.join(kinds)}: `{command}`, {time.strftime('%Y-%m-%d')}."
+    parts = [*old[:start], *rows, "", *notes, dated, "", "## What did not hold", ""]
+    return "\n".join([*parts, *(causes or ["Nothing."])]) + "\n"
+
+
 def table(results: dict[str, list[Outcome]], arguments: argparse.Namespace) -> str:
     """Markdown: one row for each kind, then what did not hold, each cause once."""
     cpus = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
@@ -261,11 +296,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=300.0, help="time for all kinds together")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--count", type=int, default=1000, help="most cases of a kind")
-    parser.add_argument("--kind", choices=list(KINDS), help="only this one; writes no table")
+    parser.add_argument(
+        "--kind", action="append", choices=list(KINDS), help="only these; writes no table"
+    )
+    parser.add_argument("--update", action="store_true", help="write the rows of --kind")
     parser.add_argument("--case", type=int, help="only this case of the kind")
     arguments = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"  # a process with threads cannot be forked safely
-    names = [arguments.kind] if arguments.kind else list(KINDS)
+    names = arguments.kind or list(KINDS)
     results = {}
     try:
         for name in names:
@@ -275,8 +313,14 @@ def main() -> None:
     finally:
         shutil.rmtree(files.SOUND_RUN, ignore_errors=True)
     text = table(results, arguments)
-    if arguments.kind:
-        print(text, *results[arguments.kind] if arguments.case is not None else (), sep="\n")
+    if arguments.update:
+        page = RESULTS / "faults.md"
+        command = f"python -m benchmarks.faults --seconds {arguments.seconds:.0f} --seed "
+        command += f"{arguments.seed} --kind ... --update"
+        page.write_text(updated(page.read_text(), text, command))
+    elif arguments.kind:
+        cases = [case for name in names for case in results[name]]
+        print(text, *cases if arguments.case is not None else (), sep="\n")
     else:
         RESULTS.mkdir(exist_ok=True)
         (RESULTS / "faults.md").write_text(text)

@@ -132,10 +132,13 @@ def frame(
 
 
 def check(
-    rules: Sequence[dict[str, Any]], trial: Sequence[pd.DataFrame], base: Sequence[pd.DataFrame]
+    rules: Sequence[dict[str, Any]],
+    trial: Sequence[pd.DataFrame],
+    base: Sequence[pd.DataFrame],
+    alpha: float = 0.05,
 ) -> list[Verdict]:
     """Judge frames of arms as the command judges runs."""
-    held_to = check_rules({"rules": list(rules)}, "rules")
+    held_to = check_rules({"alpha": alpha, "rules": list(rules)}, "rules")
     sides = []
     for frames in (trial, base):
         if frames:
@@ -392,7 +395,13 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 #: Headings with which sections of the page begin, in their order.
 FIRST = "# The gate on trial"
-SECTIONS = (FIRST, "## A drop of ten points", "## Sampling until decided")
+SECTIONS = (
+    FIRST,
+    "## Rules on derived numbers",
+    "## A drop of ten points",
+    "## Sampling until decided",
+    "## Whole gates until decided",
+)
 
 
 def write_section(page: Path, title: str, text: str) -> None:

@@ -699,7 +699,9 @@ def outcome(arguments: Sequence[str] | None = None) -> int:
         problem, code = terminal.crash_line(error, arguments), BAD_INPUT
     # One line, in which no path from outside is longer than a line can be.
     words = [w if len(w) <= 500 else f"{w[:100]}...{w[-100:]}" for w in problem.split()]
-    click.echo(f"pulse-audit: {' '.join(words)}", err=True)
+    # Nothing in it moves the cursor or paints the terminal.
+    line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(words))
+    click.echo(f"pulse-audit: {line}", err=True)
     return code
 
 

@@ -1,7 +1,8 @@
 """YAML and JSON from outside: read within limits, and every failure is one line.
 
 Limits are on bytes, depth, values and digits, and hold before anything is built. In YAML an alias
-counts as all the values that it repeats; tags are refused, and dates stay text.
+counts as all the values that it repeats; tags and keys that occur twice are refused, and dates stay
+text.
 """
 
 from __future__ import annotations
@@ -128,8 +129,18 @@ def _check_events(text: str) -> None:
     open_collections: list[tuple[str | None, int]] = []
     #: Values below each anchor that is complete.
     sizes: dict[str, int] = {}
+    #: For each open collection: keys of a mapping so far, and entries, keys and values in turn.
+    keys: list[tuple[set[str] | None, int]] = []
     for event in yaml.parse(text, Loader=_Base):
         line = f"line {event.start_mark.line + 1}"  # type: ignore[union-attr]
+        if isinstance(event, yaml.NodeEvent) and keys:
+            seen, entries = keys.pop()
+            keys.append((seen, entries + 1))
+            if seen is not None and entries % 2 == 0 and isinstance(event, yaml.ScalarEvent):
+                # the last of two would count, whatever a reader of the first believes
+                if event.value in seen:
+                    raise ValueError(f"{line}: the key {event.value[:40]!r} occurs twice")
+                seen.add(event.value)
         if isinstance(event, yaml.AliasEvent):
             # An unknown name, or a collection that would hold itself.
             if event.anchor not in sizes:
@@ -141,12 +152,14 @@ def _check_events(text: str) -> None:
             values += 1
             if not isinstance(event, yaml.ScalarEvent):
                 open_collections.append((event.anchor, values - 1))
+                keys.append((set() if isinstance(event, yaml.MappingStartEvent) else None, 0))
             elif "\0" in event.value:
                 raise ValueError(f"{line}: text with a NUL byte")
             elif event.anchor is not None:
                 sizes[event.anchor] = 1
         elif isinstance(event, yaml.CollectionEndEvent):
             anchor, before = open_collections.pop()
+            keys.pop()
             if anchor is not None:
                 sizes[anchor] = values - before
         if len(open_collections) > MAX_DEPTH:

@@ -41,8 +41,10 @@ BOMB = "a0: &a0 [x, x]\n" + "".join(
         ("? [a]\n: 1", "not valid YAML"),
         ("a: [", "not valid YAML"),
         ("a: 1\n---\nb: 1", "not valid YAML"),
+        ("a: 1\nb: {a: 1, c: [a, a], a: 2}", "line 2: the key 'a' occurs twice"),
+        ("a: 1\nb: [{a: 1}, {a: 1}]\na: 2", "line 3: the key 'a' occurs twice"),
     ],
-    ids=range(18),
+    ids=range(20),
 )
 def test_hostile_yaml_costs_one_short_line(text: str, problem: str) -> None:
     began = time.monotonic()

@@ -63,9 +63,10 @@ def read_baseline(path: Path, rules: Sequence[Rule]) -> Record:
         raise InputError(f"{path}: no such baseline, neither a run nor a file") from None
     if not isinstance(content, dict) or "must_match" not in content:
         raise InputError(f"{path}: no baseline; make one with `check RUN --write-baseline FILE`")
-    if content.get("schema") != SCHEMA_VERSION:
+    schema = content.get("schema")
+    if isinstance(schema, bool) or schema != SCHEMA_VERSION:
         raise InputError(
-            f"{path}: baseline of schema {content.get('schema')}, this version reads "
+            f"{path}: baseline of schema {schema}, this version reads "
             f"{SCHEMA_VERSION}; write it again"
         )
     if not content.get("faces") or not content.get("settings"):

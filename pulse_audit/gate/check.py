@@ -27,6 +27,8 @@ FOLDER = "gate"
 #: Exit codes by outcome.
 CODES: dict[Outcome, Literal[0, 1, 3]] = {"pass": 0, "fail": 1, "inconclusive": 3}
 SCHEMA_VERSION = 1
+#: More verdicts than this are no record of a check.
+MOST_VERDICTS = 100_000
 
 
 @dataclass(frozen=True)
@@ -180,10 +182,14 @@ def stored_result(run: store.Run) -> GateResult | None:
     """Read what a check of these samples said; None where there is none, or only of others."""
     try:
         content = read_json(run.path / FOLDER / "verdicts.json")
-        if content["samples_sha256"] != run.samples_sha256:
+        if (content["schema"], content["samples_sha256"]) != (SCHEMA_VERSION, run.samples_sha256):
+            return None
+        if not 0 < len(content["verdicts"]) <= MOST_VERDICTS:
             return None
         verdicts = TypeAdapter(list[Verdict]).validate_python(content["verdicts"])
         rules, alpha = Path(str(content["rules"])), float(content["alpha"])
+        if not 0 < alpha < 0.5 or not all(verdict.is_possible for verdict in verdicts):
+            return None
     except (FileNotFoundError, InputError, LookupError, TypeError, ValueError):
         # Of a file from outside that is no record of verdicts nothing is shown.
         return None

@@ -179,9 +179,12 @@ def _groupings(
     labels = [str(name)[6:] for name in frame if str(name).startswith("label_")]
     known = [*labels, *(tone for tone, (name, _) in TONES.items() if f"hr_{name}" in frame)]
     for grouping in asked:
-        for column in str(grouping).split(","):
+        columns = str(grouping).split(",")
+        for column in columns:
             if column not in known:
                 raise InputError(f"{where}: unknown group_by {column!r}{nearest(column, known)}")
+            if columns.count(column) > 1:
+                raise InputError(f"{where}: group_by {grouping!r} names {column} twice")
     by = list(dict.fromkeys([*manifest.spec.group_by, *map(str, asked)]))
     spec = manifest.spec.model_copy(update={"group_by": by})
     groupings = make_groupings(manifest.model_copy(update={"spec": spec}), frame)

@@ -19,7 +19,9 @@ from pulse_audit.summary.schema import SubsetKey
 
 SCHEMA_VERSION: Literal[1] = 1
 Name = Annotated[str, Field(max_length=500)]
-Number = Annotated[float, Field(allow_inf_nan=False)]
+#: Sums and numbers of draws, far below where squares and products of them leave a double's range.
+Number = Annotated[float, Field(ge=-1e50, le=1e50, allow_inf_nan=False)]
+Count = Annotated[int, Field(strict=True, ge=0, le=10**7)]
 #: Faces are paired where the sides share at least this part of the larger one; else the sides are
 #: two samples. It depends on the designs alone, never on an outcome.
 SHARED = 0.5
@@ -40,7 +42,7 @@ class FaceValues(_Part):
     metric: Name
     attribute: Name | None = None
     sums: list[Number]
-    draws: int | list[int]
+    draws: Count | list[Count]
 
     def arrays(self) -> tuple[FloatArray, IntArray]:
         """Return sums and numbers of draws, (faces,) each."""
@@ -110,6 +112,7 @@ class Record(_Part):
         n, words = len(self.faces), {each.name: len(each.groups) for each in self.attributes}
         if not n or len({name for name, _ in self.faces}) < n:
             raise ValueError("faces are missing or named twice")
+        self._check_names()
         for grouping in self.groupings:
             _check_numbers(grouping.of_face, n, len(grouping.groups), f"grouping {grouping.name}")
         for attribute in self.attributes:
@@ -121,7 +124,7 @@ class Record(_Part):
                 raise ValueError(f"{setting.arm} is not among the arms")
             for values in setting.values:
                 draws = [values.draws] if isinstance(values.draws, int) else values.draws
-                if len(values.sums) != n or len(draws) not in (1, n) or min(draws) < 0:
+                if len(values.sums) != n or len(draws) not in (1, n):
                     raise ValueError(f"{setting.arm}, {values.metric}: not one sum a face")
                 if isinstance(values.draws, list) and len(draws) != n:
                     raise ValueError(f"{setting.arm}, {values.metric}: not one number a face")
@@ -131,6 +134,22 @@ class Record(_Part):
                 flat = [number for each in outputs.predicted for number in each]
                 _check_numbers(flat, len(flat), words[outputs.attribute], outputs.attribute)
         return self
+
+    def _check_names(self) -> None:
+        """Raise ValueError where two entries of a list have one name: either could be meant."""
+        every: list[tuple[str, list[object]]] = [
+            ("groupings", [grouping.name for grouping in self.groupings]),
+            ("attributes", [attribute.name for attribute in self.attributes]),
+        ]
+        every += [(f"groups of {each.name}", [*each.groups]) for each in self.groupings]
+        every += [(f"groups of {each.name}", [*each.groups]) for each in self.attributes]
+        for setting in self.settings:
+            values = [(each.metric, each.attribute) for each in setting.values]
+            every.append((f"values of {setting.arm}", [*values]))
+            every.append((f"outputs of {setting.arm}", [out.attribute for out in setting.outputs]))
+        for what, names in every:
+            if len(set(names)) < len(names):
+                raise ValueError(f"{what}: a name occurs twice")
 
     def grouping(self, name: str) -> GroupingRecord | None:
         """Find a grouping by name."""

@@ -132,7 +132,8 @@ class Rules(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    alpha: Annotated[float, Field(strict=True, gt=0, lt=0.5, allow_inf_nan=False)] = 0.05
+    # resamples tell nothing of levels that are far smaller
+    alpha: Annotated[float, Field(strict=True, ge=1e-4, lt=0.5, allow_inf_nan=False)] = 0.05
     rules: Annotated[list[Rule], Field(min_length=1, max_length=MOST_RULES)]
 
     @property

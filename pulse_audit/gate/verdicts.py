@@ -85,6 +85,19 @@ class Verdict:
         return {**asdict(self), "groups": list(self.groups)}
 
     @property
+    def is_possible(self) -> bool:
+        """Whether a check can have said this: a pass and a fail have the bound that shows them."""
+        if self.outcome == "inconclusive":
+            return True
+        bound = self.pass_bound if self.outcome == "pass" else self.fail_bound
+        if not self.judged or bound is None:
+            return False
+        # how far the bound lies beyond the limit; both are rounded
+        beyond = (self.limit - bound) if " at_least " in self.text else (bound - self.limit)
+        near = 1e-9 * max(1.0, abs(self.limit))
+        return beyond <= near if self.outcome == "pass" else beyond >= -near
+
+    @property
     def title(self) -> str:
         """Rule, arm and setting in one line."""
         against = f" against {self.minus}" if self.minus else ""

@@ -204,6 +204,10 @@ def joint_bounds(
     standard = (finite - finite.mean(axis=0)) / np.maximum(deviation, 1e-12)
     standard = standard if one_sided else np.abs(standard)
     largest = float(np.quantile(standard.max(axis=1), 1 - alpha))
+    # a level that the replicates do not reach: Bonferroni's quantile, which is larger
+    if alpha * len(finite) < 1:
+        each = alpha / (standard.shape[1] * (1 if one_sided else 2))
+        largest = max(largest, -float(ndtri(each)))
     # Student's quantile at the level that this quantile is of a normal distribution
     df = np.maximum(faces - 1, 1)
     return _student(values, errors, faces - 1, stdtrit(df, ndtr(largest)), alpha)

@@ -26,7 +26,7 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import betaincinv, logsumexp, ndtr, ndtri
+from scipy.special import betaincinv, ndtr, ndtri
 
 from pulse_audit.stats.intervals import FloatArray, IntArray
 
@@ -67,6 +67,11 @@ def log_capital(values: ArrayLike, mean: float, alpha: float, planned: int) -> F
         falls as ``mean`` rises.
     """
     x = np.asarray(values, dtype=np.float64)
+    return _capital(x, _stakes(x, alpha, planned), mean)
+
+
+def _stakes(x: FloatArray, alpha: float, planned: int) -> FloatArray:
+    """Stakes of `log_capital` before they are limited, (horizons, faces); no mean enters."""
     n = np.arange(1, len(x) + 1)
     # variance estimated from the faces before each, one face of 1/2 and one variance of 1/4 added
     means = (0.5 + np.cumsum(x)) / (n + 1)
@@ -74,9 +79,14 @@ def log_capital(values: ArrayLike, mean: float, alpha: float, planned: int) -> F
     before = np.concatenate([[0.25], variances[:-1]]) if len(x) else variances
     # one bet for each horizon; none can lose more than its share of the capital
     horizons = np.array(HORIZONS)[:, None] * planned
-    stakes = np.minimum(np.sqrt(2 * math.log(1 / alpha) / (before * horizons)), MOST_STAKED / mean)
-    grown = np.cumsum(np.log1p(stakes * (x - mean)), axis=1)
-    total: FloatArray = logsumexp(grown, axis=0) - math.log(len(HORIZONS))
+    stakes: FloatArray = np.sqrt(2 * math.log(1 / alpha) / (before * horizons))
+    return stakes
+
+
+def _capital(x: FloatArray, stakes: FloatArray, mean: float) -> FloatArray:
+    limited = np.minimum(stakes, MOST_STAKED / mean)
+    grown = np.cumsum(np.log1p(limited * (x - mean)), axis=1)
+    total: FloatArray = np.logaddexp.reduce(grown, axis=0) - math.log(len(HORIZONS))
     return total
 
 
@@ -111,10 +121,11 @@ def lower_bound(
         raise ValueError(f"values must lie between {low:g} and {high:g}")
     x, enough = np.clip(x, 0.0, 1.0), math.log(1 / alpha)
     excluded, possible = 0.0, 1.0
+    stakes = _stakes(x, alpha, planned)
     # capital falls in the mean: bisection for the largest excluded one
     for _ in range(_HALVINGS if len(x) else 0):
         middle = (excluded + possible) / 2
-        is_excluded = log_capital(x, middle, alpha, planned).max() >= enough
+        is_excluded = _capital(x, stakes, middle).max() >= enough
         excluded, possible = (middle, possible) if is_excluded else (excluded, middle)
     return low + (high - low) * excluded
 

@@ -1,6 +1,7 @@
 """Faces and arms of two sides, and what has to match."""
 
 import pytest
+from pydantic import ValidationError
 
 from pulse_audit.gate.baseline import check_match, pair_arms
 from pulse_audit.gate.record import Record, pair_faces
@@ -17,6 +18,45 @@ def record(names, **more):
         settings=[],
         **{"must_match": {"dataset": "x", "scales": "4"}, **more},
     )
+
+
+def values(**changes):
+    return {"metric": "retention", "attribute": "race", "sums": [1.0, 2.0], "draws": 2, **changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({}, ""),
+        ({"sums": [1e200, 0.0]}, "less than or equal to"),
+        ({"draws": 2**63}, "less than or equal to"),
+        ({"draws": [2, -1]}, "greater than or equal to"),
+        ({"draws": True}, "valid integer"),
+        ({"draws": [2]}, "not one number a face"),
+    ],
+)
+def test_numbers_that_no_run_writes_are_refused(changes, problem):
+    setting = {"arm": "pulse:g", "condition": "clean", "scale": 4, "values": [values(**changes)]}
+    content = record("ab").model_dump(by_alias=True) | {"settings": [setting]}
+    if not problem:
+        assert Record.model_validate(content).settings[0].values[0].draws == 2
+        return
+    with pytest.raises(ValidationError, match=problem):
+        Record.model_validate(content)
+
+
+def test_a_name_that_occurs_twice_is_refused():
+    race = {"name": "race", "groups": ["a", "b"], "of_face": [0, 1]}
+    content = record("ab").model_dump(by_alias=True)
+    Record.model_validate(content | {"groupings": [race]})
+    for groupings in ([race, race], [race | {"groups": ["a", "a"]}]):
+        with pytest.raises(ValidationError, match="a name occurs twice"):
+            Record.model_validate(content | {"groupings": groupings})
+    setting = {"arm": "pulse:g", "condition": "clean", "scale": 4}
+    with pytest.raises(ValidationError, match="a name occurs twice"):
+        Record.model_validate(
+            content | {"settings": [setting | {"values": [values(), values(sums=[0.0, 0.0])]}]}
+        )
 
 
 def test_faces_pair_by_name_and_digest_in_whatever_order():

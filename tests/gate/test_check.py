@@ -169,6 +169,8 @@ def test_nothing_is_said_of_a_group_without_a_value(run_of, rules_of, outcomes):
         check(run, rules_of(rule))
     with pytest.raises(InputError, match="did you mean race"):
         check(run, rules_of({**rule, "group": "Black", "group_by": "rac"}))
+    with pytest.raises(InputError, match="names race twice"):
+        check(run, rules_of({**rule, "group": "Black", "group_by": "race,race"}))
     with pytest.raises(InputError, match="unknown arm 'pulse:h'; did you mean pulse:g"):
         check(run, rules_of({**rule, "group": "Black"}), arm="pulse:h")
 
@@ -408,7 +410,13 @@ def test_the_report_shows_the_verdicts_of_its_samples_and_of_no_others(run_of, r
     assert result.verdicts[0].reason in html.unescape(page)
     # Of other samples, and of files that are no verdicts, nothing is shown.
     path = run / "gate" / "verdicts.json"
-    for damage in ({"samples_sha256": "0"}, {"verdicts": [{"rule": 1}]}, {"alpha": None}):
+    verdict = result.verdicts[0].as_dict()
+    unshown = {"pass": {"pass_bound": None}, "fail": {"fail_bound": 0.5}}
+    changed = [{**verdict, "outcome": kind, **bound} for kind, bound in unshown.items()]
+    for damage in (
+        {"samples_sha256": "0"}, {"verdicts": [{"rule": 1}]}, {"alpha": None}, {"alpha": -0.1},
+        {"verdicts": []}, {"schema": 2}, *({"verdicts": [each]} for each in changed),
+    ):  # fmt: skip
         path.write_text(json.dumps(result.as_dict() | damage), "utf-8")
         assert stored_result(store.open_run(run)) is None
     path.write_text("[]")
@@ -419,7 +427,8 @@ def test_a_rule_s_words_are_text_on_the_page(run_of, rules_of, outcomes):
     run = run_of("a", {"pulse:g": outcomes(RATES, 6, 2)})
     rules = rules_of({"metric": "feasible_rate", "statistic": "mean", "at_least": 0.1})
     content = check(run, rules).as_dict()
-    content["verdicts"][0] |= {"text": "<script>alert(1)</script>", "reason": "<img src=x>"}
+    content["verdicts"][0] |= {"text": "<script>alert(1)</script>: mean at_least 0.1"}
+    content["verdicts"][0]["reason"] = "<img src=x>"
     (run / "gate").mkdir()
     (run / "gate" / "verdicts.json").write_text(json.dumps(content), "utf-8")
     page = render(store.open_run(run)).read_text("utf-8")

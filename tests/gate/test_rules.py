@@ -75,6 +75,7 @@ def test_a_rule_that_cannot_be_meant_is_refused(changes, told):
         ({"rules": [GAP] * 201}, "rules"),
         ({"rules": [GAP], "alhpa": 0.1}, "did you mean alpha?"),
         ({"rules": [GAP], "alpha": 0.5}, "alpha"),
+        ({"rules": [GAP], "alpha": 1e-5}, "alpha"),
         ({"rules": [GAP, GAP]}, "rules 1 and 2 both limit retention by race by at_most"),
         (
             {"rules": [

@@ -163,6 +163,13 @@ def test_error_rates_at_the_limit(statistic, margin):
     assert decided["pass"] <= 0.088 * repeats and decided["fail"] <= 0.088 * repeats
 
 
+def test_a_level_that_replicates_do_not_reach_takes_bonferroni_s_bound():
+    drawn, faces = np.random.default_rng(0).normal(size=(2000, 3)), np.full(3, 10_000)
+    found = contrasts.joint_bounds(np.zeros(3), drawn, faces, 1e-9, one_sided=True)
+    errors = drawn.std(axis=0, ddof=1)
+    assert found.all_low == pytest.approx(errors * norm.ppf(1e-9 / 3), rel=2e-2)
+
+
 def test_joint_bounds_on_one_side_are_shorter():
     rng = np.random.default_rng(5)
     drawn, faces = rng.normal(0, 1, (4000, 7)), np.full(7, 500)
