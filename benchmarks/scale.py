@@ -246,10 +246,31 @@ def measure(rows: int) -> str:
         found = summarise_run(run, samples)
         write(run, found)
         step("summarised")
-        html.render(run, summary=found, samples=samples)
+        page = html.render(run, summary=found, samples=samples)
         step("report rendered")
+        opened = opening(page)
     header = f"| {rows:,} rows, since the beginning | wall s | CPU s | peak GB |\n|---|---|---|---|"
-    return "\n".join([header, *steps])
+    return "\n".join([header, *steps, "", opened])
+
+
+def opening(page: Path) -> str:
+    """Say how large a page is, and when Chromium has loaded it; the better of two."""
+    from tests.report.browser import PROGRAM, Browser
+
+    size = f"The page has {page.stat().st_size / 1e6:.2f} MB"
+    if PROGRAM is None:
+        return f"{size}; its loading was not measured, because there is no Chromium."
+    timing = "performance.getEntriesByType('navigation')[0]"
+    with tempfile.TemporaryDirectory(prefix="scale-", ignore_cleanup_errors=True) as profile:
+        browser = Browser(profile)
+        loaded = []
+        for _ in range(2):
+            browser.open(page.as_uri())
+            browser.wait(f"{timing}.loadEventEnd > 0")
+            loaded.append(browser.value(f"{timing}.loadEventEnd") / 1000)
+        elements = browser.value("document.querySelectorAll('*').length")
+        browser.close()
+    return f"{size} and {elements:,} elements; Chromium has loaded it after {min(loaded):.2f} s."
 
 
 def main() -> None:

@@ -177,7 +177,7 @@ def _show_run(
         click.echo(json.dumps({"run": str(run.path), "report": str(page), **summary}, indent=1))
         return
     terminal.show_summary(summary, verbose)
-    rows = run.samples() if samples is None else samples
+    rows = run.samples(["status", "reason"]) if samples is None else samples
     reasons = rows.loc[rows["status"] == "error", "reason"].dropna().tolist()
     outcomes = rows["status"].tolist()
     click.echo(terminal.closing_line(outcomes, run.manifest.seconds, page, reasons))

@@ -41,6 +41,7 @@ from pulse_audit.fairness.divergence import (
     reference_shares,
 )
 from pulse_audit.fairness.shift import Draws
+from pulse_audit.stats.bootstrap import MANY_FACES
 from pulse_audit.stats.intervals import FloatArray, IntArray
 from pulse_audit.types import Estimate, Unavailable
 
@@ -114,13 +115,22 @@ def joint_shares(
     counts = np.zeros((n_faces, k + 1))  # draws of each output class of each face
     np.add.at(counts, (face, draws.predicted), 1.0)  # -1 is the last column
     n_draws = float(counts.sum())
+    # of many faces those that do not differ are resampled together: how often is multinomial, too
+    number = np.ones(n_faces)
+    if n_faces >= MANY_FACES:
+        rows = np.column_stack([stratum, truth, counts]).astype(np.int64)
+        alike, repeated = np.unique(rows, axis=0, return_counts=True)
+        stratum, truth, counts = alike[:, 0], alike[:, 1], alike[:, 2:].astype(np.float64)
+        number = repeated.astype(np.float64)
+    composition = (counts * number[:, None]).sum(axis=0) / n_draws
+    n_rows = len(number)
 
-    # contribution of each face to the joint counts, (faces, k (k + 1))
-    by_truth = np.zeros((n_faces, k, k + 1))
-    by_truth[np.arange(n_faces), truth] = counts
-    joint = by_truth.reshape(n_faces, -1)
+    # contribution of each face to the joint counts, (rows, k (k + 1))
+    by_truth = np.zeros((n_rows, k, k + 1))
+    by_truth[np.arange(n_rows), truth] = counts
+    joint = by_truth.reshape(n_rows, -1)
 
-    # share of ordered pairs of draws of each face, (faces, k k), and whether it has any; 0 for
+    # share of ordered pairs of draws of each face, (rows, k k), and whether it has any; 0 for
     # faces with fewer than two classified draws
     classified = counts[:, :-1]
     n = classified.sum(axis=1)
@@ -128,7 +138,7 @@ def joint_shares(
     diagonal = np.arange(k)
     ordered[:, diagonal, diagonal] -= classified
     n_ordered = np.where(n >= 2, n * (n - 1), np.inf)
-    pairs = np.column_stack([ordered.reshape(n_faces, -1) / n_ordered[:, None], n >= 2])
+    pairs = np.column_stack([ordered.reshape(n_rows, -1) / n_ordered[:, None], n >= 2])
 
     # totals of resampled faces less their mean, (replicates, joint and pairs)
     rng, cut = np.random.default_rng(seed), k * (k + 1)
@@ -136,37 +146,38 @@ def joint_shares(
     for each in np.unique(stratum):
         inside = np.flatnonzero(stratum == each)
         observed = np.hstack([joint[inside], pairs[inside]])
-        groups, times = np.unique(truth[inside], return_counts=True)
-        added = _added_faces(observed, cut, groups, k)
+        faces = number[inside]
+        n_inside = int(faces.sum())
+        groups, place = np.unique(truth[inside], return_inverse=True)
+        added = _added_faces(float(faces @ counts[inside].sum(axis=1)) / n_inside, cut, groups, k)
         # added faces have the stratum's input groups, and the output classes of all draws
-        weight = ADDED * np.outer(times / times.sum(), counts.sum(axis=0) / counts.sum())
+        weight = ADDED * np.outer(np.bincount(place, faces) / n_inside, composition)
         pool = np.vstack([observed, added])
-        chance = np.concatenate([np.ones(len(inside)), weight.ravel()]) / (len(inside) + ADDED)
-        drawn = rng.multinomial(len(inside), chance, size=replicates)
-        noise += (drawn - len(inside) * chance) @ pool
+        chance = np.concatenate([faces, weight.ravel()]) / (n_inside + ADDED)
+        drawn = rng.multinomial(n_inside, chance, size=replicates)
+        noise += (drawn - n_inside * chance) @ pool
 
-    shares = joint.sum(axis=0).reshape(k, k + 1) / n_draws
+    shares = (joint * number[:, None]).sum(axis=0).reshape(k, k + 1) / n_draws
     share_noise = (noise[:, :cut] / n_draws).reshape(-1, k, k + 1)
-    totals = pairs.sum(axis=0)
+    totals = (pairs * number[:, None]).sum(axis=0)
     numbers = n_faces, int(n_draws), confidence
     if not totals[-1]:
         return Joint(shares, share_noise, None, None, *numbers)
     # the number of faces with pairs, which divides, is resampled too
     pair_shares = totals[:-1] / totals[-1]
-    faces = np.maximum(totals[-1] + noise[:, -1:], 1.0)
-    drift = (totals[:-1] + noise[:, cut:-1]) / faces - pair_shares
+    with_pairs = np.maximum(totals[-1] + noise[:, -1:], 1.0)
+    drift = (totals[:-1] + noise[:, cut:-1]) / with_pairs - pair_shares
     pair_noise = (drift - drift.mean(axis=0)).reshape(-1, k, k)
     return Joint(shares, share_noise, pair_shares.reshape(k, k), pair_noise, *numbers)
 
 
-def _added_faces(observed: FloatArray, cut: int, groups: IntArray, k: int) -> FloatArray:
+def _added_faces(draws: float, cut: int, groups: IntArray, k: int) -> FloatArray:
     """Rows of the faces added to a stratum: one for every input group and output class.
 
     An added face has as many draws as the stratum's faces have on average, all of one class.
     """
     # columns: joint counts (cut), ordered pairs (k k), whether the face has pairs (1)
-    draws = observed[:, :cut].sum() / len(observed)
-    added = np.zeros((len(groups), k + 1, observed.shape[1]))
+    added = np.zeros((len(groups), k + 1, cut + k * k + 1))
     for place, group in enumerate(groups):
         for output in range(k + 1):
             added[place, output, group * (k + 1) + output] = draws
@@ -174,7 +185,7 @@ def _added_faces(observed: FloatArray, cut: int, groups: IntArray, k: int) -> Fl
             if output < k:
                 added[place, output, cut + output * k + output] = 1.0
                 added[place, output, -1] = 1.0
-    return added.reshape(-1, observed.shape[1])
+    return added.reshape(-1, cut + k * k + 1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -223,6 +223,9 @@ def left_out(manifest: Manifest, samples: pd.DataFrame) -> list[dict[str, Any]]:
 
 def missing_work(manifest: Manifest, samples: pd.DataFrame) -> str:
     """Say which draws of a run are still to be made, per group and arm; empty where none is."""
+    # Samples are rows of the plan, each once: where there are as many, they are all.
+    if len(samples) == manifest.planned_draws:
+        return ""
     done = set(samples[DRAW_KEYS].itertuples(index=False, name=None))
     missing = [
         (unit.arm, face_id)

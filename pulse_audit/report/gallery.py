@@ -53,7 +53,7 @@ def cards(manifest: Manifest, samples: pd.DataFrame) -> list[dict[str, Any]]:
     # The faces, in the order of the plan.
     names = [",".join(columns) for columns in manifest.spec.groupings]
     of_face = len(samples) / max(1, samples["face_id"].nunique())
-    present = set(samples["face_id"])
+    present = set(samples["face_id"].unique())
     faces = [face.id for face in manifest.faces if face.id in present]
     most = max(1, int(MAX_OUTPUTS / max(1.0, of_face)))
     chosen = set(seeded(manifest, faces)[:most])

@@ -48,6 +48,7 @@ from pulse_audit.report.screen import matrices
 from pulse_audit.report.settings import setting_figures
 from pulse_audit.report.sheet import STEM, sheet_figure
 from pulse_audit.report.tables import arm_table, arrow, estimates_csv, to_csv
+from pulse_audit.stats.bootstrap import MANY_FACES
 from pulse_audit.store import Manifest
 from pulse_audit.store.manifest import CardEntry
 from pulse_audit.summary import Summary, summarise_run, write
@@ -274,6 +275,7 @@ def page_text(
         priors=views(summary),
         prior_plots=of_priors(summary),
         prior_meanings=PRIORS,
+        many_faces=MANY_FACES,
     )
 
 

@@ -9,7 +9,8 @@ References
 R. L. Berger (1982), Technometrics 24:295. J. W. Tukey (1953), The Problem of Multiple Comparisons.
 J. P. Romano and M. Wolf (2005), JASA 100:94 (max-T, whose first step is used). A. C. Davison and
 D. V. Hinkley (1997), Bootstrap Methods and their Application, section 5.2 (bootstrap-t).
-E. C. Fieller (1954), JRSS-B 16:175 (ratios of means).
+E. C. Fieller (1954), JRSS-B 16:175 (ratios of means). P. Hall (1992), The Bootstrap and Edgeworth
+Expansion, section 2.5 (expansion of resampled means).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import numpy as np
 from scipy.special import ndtr, ndtri, stdtrit
 
 from pulse_audit.stats import studentised
+from pulse_audit.stats.bootstrap import MANY_FACES
 from pulse_audit.stats.intervals import FloatArray, Groups, IntArray, clopper_pearson
 from pulse_audit.stats.score import difference_interval, ratio_interval
 
@@ -95,7 +97,7 @@ def mean_pairs(sample: Groups, alpha: float, seed: int, replicates: int) -> Boun
     if sample.n_faces.min() < FEWEST_FACES:
         df = np.minimum(sample.n_faces[i], sample.n_faces[j]) - 1
         return _student(differences, spread, df, tukeys(len(means), df, alpha), alpha)
-    drawn, drawn_errors = resampled_means(sample, replicates, seed)
+    drawn, drawn_errors = replicated_means(sample, replicates, seed)
     # (replicates, pairs)
     roots = drawn[:, i] - drawn[:, j] - differences
     return _from_roots(
@@ -109,7 +111,7 @@ def mean_bounds(sample: Groups, alpha: float, seed: int, replicates: int) -> Bou
     if sample.n_faces.min() < FEWEST_FACES:
         df, level = sample.n_faces - 1, (1 - alpha) ** (1 / len(means))
         return _student(means, errors, df, stdtrit(np.maximum(df, 1), 0.5 + level / 2), alpha)
-    drawn, drawn_errors = resampled_means(sample, replicates, seed)
+    drawn, drawn_errors = replicated_means(sample, replicates, seed)
     return _from_roots(means, errors, drawn - means, drawn_errors, alpha)
 
 
@@ -128,7 +130,7 @@ def mean_differences(
         return _student(means, errors, df, stdtrit(np.maximum(df, 1), 0.5 + level / 2), alpha)
     # each sample is resampled by itself
     (ones, one_errors), (others, other_errors) = (
-        resampled_means(sample, replicates, seed + number)
+        replicated_means(sample, replicates, seed + number)
         for number, sample in enumerate((first, second))
     )
     return _from_roots(
@@ -231,6 +233,50 @@ def resampled_means(sample: Groups, replicates: int, seed: int) -> tuple[FloatAr
         means.append(mean)
         errors.append(np.sqrt(n / (n - 1) * squares) / c)
     return np.stack(means, axis=1), np.stack(errors, axis=1)
+
+
+def replicated_means(sample: Groups, replicates: int, seed: int) -> tuple[FloatArray, FloatArray]:
+    """`resampled_means`, but where every group has `MANY_FACES` their distribution is expanded.
+
+    With residuals r of every face, the resampled total u of r has variance sum r^2 and skewness g,
+    and is normal but for a term g (z^2 - 1) / 6; the total of r^2, from which the standard error is
+    computed, is lognormal and that of draws normal, with their covariances. What is left out is of
+    order 1 / faces.
+    """
+    if sample.n_faces.min() < MANY_FACES:
+        return resampled_means(sample, replicates, seed)
+    rng, means, errors = np.random.default_rng(seed), [], []
+    for sums, counts in zip(sample.sums, sample.counts, strict=True):
+        n, draws = len(sums), counts.sum()
+        mean = sums.sum() / draws
+        residuals = sums - mean * counts
+        squares = np.square(residuals).sum()
+        if squares <= 1e-24 * np.square(sums).sum():
+            # all faces agree
+            means.append(np.full(replicates, mean))
+            errors.append(np.zeros(replicates))
+            continue
+        # deviations of u, of the total of squares and of draws: (faces, 3)
+        columns = np.stack([residuals, residuals**2, counts], axis=1)
+        columns -= columns.mean(axis=0)
+        covariance = columns.T @ columns
+        z = _normal(covariance, rng.standard_normal((replicates, 3)))
+        root, skewness = math.sqrt(squares), float((residuals**3).sum() / squares**1.5)
+        u = z[:, 0] + skewness / 6 * root * ((z[:, 0] / root) ** 2 - 1)
+        # the total of squares is positive: lognormal, of its variance
+        relative = math.sqrt(math.log1p(covariance[1, 1] / squares**2))
+        shift = relative / max(math.sqrt(covariance[1, 1]), 1e-300) * z[:, 1]
+        resampled = squares * np.exp(shift - relative**2 / 2)
+        number = draws + z[:, 2]
+        means.append(mean + u / number)
+        errors.append(np.sqrt(n / (n - 1) * resampled) / number)
+    return np.stack(means, axis=1), np.stack(errors, axis=1)
+
+
+def _normal(covariance: FloatArray, standard: FloatArray) -> FloatArray:
+    """Give standard normal rows, (n, d), a covariance that may be singular."""
+    values, vectors = np.linalg.eigh(covariance)
+    return np.asarray(standard @ (vectors * np.sqrt(np.maximum(values, 0.0))).T, dtype=np.float64)
 
 
 def _rows(n: int) -> int:

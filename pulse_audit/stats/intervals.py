@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -133,9 +133,18 @@ def cluster_totals(values: ArrayLike, clusters: ArrayLike) -> tuple[FloatArray, 
     if not np.isfinite(numbers).all():
         raise ValueError("values must be finite; leave out or bound what could not be measured")
     # (draws,) -> (faces,)
-    _, index = np.unique(faces, return_inverse=True)
+    index = _numbered(faces)
     sums = np.bincount(index, weights=numbers).astype(np.float64)
     return sums, np.bincount(index).astype(np.float64)
+
+
+def _numbered(faces: NDArray[Any]) -> IntArray:
+    """Return the number of each draw's face, (draws,); those of a run are sorted already."""
+    if len(faces) > 1 and faces.dtype.kind in "iu" and (faces[1:] >= faces[:-1]).all():
+        index = np.zeros(len(faces), dtype=np.int64)
+        np.cumsum(faces[1:] != faces[:-1], out=index[1:])
+        return index
+    return np.asarray(np.unique(faces, return_inverse=True)[1], dtype=np.int64)
 
 
 def intraclass_correlation(

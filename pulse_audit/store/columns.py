@@ -151,10 +151,13 @@ def source_schema(table: str, guide: Sequence[str], check: Sequence[str]) -> pa.
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """Give a shard the columns of this version: what an older one did not write is null."""
+    found = dict(zip(table.column_names, table.columns, strict=True))
     columns = [
-        table[field.name].cast(field.type)
-        if field.name in table.column_names
-        else pa.nulls(len(table), field.type)
+        pa.nulls(len(table), field.type)
+        if (column := found.get(field.name)) is None
+        else column
+        if column.type == field.type
+        else column.cast(field.type)
         for field in schema
     ]
     return pa.table(columns, schema=schema)

@@ -47,18 +47,30 @@ def open_parquet(data: bytes, longest: int = 1) -> pq.ParquetFile:
     return pq.ParquetFile(pa.BufferReader(data), read_dictionary=texts)
 
 
+def check_texts(table: pa.Table) -> None:
+    """Refuse dictionaries of text whose texts are too long once spelled out: ValueError."""
+    chunks = [
+        chunk
+        for column in table.columns
+        if pa.types.is_dictionary(column.type)
+        for chunk in column.chunks
+    ]
+    # No text is longer than all of its dictionary; only where that is not enough they are counted.
+    total = sum(len(chunk) * chunk.dictionary.nbytes for chunk in chunks)
+    if total > MAX_UNPACKED:
+        lengths = [pc.take(pc.binary_length(chunk.dictionary), chunk.indices) for chunk in chunks]
+        total = sum(pc.sum(each).as_py() or 0 for each in lengths)
+    if total > MAX_UNPACKED:
+        raise ValueError(f"its texts unpack to more than {MAX_UNPACKED:,} bytes")
+
+
 def plain_text(table: pa.Table) -> pa.Table:
     """Replace the dictionaries of text columns by their texts; ValueError if these are too long."""
-    total = 0
+    check_texts(table)
     for at, field in enumerate(table.schema):
-        if not pa.types.is_dictionary(field.type):
-            continue
-        for chunk in table.column(at).chunks:
-            lengths = pc.take(pc.binary_length(chunk.dictionary), chunk.indices)
-            total += pc.sum(lengths).as_py() or 0
-        if total > MAX_UNPACKED:
-            raise ValueError(f"its texts unpack to more than {MAX_UNPACKED:,} bytes")
-        table = table.set_column(at, field.name, table.column(at).cast(field.type.value_type))
+        if pa.types.is_dictionary(field.type):
+            text = table.column(at).cast(field.type.value_type)
+            table = table.set_column(at, field.name, text)
     return table
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from pulse_audit.store.manifest import AttributesEntry, Manifest, WorkUnit
 from pulse_audit.store.parquet import MAX_FILE
 from pulse_audit.store.priors import PriorTable, read_prior_tables
 from pulse_audit.store.ratings import RatingKey, Ratings, check_key, check_ratings
-from pulse_audit.store.shards import as_parquet, read_shard, read_sources
+from pulse_audit.store.shards import as_parquet, read_shard, read_sources, to_frame
 from pulse_audit.types import InputError
 
 _NO_MODEL = AttributesEntry(vocabulary={})
@@ -79,18 +79,24 @@ class Run:
                 digest.update(read_file(self._checksum(unit.id)))
         return digest.hexdigest()
 
-    def samples(self) -> pd.DataFrame:
+    def samples(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """All rows of the finished units, in the order of the plan.
+
+        Parameters
+        ----------
+        columns : sequence of str, optional
+            Those that are needed; default all.
 
         Raises
         ------
         InputError
             If a shard does not match its checksum or cannot be read.
         """
-        tables = [self.rows_of(unit) for unit in self._units_with_shard()]
-        table = pa.concat_tables(tables) if tables else self.schema.empty_table()
-        frame: pd.DataFrame = table.to_pandas()
-        return frame
+        schema = self.schema
+        if columns is not None:
+            schema = pa.schema([schema.field(name) for name in columns])
+        tables = list(map(self._reader(schema), self._units_with_shard()))
+        return to_frame(pa.concat_tables(tables) if tables else schema.empty_table())
 
     def features(self) -> tuple[Features, dict[str, Features]] | None:
         """Feature vectors of outputs and originals, by the network that the manifest names.
@@ -167,6 +173,10 @@ class Run:
 
     def rows_of(self, unit: WorkUnit) -> pa.Table:
         """Rows of a unit; errors as `samples`."""
+        return self._reader(self.schema)(unit)
+
+    def _reader(self, schema: pa.Schema) -> Callable[[WorkUnit], pa.Table]:
+        """Return what reads these columns of a unit: all units share the words and faces."""
         # Words that text columns may hold, by column.
         words: dict[str, Sequence[str]] = {
             f"label_{name}": known for name, known in self.manifest.dataset.vocabulary.items()
@@ -175,10 +185,16 @@ class Run:
             words |= {f"{side}_{name}{end}": known for side in ("hr", "sr") for end in ("", "_p")}
         for name, known in (self.manifest.second_attributes or _NO_MODEL).vocabulary.items():
             words |= {f"{side}_{name}_check": known for side in ("hr", "sr")}
-        truth, faces = self.manifest.arms[unit.arm].truth, [face.id for face in self.manifest.faces]
-        words["planted_group"] = truth.groups if truth else []
-        path = self._shard(unit.id)
-        return read_shard(self._checked(unit.id, path), path, unit, self.schema, words, faces)
+        faces = {face.id for face in self.manifest.faces}
+        truths = {name: arm.truth for name, arm in self.manifest.arms.items()}
+
+        def read(unit: WorkUnit) -> pa.Table:
+            truth = truths[unit.arm]
+            known = {**words, "planted_group": truth.groups if truth else []}
+            path = self._shard(unit.id)
+            return read_shard(self._checked(unit.id, path), path, unit, schema, known, faces)
+
+        return read
 
     def _checked(self, unit: str, path: Path) -> bytes:
         """Bytes of a file of a unit; InputError if they do not match its checksum."""

@@ -5,7 +5,7 @@ A checksum says that a file was not damaged, and nothing of who made it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pulse_audit.documents import read_file
 from pulse_audit.store.columns import SEARCHES, SOURCE_COLUMNS, conform, source_schema
 from pulse_audit.store.manifest import Manifest, WorkUnit
-from pulse_audit.store.parquet import MAX_FILE, open_parquet, plain_text
+from pulse_audit.store.parquet import MAX_FILE, check_texts, open_parquet, plain_text
 from pulse_audit.types import InputError, Status
 
 #: Metrics that are infinite where two images are identical.
@@ -53,7 +53,7 @@ def read_shard(
     unit: WorkUnit,
     schema: pa.Schema,
     words: Mapping[str, Sequence[str]],
-    faces: Collection[str] = (),
+    faces: Set[str] = frozenset(),
 ) -> pa.Table:
     """Read the rows of a work unit, and check that they are those that were planned.
 
@@ -65,10 +65,11 @@ def read_shard(
     unit : WorkUnit
         Whose draws the rows are, in this order.
     schema : pa.Schema
-        Columns of the run; those that the shard lacks are null.
+        Columns of the run, or some of them; those that the shard lacks are null. Only these are
+        read, and checked.
     words : mapping of str to sequence of str
         Vocabulary of each text column that has one; ``_p`` columns hold a number for each word.
-    faces : collection of str
+    faces : set of str
         The run's own faces, which a planted arm never returns.
 
     Raises
@@ -89,15 +90,19 @@ def read_shard(
         "scale": [unit.scale] * len(unit.draws),
     }
     for name, values in planned.items():
-        if table[name].to_pylist() != values:
+        if name not in schema.names:
+            continue
+        if not table[name].equals(pa.chunked_array([pa.array(values, schema.field(name).type)])):
             raise _damaged(path, f"column {name!r} is not that of the manifest")
-    if table["status"].null_count:
+    if "status" in schema.names and table["status"].null_count:
         raise _damaged(path, "column 'status' holds no status")
+    if "planted_from" not in schema.names:
+        return table
     # The donor of a planted output is another face than the run's own, and of a known group.
     donors, groups = table["planted_from"], table["planted_group"]
     if not pc.all(pc.equal(pc.is_null(donors), pc.is_null(groups))).as_py():
         raise _damaged(path, "column 'planted_group' is not that of 'planted_from'")
-    if not {*faces}.isdisjoint(donors.to_pylist()):
+    if donors.null_count < len(donors) and not faces.isdisjoint(donors.to_pylist()):
         raise _damaged(path, "column 'planted_from' holds a face of the run itself")
     return table
 
@@ -132,7 +137,7 @@ def read_sources(folder: Path, manifest: Manifest) -> dict[str, pd.DataFrame] | 
         schema = source_schema(name, list(vocabulary), list(vocabulary))
         n_rows = len(manifest.faces) if name == "originals" else None
         data, longest = read_file(path, MAX_FILE), max(map(len, vocabulary.values()), default=1)
-        table = _read(data, path, schema, words, longest, n_rows)
+        table = plain_text(_read(data, path, schema, words, longest, n_rows))
         for column in schema.names:
             if column not in table.column_names and not column.startswith("check_"):
                 raise _damaged(path, f"column {column!r} is missing")
@@ -173,34 +178,52 @@ def _read(
                 found = found.value_type if pa.types.is_dictionary(found) else found
                 if names.count(name) > 1 or found not in (kind, pa.null()):
                     raise _damaged(path, f"column {name!r} is not one column of type {kind}")
-            table = plain_text(file.read(columns=names, use_threads=False))
+            table = file.read(columns=names, use_threads=False)
+            check_texts(table)
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())[:200]
         raise _damaged(path, f"cannot be read ({reason})") from None
     known = {**FIXED_WORDS, **words}
     for name in names:
-        _check_values(table[name], name, known.get(name), path)
+        # A column that holds nothing holds nothing wrong.
+        if table[name].null_count < len(table):
+            _check_values(table[name], name, known.get(name), path)
     return table
 
 
 def _check_values(
-    column: pa.ChunkedArray, name: str, words: Iterable[str] | None, path: Path
+    column: pa.ChunkedArray, name: str, words: Sequence[str] | None, path: Path
 ) -> None:
     """Refuse a column with an infinite number, an unknown word, or a list of another length."""
     numbers = pc.list_flatten(column) if pa.types.is_list(column.type) else column
     if pa.types.is_floating(numbers.type):
         if name.startswith(MAY_BE_INFINITE):
             numbers = numbers.filter(pc.is_finite(numbers))
-        if pc.any(pc.greater(pc.abs(numbers), LARGEST)).as_py():
+        # Nulls and NaN are passed over.
+        if any(abs(end) > LARGEST for end in _ends(numbers)):
             raise _damaged(path, f"column {name!r} holds an infinite or a huge number")
-    if words is not None and pa.types.is_string(column.type):
-        known = pa.array([*words, None], pa.string())
-        if not pc.all(pc.is_in(column, value_set=known)).as_py():
+    if words is not None and pa.types.is_dictionary(column.type):
+        # The words that occur are those of the dictionaries.
+        occurring = {word for chunk in column.chunks for word in chunk.dictionary.to_pylist()}
+        if not occurring <= {*words, None}:
             raise _damaged(path, f"column {name!r} holds a word that is not known")
     elif words is not None and pa.types.is_list(column.type):
-        lengths = set(pc.unique(pc.list_value_length(column)).to_pylist())
-        if not lengths <= {None, len(list(words))}:
+        lengths = _ends(pc.list_value_length(column))
+        if any(length != len(words) for length in lengths):
             raise _damaged(path, f"column {name!r} has not one number for each label")
+
+
+def _ends(numbers: pa.ChunkedArray) -> list[float]:
+    """Return the least and the greatest number; none where there are none."""
+    return [end for end in pc.min_max(numbers).as_py().values() if end is not None]
+
+
+def to_frame(table: pa.Table) -> pd.DataFrame:
+    """Convert a table; its lists stay in Arrow's memory, and are not an object a row."""
+    frame: pd.DataFrame = table.to_pandas(
+        types_mapper=lambda kind: pd.ArrowDtype(kind) if pa.types.is_list(kind) else None
+    )
+    return frame
 
 
 def _damaged(path: Path, problem: str) -> InputError:

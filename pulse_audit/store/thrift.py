@@ -23,17 +23,38 @@ class ThriftReader:
     def __init__(self, data: bytes, at: int) -> None:
         self.data, self.at = data, at
 
-    def struct(self, depth: int = 0) -> dict[int, Any]:
+    def struct(self) -> dict[int, Any]:
         """Read a struct: its fields by number."""
-        fields: dict[int, Any] = {}
-        number = 0
+        try:
+            return self._struct(0)
+        except IndexError:
+            raise ValueError("its description goes beyond its end") from None
+
+    def _struct(self, depth: int) -> dict[int, Any]:
         if depth > MAX_DEPTH:
             raise ValueError("its description is nested too deep")
-        while head := self._byte():
+        # One loop over bytes, without a call for each: a shard has some thousands of these fields.
+        data, at = self.data, self.at
+        fields: dict[int, Any] = {}
+        number = 0
+        while head := data[at]:
             # The kind of a field, and how far its number is from the one before.
-            kind, step = head & 15, head >> 4
-            number = number + step if step else self._integer()
-            fields[number] = kind == 1 if kind in (1, 2) else self._value(kind, depth)
+            kind, at = head & 15, at + 1
+            if head > 15:
+                number += head >> 4
+            else:
+                self.at = at
+                number, at = self._integer(), self.at
+            if kind in (1, 2):
+                fields[number] = kind == 1
+            elif 4 <= kind <= 6 and data[at] < 128:
+                # An integer of one byte, as most are.
+                fields[number] = (data[at] >> 1) ^ -(data[at] & 1)
+                at += 1
+            else:
+                self.at = at
+                fields[number], at = self._value(kind, depth), self.at
+        self.at = at + 1
         return fields
 
     def _value(self, kind: int, depth: int) -> Any:
@@ -49,25 +70,19 @@ class ThriftReader:
             return self.data[start : self.at]
         if kind == 9:
             # Every value of a list has a byte at least.
-            head = self._byte()
+            head = self.data[self.at]
+            self.at += 1
             length = head >> 4 if head < 0xF0 else self._varint()
             if length > len(self.data) - self.at:
                 raise ValueError("its description goes beyond its end")
             kind = 3 if head & 15 in (1, 2) else head & 15
             return [self._value(kind, depth) for _ in range(length)]
         if kind == 12:
-            return self.struct(depth + 1)
+            return self._struct(depth + 1)
         if kind == 3:
-            return self._byte()
+            self.at += 1
+            return self.data[self.at - 1]
         raise ValueError("its description has a field of an unknown kind")
-
-    def _byte(self) -> int:
-        try:
-            byte = self.data[self.at]
-        except IndexError:
-            raise ValueError("its description goes beyond its end") from None
-        self.at += 1
-        return byte
 
     def _integer(self) -> int:
         """Read a signed integer, of which small ones of either sign are short (zigzag)."""
@@ -76,14 +91,11 @@ class ThriftReader:
 
     def _varint(self) -> int:
         """Read an unsigned integer, seven bits a byte."""
-        # Most have one byte.
-        value = self._byte()
-        if value < 128:
-            return value
-        value, shift = value & 127, 7
-        while (byte := self._byte()) > 127:
+        data, at, value, shift = self.data, self.at, 0, 0
+        while (byte := data[at]) > 127:
             value |= (byte & 127) << shift
-            shift += 7
+            at, shift = at + 1, shift + 7
             if shift > 63:
                 raise ValueError("its description has an integer of over 64 bits")
+        self.at = at + 1
         return value | byte << shift

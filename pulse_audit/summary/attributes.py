@@ -163,8 +163,7 @@ def make_groupings(manifest: Manifest, samples: pd.DataFrame) -> list[Grouping]:
     for columns, attributes in zip(by_column, compared, strict=True):
         of_draw = assign(samples, columns)
         groups = ordered(of_draw, columns, manifest)
-        numbers = of_draw.map({group: number for number, group in enumerate(groups)})
-        of_rows = np.asarray(numbers, dtype=np.int64)
+        of_rows = group_numbers(of_draw, groups)
         grouping = Grouping(",".join(columns), groups, of_rows, labels.get(attributes, fallback))
         groupings.append(grouping)
     return groupings
@@ -278,8 +277,11 @@ def attribute_labels(
 
 def group_numbers(column: pd.Series[Any], groups: Sequence[str]) -> IntArray:
     """Look up the number of each entry's group; -1 for null and for any other text."""
-    numbers = column.map({group: number for number, group in enumerate(groups)})
-    return np.asarray(numbers.astype("float64").fillna(NONE), dtype=np.int64)
+    # words are looked up once, not once a row; the number of a null is the last
+    codes, words = pd.factorize(column)
+    number_of = {group: number for number, group in enumerate(groups)}
+    numbers = np.array([*(number_of.get(word, NONE) for word in words), NONE], dtype=np.int64)
+    return np.asarray(numbers[codes], dtype=np.int64)
 
 
 def card_counts(

@@ -129,7 +129,9 @@ def summarise(
         If a grouping names a column the samples do not have.
     """
     # Samples in the order of draws; the index of by_draw says where each row was.
-    by_draw = samples.reset_index(drop=True).sort_values(DRAW_KEYS, kind="stable")
+    # Probabilities, of which nothing here is made, are most of a large run's bytes.
+    kept = samples.drop(columns=[name for name in samples if name in probabilities(manifest)])
+    by_draw = kept.reset_index(drop=True).sort_values(DRAW_KEYS, kind="stable")
     frame = by_draw.reset_index(drop=True)
     seed, reasons = manifest.spec.seed, manifest.unavailable
 
@@ -207,6 +209,12 @@ def summarise(
             *(Finding(text=each) for each in prior_sentences(priors or {}, manifest)),
         ],
     )
+
+
+def probabilities(manifest: Manifest) -> set[str]:
+    """Columns that hold a number for each word of an attribute."""
+    predicted = [] if manifest.attributes is None else manifest.attributes.vocabulary
+    return {f"{side}_{name}_p" for name in predicted for side in ("hr", "sr")}
 
 
 def under_second_model(

@@ -83,8 +83,10 @@ def assign(samples: pd.DataFrame, columns: Sequence[str]) -> pd.Series[str]:
             quantity, classify = TONES[column]
             parts.append(samples[f"hr_{quantity}"].astype("float64").map(classify))
         elif label in samples:
-            labels = samples[label].astype("object")
-            parts.append(labels.where(samples[label].notna(), UNLABELLED).astype(str))
+            # words are spelled out once, not once a row; that of a null is the last
+            codes, words = pd.factorize(samples[label])
+            texts = pd.Series([*map(str, words), UNLABELLED], dtype=str)
+            parts.append(texts.iloc[codes].set_axis(samples.index))
         else:
             labelled = [c[6:] for c in map(str, samples) if c.startswith("label_")]
             names = ", ".join([*labelled, *TONES])

@@ -172,3 +172,20 @@ def test_ucpr_covers_the_truth():
         )
         inside += made.estimate.low <= truth <= made.estimate.high
     assert inside / 100 >= 0.9
+
+
+def test_many_faces_that_do_not_differ_are_resampled_together(monkeypatch):
+    rng = np.random.default_rng(6)
+    truth = np.repeat(rng.integers(0, 3, 1200), 3)
+    predicted = np.where(rng.random(3600) < 0.6, truth, rng.integers(-1, 3, 3600))
+    faces = np.repeat(np.arange(1200), 3)
+    draws = Draws(faces, truth, predicted, 3)
+    merged = joint_shares(draws, seed=0, replicates=3000)
+    monkeypatch.setattr("pulse_audit.fairness.sets.MANY_FACES", 10**9)
+    single = joint_shares(draws, seed=0, replicates=3000)
+    assert_allclose(merged.shares, single.shares, rtol=1e-12)
+    assert_allclose(merged.pairs, single.pairs, rtol=1e-12)
+    # standard errors of 3,000 replicates are known to 1.3 %
+    assert_allclose(merged.noise.std(axis=0), single.noise.std(axis=0), rtol=0.08)
+    assert_allclose(merged.pair_noise.std(axis=0), single.pair_noise.std(axis=0), rtol=0.08)
+    assert (merged.n_faces, merged.n_draws) == (1200, 3600)

@@ -110,7 +110,7 @@ def test_probabilities_come_in_the_words_of_the_data_set(
     row = rows.iloc[0]
     answer = namespace["Model"]()(runner.photos.original(row.face_id).image[None])
     by_name = dict(zip(namespace["RACES"], answer.probabilities["race"][0].tolist(), strict=True))
-    assert row.hr_race_p.tolist() == pytest.approx([by_name[word] for word in words], abs=1e-6)
+    assert list(row.hr_race_p) == pytest.approx([by_name[word] for word in words], abs=1e-6)
     assert row.hr_race == max(by_name, key=by_name.__getitem__)
     assert rows.sr_race_p.map(sum).to_numpy() == pytest.approx(1, abs=1e-6)
 

@@ -150,3 +150,30 @@ def test_equal_faces_have_an_interval_without_width():
 def test_unusable_input_is_refused(values, options, message):
     with pytest.raises(ValueError, match=message):
         cluster_bca(values, range(len(values)), seed=0, **options)
+
+
+@pytest.mark.parametrize("draw_faces", ["exponential", "lognormal"])
+def test_many_faces_have_the_interval_of_their_resamples_without_resampling(
+    monkeypatch, draw_faces
+):
+    rng = np.random.default_rng(4)
+    faces = np.repeat(np.arange(1000), rng.integers(1, 6, 1000))
+    values = getattr(rng, draw_faces)(size=1000)[faces] + rng.normal(0, 0.3, len(faces))
+    expanded = cluster_bca(values, faces, seed=0)
+    monkeypatch.setattr("pulse_audit.stats.bootstrap.MANY_FACES", 10**9)
+    resampled = cluster_bca(values, faces, seed=0, n_resamples=20_000)
+    assert "expansion" in expanded.method and "20000 resamples" in resampled.method
+    # standard error of a 2.5 % quantile of 20,000 resamples: 0.5 % of the width
+    width = resampled.high - resampled.low
+    assert_allclose(
+        (expanded.low, expanded.high), (resampled.low, resampled.high), atol=0.02 * width
+    )
+    # the two ends are not at the same distance, as those of a normal interval would be
+    assert expanded.high - expanded.value > 1.05 * (expanded.value - expanded.low)
+
+
+def test_a_root_of_many_faces_is_the_root_of_their_mean_s_interval():
+    values = np.random.default_rng(5).exponential(size=3000)
+    plain = cluster_bca(values, np.arange(3000), seed=0)
+    root = cluster_bca(values, np.arange(3000), seed=0, statistic=lambda s, n: np.sqrt(s / n))
+    assert (root.low, root.high) == pytest.approx((plain.low**0.5, plain.high**0.5))

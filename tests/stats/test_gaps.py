@@ -6,6 +6,7 @@ from numpy.testing import assert_allclose
 from scipy.stats import norm, t, tukey_hsd
 from statsmodels.stats.proportion import proportion_confint
 
+from pulse_audit.stats import contrasts
 from pulse_audit.stats.contrasts import expected_range, resampled_means, tukey
 from pulse_audit.stats.gaps import (
     max_abs,
@@ -283,3 +284,33 @@ def test_unusable_input_is_refused():
         max_gap([1.5, 1], [0, 1], [0, 1], proportion=True)
     with pytest.raises(ValueError, match="alpha must lie"):
         worst_group([1, 1], [0, 1], [0, 1], proportion=True, alpha=0.7)
+
+
+def test_expanded_means_of_many_faces_are_distributed_as_resampled_ones():
+    rng = np.random.default_rng(8)
+    faces = np.repeat(np.arange(2000), rng.integers(1, 4, 2000))
+    sample = by_group(rng.lognormal(size=2000)[faces], faces, (faces >= 1000).astype(int))
+    means, errors = contrasts.replicated_means(sample, 20_000, 0)
+    others, other_errors = contrasts.resampled_means(sample, 4_000, 0)
+    levels = [0.025, 0.16, 0.5, 0.84, 0.975]
+    # studentised: the quantiles of 4,000 resamples have errors of 0.02 to 0.05
+    ours, theirs = (
+        np.quantile((m - sample.means()) / e, levels, axis=0)
+        for m, e in ((means, errors), (others, other_errors))
+    )
+    np.testing.assert_allclose(ours, theirs, atol=0.12)
+    assert ours[0, 0] < -2.05 and ours[-1, 0] < 1.9  # skewed to the left, as studentised means are
+    np.testing.assert_allclose(means.std(axis=0), others.std(axis=0), rtol=0.04)
+    np.testing.assert_allclose(errors.std(axis=0), other_errors.std(axis=0), rtol=0.08)
+
+
+def test_many_faces_that_agree_have_no_error_and_few_are_resampled():
+    equal = by_group(np.full(2000, 0.3), np.arange(2000), np.repeat([0, 1], 1000))
+    means, errors = contrasts.replicated_means(equal, 50, 0)
+    np.testing.assert_allclose(means, 0.3)
+    assert not errors.any()
+    few = by_group(np.arange(40.0), np.arange(40), np.repeat([0, 1], 20))
+    for ours, resampled in zip(
+        contrasts.replicated_means(few, 50, 3), contrasts.resampled_means(few, 50, 3), strict=True
+    ):
+        np.testing.assert_array_equal(ours, resampled)
