@@ -91,21 +91,21 @@ def run(
 ) -> int:
     """Run an audit, or resume it: the same command continues where it was interrupted."""
     from pulse_audit import terminal
+    from pulse_audit.harness.executors import requested_workers
     from pulse_audit.harness.inputs import find_inputs
     from pulse_audit.harness.rounds import until_decided
 
     decided_by = [flags.pop(name) for name in ("rules", "budget", "baseline", "looks")]
     shard = flags.pop("shard")
-    shared_by = [flags.pop(n) for n in ("workers", "gpus_per_worker")]
+    shared_by = [flags.pop(n) for n in ("workers", "gpus_per_worker", "executor", "ray_address")]
+    workers = requested_workers(*shared_by)
     audit = _specification(spec, flags)
     until = until_decided(audit, *decided_by)
     # Wrong names are answered here, before torch is loaded.
     with terminal.progress("drawing faces", "samples", quiet) as drawing:
         inputs = find_inputs(audit, drawing)
     from pulse_audit.harness.run import run_audit
-    from pulse_audit.harness.workers import requested_workers
 
-    workers = requested_workers(*shared_by)
     # With --sources or banks of samples, what is counted is no longer draws alone.
     further = audit.sources or any(arm.kind == "posterior" for arm in inputs.arms)
     work = ("auditing", "pieces of work") if further else ("upsampling", "draws")

@@ -163,12 +163,20 @@ _SHARED_OUT: tuple[Callable[[Command], Command], ...] = (
         "arrays; `merge` joins the parts.",
     ),
     option(
-        "--workers", type=click.IntRange(1, 10_000), metavar="N", help="Processes of this machine "
-        "that carry out the audit  [default: this one]",
+        "--workers", type=click.IntRange(1, 10_000), metavar="N", help="Processes that carry out "
+        "the audit, of this machine or of Ray  [default: this one]",
     ),
     option(
         "--gpus-per-worker", type=click.FloatRange(0.01, 8), metavar="X", help="GPUs of each "
         "worker; 0.25: four share one  [default: 1]",
+    ),
+    option(
+        "--executor", type=click.Choice(["local", "ray"]), help="Whose processes the --workers "
+        "are: this machine's, or Ray's  [default: local]",
+    ),
+    option(
+        "--ray-address", metavar="HOST:PORT|auto", help="A Ray cluster that is running  [default: "
+        "a node on this machine, for this run alone]",
     ),
 )  # fmt: skip
 #: What lets rules decide the number of faces.

@@ -12,6 +12,7 @@ from pathlib import Path
 from pulse_audit import store
 from pulse_audit.gate.until import UntilDecided
 from pulse_audit.harness.arms import prepare_arms
+from pulse_audit.harness.executors import Workers
 from pulse_audit.harness.hand_labels import hand_labels_of, keep_hand_labels
 from pulse_audit.harness.inputs import AuditInputs
 from pulse_audit.harness.plan import Plan, plan_audit
@@ -22,7 +23,7 @@ from pulse_audit.harness.sources import run_sources
 from pulse_audit.harness.spec import AuditSpec
 from pulse_audit.harness.suite import reasons_of_run
 from pulse_audit.harness.unit import UnitResult, UnitRunner
-from pulse_audit.harness.workers import Job, Workers, carry_out, make_pool
+from pulse_audit.harness.workers import Job, carry_out, make_pool
 from pulse_audit.report import html
 from pulse_audit.search.memory import keep_freed_memory
 from pulse_audit.store import Manifest

@@ -1,4 +1,4 @@
-"""Work units carried out by several processes of this machine.
+"""Work units carried out by several processes, of this machine or of a cluster.
 
 A worker makes the objects of the plan anew and answers every unit with its result; the one process
 that holds the run's lock writes all of them. A worker has one unit at a time: so many are in
@@ -23,8 +23,9 @@ import torch
 
 from pulse_audit import store
 from pulse_audit.harness.arms import prepare_arms
+from pulse_audit.harness.executors import Workers
 from pulse_audit.harness.measure import read_references
-from pulse_audit.harness.plan import restore_plan
+from pulse_audit.harness.plan import restore_plan, versions
 from pulse_audit.harness.spec import AuditSpec
 from pulse_audit.harness.unit import UnitResult, UnitRunner
 from pulse_audit.search.memory import keep_freed_memory
@@ -36,34 +37,6 @@ from pulse_audit.types import InputError
 ATTEMPTS, IN_A_ROW = 3, 8
 #: Longest pause after failures without a success, in seconds: a folder may come back.
 LONGEST_PAUSE = 60
-
-
-@dataclass(frozen=True)
-class Workers:
-    """How many processes carry out a run, and on what.
-
-    Attributes
-    ----------
-    number : int
-    gpus : float
-        GPUs of each worker, in part or whole, where the run is on GPUs.
-    """
-
-    number: int = 1
-    gpus: float = 1.0
-
-
-def requested_workers(number: int | None, gpus: float | None) -> Workers | None:
-    """Read the options of ``run``; None where this process does all the work.
-
-    Raises
-    ------
-    InputError
-        If they do not go together.
-    """
-    if gpus is not None and number is None:
-        raise InputError("--gpus-per-worker needs --workers N")
-    return None if number is None else Workers(number, gpus or 1.0)
 
 
 @dataclass(frozen=True)
@@ -151,6 +124,10 @@ class Worker:
     def _load(self) -> UnitRunner:
         """Load what the plan names, and start from the references of the run."""
         manifest = store.check_manifest(dict(self._job.manifest))
+        # On another machine other versions may be installed, whose samples would differ.
+        for name, here in versions().items():
+            if here != (there := manifest.versions.get(name)):
+                raise InputError(f"{name} {here} is installed there, {there} where the run is")
         plan = restore_plan(self._job.spec, manifest)
         prepare_arms(plan.arms, manifest, lambda *_: None)
         keep_freed_memory()
@@ -276,6 +253,10 @@ class LocalPool:
 
 def make_pool(workers: Workers, job: Job) -> Pool:
     """Make the workers of a run."""
+    if workers.ray is not None:
+        from pulse_audit.harness.ray_workers import RayPool
+
+        return RayPool(job, workers)
     execution = job.manifest["execution"]
     on_gpus = execution["device"].startswith("cuda")
     gpus: list[str | None] = [None] * workers.number
