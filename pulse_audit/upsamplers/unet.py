@@ -250,7 +250,8 @@ def read_model(folder: Path, device: torch.device, dtype: torch.dtype) -> Diffus
     if parameters > MAX_PARAMETERS:
         raise InputError(f"{files.config}: a network of {parameters:,} parameters")
     network.load_state_dict(read_weights(files.weights, expected), assign=True)
-    network = network.requires_grad_(False).eval().to(device, dtype)
+    # Of torch: the method of `diffusers` warns of parts that its other models keep in float32.
+    network = nn.Module.to(network.requires_grad_(False).eval(), device, dtype)
 
     def answer(noisy: Tensor, level: Tensor) -> Tensor:
         found: Tensor = network(noisy.to(dtype), level, return_dict=False)[0]
