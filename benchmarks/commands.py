@@ -207,11 +207,47 @@ def command(
     return Kind(prepare, damage, read, cases)
 
 
-def gate(name: str, arguments: tuple[str, ...], files: Mapping[str, Write] | None = None) -> Kind:
-    """A command beside a damaged file of the gate, or one made by hand.
+def gate(name: str, files: Mapping[str, Write] | None = None) -> Kind:
+    """`check` beside a damaged file of the gate, or one made by hand, which it has to refuse."""
+    cases = None if files is None else (lambda: len(files))
+    kind = command(damage_of(name, files), CHECK, prepare_gate, cases)
 
-    ``check`` must refuse each file made by hand, and a report must not show the verdicts of one.
-    """
+    def read(folder: Path) -> None:
+        kind.read(folder)
+        if (folder / name).read_bytes() != (folder / "sound").read_bytes():
+            raise Fault("text", "was not refused")
+
+    def prepare(folder: Path) -> None:
+        prepare_gate(folder)
+        shutil.copy(folder / name, folder / "sound")
+
+    return kind if files is None else Kind(prepare, kind.damage, read, cases)
+
+
+def verdicts(files: Mapping[str, Write] | None = None) -> Kind:
+    """Verdicts as a report reads them back; those made by hand must not be shown."""
+
+    def read(folder: Path) -> None:
+        from pulse_audit.gate.check import stored_result
+        from pulse_audit.store import open_run
+        from pulse_audit.types import InputError
+
+        if stored_result(open_run(folder / "run")) is None:
+            raise InputError("nothing is shown")
+        if files is not None and (folder / "case").exists():
+            raise Fault("text", "its verdicts are shown")
+
+    def damage(folder: Path, rng: random.Random, case: int) -> None:
+        damage_of(VERDICTS, files)(folder, rng, case)
+        (folder / "case").write_text(str(case))
+
+    return Kind(prepare_gate, damage, read, None if files is None else (lambda: len(files)))
+
+
+def damage_of(
+    name: str, files: Mapping[str, Write] | None
+) -> Callable[[Path, random.Random, int], None]:
+    """Damage a file by its kind, or write one made by hand in its place."""
 
     def damage(folder: Path, rng: random.Random, case: int) -> None:
         if files is None:
@@ -219,24 +255,7 @@ def gate(name: str, arguments: tuple[str, ...], files: Mapping[str, Write] | Non
         else:
             list(files.values())[case](folder / name)
 
-    cases = None if files is None else (lambda: len(files))
-    kind = command(damage, arguments, prepare_gate, cases)
-
-    def read(folder: Path) -> None:
-        is_sound = (folder / name).read_bytes() == (folder / "sound").read_bytes()
-        kind.read(folder)
-        if is_sound:
-            return
-        if arguments == CHECK:
-            raise Fault("text", "was not refused")
-        if 'id="verdicts"' in (folder / "run/report/index.html").read_text():
-            raise Fault("text", "its verdicts are shown")
-
-    def prepare(folder: Path) -> None:
-        prepare_gate(folder)
-        shutil.copy(folder / name, folder / "sound")
-
-    return kind if files is None else Kind(prepare, damage, read, cases)
+    return damage
 
 
 def contents(folder: Path) -> dict[str, str]:

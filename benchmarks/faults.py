@@ -86,14 +86,12 @@ KINDS = {
     "`run` on damaged data": commands.command(commands.damage_given, commands.FRESH),
     "`run` on a damaged run": commands.command(commands.damage_run, commands.RESUME),
     "`report` of a damaged run": commands.command(commands.damage_run, commands.REPORT),
-    "`check` by damaged rules": commands.gate(commands.RULES, commands.CHECK),
-    "`check` against a damaged baseline": commands.gate(commands.BASELINE, commands.CHECK),
-    "`report` of damaged verdicts": commands.gate(commands.VERDICTS, commands.REPORT),
-    "rules made by hand": commands.gate(commands.RULES, commands.CHECK, gate_files.RULES),
-    "baselines made by hand": commands.gate(
-        commands.BASELINE, commands.CHECK, gate_files.BASELINES
-    ),
-    "verdicts made by hand": commands.gate(commands.VERDICTS, commands.REPORT, gate_files.VERDICTS),
+    "`check` by damaged rules": commands.gate(commands.RULES),
+    "`check` against a damaged baseline": commands.gate(commands.BASELINE),
+    "damaged verdicts": commands.verdicts(),
+    "rules made by hand": commands.gate(commands.RULES, gate_files.RULES),
+    "baselines made by hand": commands.gate(commands.BASELINE, gate_files.BASELINES),
+    "verdicts made by hand": commands.verdicts(gate_files.VERDICTS),
 }
 
 # --- Running the cases ---

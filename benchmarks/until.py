@@ -10,7 +10,7 @@ budget is 1.35 times the sample of fixed size at which a group ten points beyond
 with 90 % power (normal approximation at the level of a fail; against a baseline the tabulated
 number).
 
-*On the limit* every verdict but *inconclusive* is wrong; at most 7 % of either may be.
+*On the limit* every verdict but *inconclusive* is wrong; at most 35 of 500 of either may be.
 
 Finished repeats are kept in ``--out``. The section is the last of ``benchmarks/results/gate.md``.
 """
@@ -31,8 +31,8 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from benchmarks.__main__ import RESULTS
-from benchmarks.derived import share
-from benchmarks.gate import ALLOWED, markdown, write_section
+from benchmarks.derived import allowed, share
+from benchmarks.gate import markdown, write_section
 from pulse_audit import store, terminal
 from pulse_audit.files import as_json, atomic_write
 from pulse_audit.gate.baseline import write_baseline
@@ -238,7 +238,7 @@ def section(found: list[tuple[Situation, int | None, list[Any]]], seed: int) -> 
         change = f"{100 * (faces / situation.fixed - 1):+.0f} %"
         size = [str(situation.fixed), str(situation.budget)]
         if situation.right is None:
-            holds = "yes" if max(counts.values()) <= ALLOWED * n / 500 else "**no**"
+            holds = "yes" if max(counts.values()) <= allowed(n) else "**no**"
             wrong.append([situation.name, how, *size, *(share(c, n) for c in counts.values()),
                           str(n), change, holds])  # fmt: skip
         else:
@@ -247,9 +247,9 @@ def section(found: list[tuple[Situation, int | None, list[Any]]], seed: int) -> 
                           str(*counts.values()), str(n), change])  # fmt: skip
     return f"""{TITLE}
 
-`python -m benchmarks.until --repeats {repeats} --seed {seed}`: from rules (and a baseline file) over rounds of simulated faces to verdicts, three groups, {DRAWS} draws a face, ICC {ICC}, a correlation of {CORRELATION} with the baseline, {ROUNDS} rounds to a budget of {CAP} times the sample of fixed size that shows ten points beyond the limit with 90 % power. Counts have exact 95 % intervals in percent; faces are the mean number beside the sample of fixed size.
+`python -m benchmarks.until --repeats {repeats} --seed {seed}`: from rules (and a baseline file) over rounds of simulated faces to verdicts, three groups, {DRAWS} draws a face, ICC {ICC}, a correlation of {CORRELATION} with the baseline, {ROUNDS} rounds to a budget of {CAP} times the sample of fixed size that shows ten points beyond the limit with 90 % power. Counts, of as many repeats as the tables say, have exact 95 % intervals in percent; faces are the mean number beside the sample of fixed size.
 
-Truth on the limit, where a pass and a fail are both wrong; at most 7 % of either may be:
+Truth on the limit, where a pass and a fail are both wrong; at most 35 of 500 of either may be, and of fewer as many as an error rate of 5 % exceeds once in forty studies:
 
 {markdown(["situation", "judged by", "fixed size", "budget", "passes, [95 %]", "fails, [95 %]", "of", "faces", "holds"], wrong)}
 Off the limit:

@@ -56,8 +56,9 @@ def test_numbers_and_sentences_are_those_of_the_present_code(published):
         assert [n is None for n in numbers[0]] == [n is None for n in numbers[1]]
         a, b = ([n or 0.0 for n in of_row] for of_row in numbers)
         assert a[0] == pytest.approx(b[0], rel=1e-6, abs=1e-9)
-        # Ends of the check net's corrected intervals are searched for where little is known: how a
-        # processor rounds decides where the search ends, by up to 0.0103 on another one.
+        # Sampling errors are drawn along eigenvectors, whose signs are the processor's: another one
+        # may draw other errors of the same spread (`fairness.noise`), by which the check net's
+        # corrected intervals differed by up to 0.0103.
         near = 0.02 if (old.correction, old.metric[-6:]) == ("corrected", "_check") else 1e-9
         assert a[1:] == pytest.approx(b[1:], rel=1e-6, abs=near)
     assert found.findings == summary.findings
