@@ -218,8 +218,8 @@ def joint_bounds(
 def resampled_means(sample: Groups, replicates: int, seed: int) -> tuple[FloatArray, FloatArray]:
     """Means and standard errors of every group with faces resampled, (replicates, k) each."""
     sizes = tuple(len(sums) for sums in sample.sums)
-    # metrics of the same faces share their resamples, which are kept where they are few
-    is_small = replicates * sum(sizes) <= _BLOCK
+    # statistics of the same faces share their resamples, which are kept up to 48 MB of them
+    is_small = replicates * sum(sizes) <= 3 * _BLOCK
     draws = iter((_kept_resamples if is_small else _resamples)(sizes, replicates, seed))
     means, errors = [], []
     for n, sums, counts in zip(sizes, sample.sums, sample.counts, strict=True):

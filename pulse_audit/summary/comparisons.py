@@ -241,8 +241,9 @@ def _differences(
             values["retention"] = np.asarray(retention, dtype=np.float64)
         sides.append(values)
     # group of each face, (faces,)
-    group_of = dict(zip(first.faces, grouping.of_draw[first.rows], strict=True))
-    of_face = np.array([group_of[face] for face in faces.tolist()], dtype=np.int64)
+    group_of = np.zeros(int(first.faces.max()) + 1, dtype=np.int64)
+    group_of[first.faces] = grouping.of_draw[first.rows]
+    of_face = group_of[faces]
     for metric in sorted(sides[0].keys() & sides[1].keys()):
         means, others = (
             _means_by_face(values[metric], subset, faces)

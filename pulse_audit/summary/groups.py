@@ -152,7 +152,10 @@ def make_subsets(manifest: Manifest, samples: pd.DataFrame) -> Iterator[Subset]:
                 rows = np.flatnonzero(chosen)
                 if len(rows):
                     key = SubsetKey(arm, condition, int(scale))
-                    yield Subset(key, samples.iloc[rows], faces[rows], rows)
+                    # Sorted draws are a slice of the samples, which is no copy of them.
+                    first, end = int(rows[0]), int(rows[-1]) + 1
+                    part = slice(first, end) if end - first == len(rows) else rows
+                    yield Subset(key, samples.iloc[part], faces[part], rows)
 
 
 def face_numbers(samples: pd.DataFrame) -> IntArray:
