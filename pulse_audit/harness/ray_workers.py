@@ -19,10 +19,12 @@ from pulse_audit.harness.executors import OWN_NODE, Workers
 from pulse_audit.harness.workers import Failure, Job, Reply, Worker
 from pulse_audit.types import InputError
 
-#: Read by Ray when it is imported: no usage statistics, the interpreter of this process for its
-#: workers, and no GPU hidden from workers that asked for none.
+#: Read by Ray when it is imported: no usage statistics, no line of its own on stdout when a worker
+#: dies (the results may go there as JSON), the interpreter of this process for its workers, and no
+#: GPU hidden from workers that asked for none.
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
