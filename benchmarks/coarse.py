@@ -258,7 +258,11 @@ def compare(
             beside,
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
-    winners = [name for name, way in ways.items() if way.config.coarse_steps and wins(name, way)]
+    winners = [
+        name
+        for name, way in ways.items()
+        if way.short and way.config.coarse_steps and wins(name, way)
+    ]
     return [*lines, "", f"Shown to win: {', '.join(winners) or 'none'}.", ""]
 
 

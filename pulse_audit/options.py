@@ -94,7 +94,7 @@ FIT_HELP = (
 )
 COARSE_HELP = (
     "The first steps of a search on smaller pictures, such as 20@16, of generators that have them "
-    "(StyleGAN 2)"
+    "(StyleGAN 2); saves 7 % of the time and makes draws of a face more alike"
 )
 LATENTS_HELP = "One latent for each layer, or one for all"
 hand_labels = click.option(

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 from scipy.linalg import sqrtm
+from scipy.stats import binom
 
 from pulse_audit.stats import distances
 from pulse_audit.stats.distances import (
@@ -171,6 +172,16 @@ def test_intervals_cover_and_the_value_is_unbiased(
     values = np.array([f.estimate.value for f in found])
     assert least <= np.mean(hits) <= most
     assert abs(values.mean() - truth) < 4 * values.std() / 20
+
+
+@pytest.mark.parametrize(("n", "shift"), [(15, 0.0), (15, 1.0), (40, 1.0)])
+def test_bounds_for_tests_are_missed_no_more_often_than_their_level(n: int, shift: float) -> None:
+    d, s = 16, np.diag(np.linspace(1, 0.1, 16))
+    truth = true_distance(np.full(d, 1 + shift), s, np.ones(d), s)
+    bounds = [audit(n, seed, shift).at(0.9) for seed in range(400)]
+    most = binom.ppf(0.999, 400, 0.05)
+    assert sum(bound.high < truth for bound in bounds) <= most
+    assert sum(bound.low > truth for bound in bounds) <= most
 
 
 def test_counting_pairs_of_one_face_would_bias_it() -> None:
