@@ -12,7 +12,6 @@ divergences of the true shift matrix, and the moments of normal features. Finish
 in ``--out``. The section is the second of ``benchmarks/results/gate.md``.
 """
 
-import argparse
 import json
 import math
 import sys
@@ -25,11 +24,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import beta, binom
 
-from benchmarks.__main__ import RESULTS
 from benchmarks.gate import (
     GROUPS,
     K,
     Sample,
+    arguments,
     check,
     frame,
     manifest_of,
@@ -264,12 +263,7 @@ def section(found: dict[str, list[Outcomes]], repeats: int, seed: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("runs/derived"))
-    parser.add_argument("--page", type=Path, default=RESULTS / "gate.md")
-    asked = parser.parse_args()
+    asked = arguments(__doc__, 200, "derived")
     found = {}
     with terminal.progress("judging", "situations") as progress:
         for number, name in enumerate(SITUATIONS, 1):

@@ -439,13 +439,18 @@ def page(found: Sequence[tuple[Scenario, list[dict[str, Any]]]], repeats: int, s
     return "\n".join(text)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=500)
+def arguments(description: str | None, repeats: int, name: str) -> argparse.Namespace:
+    """Read the options of a benchmark that writes a section of the page."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--repeats", type=int, default=repeats)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("runs/gate"))
+    parser.add_argument("--out", type=Path, default=Path("runs") / name)
     parser.add_argument("--page", type=Path, default=RESULTS / "gate.md")
-    asked = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    asked = arguments(__doc__, 500, "gate")
     every, found = scenarios(), []
     total = len(every) * asked.repeats
     with terminal.progress("checking", "repeats") as progress:

@@ -13,7 +13,6 @@ Finished situations are kept in ``--out``. The tables are the last section of
 ``benchmarks/results/gate.md``.
 """
 
-import argparse
 import json
 import math
 import sys
@@ -26,8 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from benchmarks.__main__ import RESULTS
-from benchmarks.gate import write_section
+from benchmarks.gate import arguments, write_section
 from pulse_audit import terminal
 from pulse_audit.files import as_json, atomic_write
 from pulse_audit.seeding import fingerprint
@@ -226,12 +224,7 @@ Repeats decided, and the mean number of faces beside the sample of fixed size, b
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=2000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("runs/sequential"))
-    parser.add_argument("--page", type=Path, default=RESULTS / "gate.md")
-    asked = parser.parse_args()
+    asked = arguments(__doc__, 2000, "sequential")
     every, found = [*nulls(), *savings()], []
     with terminal.progress("sampling", "situations") as progress:
         for number, situation in enumerate(every, 1):

@@ -15,7 +15,6 @@ number).
 Finished repeats are kept in ``--out``. The section is the last of ``benchmarks/results/gate.md``.
 """
 
-import argparse
 import json
 import math
 import sys
@@ -30,9 +29,8 @@ import yaml
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from benchmarks.__main__ import RESULTS
 from benchmarks.derived import allowed, share
-from benchmarks.gate import markdown, write_section
+from benchmarks.gate import arguments, markdown, write_section
 from pulse_audit import store, terminal
 from pulse_audit.files import as_json, atomic_write
 from pulse_audit.gate.baseline import write_baseline
@@ -258,12 +256,7 @@ Off the limit:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=300)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("runs/until"))
-    parser.add_argument("--page", type=Path, default=RESULTS / "gate.md")
-    asked = parser.parse_args()
+    asked = arguments(__doc__, 300, "until")
     found: list[tuple[Situation, int | None, list[Any]]] = []
     with terminal.progress("sampling", "situations") as progress:
         for situation in SITUATIONS:
