@@ -129,8 +129,10 @@ def run_audit(
             run_units(run, plan, runner, progress, spec, workers)
         # The sources of the shifts, once all units are finished.
         if models is not None:
+            started = time.monotonic()
             run_sources(run, plan, models, progress)
             run_priors(run, plan, models.guide, progress, spec.trusted_files)
+            add_time(run, started)
         # Complete: the reasons of empty columns, the summary and the report.
         samples = run.samples()
         if hand_labels is not None:
@@ -205,7 +207,11 @@ def run_units(
         )
     if run.features_dim is not None:
         run.write_originals(runner.features_of_originals())
-    # Wall time over all processes that worked on the run.
+    add_time(run, started)
+
+
+def add_time(run: store.Run, started: float) -> None:
+    """Add the time since then to the run's: wall time, over all processes that worked on it."""
     seconds = run.manifest.seconds + time.monotonic() - started
     run.write_manifest(seconds=round(seconds, 3))
 

@@ -200,6 +200,11 @@ def test_guidance_toward_a_wrong_group_shows_what_the_generator_can_show(rows):
     assert value(rows, "wrong_shown", "pulse:cannot", "all") == 0
 
 
+def test_the_time_of_a_run_includes_its_sources(finished, tables):
+    spent = finished.samples()["seconds"].sum() + tables["guided"]["seconds"].sum()
+    assert finished.manifest.seconds > spent
+
+
 def test_an_honest_second_model_confirms(rows):
     assert value(rows, "guided_confirmed", "pulse:prefers") == 1
     assert value(rows, "source_adversarial", "pulse:prefers") == 0
