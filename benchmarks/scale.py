@@ -11,7 +11,6 @@ import json
 import resource
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -21,7 +20,6 @@ import pandas as pd
 import pyarrow as pa
 
 from pulse_audit import store
-from pulse_audit.harness.plan import MAX_DRAWS
 from pulse_audit.seeding import sha256
 from pulse_audit.store.features import as_npz
 
@@ -189,6 +187,9 @@ def measured_bytes() -> dict[str, float]:
 
 def simulate() -> str:
     """Markdown of the simulation."""
+    # It needs torch, which reading a run does not: its memory would count below.
+    from pulse_audit.harness.plan import MAX_DRAWS
+
     costs, size = Costs(), measured_bytes()
     draws = FACES * DRAWS * ARMS
     lines = [
@@ -233,9 +234,10 @@ def measure(rows: int) -> str:
     with tempfile.TemporaryDirectory(prefix="scale-") as place:
         folder = Path(place, "run")
         # In a process of its own, so that the peak is that of reading and summarising.
-        with ProcessPoolExecutor(1, get_context("spawn")) as other:
-            size = rows // (DRAWS * ARMS), DRAWS, BATCH // DRAWS
-            other.submit(make_run, folder, *size, features=False).result()
+        size = rows // (DRAWS * ARMS), DRAWS, BATCH // DRAWS
+        maker = get_context("spawn").Process(target=make_run, args=(folder, *size, False))
+        maker.start()
+        maker.join()
         began = time.monotonic(), time.process_time()
 
         def step(name: str) -> None:
