@@ -12,6 +12,8 @@ import torch
 from PIL import Image
 
 from pulse_audit import listing
+from pulse_audit.harness.run import run_audit
+from pulse_audit.harness.spec import make_spec, read_spec
 from pulse_audit.models.arms import expand_arms
 from pulse_audit.models.attributes import load_attributes
 from pulse_audit.models.generators import load_generator
@@ -156,3 +158,17 @@ def test_weights_that_were_tampered_with_are_refused(tmp_path: Path) -> None:
     place.write_bytes(data)
     with pytest.raises(InputError, match="SHA-256"):
         load_generator(str(place))
+
+
+def test_the_default_run_needs_nothing_but_the_package(tmp_path: Path) -> None:
+    """One face a group in place of ten."""
+    spec = make_spec({**read_spec("default"), "per_group": 1, "draws": 1})
+    finished = run_audit(spec, tmp_path / "out")
+    rows = finished.samples()
+    assert dict(rows.arm.value_counts()) == {
+        "pulse:faces-balanced": 7, "pulse:faces-skewed": 7, "bicubic": 7,
+    }  # fmt: skip
+    searched = rows[rows.arm != "bicubic"]
+    assert searched.feasible.mean() > 0.7
+    assert searched.sr_race.notna().all() and searched.label_race.nunique() == 7
+    assert (finished.path / "report" / "index.html").is_file()

@@ -15,8 +15,17 @@ from pulse_audit.generators.native_format import save_generator
 from pulse_audit.generators.stylegan2 import StyleGAN2
 from pulse_audit.generators.stylegan2_layers import StyleGAN2Config
 from pulse_audit.generators.stylegan3 import SignalConfig, StyleGAN3, StyleGAN3Config
+from pulse_audit.report import html
 
 TESTS = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def without_reports() -> Iterator[None]:
+    """In this process: a report takes longer than the small runs, and changes no sample."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(html, "publish", lambda *_: None)
+        yield
 
 
 def rule_and_writer() -> ModuleType:

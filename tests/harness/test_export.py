@@ -19,6 +19,8 @@ from pulse_audit.harness.inputs import find_inputs
 from pulse_audit.harness.spec import make_spec, read_spec, without_folders
 from pulse_audit.types import Draw
 
+pytestmark = pytest.mark.usefixtures("without_reports")
+
 ENLARGE = """
 import sys
 from pathlib import Path
@@ -33,12 +35,6 @@ for path in [source] if source.is_file() else sorted(source.rglob("*.png")):
         size = small.width * 4, small.height * 4
         small.resize(size, Image.Resampling.BICUBIC).save(out)
 """
-
-
-@pytest.fixture(autouse=True)
-def without_reports(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In this process: a report takes longer than the small runs, and changes no sample."""
-    monkeypatch.setattr(runs.html, "publish", lambda *_: None)
 
 
 @pytest.fixture

@@ -32,6 +32,8 @@ from pulse_audit.types import (
     Upsampled,
 )
 
+pytestmark = pytest.mark.usefixtures("without_reports")
+
 RACES = (
     "White", "Black", "Latino_Hispanic", "East Asian", "Southeast Asian", "Indian",
     "Middle Eastern",
@@ -40,12 +42,6 @@ RACES = (
 FAIRFACE_AGES = (
     '("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70")'
 )
-
-
-@pytest.fixture(autouse=True)
-def _without_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Summaries and pages have tests of their own, and cost more than these small runs."""
-    monkeypatch.setattr("pulse_audit.harness.run.html.publish", lambda *given: None)
 
 
 def write_model(folder: Path, code: str) -> str:
@@ -91,9 +87,7 @@ def attributed(
     fairface_root: Path, attribute_code: str, tmp_path_factory: pytest.TempPathFactory
 ) -> store.Run:
     folder = tmp_path_factory.mktemp("attributed")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pulse_audit.harness.run.html.publish", lambda *given: None)
-        return audit(fairface_root, folder / "out", attributes=write_model(folder, attribute_code))
+    return audit(fairface_root, folder / "out", attributes=write_model(folder, attribute_code))
 
 
 def test_probabilities_come_in_the_words_of_the_data_set(

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,22 +10,15 @@ import pytest
 
 from pulse_audit import store
 from pulse_audit.cli import BAD_INPUT, DONE, INCOMPLETE, outcome
-from pulse_audit.harness import run as runs
 from pulse_audit.harness.merge import alike, merge_runs
 from pulse_audit.harness.run import run_audit
 from pulse_audit.harness.spec import make_spec
 from pulse_audit.types import InputError
 
+pytestmark = pytest.mark.usefixtures("without_reports")
+
 Capture = pytest.CaptureFixture[str]
 SHARDS = 4
-
-
-@pytest.fixture(scope="module", autouse=True)
-def without_reports() -> Iterator[None]:
-    """A report takes longer than the small runs, and changes no sample."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs.html, "publish", lambda *_: None)
-        yield
 
 
 @pytest.fixture(scope="module")

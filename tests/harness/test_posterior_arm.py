@@ -10,7 +10,10 @@ from pulse_audit.models.shipped import shipped_generators
 from pulse_audit.names import parse_arm
 from pulse_audit.types import InputError
 
-pytestmark = pytest.mark.skipif(not shipped_generators(), reason="no shipped generators here")
+pytestmark = [
+    pytest.mark.skipif(not shipped_generators(), reason="no shipped generators here"),
+    pytest.mark.usefixtures("without_reports"),
+]
 
 
 def test_a_posterior_arm_gives_rows_beside_pulse_at_the_same_eps(tmp_path: Path, monkeypatch):

@@ -24,6 +24,8 @@ from pulse_audit.harness.spec import make_spec
 from pulse_audit.harness.unit import upsample
 from pulse_audit.types import Draw, InputError, Request, Status, Upsampled
 
+pytestmark = pytest.mark.usefixtures("without_reports")
+
 NOT_COMPARED = ["seconds"]
 ReadPixels = Callable[[Path], np.ndarray]
 
@@ -371,19 +373,3 @@ def test_an_arm_that_says_its_error_is_no_number_says_nothing(error: float) -> N
     request = Request(torch.zeros(3, 2, 2), "a.jpg", {}, 0)
     (result,) = upsample(Confused(), [request], DegradationModel("clean", 4))
     assert result.downscale_error is None and result.status == Status.OK
-
-
-def test_the_default_run_needs_nothing_but_the_package(tmp_path: Path) -> None:
-    """One face a group in place of ten."""
-    from pulse_audit.harness.spec import read_spec
-
-    spec = make_spec({**read_spec("default"), "per_group": 1, "draws": 1})
-    finished = run_audit(spec, tmp_path / "out")
-    rows = finished.samples()
-    assert dict(rows.arm.value_counts()) == {
-        "pulse:faces-balanced": 7, "pulse:faces-skewed": 7, "bicubic": 7,
-    }  # fmt: skip
-    searched = rows[rows.arm != "bicubic"]
-    assert searched.feasible.mean() > 0.7
-    assert searched.sr_race.notna().all() and searched.label_race.nunique() == 7
-    assert (finished.path / "report" / "index.html").is_file()

@@ -14,7 +14,10 @@ from pulse_audit.report.content import latents_of_searches
 from pulse_audit.search import starts
 from pulse_audit.types import InputError
 
-pytestmark = pytest.mark.skipif(not shipped_generators(), reason="no shipped generators here")
+pytestmark = [
+    pytest.mark.skipif(not shipped_generators(), reason="no shipped generators here"),
+    pytest.mark.usefixtures("without_reports"),
+]
 
 TWIN = "faces-balanced"
 VARIANTS = [TWIN, f"{TWIN}@full", f"{TWIN}@tied", f"{TWIN}@full@tied"]

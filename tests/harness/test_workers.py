@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,7 @@ from pulse_audit.harness.workers import Answer, Failure, Job, Reply, Worker, car
 from pulse_audit.store.manifest import WorkUnit
 from pulse_audit.types import InputError, UnfinishedRun
 
-
-@pytest.fixture(scope="module", autouse=True)
-def without_reports() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs.html, "publish", lambda *_: None)
-        yield
+pytestmark = pytest.mark.usefixtures("without_reports")
 
 
 #: An arm that ends its worker, or fails, at the faces that files in a folder name.
