@@ -196,6 +196,8 @@ def run_units(
     with closing(here), closing(there):
         for unit, result in here if workers is None else there:
             run.write_unit(unit.id, result.rows, result.features)
+            if result.at_once is not None:
+                note_memory(run, unit, result.at_once)
             done += len(unit.draws)
             progress(done, total, restored)
     if failed:
@@ -208,6 +210,16 @@ def run_units(
     if run.features_dim is not None:
         run.write_originals(runner.features_of_originals())
     add_time(run, started)
+
+
+def note_memory(run: store.Run, unit: WorkUnit, at_once: int) -> None:
+    """Record that the device's memory did not hold a unit."""
+    note = (
+        f"{unit.arm}: memory ran out in work unit {unit.id}; from there on the process that "
+        f"searched it took at most {at_once} images at once: results agree up to rounding, which a "
+        "search of many steps can magnify"
+    )
+    run.write_manifest(notes=[*run.manifest.notes, note])
 
 
 def add_time(run: store.Run, started: float) -> None:

@@ -42,11 +42,13 @@ KEPT_ORIGINALS, REFERENCE_FACES = 4000, 2000
 class UnitResult:
     """A finished unit: one row per draw, and the features (rows, d) where the run keeps them.
 
-    Features are NaN where there is no output.
+    Features are NaN where there is no output. ``at_once`` is the number of images that were
+    searched at once, where the device's memory ran out in this unit.
     """
 
     rows: list[dict[str, Any]]
     features: store.Features | None
+    at_once: int | None = None
 
 
 class UnitRunner:
@@ -79,7 +81,11 @@ class UnitRunner:
         inputs = self.photos.unit_inputs(unit)
         originals = [self.original_measurements(draw.face_id) for draw in inputs.draws]
         # Upsample, and bring what comes back to the run's resolution.
-        results = upsample(self._plan.arms[unit.arm], inputs.requests, inputs.degradation)
+        arm = self._plan.arms[unit.arm]
+        before = getattr(arm, "at_once", None)
+        results = upsample(arm, inputs.requests, inputs.degradation)
+        after = getattr(arm, "at_once", None)
+        at_once = None if after == before else after
         outputs = [
             None if r.image is None else self.photos.resample(r.image.float()[None])[0]
             for r in results
@@ -129,11 +135,12 @@ class UnitRunner:
 
         dim = self._plan.manifest.features.dim
         if dim is None:
-            return UnitResult(rows, None)
+            return UnitResult(rows, None, at_once)
         # (d,) per output -> (rows, d)
         missing = np.full(dim, np.nan, np.float32)
         vectors = [None if sr is None else sr.set_features for sr in measured]
-        return UnitResult(rows, np.stack([missing if v is None else v for v in vectors]))
+        features = np.stack([missing if v is None else v for v in vectors])
+        return UnitResult(rows, features, at_once)
 
     def _measure_original(self, face_id: str) -> ImageMeasurements:
         """Measure an original: by itself, so that its values are the same for every unit."""

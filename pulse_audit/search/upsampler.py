@@ -45,6 +45,9 @@ class PulseUpsampler:
         The crop of the faces the generator was trained on.
     caveats : tuple of str
         Sentences a report on this arm has to carry.
+    at_once : int or None
+        Most requests that are searched at once since the device's memory ran out; None: it never
+        did.
     """
 
     promises_feasibility = True
@@ -64,6 +67,7 @@ class PulseUpsampler:
         self.name = name or f"pulse:{generator.card.name}"
         self.resolution: int | None = generator.card.resolution
         self.crop = generator.card.crop
+        self.at_once: int | None = None
         self.caveats: tuple[str, ...] = tuple(getattr(generator, "caveats", ()))
         if starts is not None:
             if config.vary == "noise":
@@ -104,13 +108,14 @@ class PulseUpsampler:
     def batches(self, requests: Sequence[Request]) -> Iterator[tuple[PulseUpsampler, list[int]]]:
         """Yield the places of requests that are searched at once, with the search `for_frame`.
 
-        They have one frame, and on a CPU no more of them than `images_at_once` allows.
+        They have one frame; on a CPU there are no more of them than `images_at_once` allows, and
+        nowhere more than ``at_once``.
         """
         places: dict[Frame | None, list[int]] = {}
         for i, request in enumerate(requests):
             places.setdefault(request.frame, []).append(i)
         fit = images_at_once(self.generator, requests[0].lr.device) if requests else None
-        most = fit or len(requests)
+        most = min(n for n in (fit, self.at_once, len(requests)) if n is not None)
         for frame, of_frame in places.items():
             search = self.for_frame(frame)
             for first in range(0, len(of_frame), most):
@@ -119,15 +124,28 @@ class PulseUpsampler:
     def __call__(self, requests: Sequence[Request], degradation: Degradation) -> list[Upsampled]:
         """Answer every request, in order; each is searched from its own seed.
 
+        Where the device's memory does not hold a batch, half as many are searched at once, in this
+        call and in later ones (``at_once``): the same searches, rounded otherwise.
+
         Raises
         ------
         InputError
             If the inputs differ in size, or their side does not divide the generator's.
+        torch.OutOfMemoryError
+            If the memory does not hold a single search.
         """
         answers: dict[int, Upsampled] = {}
-        for search, places in self.batches(requests):
-            found = search._search([requests[i] for i in places], degradation)
-            answers |= zip(places, found, strict=True)
+        while waiting := [i for i in range(len(requests)) if i not in answers]:
+            places = waiting
+            try:
+                for search, chosen in self.batches([requests[i] for i in waiting]):
+                    places = [waiting[i] for i in chosen]
+                    found = search._search([requests[i] for i in places], degradation)
+                    answers |= zip(places, found, strict=True)
+            except torch.OutOfMemoryError:
+                if len(places) == 1:
+                    raise
+                self.at_once = len(places) // 2
         return [answers[i] for i in range(len(requests))]
 
     def _search(self, requests: Sequence[Request], degradation: Degradation) -> Sequence[Upsampled]:

@@ -3,6 +3,7 @@
 import itertools
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from pulse_audit.degrade.degradation import DegradationModel
 from pulse_audit.harness.run import run_audit
 from pulse_audit.harness.spec import make_spec
 from pulse_audit.harness.unit import upsample
+from pulse_audit.search.upsampler import PulseUpsampler
 from pulse_audit.types import Draw, InputError, Request, Status, Upsampled
 
 pytestmark = pytest.mark.usefixtures("without_reports")
@@ -232,6 +234,29 @@ def test_damaged_features_of_the_originals_are_made_anew_by_run(
     path.write_bytes(path.read_bytes()[:-30])
     run(fairface_root, tmp_path / "out", **changes)
     assert np.array_equal(np.load(path)["features"], before)
+
+
+def test_a_run_whose_memory_ran_out_says_where(
+    fairface_root: Path, tiny_generator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"generators": [tiny_generator], "arms": ["pulse"], "per_group": 1, "batch": 4}
+    whole = run(fairface_root, tmp_path / "whole", **changes)
+    search = PulseUpsampler._search
+
+    def limited(self, requests, degradation):  # type: ignore[no-untyped-def]
+        if len(requests) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return search(self, requests, degradation)
+
+    monkeypatch.setattr(PulseUpsampler, "_search", limited)
+    found = run(fairface_root, tmp_path / "out", **changes)
+    # Found in the first unit, and kept from there on: one note.
+    said = "pulse:tiny: memory ran out in work unit u00000; .* at most 2 images at once"
+    (note,) = [note for note in found.manifest.notes if "memory" in note]
+    assert re.match(said, note) and found.complete
+    for name in ("downscale_error", "psnr"):
+        a, b = (r.samples()[name].to_numpy() for r in (found, whole))
+        assert a == pytest.approx(b, rel=1e-3)
 
 
 def test_two_writers_are_one_too_many(fairface_root: Path, tmp_path: Path) -> None:

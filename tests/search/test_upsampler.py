@@ -58,6 +58,41 @@ def test_a_cpu_searches_no_more_images_at_once_than_memory_holds(
         assert torch.allclose(found.image, whole.image, atol=1e-4)
 
 
+def runs_out_above(monkeypatch, most):
+    """Let a search of more images than that find no memory; return the sizes that were tried."""
+    tried, search = [], PulseUpsampler._search
+
+    def limited(self, requests, degradation):
+        tried.append(len(requests))
+        if len(requests) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return search(self, requests, degradation)
+
+    monkeypatch.setattr(PulseUpsampler, "_search", limited)
+    return tried
+
+
+def test_where_memory_runs_out_half_as_many_are_searched_at_once(
+    arm, inputs, degradation, monkeypatch
+):
+    asked = requests(inputs(9, 4), range(9))
+    wanted = arm(asked, degradation)
+    assert arm.at_once is None
+    tried = runs_out_above(monkeypatch, 3)
+    for _ in range(2):
+        for found, whole in zip(arm(asked, degradation), wanted, strict=True):
+            assert torch.allclose(found.image, whole.image, atol=1e-4)
+    # Once found, the number stays.
+    assert tried == [9, 4, *[2] * 4, 1, *[2] * 4, 1] and arm.at_once == 2
+
+
+def test_memory_that_does_not_hold_one_search_is_an_error(arm, inputs, degradation, monkeypatch):
+    tried = runs_out_above(monkeypatch, 0)
+    with pytest.raises(torch.OutOfMemoryError):
+        arm(requests(inputs(5, 4), range(5)), degradation)
+    assert tried == [5, 2, 1]
+
+
 def test_answers_are_those_of_the_search(arm, style_generator, inputs, degradation):
     lr = inputs(3, 4)
     answers = arm(requests(lr, [5, 0, 9]), degradation)
