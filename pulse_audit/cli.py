@@ -22,6 +22,7 @@ from pulse_audit.names import SAMPLES, nearest, parse_generator, varied
 from pulse_audit.options import (
     SEED,
     PlainPath,
+    RunPlace,
     data_root,
     hand_labels,
     log_option,
@@ -99,12 +100,14 @@ def run(
     shard = flags.pop("shard")
     shared_by = [flags.pop(n) for n in ("workers", "gpus_per_worker", "executor", "ray_address")]
     workers = requested_workers(*shared_by)
+    url = flags.pop("copy_to")
     audit = _specification(spec, flags)
     until = until_decided(audit, *decided_by)
     # Wrong names are answered here, before torch is loaded.
     with terminal.progress("drawing faces", "samples", quiet) as drawing:
         inputs = find_inputs(audit, drawing)
     from pulse_audit.harness.run import run_audit
+    from pulse_audit.harness.storage import begin_copy
 
     # With --sources or banks of samples, what is counted is no longer draws alone.
     further = audit.sources or any(arm.kind == "posterior" for arm in inputs.arms)
@@ -112,15 +115,19 @@ def run(
     with terminal.progress(*work, quiet) as progress:
         announce = None if quiet else terminal.note
         where = out or audit.default_out_of(shard)
+        copy = begin_copy(url, where) if url else None
         finished = run_audit(
-            audit, where, progress, inputs, announce, hand_labels, until, shard, workers
+            audit, where, progress, inputs, announce, hand_labels, until, shard, workers, copy
         )
+    gate = until.result if until else None
     if shard is not None:
         _show_shard(finished, as_json)
-        return DONE
-    gate = until.result if until else None
-    _show_run(finished, finished.path / "report" / "index.html", as_json, verbose, gate=gate)
-    _log(finished, loggers)
+    else:
+        _show_run(finished, finished.path / "report" / "index.html", as_json, verbose, gate=gate)
+        _log(finished, loggers)
+    if copy is not None and copy.problem:
+        click.echo(f"pulse-audit: {copy.problem}; the same command tries again", err=True)
+        return INCOMPLETE
     return gate.exit_code if gate else DONE
 
 
@@ -201,14 +208,14 @@ def _show_shard(run: Run, as_json: bool) -> None:
 
 
 @commands.command()
-@click.argument("shards", nargs=-1, required=True, metavar="RUN...", type=PlainPath())
+@click.argument("shards", nargs=-1, required=True, metavar="RUN...", type=RunPlace())
 @click.option("--out", type=PlainPath(), required=True, metavar="DIR")
 @log_option
 @outcome_as_json
 @verbose_option
 @quiet_option
 def merge(
-    shards: tuple[Path, ...],
+    shards: tuple[Path | str, ...],
     out: Path,
     loggers: tuple[str, ...],
     as_json: bool,
@@ -217,15 +224,16 @@ def merge(
 ) -> int:
     """Join the shards of an audit (run --shard I/N) into one run, and summarise it.
 
-    Shards are left as they are. Where work is missing the exit code is 3: the same command joins
-    what is finished later, and the audit's own run command, with this --out and without --shard,
-    makes the rest.
+    Shards are folders, or URLs of their copies (run --copy-to); they are left as they are. Where
+    work is missing the exit code is 3: the same command joins what is finished later, and the
+    audit's own run command, with this --out and without --shard, makes the rest.
     """
     from pulse_audit import terminal
     from pulse_audit.harness.merge import merge_runs
+    from pulse_audit.harness.storage import brought
 
-    with terminal.progress("joining", "work units", quiet) as progress:
-        merged = merge_runs(shards, out, progress, None if quiet else terminal.note)
+    with brought(shards) as runs, terminal.progress("joining", "work units", quiet) as progress:
+        merged = merge_runs(runs, out, progress, None if quiet else terminal.note)
     if merged.problem is not None:
         click.echo(f"pulse-audit: {merged.run.path} is unfinished: {merged.problem}", err=True)
         return INCOMPLETE

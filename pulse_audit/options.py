@@ -19,6 +19,23 @@ Command = Callable[..., Any]
 SEED = click.IntRange(-(2**63), 2**63 - 1)
 
 
+#: What a URL begins with.
+URL = re.compile(r"[a-z][a-z0-9+.-]*://")
+
+
+class RunPlace(click.ParamType):  # type: ignore[type-arg]
+    """A path as of `PlainPath`, or a URL."""
+
+    name = "path or URL"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Path | str:
+        """Return a URL as text, anything else as a path."""
+        text = str(value)
+        return text if URL.match(text) else PlainPath().convert(text, param, ctx)
+
+
 class PlainPath(click.ParamType):  # type: ignore[type-arg]
     """A path that is not empty and not too long to be one."""
 
@@ -40,6 +57,13 @@ def _digests(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
         if not re.fullmatch(r"[0-9a-fA-F]{64}", value):
             raise InputError(f"--trust-file {value}: wanted a SHA-256, 64 hex digits")
     return [value.lower() for value in values]
+
+
+def _url(ctx: click.Context, param: click.Parameter, text: str | None) -> str | None:
+    """Check that a value is a URL."""
+    if text is not None and not URL.match(text):
+        raise InputError(f"--copy-to {text}: wanted a URL, such as s3://bucket/run")
+    return text
 
 
 def _names(ctx: click.Context, param: click.Parameter, text: str | None) -> list[str] | None:
@@ -177,6 +201,10 @@ _SHARED_OUT: tuple[Callable[[Command], Command], ...] = (
     option(
         "--ray-address", metavar="HOST:PORT|auto", help="A Ray cluster that is running  [default: "
         "a node on this machine, for this run alone]",
+    ),
+    option(
+        "--copy-to", metavar="URL", callback=_url, help="Copy the run's files there as they are "
+        "made (s3://BUCKET/RUN); where --out holds no run yet, begin with the one that is there.",
     ),
 )  # fmt: skip
 #: What lets rules decide the number of faces.

@@ -21,6 +21,7 @@ from pulse_audit.harness.rounds import check_rounds, check_same_budget, first_ro
 from pulse_audit.harness.source_models import resolve_sources
 from pulse_audit.harness.sources import run_sources
 from pulse_audit.harness.spec import AuditSpec
+from pulse_audit.harness.storage import Copy
 from pulse_audit.harness.suite import reasons_of_run
 from pulse_audit.harness.unit import UnitResult, UnitRunner
 from pulse_audit.harness.workers import Job, carry_out, make_pool
@@ -42,6 +43,7 @@ def run_audit(
     until: UntilDecided | None = None,
     shard: tuple[int, int] | None = None,
     workers: Workers | None = None,
+    copy: Copy | None = None,
 ) -> store.Run:
     """Run an audit into a directory, or resume the one that is there after any interruption.
 
@@ -67,6 +69,8 @@ def run_audit(
     workers : Workers, optional
         Processes that carry out the units; None: this one. No part of the spec: the samples are
         the same.
+    copy : Copy, optional
+        Where the run's files are copied to as they are written.
 
     Returns
     -------
@@ -118,7 +122,7 @@ def run_audit(
             for note in [*run.manifest.notes, *remarks]:
                 announce(note)
         runner = cache(lambda: UnitRunner(plan, run))
-        run_units(run, plan, runner, progress, spec, workers)
+        run_units(run, plan, runner, progress, spec, workers, copy)
         if shard is not None:
             return run
         # Another round, as long as the rules ask for one.
@@ -126,7 +130,7 @@ def run_audit(
             begun += 1
             planned = first_rounds(plan.manifest, begun)
             run.write_manifest(faces=planned.faces, units=planned.units, rounds=planned.rounds)
-            run_units(run, plan, runner, progress, spec, workers)
+            run_units(run, plan, runner, progress, spec, workers, copy)
         # The sources of the shifts, once all units are finished.
         if models is not None:
             started = time.monotonic()
@@ -145,6 +149,8 @@ def run_audit(
         if until is not None:
             until.publish(run)
         html.publish(run, samples)
+        if copy is not None:
+            copy.update(run)
         return run
 
 
@@ -170,6 +176,7 @@ def run_units(
     progress: Progress,
     spec: AuditSpec,
     workers: Workers | None = None,
+    copy: Copy | None = None,
 ) -> None:
     """Carry out every unit of the run's own that is not finished, here or in workers."""
     units = run.manifest.own_units
@@ -179,6 +186,8 @@ def run_units(
     waiting = [
         unit for unit in units if not (run.is_finished(unit.id) and run.has_images(unit, checked))
     ]
+    if copy is not None:
+        copy.update(run)
     if not waiting and (run.features_dim is None or run.has_originals):
         return
     done = restored = total - sum(len(unit.draws) for unit in waiting)
@@ -198,6 +207,8 @@ def run_units(
             run.write_unit(unit.id, result.rows, result.features)
             if result.at_once is not None:
                 note_memory(run, unit, result.at_once)
+            if copy is not None:
+                copy.send(run, unit)
             done += len(unit.draws)
             progress(done, total, restored)
     if failed:
@@ -210,6 +221,8 @@ def run_units(
     if run.features_dim is not None:
         run.write_originals(runner.features_of_originals())
     add_time(run, started)
+    if copy is not None:
+        copy.update(run)
 
 
 def note_memory(run: store.Run, unit: WorkUnit, at_once: int) -> None:

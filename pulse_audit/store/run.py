@@ -238,13 +238,18 @@ class Run:
         InputError
             If one does not match its checksum.
         """
-        features = [] if self.features_dim is None else [self._features(unit)]
-        checked = {path: self._checked(unit, path) for path in (*features, self._shard(unit))}
-        names = [*features, self._checksum(unit), self._shard(unit)]
+        sums = self._name(self._checksum(unit))
         return {
-            path.relative_to(self.path).as_posix(): checked.get(path) or read_file(path)
-            for path in names
+            name: read_file(self.path / name)
+            if name == sums
+            else self._checked(unit, self.path / name)
+            for name in self.names_of(unit)
         }
+
+    def names_of(self, unit: str) -> list[str]:
+        """Names of the files of a unit, whether they are there or not, the samples last."""
+        features = [] if self.features_dim is None else [self._features(unit)]
+        return [self._name(p) for p in (*features, self._checksum(unit), self._shard(unit))]
 
     def write_files(self, files: Mapping[str, bytes]) -> None:
         """Write the files of a unit of another run of the same plan, in the order given."""
@@ -421,6 +426,9 @@ class Run:
         """Place of an image of the run; refused where a folder on the way is a link."""
         refuse_links(self.path, [str(parent) for parent in Path(relative).parents if parent.name])
         return self.path / relative
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.path).as_posix()
 
     def _shard(self, unit: str) -> Path:
         return self.path / "samples" / f"{unit}.parquet"
