@@ -68,7 +68,9 @@ class Copy:
         return "manifest.json" in self._listed()
 
     def send(self, run: store.Run, unit: WorkUnit) -> None:
-        """Copy the files of a finished unit, its samples last, and what could not be copied yet."""
+        """Copy the files of a unit just made, its samples last, and what waits since before."""
+        # Those of an earlier try are replaced.
+        self._names().difference_update(run.names_of(unit.id))
         self._send(run, [*run.images_of(unit), *run.names_of(unit.id)])
 
     def update(self, run: store.Run) -> None:
@@ -77,7 +79,7 @@ class Copy:
         for unit in run.manifest.own_units:
             # The samples of a unit are its last file.
             last = run.names_of(unit.id)[-1]
-            if last not in there and (run.path / last).exists():
+            if last not in there and run.is_finished(unit.id):
                 self._waiting += [*run.images_of(unit), *run.names_of(unit.id)]
         there -= {*OF_THE_RUN}
         self._send(run, [name for name in OF_THE_RUN if (run.path / name).exists()])
@@ -101,39 +103,42 @@ class Copy:
             there.add(self._waiting.pop(0))
 
     def bring(self, folder: Path) -> store.Run:
-        """Bring the run into a folder that is empty or missing, without what is damaged.
+        """Bring the run into a folder that is empty or missing; units that are damaged stay so.
 
         Only files that the manifest's plan implies are asked for.
 
         Raises
         ------
         InputError
-            If there is no manifest that can be used, or the storage does not answer.
+            If there is no manifest that can be used, the storage does not answer, or the folder
+            holds something else.
         """
         there = self._listed()
         if "manifest.json" not in there:
             raise InputError(f"{self.url}: no run (manifest.json is missing)")
-        created = not folder.exists()
-        self._bring("manifest.json", folder, MAX_RECORD)
-        try:
-            run = store.open_run(folder)
-        except InputError as error:
-            (folder / "manifest.json").unlink()
-            if created:
-                folder.rmdir()
-            raise InputError(f"{self.url}: {error}") from None
-        for unit in run.manifest.own_units:
-            names = run.names_of(unit.id)
-            if there.issuperset(names):
+        with store.locked(folder) as existing:
+            if existing is not None:
+                raise InputError(f"{folder}: holds a run")
+            self._bring("manifest.json", folder, MAX_RECORD)
+            try:
+                run = store.open_run(folder)
+            except InputError as error:
+                (folder / "manifest.json").unlink()
+                raise InputError(f"{self.url}: {error}") from None
+            for unit in run.manifest.own_units:
+                names = run.names_of(unit.id)
+                if not there.issuperset(names):
+                    continue
                 for name in names:
                     self._bring(name, folder, max(MAX_FILE, MAX_FEATURES))
-                if run.is_finished(unit.id):
-                    for name in run.images_of(unit):
-                        if name in there and not (folder / name).exists():
-                            self._bring(name, folder, MAX_FILE)
-        for name in OF_THE_RUN[:2]:
-            if name in there:
-                self._bring(name, folder, max(MAX_RECORD, MAX_FEATURES))
+                # The rows say which images there are.
+                images = run.images_of(unit) if run.is_finished(unit.id) else []
+                for name in images:
+                    if name in there and not (folder / name).exists():
+                        self._bring(name, folder, MAX_FILE)
+            for name in OF_THE_RUN[:2]:
+                if name in there:
+                    self._bring(name, folder, max(MAX_RECORD, MAX_FEATURES))
         return run
 
     def _bring(self, name: str, folder: Path, limit: int) -> None:

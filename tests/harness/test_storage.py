@@ -194,6 +194,33 @@ def test_a_damaged_copy_is_made_again(
     assert {path.name for path in tmp_path.iterdir()} == {"out", "again"}
     run = run_audit(make_spec(values), tmp_path / "again", copy=copy)
     pd.testing.assert_frame_equal(rows(run), rows(whole))
+    # There, too.
+    pd.testing.assert_frame_equal(rows(Copy(URL).bring(tmp_path / "third")), rows(whole))
+
+
+def test_what_is_damaged_here_is_made_again_and_copied(
+    values: dict[str, object],
+    whole: store.Run,
+    bucket: fsspec.AbstractFileSystem,
+    tmp_path: Path,
+) -> None:
+    run = run_audit(make_spec(values), tmp_path / "out")
+    path = run.path / "samples" / f"{run.manifest.units[1].id}.parquet"
+    path.write_bytes(path.read_bytes()[:-9])
+    run = run_audit(make_spec(values), tmp_path / "out", copy=Copy(URL))
+    assert names(bucket) == contents(run.path).keys() - {".lock"}
+    pd.testing.assert_frame_equal(rows(Copy(URL).bring(tmp_path / "back")), rows(whole))
+
+
+def test_a_folder_of_others_is_refused(
+    values: dict[str, object], bucket: fsspec.AbstractFileSystem, tmp_path: Path
+) -> None:
+    run_audit(make_spec(values), tmp_path / "out", copy=Copy(URL))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    with pytest.raises(InputError, match="not a run directory and not empty"):
+        begin_copy(URL, tmp_path / "mine")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["letter.txt"]
 
 
 @pytest.mark.parametrize("manifest", [b"{", b'{"schema": 1}', b"[]"])
