@@ -26,6 +26,7 @@ from pulse_audit.harness.suite import MetricSuite, resolve_metrics
 from pulse_audit.models.arms import expand_arms
 from pulse_audit.models.shipped import shipped_generators
 from pulse_audit.names import ArmReference, GeneratorReference, parse_device
+from pulse_audit.search.memory import free_memory, images_within
 from pulse_audit.search.precision import bf16_time, choose_precision
 from pulse_audit.search.upsampler import PulseUpsampler
 from pulse_audit.seeding import sha256
@@ -119,6 +120,7 @@ def plan_audit(
         execution, times = settle_precision(execution, arms, device)
     elif earlier is not None:
         times = earlier.bf16_times
+    memory = fit_memory(arms, device, execution.batch)
     suite = resolve_metrics(spec, index, frame.resolution, device, earlier)
 
     # The manifest: what is planned, with what. It lists every draw.
@@ -169,6 +171,7 @@ def plan_audit(
             *group_notes(index, groupings, faces),
             *copy_notes(skipped),
             *input_notes(scales, frame.resolution),
+            *memory,
         ],
         **suite.entries(index.card.labels_from),
     )
@@ -237,6 +240,7 @@ def restore_plan(spec: AuditSpec, manifest: Manifest) -> Plan:
     for name, entry in entries.items():
         if name not in manifest.arms or entry != manifest.arms[name]:
             raise InputError(f"{name}: the arm or its weights are not those of the plan")
+    fit_memory(arms, device, manifest.execution.batch)
     faces = {face.id: face for face in index.faces if face.id in chosen}
     if chosen - faces.keys():
         raise InputError(f"{min(chosen - faces.keys())}: the face of the plan is not there")
@@ -414,6 +418,25 @@ def settle_precision(
         for generator in searched.values():
             generator.to(device, DTYPES[chosen])
     return execution.model_copy(update={"precision": chosen}), times
+
+
+def fit_memory(arms: Mapping[str, Upsampler], device: torch.device, batch: int) -> list[str]:
+    """Let arms search no more images at once than the memory of a GPU holds; say of which ones.
+
+    On a CPU the number is a constant of the generator (`images_at_once`).
+    """
+    free, notes = free_memory(device), []
+    for name, arm in arms.items():
+        if free is None or not isinstance(arm, PulseUpsampler):
+            continue
+        fit = images_within(arm.generator, device, free)
+        if fit < batch:
+            arm.at_once = fit
+            notes.append(
+                f"{name}: {fit} images of a work unit are searched at once, as the memory of "
+                f"{device} allows: results agree up to rounding with those of another number"
+            )
+    return notes
 
 
 def resumed(execution: Execution, spec: AuditSpec) -> Execution:

@@ -14,6 +14,8 @@ from pulse_audit.types import Generator
 #: enter results by rounding. A process takes two to three times as much at its peak, and at least
 #: what one image takes.
 BUDGET = 2**30
+#: Times that at the peak of a search, weights and workspaces of a GPU included.
+PEAK = 3
 #: Most draws of a single photo that are searched at once.
 LARGEST_BATCH = 8
 
@@ -63,3 +65,16 @@ def images_at_once(generator: Generator, device: torch.device) -> int | None:
     if device.type != "cpu":
         return None
     return max(1, BUDGET // saved_bytes(generator, device))
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Return the bytes that are free on a GPU; None on a CPU, which is not asked."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+
+
+def images_within(generator: Generator, device: torch.device, free: int) -> int:
+    """Count the images whose search so many free bytes hold, at least 1."""
+    try:
+        return max(1, free // (PEAK * saved_bytes(generator, device)))
+    except torch.OutOfMemoryError:
+        return 1

@@ -20,9 +20,12 @@ from PIL import Image
 
 from pulse_audit import store
 from pulse_audit.degrade.degradation import DegradationModel
+from pulse_audit.harness import plan as plans
+from pulse_audit.harness.plan import plan_audit, restore_plan
 from pulse_audit.harness.run import run_audit
 from pulse_audit.harness.spec import make_spec
 from pulse_audit.harness.unit import upsample
+from pulse_audit.search.memory import PEAK, saved_bytes
 from pulse_audit.search.upsampler import PulseUpsampler
 from pulse_audit.types import Draw, InputError, Request, Status, Upsampled
 
@@ -257,6 +260,23 @@ def test_a_run_whose_memory_ran_out_says_where(
     for name in ("downscale_error", "psnr"):
         a, b = (r.samples()[name].to_numpy() for r in (found, whole))
         assert a == pytest.approx(b, rel=1e-3)
+
+
+def test_a_plan_searches_as_many_images_at_once_as_a_gpu_holds(
+    fairface_root: Path, tiny_generator: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = make_spec(small(fairface_root, generators=[tiny_generator], batch=8))
+    (arm,) = (a for a in plan_audit(spec).arms.values() if isinstance(a, PulseUpsampler))
+    one = PEAK * saved_bytes(arm.generator, torch.device("cpu"))
+    for images, at_once in ((100, None), (8, None), (3, 3), (0, 1)):
+        monkeypatch.setattr(plans, "free_memory", lambda device, n=images: n * one + 5)
+        plan = plan_audit(spec)
+        assert getattr(plan.arms["pulse:tiny"], "at_once", 0) == at_once
+        said = [note for note in plan.manifest.notes if "at once, as the memory of" in note]
+        assert len(said) == (at_once is not None)
+        # A worker comes to the same number.
+        worker = restore_plan(spec, plan.manifest)
+        assert getattr(worker.arms["pulse:tiny"], "at_once", 0) == at_once
 
 
 def test_two_writers_are_one_too_many(fairface_root: Path, tmp_path: Path) -> None:
