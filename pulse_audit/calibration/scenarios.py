@@ -197,4 +197,5 @@ def successes(
         # Beta(a, b) has ICC 1 / (a + b + 1)
         weight = (1 - icc) / icc
         rates = random.beta(rate * weight, (1 - rate) * weight, faces)
-    return random.binomial(draws, rates).astype(np.float64)
+    successes: FloatArray = random.binomial(draws, rates).astype(np.float64)
+    return successes

@@ -195,7 +195,7 @@ def _likelihood_ratio(tables: IntArray, both: IntArray) -> FloatArray:
     n, total = tables.sum(axis=1, keepdims=True), both.sum()
     statistic = np.zeros(len(tables))
     for counts, size in ((tables, n), (both - tables, total - n)):
-        expected = np.maximum(size * both / max(total, 1), 1e-300)
+        expected = np.maximum(size * both / max(int(total), 1), 1e-300)
         statistic += (counts * np.log(np.maximum(counts, 1e-300) / expected)).sum(axis=1)
     return statistic
 

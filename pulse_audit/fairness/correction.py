@@ -349,7 +349,7 @@ def _corrected(
         np.add.at(totals, outputs.row, outputs.counts)
         draws, faces = totals.sum(axis=1), np.bincount(outputs.row, minlength=rows)
         observed: FloatArray = totals[:, :k] / np.where(draws > 0, draws, np.nan)[:, None]
-        composition = (draws / max(1, draws.sum()))[:, None]
+        composition = (draws / max(1, int(draws.sum())))[:, None]
         # S and pi S with their errors, and the ends of the intervals of S; t is NaN below two faces
         critical, doubt = _student(faces, confidence)[:, None], ""
         shares, reason = observed, unusable

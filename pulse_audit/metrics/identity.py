@@ -183,7 +183,7 @@ def false_accepts(
     # Per face: its pairs above the threshold, and all its pairs.
     above, pairs = (np.where(strangers, similarity > limit, 0).sum(1), strangers.sum(1))
     n, total = len(pairs), int(pairs.sum())
-    if n < 3 or (total == 2 * pairs).any():
+    if n < 3 or np.any(total == 2 * pairs):
         return Unavailable(f"a false-accept rate needs three different people, not {n} faces")
     value = above.sum() / total
     # Jackknife: the rate without each face and all its pairs.

@@ -122,11 +122,11 @@ def joint_intervals(shifts: Mapping[str, CorrectedShift]) -> JointIntervals:
         value = float(shift.joint[groups, groups].sum())
         weights = shift.draws[groups] / shift.draws[groups].sum()
         error = float(np.linalg.norm(weights * least[groups, groups]))
-        family.add(Quantity("kept", arm), value, diagonal, size[groups].sum(), error)
+        family.add(Quantity("kept", arm), value, diagonal, float(size[groups].sum()), error)
         wholes[arm] = value, diagonal, error
     for arm, other in combinations(shifts, 2):
         (value, diagonal, error), (value_2, diagonal_2, _) = wholes[arm], wholes[other]
-        faces = min(shifts[arm].faces.sum(), shifts[other].faces.sum())
+        faces = float(min(shifts[arm].faces.sum(), shifts[other].faces.sum()))
         quantity = Quantity("arms", arm, other_arm=other)
         family.add(quantity, value - value_2, diagonal - diagonal_2, faces, error)
 
